@@ -1,0 +1,11 @@
+//go:build !amd64
+
+package isa
+
+func detect() Level { return Portable }
+
+// VNNI reports whether int8 dot products may be used.
+func VNNI() bool { return false }
+
+// BF16 reports whether bf16 dot products may be used.
+func BF16() bool { return false }
