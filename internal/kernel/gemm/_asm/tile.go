@@ -1,0 +1,338 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets of the fields of gemm.Tile; TestTileLayout holds them to the Go struct.
+const (
+	tA       = 0
+	tAOff    = 24
+	tSegs    = 48
+	tNSegs   = 56
+	tB       = 72
+	tC       = 96
+	tCOff    = 120
+	tIn      = 144
+	tBias    = 168
+	tAct     = 192
+	tRow     = 200
+	tTiles   = 208
+	tTail    = 216
+	tAStride = 224
+	tBStride = 232
+	tAOffCur = 240
+	tCOffCur = 248
+	tSegCur  = 256
+	tSegLeft = 264
+)
+
+// shape is one version of the tile kernel: rows × vecs vectors of accumulators.
+type shape struct {
+	level  string // "AVX2" or "AVX512"
+	rows   int
+	vecs   int
+	masked bool // the last vector is partial; AVX-512 versions always mask it, since that costs nothing
+}
+
+func (s shape) name() string {
+	n := fmt.Sprintf("tile%s_%dx%d", s.level, s.rows, s.vecs)
+	if s.masked && s.level == "AVX2" {
+		n += "m"
+	}
+	return n
+}
+
+// maxRows is the tallest tile of each width in vectors: all but a few vector registers hold accumulators.
+var maxRows = map[string][]int{
+	"AVX2":   {0, 6, 6},
+	"AVX512": {0, 8, 8, 8, 6},
+}
+
+func genTiles(c *build.Context, stubs *bytes.Buffer) {
+	maskTable(c)
+	fmt.Fprintf(stubs, "\n// The versions of the tile kernel by rows and vectors; each computes what tileGo does for t.tiles tiles of that many rows.\n")
+	table := new(bytes.Buffer)
+	for _, level := range []string{"AVX2", "AVX512"} {
+		for _, masked := range []bool{false, true} {
+			if level == "AVX512" && !masked {
+				continue
+			}
+			name := "tiles" + level
+			if level == "AVX2" && masked {
+				name += "Masked"
+			}
+			fmt.Fprintf(table, "\nvar %s = [...][maxRows + 1]func(*Tile){\n", name)
+			for vecs := 1; vecs < len(maxRows[level]); vecs++ {
+				fmt.Fprintf(table, "%d: {", vecs)
+				for rows := 1; rows <= maxRows[level][vecs]; rows++ {
+					s := shape{level, rows, vecs, masked}
+					genTile(c, s)
+					fmt.Fprintf(stubs, "\nfunc %s(t *Tile)\n", s.name())
+					fmt.Fprintf(table, "%d: %s,", rows, s.name())
+				}
+				fmt.Fprintf(table, "},\n")
+			}
+			fmt.Fprintf(table, "}\n")
+		}
+	}
+	stubs.Write(table.Bytes())
+}
+
+// maskTable holds eight words of ones, then eight of zeros: eight words from 4·(8−n) on are a mask of n lanes.
+func maskTable(c *build.Context) {
+	c.StaticGlobal("lanemask")
+	c.DataAttributes(attr.NOPTR | attr.RODATA)
+	for i := range 16 {
+		v := uint32(0)
+		if i < 8 {
+			v = 0xffffffff
+		}
+		c.AddDatum(4*i, operand.U32(v))
+	}
+}
+
+// tiler holds what the parts of one kernel share.
+type tiler struct {
+	*build.Context
+	shape
+	acc  [][]reg.Register // [rows][vecs]
+	b    []reg.Register   // one a vector of the row of B
+	a    []reg.Register   // broadcast elements of A, in turn
+	mask reg.Register     // YMM mask (AVX2) or opmask (AVX-512)
+	ptr  []reg.Register   // row pointers into A
+}
+
+// Register roles in the inner loop. BP, R14 and R15 stay untouched.
+var (
+	regT = reg.RDI // the Tile
+	regB = reg.RSI // current row of B
+	regN = reg.RCX // K indices left in this segment
+	regX = reg.RDX // byte offset of the current K index from each row pointer
+)
+
+func genTile(c *build.Context, s shape) {
+	g := &tiler{Context: c, shape: s}
+	g.ptr = []reg.Register{reg.RAX, reg.RBX, reg.R8, reg.R9, reg.R10, reg.R11, reg.R12, reg.R13}[:s.rows]
+	vec := func(i int) reg.Register {
+		if s.level == "AVX2" {
+			return []reg.Register{reg.Y0, reg.Y1, reg.Y2, reg.Y3, reg.Y4, reg.Y5, reg.Y6, reg.Y7,
+				reg.Y8, reg.Y9, reg.Y10, reg.Y11, reg.Y12, reg.Y13, reg.Y14, reg.Y15}[i]
+		}
+		return []reg.Register{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7,
+			reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
+			reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23,
+			reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31}[i]
+	}
+	next := 0
+	take := func() reg.Register { next++; return vec(next - 1) }
+	for range s.rows {
+		var row []reg.Register
+		for range s.vecs {
+			row = append(row, take())
+		}
+		g.acc = append(g.acc, row)
+	}
+	for range s.vecs {
+		g.b = append(g.b, take())
+	}
+	last := 32
+	if s.level == "AVX2" {
+		last = 16
+		if s.masked {
+			last--
+			g.mask = vec(last)
+		}
+	} else {
+		g.mask = reg.K1
+	}
+	for len(g.a) < 4 && next < last {
+		g.a = append(g.a, take())
+	}
+
+	begin(c, s.name(), "Tile")
+	g.Load(g.Param("t"), regT)
+	g.loadMask()
+	// The offsets of the first row.
+	g.MOVQ(at(regT, tRow), reg.RAX)
+	for _, p := range [][2]int{{tAOff, tAOffCur}, {tCOff, tCOffCur}} {
+		g.MOVQ(at(regT, p[0]), reg.RBX)
+		g.LEAQ(idx(reg.RBX, reg.RAX, 8), reg.RBX)
+		g.MOVQ(reg.RBX, at(regT, p[1]))
+	}
+	g.Label("tile")
+	g.initial()
+	g.product()
+	g.finish()
+	g.ADDQ(operand.U32(8*uint32(s.rows)), at(regT, tCOffCur))
+	g.DECQ(at(regT, tTiles))
+	g.JNZ(operand.LabelRef("tile"))
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// width is the number of bytes of a vector.
+func (g *tiler) width() int {
+	if g.level == "AVX2" {
+		return 32
+	}
+	return 64
+}
+
+// loadMask makes the mask of the lanes in use in the last vector from t.tail.
+func (g *tiler) loadMask() {
+	if g.mask == nil {
+		return
+	}
+	g.MOVQ(at(regT, tTail), reg.RCX)
+	if g.level == "AVX2" {
+		g.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.RAX)
+		g.SHLQ(operand.U8(2), reg.RCX)
+		g.SUBQ(reg.RCX, reg.RAX)
+		g.VMOVUPS(at(reg.RAX, 0), g.mask)
+		return
+	}
+	g.MOVL(operand.U32(0xffff), reg.EAX)
+	g.MOVL(operand.U32(16), reg.EBX)
+	g.SUBL(reg.ECX, reg.EBX)
+	g.SHRXL(reg.EBX, reg.EAX, reg.EAX)
+	g.KMOVW(reg.EAX, reg.K1)
+}
+
+// load reads vector v of the row at m into dst; lanes that are not in use become 0.
+func (g *tiler) load(v int, m operand.Mem, dst reg.Register) {
+	m.Disp += v * g.width()
+	switch {
+	case g.mask == nil || v < g.vecs-1:
+		g.VMOVUPS(m, dst)
+	case g.level == "AVX2":
+		g.VMASKMOVPS(m, g.mask, dst)
+	default:
+		g.VMOVUPS_Z(m, g.mask, dst)
+	}
+}
+
+func (g *tiler) store(v int, src reg.Register, m operand.Mem) {
+	m.Disp += v * g.width()
+	switch {
+	case g.mask == nil || v < g.vecs-1:
+		g.VMOVUPS(src, m)
+	case g.level == "AVX2":
+		g.VMASKMOVPS(src, g.mask, m)
+	default:
+		g.VMOVUPS(src, g.mask, m)
+	}
+}
+
+func (g *tiler) zero(r reg.Register) {
+	if g.level == "AVX2" {
+		g.VXORPS(r, r, r)
+	} else {
+		g.VPXORD(r, r, r)
+	}
+}
+
+// initial sets the accumulators to Bias + In, either of which may be missing.
+func (g *tiler) initial() {
+	for v := range g.vecs {
+		g.zero(g.b[v])
+	}
+	g.MOVQ(at(regT, tBias), reg.RAX)
+	g.TESTQ(reg.RAX, reg.RAX)
+	g.JZ(operand.LabelRef("nobias"))
+	for v := range g.vecs {
+		g.load(v, at(reg.RAX, 0), g.b[v])
+	}
+	g.Label("nobias")
+	g.MOVQ(at(regT, tIn), reg.RAX)
+	g.TESTQ(reg.RAX, reg.RAX)
+	g.JNZ(operand.LabelRef("in"))
+	for r := range g.rows {
+		for v := range g.vecs {
+			g.VMOVAPS(g.b[v], g.acc[r][v])
+		}
+	}
+	g.JMP(operand.LabelRef("ready"))
+	g.Label("in")
+	g.MOVQ(at(regT, tCOffCur), reg.RBX)
+	for r := range g.rows {
+		g.MOVQ(at(reg.RBX, 8*r), reg.RCX)
+		for v := range g.vecs {
+			g.load(v, idx(reg.RAX, reg.RCX, 4), g.acc[r][v])
+		}
+		for v := range g.vecs {
+			g.VADDPS(g.b[v], g.acc[r][v], g.acc[r][v])
+		}
+	}
+	g.Label("ready")
+}
+
+// product adds Σ A·B to the accumulators.
+func (g *tiler) product() {
+	g.MOVQ(at(regT, tAOffCur), regX)
+	g.MOVQ(at(regT, tA), regN)
+	for r, p := range g.ptr {
+		g.MOVQ(at(regX, 8*r), p)
+		g.LEAQ(idx(regN, p, 4), p)
+	}
+	g.ADDQ(operand.U32(8*uint32(g.rows)), at(regT, tAOffCur))
+	g.MOVQ(at(regT, tB), regB)
+	g.MOVQ(at(regT, tSegs), regX)
+	g.MOVQ(regX, at(regT, tSegCur))
+	g.MOVQ(at(regT, tNSegs), regN)
+	g.MOVQ(regN, at(regT, tSegLeft))
+
+	g.Label("seg")
+	g.MOVQ(at(regT, tSegCur), regN)
+	g.MOVQ(at(regN, 0), regX)
+	g.MOVQ(at(regN, 8), regN)
+	g.SHLQ(operand.U8(2), regX)
+	align(g.Context, 32)
+	g.Label("k")
+	for v := range g.vecs {
+		g.load(v, at(regB, 0), g.b[v])
+	}
+	for r, p := range g.ptr {
+		a := g.a[r%len(g.a)]
+		g.VBROADCASTSS(idx(p, regX, 1), a)
+		for v := range g.vecs {
+			g.VFMADD231PS(g.b[v], a, g.acc[r][v])
+		}
+	}
+	g.ADDQ(at(regT, tAStride), regX)
+	g.ADDQ(at(regT, tBStride), regB)
+	g.DECQ(regN)
+	g.JNZ(operand.LabelRef("k"))
+	g.ADDQ(operand.U32(16), at(regT, tSegCur))
+	g.DECQ(at(regT, tSegLeft))
+	g.JNZ(operand.LabelRef("seg"))
+}
+
+// finish applies the activation and stores the accumulators.
+func (g *tiler) finish() {
+	g.MOVQ(at(regT, tAct), reg.RAX)
+	g.TESTQ(reg.RAX, reg.RAX)
+	g.JZ(operand.LabelRef("store"))
+	g.zero(g.b[0])
+	for r := range g.rows {
+		for v := range g.vecs {
+			// The second source (first operand here) is what comes out when either is a NaN or both are zeros.
+			g.VMAXPS(g.acc[r][v], g.b[0], g.acc[r][v])
+		}
+	}
+	g.Label("store")
+	g.MOVQ(at(regT, tC), reg.RAX)
+	g.MOVQ(at(regT, tCOffCur), reg.RBX)
+	for r := range g.rows {
+		g.MOVQ(at(reg.RBX, 8*r), reg.RCX)
+		for v := range g.vecs {
+			g.store(v, g.acc[r][v], idx(reg.RAX, reg.RCX, 4))
+		}
+	}
+}

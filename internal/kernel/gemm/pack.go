@@ -1,0 +1,73 @@
+package gemm
+
+// Panels is the layout of a [K, N] matrix B that has been copied for the tile kernel at one instruction set: columns are cut
+// into panels of NR() (the last may be narrower); a panel is stored as its K rows, one behind the other, each filled up with
+// zeros to a whole number of vectors. A panel is then read strictly forwards.
+type Panels struct {
+	K, N  int
+	width int // columns of all panels but the last
+	last  int // columns of the last panel, rounded up to vectors
+}
+
+// NewPanels is the layout for a [k, n] matrix at the current instruction set.
+func NewPanels(k, n int) Panels {
+	if k < 0 || n < 0 {
+		panic("gemm: NewPanels: negative size")
+	}
+	p := Panels{K: k, N: n, width: NR()}
+	if n > 0 {
+		w := Lanes()
+		p.last = (n - (p.Count()-1)*p.width + w - 1) / w * w
+	}
+	return p
+}
+
+// Count is the number of panels.
+func (p Panels) Count() int { return (p.N + p.width - 1) / p.width }
+
+// Len is the number of floats that the packed matrix needs.
+func (p Panels) Len() int {
+	if p.N == 0 {
+		return 0
+	}
+	return p.K * ((p.Count()-1)*p.width + p.last)
+}
+
+// Panel says where panel i starts in the packed matrix (row 0; row k is at off + k·ldb), what Tile.LDB is for it, and which
+// columns of B it holds: j to j+cols.
+func (p Panels) Panel(i int) (off, ldb, j, cols int) {
+	off, ldb, j = i*p.width*p.K, p.width, i*p.width
+	if i == p.Count()-1 {
+		ldb = p.last
+	}
+	return off, ldb, j, min(p.width, p.N-j)
+}
+
+// Pack copies B into dst (p.Len() floats). Element B[k][n] is b[k·ldb+n], or b[n·ldb+k] if trans.
+func (p Panels) Pack(dst, b []float32, ldb int, trans bool) {
+	for i := range p.Count() {
+		p.packPanel(i, dst, b, ldb, trans)
+	}
+}
+
+func (p Panels) packPanel(i int, dst, b []float32, ldb int, trans bool) {
+	off, w, j0, cols := p.Panel(i)
+	dst = dst[off:][:p.K*w]
+	if trans {
+		for j := range cols {
+			row := b[(j0+j)*ldb:][:p.K]
+			for k, x := range row {
+				dst[k*w+j] = x
+			}
+		}
+	} else {
+		for k := range p.K {
+			copy(dst[k*w:][:cols], b[k*ldb+j0:][:cols])
+		}
+	}
+	if cols < w {
+		for k := range p.K {
+			clear(dst[k*w+cols : (k+1)*w])
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package gemm
+
+import "github.com/jouleml/joule/internal/isa"
+
+//go:generate sh -c "cd _asm && go run ."
+
+// maxRows is the height of the tallest tile of any version.
+const maxRows = 8
+
+// Seg is a run of K indices whose elements of A lie at a constant distance: element k of the run is at Off + k·AStride from
+// the start of its row of A.
+type Seg struct {
+	Off int // in elements, added to every row offset
+	Len int // > 0
+}
+
+// Act is what a product does to its finished elements.
+type Act uint64
+
+// The activations.
+const (
+	None Act = iota
+	ReLU     // max(0, x); a NaN stays a NaN
+)
+
+// Tile is one call of the tile kernel, the loop from which every f32 product and convolution of Joule is built. For each row r
+// in [0, len(AOff)) and each column j in [0, Cols):
+//
+//	acc := Bias[j] + In[COff[r]+j]           // each 0 if its slice is nil
+//	k := 0
+//	for _, s := range Segs {
+//		for i := range s.Len {
+//			acc = fma(A[AOff[r]+s.Off+i*AStride], B[k*LDB+j], acc)
+//			k++
+//		}
+//	}
+//	C[COff[r]+j] = act(acc)
+//
+// So A is read through a table of rows and a list of segments, in place: rows of a matrix (AOff[r] = r·lda, one segment of K),
+// rows of a transposed matrix (AOff[r] = r, AStride = lda), or the patches of an NHWC image (AOff[r] = the first element of
+// output pixel r's patch, one segment of kw·Cin elements for each of the kh lines of the filter). B is either a row-major
+// matrix read in place or a panel made by PackB. In may be C itself, which accumulates, or a residual laid out as C.
+// The order of the additions to an element depends on neither len(AOff) nor on where its row stands in the table, so work
+// may be cut anywhere between rows and columns without a change of a bit.
+//
+// A Tile is also scratch memory of the kernel: one goroutine at a time. Make it once (it escapes to the heap), fill in what
+// changes, Run. All slices are indexed as above and nothing outside of these elements is read or written.
+type Tile struct {
+	A    []float32
+	AOff []int // one entry a row
+	Segs []Seg // at least one
+	B    []float32
+	C    []float32
+	COff []int     // one entry a row, as long as AOff
+	In   []float32 // nil, or indexed as C
+	Bias []float32 // nil, or Cols elements
+	Act  Act
+
+	row     int // first row of this call
+	tiles   int // tiles of this call
+	tail    int // columns in the last vector
+	aStride int // in bytes
+	bStride int
+	scratch [4]uintptr // of the assembly
+
+	AStride int // elements from one K index to the next in A
+	LDB     int // elements from one K index to the next in B
+	Cols    int // columns, 1 to NR()
+}
+
+// NR is the greatest number of columns of a Tile, and the width of a packed panel, at the current instruction set.
+func NR() int { return nr(isa.Current()) }
+
+// Lanes is the number of floats in a vector at the current instruction set: columns cost as if rounded up to it.
+func Lanes() int { return lanes(isa.Current()) }
+
+func nr(l isa.Level) int {
+	if l == isa.AVX512 {
+		return 64
+	}
+	return 16
+}
+
+func lanes(l isa.Level) int {
+	if l == isa.AVX512 {
+		return 16
+	}
+	return 8
+}
+
+// rowsPerTile is the height of a full tile of that many vectors. Rows cost least in multiples of it.
+func rowsPerTile(l isa.Level, vecs int) int {
+	if l == isa.AVX512 && vecs < 4 {
+		return 8
+	}
+	return 6
+}
+
+// TileRows is the height of a full tile of the given number of columns: a caller that chooses how many rows to give to one
+// Run does well to choose a multiple of it.
+func TileRows(cols int) int {
+	l := isa.Current()
+	return rowsPerTile(l, (cols+lanes(l)-1)/lanes(l))
+}
+
+// Run computes all rows, in tiles of nearly equal height. No rows, or no columns, is no work.
+func (t *Tile) Run() {
+	rows := len(t.AOff)
+	if rows == 0 || t.Cols == 0 {
+		return
+	}
+	t.check()
+	level := isa.Current()
+	if level == isa.Portable {
+		tileGo(t)
+		return
+	}
+	w := lanes(level)
+	vecs := (t.Cols + w - 1) / w
+	t.tail = t.Cols - (vecs-1)*w
+	t.aStride, t.bStride = 4*t.AStride, 4*t.LDB
+	n := (rows + rowsPerTile(level, vecs) - 1) / rowsPerTile(level, vecs)
+	h := rows / n
+	// rows = n·h + more: the first tiles are one row taller.
+	more := rows - n*h
+	if more > 0 {
+		t.row, t.tiles = 0, more
+		tileKernel(level, h+1, vecs, t.tail < w)(t)
+	}
+	t.row, t.tiles = more*(h+1), n-more
+	tileKernel(level, h, vecs, t.tail < w)(t)
+}
+
+// check panics where the assembly would read or write outside of a slice because of a caller's bug that is cheap to see.
+func (t *Tile) check() {
+	k := 0
+	for _, s := range t.Segs {
+		if s.Len <= 0 {
+			panic("gemm: Tile: empty segment")
+		}
+		k += s.Len
+	}
+	switch {
+	case k == 0:
+		panic("gemm: Tile: no segments")
+	case t.Cols < 0 || t.Cols > NR():
+		panic("gemm: Tile: Cols out of range")
+	case len(t.COff) != len(t.AOff):
+		panic("gemm: Tile: AOff and COff differ in length")
+	case t.LDB < t.Cols:
+		panic("gemm: Tile: LDB less than Cols")
+	case len(t.B) < (k-1)*t.LDB+t.Cols:
+		panic("gemm: Tile: B too short")
+	case t.Bias != nil && len(t.Bias) < t.Cols:
+		panic("gemm: Tile: Bias too short")
+	case t.In != nil && len(t.In) < len(t.C):
+		panic("gemm: Tile: In shorter than C")
+	}
+	if a, c := t.AOff[0], t.COff[0]; uint(a+t.Segs[0].Off) >= uint(len(t.A)) || uint(c+t.Cols) > uint(len(t.C)) {
+		panic("gemm: Tile: offset out of range")
+	}
+}
+
+// tileGo is Run in plain Go: the meaning of the assembly, and what runs where there is none.
+func tileGo(t *Tile) {
+	for r, a0 := range t.AOff {
+		c := t.C[t.COff[r]:][:t.Cols]
+		var acc [16]float32 // NR at isa.Portable
+		row := acc[:t.Cols]
+		if t.Bias != nil {
+			copy(row, t.Bias)
+		}
+		if t.In != nil {
+			for j, x := range t.In[t.COff[r]:][:t.Cols] {
+				row[j] += x
+			}
+		}
+		k := 0
+		for _, s := range t.Segs {
+			for i := range s.Len {
+				a := t.A[a0+s.Off+i*t.AStride]
+				for j, b := range t.B[k*t.LDB:][:t.Cols] {
+					row[j] += a * b
+				}
+				k++
+			}
+		}
+		if t.Act == ReLU {
+			for j, x := range row {
+				if x < 0 {
+					row[j] = 0
+				}
+			}
+		}
+		copy(c, row)
+	}
+}
