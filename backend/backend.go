@@ -1,0 +1,170 @@
+// Package backend is what a machine must offer to run graphs: state that lives on it, and programs compiled for it.
+//
+// Terminology: a State holds variables by name; an Executable is a graph compiled for one backend, its variables bound to one State.
+// Several executables (a train step, the step of the last smaller batch, evaluation) share a State.
+package backend
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Backend compiles graphs for one kind of machine.
+type Backend interface {
+	// Name is the word by which --backend selects it.
+	Name() string
+	// NewState makes zeroed variables.
+	NewState(vars []Var) (State, error)
+	// Compile makes g runnable. Each variable of g must be in s, with the same type. Parts of g's meaning never depend on options.
+	Compile(g *graph.Graph, s State, o Options) (Executable, error)
+}
+
+// Var declares a variable.
+type Var struct {
+	Name string
+	Type graph.Type
+}
+
+// State holds variables. It must not be used while an Executable that is bound to it runs.
+type State interface {
+	// Vars lists the variables in the order in which they were declared.
+	Vars() []Var
+	// Get copies a variable to the host.
+	Get(name string) (*tensor.Tensor, error)
+	// Set copies t into a variable of the same type.
+	Set(name string, t *tensor.Tensor) error
+	// Add declares more variables, zeroed. A name that exists must have the same type and keeps its value.
+	Add(vars ...Var) error
+}
+
+// Options say how to compile.
+type Options struct {
+	Threads int // 0: as many as the backend's default
+}
+
+// Executable is a compiled graph. One goroutine may use it at a time.
+type Executable interface {
+	// Run takes the graph's inputs and fills out, one tensor of the right type for each output. The host's tensors are not kept.
+	Run(in, out []*tensor.Tensor) error
+	// Profile is what each executed node has taken since the last Reset, in execution order.
+	Profile() []NodeTime
+	// Reset sets the profile to zero.
+	Reset()
+	// Memory is the number of bytes that the executable itself holds: arena, packed weights, scratch.
+	Memory() int64
+}
+
+// NodeTime is what one executed node has taken. After fusion a node may stand for several of the graph that was compiled.
+type NodeTime struct {
+	Node   *graph.Node
+	Calls  int64
+	Time   time.Duration
+	Kernel string // the name of the kernel that runs it
+}
+
+// CheckArgs verifies the tensors given to a run of g.
+func CheckArgs(g *graph.Graph, in, out []*tensor.Tensor) error {
+	if len(in) != len(g.Inputs()) {
+		return fmt.Errorf("run: the graph takes %d inputs, was given %d", len(g.Inputs()), len(in))
+	}
+	for i, n := range g.Inputs() {
+		if !graph.TypeOf(in[i]).Equal(n.Type()) {
+			return fmt.Errorf("run: input %q is %v, was given %v", graph.NameOf(n), n.Type(), graph.TypeOf(in[i]))
+		}
+	}
+	if len(out) != len(g.Outputs()) {
+		return fmt.Errorf("run: the graph has %d outputs, was given room for %d", len(g.Outputs()), len(out))
+	}
+	for i, o := range g.Outputs() {
+		if !graph.TypeOf(out[i]).Equal(o.Node.Type()) {
+			return fmt.Errorf("run: output %q is %v, was given room for %v", o.Name, o.Node.Type(), graph.TypeOf(out[i]))
+		}
+	}
+	return nil
+}
+
+// NewOutputs makes tensors for the outputs of g.
+func NewOutputs(g *graph.Graph) []*tensor.Tensor {
+	out := make([]*tensor.Tensor, len(g.Outputs()))
+	for i, o := range g.Outputs() {
+		out[i] = tensor.New(o.Node.DType(), o.Node.Shape()...)
+	}
+	return out
+}
+
+// Host is a State in host memory, for backends that run there.
+type Host struct {
+	vars []Var
+	at   map[string]*tensor.Tensor
+}
+
+// NewHost makes zeroed variables in host memory.
+func NewHost(vars []Var) (*Host, error) {
+	h := &Host{at: map[string]*tensor.Tensor{}}
+	return h, h.Add(vars...)
+}
+
+// Vars implements State.
+func (h *Host) Vars() []Var { return h.vars }
+
+// Add implements State.
+func (h *Host) Add(vars ...Var) error {
+	for _, v := range vars {
+		if t := h.at[v.Name]; t != nil {
+			if !graph.TypeOf(t).Equal(v.Type) {
+				return fmt.Errorf("state: variable %q is %v and cannot become %v", v.Name, graph.TypeOf(t), v.Type)
+			}
+			continue
+		}
+		h.vars = append(h.vars, v)
+		h.at[v.Name] = tensor.New(v.Type.DType, v.Type.Shape...)
+	}
+	return nil
+}
+
+// Get implements State.
+func (h *Host) Get(name string) (*tensor.Tensor, error) {
+	t := h.at[name]
+	if t == nil {
+		return nil, fmt.Errorf("state: there is no variable %q", name)
+	}
+	return t.Clone(), nil
+}
+
+// Set implements State.
+func (h *Host) Set(name string, t *tensor.Tensor) error {
+	own := h.at[name]
+	if own == nil {
+		return fmt.Errorf("state: there is no variable %q", name)
+	}
+	if !graph.TypeOf(own).Equal(graph.TypeOf(t)) {
+		return fmt.Errorf("state: variable %q is %v and cannot take %v", name, graph.TypeOf(own), graph.TypeOf(t))
+	}
+	copy(own.Bytes(), t.Bytes())
+	return nil
+}
+
+// Tensor is the variable's own memory, for executables bound to h; nil if there is none of that name and type.
+func (h *Host) Tensor(v Var) *tensor.Tensor {
+	if t := h.at[v.Name]; t != nil && graph.TypeOf(t).Equal(v.Type) {
+		return t
+	}
+	return nil
+}
+
+// Bind checks that s is a Host that has every variable of g.
+func Bind(g *graph.Graph, s State) (*Host, error) {
+	h, ok := s.(*Host)
+	if !ok {
+		return nil, fmt.Errorf("compile: the state (%T) belongs to another backend", s)
+	}
+	for _, v := range g.Variables() {
+		if h.Tensor(Var{graph.NameOf(v), v.Type()}) == nil {
+			return nil, fmt.Errorf("compile: the state has no variable %q of type %v", graph.NameOf(v), v.Type())
+		}
+	}
+	return h, nil
+}

@@ -1,0 +1,184 @@
+package op
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/shape"
+)
+
+// DotOp is the product over shared axes.
+var DotOp *graph.Op
+
+// DotAttrs are the attributes of DotOp: which axes of a and b run together (batch) and which are summed over (contract).
+type DotAttrs struct{ BatchA, BatchB, ContractA, ContractB []int }
+
+// Free gives the axes of a shape of the given rank that are in neither list.
+func Free(rank int, batch, contract []int) []int {
+	var out []int
+	for i := range rank {
+		if !slices.Contains(batch, i) && !slices.Contains(contract, i) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func init() {
+	DotOp = add(def[DotAttrs]{
+		Name: "dot_general", Doc: "sum over the contracted axes of a·b; result axes are batch, free of a, free of b; floats add up in at least f32, integers in their own type",
+		Why: "all matrix products; composed of multiply and sum it would store every product", Kind: graph.Contraction, HLO: "dot_general", ONNX: "Einsum",
+		Infer: func(a DotAttrs, in []typ) ([]typ, error) {
+			if err := sameType(in, 2, isNumber, "it must be a number"); err != nil {
+				return nil, err
+			}
+			x, y := in[0].Shape, in[1].Shape
+			if len(a.BatchA) != len(a.BatchB) || len(a.ContractA) != len(a.ContractB) {
+				return nil, fmt.Errorf("axes of a and b must come in pairs: %+v", a)
+			}
+			if _, err := axisSet(append(slices.Clone(a.BatchA), a.ContractA...), x); err != nil {
+				return nil, fmt.Errorf("a: %w", err)
+			}
+			if _, err := axisSet(append(slices.Clone(a.BatchB), a.ContractB...), y); err != nil {
+				return nil, fmt.Errorf("b: %w", err)
+			}
+			var out shape.Shape
+			for i := range a.BatchA {
+				if x[a.BatchA[i]] != y[a.BatchB[i]] {
+					return nil, fmt.Errorf("batch axes differ: axis %d of %v against axis %d of %v", a.BatchA[i], x, a.BatchB[i], y)
+				}
+				out = append(out, x[a.BatchA[i]])
+			}
+			for i := range a.ContractA {
+				if x[a.ContractA[i]] != y[a.ContractB[i]] {
+					return nil, fmt.Errorf("contracted axes differ: axis %d of %v against axis %d of %v", a.ContractA[i], x, a.ContractB[i], y)
+				}
+			}
+			for _, i := range Free(len(x), a.BatchA, a.ContractA) {
+				out = append(out, x[i])
+			}
+			for _, i := range Free(len(y), a.BatchB, a.ContractB) {
+				out = append(out, y[i])
+			}
+			return one(in[0].DType, out)
+		},
+		Ref: func(a DotAttrs, in, out []value) {
+			x, y := in[0], in[1]
+			xs, ys := x.Type.Shape.Strides(), y.Type.Shape.Strides()
+			var k shape.Shape
+			for _, i := range a.ContractA {
+				k = append(k, x.Type.Shape[i])
+			}
+			fa, fb := Free(len(xs), a.BatchA, a.ContractA), Free(len(ys), a.BatchB, a.ContractB)
+			index(out[0].Type.Shape, func(ix []int, i int) {
+				px, py := 0, 0
+				for j := range a.BatchA {
+					px += ix[j] * xs[a.BatchA[j]]
+					py += ix[j] * ys[a.BatchB[j]]
+				}
+				for j, ax := range fa {
+					px += ix[len(a.BatchA)+j] * xs[ax]
+				}
+				for j, ax := range fb {
+					py += ix[len(a.BatchA)+len(fa)+j] * ys[ax]
+				}
+				s := 0.0
+				index(k, func(kx []int, _ int) {
+					qx, qy := px, py
+					for j, c := range kx {
+						qx += c * xs[a.ContractA[j]]
+						qy += c * ys[a.ContractB[j]]
+					}
+					s += x.Data[qx] * y.Data[qy]
+				})
+				out[0].Data[i] = wrapInt(x.Type.DType, s)
+			})
+		},
+		Grad: func(a DotAttrs, n *node, d []*node) []*node {
+			return []*node{
+				dotGrad(d[0], n.Input(1), a.BatchA, a.ContractA, a.BatchB, a.ContractB, len(n.Input(0).Shape()), false),
+				dotGrad(d[0], n.Input(0), a.BatchB, a.ContractB, a.BatchA, a.ContractA, len(n.Input(1).Shape()), true),
+			}
+		},
+		FLOPs: func(a DotAttrs, in, out []typ) int64 {
+			k := 1
+			for _, i := range a.ContractA {
+				k *= in[0].Shape[i]
+			}
+			return 2 * int64(out[0].Shape.Size()) * int64(k)
+		},
+		Samples: []graph.Sample{
+			{Name: "matrix", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(7, 33), f32(33, 21))},
+			{Name: "A transposed", Attrs: DotAttrs{ContractA: []int{0}, ContractB: []int{0}}, In: types(f32(33, 7), f32(33, 21))},
+			{Name: "B transposed", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{1}}, In: types(f32(7, 33), f32(21, 33))},
+			{Name: "heads", Attrs: DotAttrs{[]int{0, 1}, []int{0, 1}, []int{3}, []int{3}}, In: types(f32(2, 3, 5, 8), f32(2, 3, 7, 8))},
+			{Name: "heads not together", Attrs: DotAttrs{[]int{0, 2}, []int{0, 2}, []int{3}, []int{3}}, In: types(f32(2, 5, 3, 8), f32(2, 7, 3, 8))},
+			{Name: "two contracted", Attrs: DotAttrs{ContractA: []int{0, 2}, ContractB: []int{1, 0}}, In: types(f32(3, 4, 5), f32(5, 3, 2))},
+			{Name: "outer", Attrs: DotAttrs{}, In: types(f32(5), f32(6))},
+			{Name: "vector", Attrs: DotAttrs{ContractA: []int{0}, ContractB: []int{0}}, In: types(f32(65), f32(65))},
+			{Name: "one row", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(1, 100), f32(100, 50))},
+			{Name: "f64", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(graph.T(dtype.F64, 3, 5), graph.T(dtype.F64, 5, 4))},
+			{Name: "i32", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(graph.T(dtype.I32, 3, 5), graph.T(dtype.I32, 5, 4)), NoGrad: true},
+			{Name: "no fit", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(3, 5), f32(4, 3)), Bad: "contracted axes differ"},
+		},
+	})
+}
+
+// dotGrad is the gradient for one operand x of a product with result gradient d and other operand o: the product of d and o over the
+// free axes of o, its axes put back in x's order. swapped says that x was the second operand.
+func dotGrad(d, o *node, batchX, contractX, batchO, contractO []int, rankX int, swapped bool) *node {
+	freeO := Free(len(o.Shape()), batchO, contractO)
+	freeX := Free(rankX, batchX, contractX)
+	nb := len(batchX)
+	at := DotAttrs{BatchB: batchO, ContractB: freeO}
+	for i := range nb {
+		at.BatchA = append(at.BatchA, i)
+	}
+	first := nb + len(freeX) // where o's free axes begin in d
+	if swapped {
+		first = nb
+	}
+	for i := range freeO {
+		at.ContractA = append(at.ContractA, first+i)
+	}
+	// The result's axes are: batch, free of x (in order), contracted axes of o in o's order.
+	order := make([]int, len(contractO))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return contractO[i] - contractO[j] })
+	var have []int // the axis of x that each axis of the result is
+	have = append(have, batchX...)
+	have = append(have, freeX...)
+	for _, i := range order {
+		have = append(have, contractX[i])
+	}
+	perm := make([]int, rankX)
+	for i, ax := range have {
+		perm[ax] = i
+	}
+	// For a plain product, take the operands in the order that needs no transpose afterwards.
+	if swapped && nb == 0 && len(freeX) > 0 && slices.Equal(have, append(slices.Clone(freeX), contractX...)) && slices.IsSorted(contractX) && len(contractX) > 0 && contractX[0] == 0 {
+		back := DotAttrs{ContractA: freeO, ContractB: at.ContractA}
+		return d.Graph().Apply(DotOp, back, o, d)
+	}
+	return Transpose(d.Graph().Apply(DotOp, at, d, o), perm...)
+}
+
+// Dot multiplies over the axes that at names.
+func Dot(a, b *node, at DotAttrs) *node { return a.Graph().Apply(DotOp, at, a, b) }
+
+// MatMul is the matrix product of a [..., m, k] and b [k, n], or [..., k, n] with the same leading axes as a.
+func MatMul(a, b *node) *node {
+	ra, rb := len(a.Shape()), len(b.Shape())
+	if ra < 2 || rb < 2 || rb > 2 && rb != ra {
+		a.Graph().Fail("matmul", []*node{a, b}, "takes [..., m, k] and [k, n] or [..., k, n], not %v and %v", a.Shape(), b.Shape())
+	}
+	at := DotAttrs{ContractA: []int{ra - 1}, ContractB: []int{rb - 2}}
+	for i := range rb - 2 {
+		at.BatchA, at.BatchB = append(at.BatchA, i), append(at.BatchB, i)
+	}
+	return Dot(a, b, at)
+}
