@@ -219,6 +219,9 @@ func init() {
 			if len(in[0].Shape) != 4 || len(in[1].Shape) != 4 || a.Groups < 1 || in[0].Shape[3]%a.Groups != 0 {
 				return nil, fmt.Errorf("takes images [N H W C], C a multiple of %d groups, and [N OH OW O], not %v and %v", a.Groups, in[0].Shape, in[1].Shape)
 			}
+			if a.Kernel[0] < 1 || a.Kernel[1] < 1 {
+				return nil, fmt.Errorf("filters of %d×%d taps do not exist", a.Kernel[0], a.Kernel[1])
+			}
 			w := graph.T(in[0].DType, a.Kernel[0], a.Kernel[1], in[0].Shape[3]/a.Groups, in[1].Shape[3])
 			y, err := a.infer(in[0], w)
 			if err != nil {
@@ -240,7 +243,7 @@ func init() {
 		Samples: append(convSamples(func(a ConvAttrs, x, w, y typ) graph.Sample {
 			a.Kernel = [2]int{w.Shape[0], w.Shape[1]}
 			return graph.Sample{Attrs: a, In: types(x, y)}
-		}), graph.Sample{Name: "no fit", Attrs: plain, In: types(f32(1, 4, 4, 8), f32(3, 3, 4, 8)), Bad: "does not fit"}),
+		}), graph.Sample{Name: "no fit", Attrs: plain, In: types(f32(1, 4, 4, 8), f32(3, 3, 4, 8)), Bad: "do not exist"}),
 	})
 }
 
