@@ -5,9 +5,32 @@ package graph
 // replaced by a node with as many, or by Tuple of as many nodes. Nodes that f makes take the old node's scope, phase and site.
 // Inputs and variables are kept, in order, even if nothing reads them.
 func Rewrite(g *Graph, f func(to *Graph, n *Node, in []*Node) *Node) (out *Graph, err error) {
+	return emit(g, func(to *Graph) []*Node { return Inline(to, g, nil, f) })
+}
+
+// Emit makes a new graph whose nodes f adds in an order of its own. f records in m, by old ID, what stands for each node that an
+// output or update of g names, and adds every input and variable of g in its old order, with CopyTo.
+func Emit(g *Graph, f func(to *Graph, m []*Node)) (*Graph, error) {
+	return emit(g, func(to *Graph) []*Node {
+		m := make([]*Node, len(g.nodes))
+		f(to, m)
+		return m
+	})
+}
+
+// CopyTo adds to to a node like n, its operands translated by m, and records it there.
+func CopyTo(to *Graph, n *Node, m []*Node) {
+	in := make([]*Node, len(n.in))
+	for i, x := range n.in {
+		in[i] = m[x.id]
+	}
+	to.As(n, n.phase, func() { m[n.id] = to.Copy(n, in) })
+}
+
+func emit(g *Graph, f func(to *Graph) []*Node) (out *Graph, err error) {
 	defer catch(&err)
 	to := &Graph{}
-	m := Inline(to, g, nil, f)
+	m := f(to)
 	for _, o := range g.outputs {
 		to.Output(o.Name, m[o.Node.id])
 	}

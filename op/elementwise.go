@@ -91,7 +91,7 @@ func init() {
 		func(a, b, y, d *node) (*node, *node) { return d, Neg(d) }, "subtract", "Sub")
 	MulOp = binary("mul", "a · b", isNumber, func(a, b float64) float64 { return a * b },
 		func(a, b, y, d *node) (*node, *node) { return Mul(d, b), Mul(d, a) }, "multiply", "Mul")
-	DivOp = binary("div", "a / b; of integers, truncated toward zero, and 0 where b is 0", isNumber, func(a, b float64) float64 { return a / b },
+	DivOp = binary("div", "a / b; of integers, truncated toward zero, and all bits set where b is 0", isNumber, func(a, b float64) float64 { return a / b },
 		func(a, b, y, d *node) (*node, *node) { q := Div(d, b); return q, Neg(Mul(q, y)) }, "divide", "Div", positive)
 	MaxOp = binary("max", "the greater of a and b; NaN if either is", isNumber, math.Max,
 		func(a, b, y, d *node) (*node, *node) { return pick(a, b, d), pick(b, a, d) }, "maximum", "Max")
@@ -312,7 +312,7 @@ func binary(name, doc string, ok func(dtype.Type) bool, f func(a, b float64) flo
 			dt := in[0].Type.DType
 			each2(in, out, func(a, b float64) float64 {
 				if dt.IsInt() && b == 0 && name == "div" {
-					return 0
+					return wrap(dt, -1)
 				}
 				return wrapInt(dt, f(a, b))
 			})

@@ -1,0 +1,100 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/par"
+)
+
+// row is a kernel that can run an op. The first row of an op whose ok accepts the node is taken.
+type row struct {
+	name string
+	ok   func(n *graph.Node) bool // nil: every node of the op
+	make func(k *call) (name string, run func(), err error)
+}
+
+// call is what a row's make is given: a node and the places of its operands and results. The memory behind a buf is known only when the
+// kernel runs.
+type call struct {
+	n       *graph.Node
+	in, out []*buf
+	pool    *par.Pool
+	c       *compiler
+	scratch int64 // bytes that the kernel holds for itself: set by make
+}
+
+// mayReplace says that the kernel allows result out to lie where operand in lies, if in is not needed afterwards.
+func (k *call) mayReplace(out, in int) {
+	b := k.out[out]
+	k.c.inPlace[b] = append(k.c.inPlace[b], k.in[in])
+}
+
+// rows is the table of kernels. Files beside this one fill it in init.
+var rows = map[*graph.Op][]row{}
+
+func choose(n *graph.Node) (row, string) {
+	for i, r := range rows[n.Op()] {
+		if r.ok == nil || r.ok(n) {
+			return r, fmt.Sprintf("row %d of %d", i+1, len(rows[n.Op()]))
+		}
+	}
+	if n.Op().Kind == graph.Elementwise {
+		return row{make: makeRegion}, "elementwise"
+	}
+	return row{make: makeReference}, "no row takes it"
+}
+
+func hasKernel(n *graph.Node) bool {
+	for _, r := range rows[n.Op()] {
+		if r.ok == nil || r.ok(n) {
+			return true
+		}
+	}
+	return n.Op().Kind == graph.Elementwise
+}
+
+// allF32 accepts nodes whose operands and results are all f32.
+func allF32(n *graph.Node) bool {
+	for _, x := range n.Inputs() {
+		if x.DType() != dtype.F32 {
+			return false
+		}
+	}
+	for _, t := range n.Types() {
+		if t.DType != dtype.F32 {
+			return false
+		}
+	}
+	return true
+}
+
+// makeReference runs a node on its op's float64 reference: right for every type, slow, and it allocates.
+func makeReference(k *call) (string, func(), error) {
+	o := k.n.Op()
+	if o.Ref == nil {
+		return "", nil, fmt.Errorf("op %s has no kernel, no decomposition and no reference", o.Name)
+	}
+	in, out := make([]graph.Value, len(k.in)), make([]graph.Value, len(k.out))
+	for i, b := range k.in {
+		in[i] = graph.Value{Type: b.t, Data: make([]float64, b.n)}
+		k.scratch += int64(b.n) * 8
+	}
+	for i, b := range k.out {
+		out[i] = graph.Value{Type: b.t, Data: make([]float64, b.n)}
+		k.scratch += int64(b.n) * 8
+	}
+	return "reference", func() {
+		for i, b := range k.in {
+			widen(in[i].Data, b.t.DType, b.raw)
+		}
+		for i := range out {
+			clear(out[i].Data)
+		}
+		o.Ref(k.n.Attrs(), in, out)
+		for i, b := range k.out {
+			narrow(b.t.DType, b.raw, out[i].Data)
+		}
+	}, nil
+}
