@@ -20,9 +20,9 @@ DATA lanemask<>+56(SB)/4, $0x00000000
 DATA lanemask<>+60(SB)/4, $0x00000000
 GLOBL lanemask<>(SB), RODATA|NOPTR, $64
 
-// func tileAVX2_1x1(t *Tile)
+// func tileAVX2_1x8(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_1x1(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_1x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -63,6 +63,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -75,8 +77,8 @@ k:
 	VMOVUPS      (SI), Y1
 	VBROADCASTSS (AX)(DX*1), Y2
 	VFMADD231PS  Y1, Y2, Y0
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -99,9 +101,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_2x1(t *Tile)
+// func tileAVX2_2x8(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_2x1(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_2x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -148,6 +150,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -162,8 +166,8 @@ k:
 	VFMADD231PS  Y2, Y3, Y0
 	VBROADCASTSS (BX)(DX*1), Y4
 	VFMADD231PS  Y2, Y4, Y1
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -189,9 +193,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_3x1(t *Tile)
+// func tileAVX2_3x8(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_3x1(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_3x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -244,6 +248,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -260,8 +266,8 @@ k:
 	VFMADD231PS  Y3, Y5, Y1
 	VBROADCASTSS (R8)(DX*1), Y6
 	VFMADD231PS  Y3, Y6, Y2
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -290,9 +296,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_4x1(t *Tile)
+// func tileAVX2_4x8(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_4x1(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_4x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -351,6 +357,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -369,8 +377,8 @@ k:
 	VFMADD231PS  Y4, Y7, Y2
 	VBROADCASTSS (R9)(DX*1), Y8
 	VFMADD231PS  Y4, Y8, Y3
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -402,9 +410,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_5x1(t *Tile)
+// func tileAVX2_5x8(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_5x1(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_5x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -469,6 +477,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -489,8 +499,8 @@ k:
 	VFMADD231PS  Y5, Y9, Y3
 	VBROADCASTSS (R10)(DX*1), Y6
 	VFMADD231PS  Y5, Y6, Y4
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -525,9 +535,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_6x1(t *Tile)
+// func tileAVX2_6x8(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_6x1(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_6x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -598,6 +608,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -620,8 +632,8 @@ k:
 	VFMADD231PS  Y6, Y7, Y4
 	VBROADCASTSS (R11)(DX*1), Y8
 	VFMADD231PS  Y6, Y8, Y5
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -659,9 +671,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_1x2(t *Tile)
+// func tileAVX2_1x16(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_1x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_1x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -707,6 +719,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -721,8 +735,8 @@ k:
 	VBROADCASTSS (AX)(DX*1), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -747,9 +761,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_2x2(t *Tile)
+// func tileAVX2_2x16(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_2x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_2x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -804,6 +818,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -821,8 +837,8 @@ k:
 	VBROADCASTSS (BX)(DX*1), Y7
 	VFMADD231PS  Y4, Y7, Y2
 	VFMADD231PS  Y5, Y7, Y3
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -852,9 +868,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_3x2(t *Tile)
+// func tileAVX2_3x16(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_3x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_3x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -918,6 +934,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -938,8 +956,8 @@ k:
 	VBROADCASTSS (R8)(DX*1), Y10
 	VFMADD231PS  Y6, Y10, Y4
 	VFMADD231PS  Y7, Y10, Y5
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -974,9 +992,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_4x2(t *Tile)
+// func tileAVX2_4x16(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_4x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_4x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -1049,6 +1067,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1072,8 +1092,8 @@ k:
 	VBROADCASTSS (R9)(DX*1), Y13
 	VFMADD231PS  Y8, Y13, Y6
 	VFMADD231PS  Y9, Y13, Y7
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1113,9 +1133,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_5x2(t *Tile)
+// func tileAVX2_5x16(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_5x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_5x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -1197,6 +1217,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1223,8 +1245,8 @@ k:
 	VBROADCASTSS (R10)(DX*1), Y12
 	VFMADD231PS  Y10, Y12, Y8
 	VFMADD231PS  Y11, Y12, Y9
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1269,9 +1291,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_6x2(t *Tile)
+// func tileAVX2_6x16(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_6x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_6x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
@@ -1362,6 +1384,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1391,8 +1415,8 @@ k:
 	VBROADCASTSS (R11)(DX*1), Y15
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1442,9 +1466,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_1x1m(t *Tile)
+// func tileAVX2_1x8m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_1x1m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_1x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -1490,6 +1514,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1502,8 +1528,8 @@ k:
 	VMASKMOVPS   (SI), Y15, Y1
 	VBROADCASTSS (AX)(DX*1), Y2
 	VFMADD231PS  Y1, Y2, Y0
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1526,9 +1552,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_2x1m(t *Tile)
+// func tileAVX2_2x8m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_2x1m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_2x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -1580,6 +1606,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1594,8 +1622,8 @@ k:
 	VFMADD231PS  Y2, Y3, Y0
 	VBROADCASTSS (BX)(DX*1), Y4
 	VFMADD231PS  Y2, Y4, Y1
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1621,9 +1649,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_3x1m(t *Tile)
+// func tileAVX2_3x8m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_3x1m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_3x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -1681,6 +1709,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1697,8 +1727,8 @@ k:
 	VFMADD231PS  Y3, Y5, Y1
 	VBROADCASTSS (R8)(DX*1), Y6
 	VFMADD231PS  Y3, Y6, Y2
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1727,9 +1757,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_4x1m(t *Tile)
+// func tileAVX2_4x8m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_4x1m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_4x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -1793,6 +1823,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1811,8 +1843,8 @@ k:
 	VFMADD231PS  Y4, Y7, Y2
 	VBROADCASTSS (R9)(DX*1), Y8
 	VFMADD231PS  Y4, Y8, Y3
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1844,9 +1876,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_5x1m(t *Tile)
+// func tileAVX2_5x8m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_5x1m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_5x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -1916,6 +1948,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -1936,8 +1970,8 @@ k:
 	VFMADD231PS  Y5, Y9, Y3
 	VBROADCASTSS (R10)(DX*1), Y6
 	VFMADD231PS  Y5, Y6, Y4
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -1972,9 +2006,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_6x1m(t *Tile)
+// func tileAVX2_6x8m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_6x1m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_6x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -2050,6 +2084,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2072,8 +2108,8 @@ k:
 	VFMADD231PS  Y6, Y7, Y4
 	VBROADCASTSS (R11)(DX*1), Y8
 	VFMADD231PS  Y6, Y8, Y5
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2111,9 +2147,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_1x2m(t *Tile)
+// func tileAVX2_1x16m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_1x2m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_1x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -2164,6 +2200,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2178,8 +2216,8 @@ k:
 	VBROADCASTSS (AX)(DX*1), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2204,9 +2242,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_2x2m(t *Tile)
+// func tileAVX2_2x16m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_2x2m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_2x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -2266,6 +2304,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2283,8 +2323,8 @@ k:
 	VBROADCASTSS (BX)(DX*1), Y7
 	VFMADD231PS  Y4, Y7, Y2
 	VFMADD231PS  Y5, Y7, Y3
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2314,9 +2354,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_3x2m(t *Tile)
+// func tileAVX2_3x16m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_3x2m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_3x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -2385,6 +2425,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2405,8 +2447,8 @@ k:
 	VBROADCASTSS (R8)(DX*1), Y10
 	VFMADD231PS  Y6, Y10, Y4
 	VFMADD231PS  Y7, Y10, Y5
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2441,9 +2483,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_4x2m(t *Tile)
+// func tileAVX2_4x16m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_4x2m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_4x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -2521,6 +2563,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2544,8 +2588,8 @@ k:
 	VBROADCASTSS (R9)(DX*1), Y13
 	VFMADD231PS  Y8, Y13, Y6
 	VFMADD231PS  Y9, Y13, Y7
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2585,9 +2629,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_5x2m(t *Tile)
+// func tileAVX2_5x16m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_5x2m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_5x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -2674,6 +2718,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2700,8 +2746,8 @@ k:
 	VBROADCASTSS (R10)(DX*1), Y13
 	VFMADD231PS  Y10, Y13, Y8
 	VFMADD231PS  Y11, Y13, Y9
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2746,9 +2792,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX2_6x2m(t *Tile)
+// func tileAVX2_6x16m(t *Tile)
 // Requires: AVX, FMA3
-TEXT ·tileAVX2_6x2m(SB), NOSPLIT, $0-8
+TEXT ·tileAVX2_6x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
 	LEAQ    lanemask<>+32(SB), AX
@@ -2844,6 +2890,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2873,8 +2921,8 @@ k:
 	VBROADCASTSS (R11)(DX*1), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2924,13 +2972,13 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_1x1(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_1x1(SB), NOSPLIT, $0-8
+// func tileAVX512_1x8(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_1x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
 	SUBL  CX, BX
 	SHRXL BX, AX, AX
 	KMOVW AX, K1
@@ -2943,24 +2991,24 @@ TEXT ·tileAVX512_1x1(SB), NOSPLIT, $0-8
 	MOVQ  BX, 248(DI)
 
 tile:
-	VPXORD    Z1, Z1, Z1
+	VPXORD    Y1, Y1, Y1
 	MOVQ      168(DI), AX
 	TESTQ     AX, AX
 	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z1
+	VMOVUPS.Z (AX), K1, Y1
 
 nobias:
 	MOVQ    144(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
-	VMOVAPS Z1, Z0
+	VMOVAPS Y1, Y0
 	JMP     ready
 
 in:
 	MOVQ      248(DI), BX
 	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z1, Z0, Z0
+	VMOVUPS.Z (AX)(CX*4), K1, Y0
+	VADDPS    Y1, Y0, Y0
 
 ready:
 	MOVQ 240(DI), DX
@@ -2973,6 +3021,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -2982,11 +3032,11 @@ seg:
 	PCALIGN $0x20
 
 k:
-	VMOVUPS.Z    (SI), K1, Z1
-	VBROADCASTSS (AX)(DX*1), Z2
-	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	VMOVUPS.Z    (SI), K1, Y1
+	VBROADCASTSS (AX)(DX*1), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -2995,27 +3045,27 @@ k:
 	MOVQ         192(DI), AX
 	TESTQ        AX, AX
 	JZ           store
-	VPXORD       Z1, Z1, Z1
-	VMAXPS       Z0, Z1, Z0
+	VPXORD       Y1, Y1, Y1
+	VMAXPS       Y0, Y1, Y0
 
 store:
 	MOVQ    96(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
+	VMOVUPS Y0, K1, (AX)(CX*4)
 	ADDQ    $0x00000008, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tileAVX512_2x1(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_2x1(SB), NOSPLIT, $0-8
+// func tileAVX512_2x8(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_2x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
 	SUBL  CX, BX
 	SHRXL BX, AX, AX
 	KMOVW AX, K1
@@ -3028,28 +3078,28 @@ TEXT ·tileAVX512_2x1(SB), NOSPLIT, $0-8
 	MOVQ  BX, 248(DI)
 
 tile:
-	VPXORD    Z2, Z2, Z2
+	VPXORD    Y2, Y2, Y2
 	MOVQ      168(DI), AX
 	TESTQ     AX, AX
 	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z (AX), K1, Y2
 
 nobias:
 	MOVQ    144(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
-	VMOVAPS Z2, Z0
-	VMOVAPS Z2, Z1
+	VMOVAPS Y2, Y0
+	VMOVAPS Y2, Y1
 	JMP     ready
 
 in:
 	MOVQ      248(DI), BX
 	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z2, Z0, Z0
+	VMOVUPS.Z (AX)(CX*4), K1, Y0
+	VADDPS    Y2, Y0, Y0
 	MOVQ      8(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z1
-	VADDPS    Z2, Z1, Z1
+	VMOVUPS.Z (AX)(CX*4), K1, Y1
+	VADDPS    Y2, Y1, Y1
 
 ready:
 	MOVQ 240(DI), DX
@@ -3064,6 +3114,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -3073,13 +3125,13 @@ seg:
 	PCALIGN $0x20
 
 k:
-	VMOVUPS.Z    (SI), K1, Z2
-	VBROADCASTSS (AX)(DX*1), Z3
-	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (BX)(DX*1), Z4
-	VFMADD231PS  Z2, Z4, Z1
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	VMOVUPS.Z    (SI), K1, Y2
+	VBROADCASTSS (AX)(DX*1), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (BX)(DX*1), Y4
+	VFMADD231PS  Y2, Y4, Y1
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -3088,30 +3140,30 @@ k:
 	MOVQ         192(DI), AX
 	TESTQ        AX, AX
 	JZ           store
-	VPXORD       Z2, Z2, Z2
-	VMAXPS       Z0, Z2, Z0
-	VMAXPS       Z1, Z2, Z1
+	VPXORD       Y2, Y2, Y2
+	VMAXPS       Y0, Y2, Y0
+	VMAXPS       Y1, Y2, Y1
 
 store:
 	MOVQ    96(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
+	VMOVUPS Y0, K1, (AX)(CX*4)
 	MOVQ    8(BX), CX
-	VMOVUPS Z1, K1, (AX)(CX*4)
+	VMOVUPS Y1, K1, (AX)(CX*4)
 	ADDQ    $0x00000010, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tileAVX512_3x1(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_3x1(SB), NOSPLIT, $0-8
+// func tileAVX512_3x8(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_3x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
 	SUBL  CX, BX
 	SHRXL BX, AX, AX
 	KMOVW AX, K1
@@ -3124,32 +3176,32 @@ TEXT ·tileAVX512_3x1(SB), NOSPLIT, $0-8
 	MOVQ  BX, 248(DI)
 
 tile:
-	VPXORD    Z3, Z3, Z3
+	VPXORD    Y3, Y3, Y3
 	MOVQ      168(DI), AX
 	TESTQ     AX, AX
 	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z3
+	VMOVUPS.Z (AX), K1, Y3
 
 nobias:
 	MOVQ    144(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
-	VMOVAPS Z3, Z0
-	VMOVAPS Z3, Z1
-	VMOVAPS Z3, Z2
+	VMOVAPS Y3, Y0
+	VMOVAPS Y3, Y1
+	VMOVAPS Y3, Y2
 	JMP     ready
 
 in:
 	MOVQ      248(DI), BX
 	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z3, Z0, Z0
+	VMOVUPS.Z (AX)(CX*4), K1, Y0
+	VADDPS    Y3, Y0, Y0
 	MOVQ      8(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z1
-	VADDPS    Z3, Z1, Z1
+	VMOVUPS.Z (AX)(CX*4), K1, Y1
+	VADDPS    Y3, Y1, Y1
 	MOVQ      16(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z2
-	VADDPS    Z3, Z2, Z2
+	VMOVUPS.Z (AX)(CX*4), K1, Y2
+	VADDPS    Y3, Y2, Y2
 
 ready:
 	MOVQ 240(DI), DX
@@ -3166,6 +3218,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -3175,15 +3229,15 @@ seg:
 	PCALIGN $0x20
 
 k:
-	VMOVUPS.Z    (SI), K1, Z3
-	VBROADCASTSS (AX)(DX*1), Z4
-	VFMADD231PS  Z3, Z4, Z0
-	VBROADCASTSS (BX)(DX*1), Z5
-	VFMADD231PS  Z3, Z5, Z1
-	VBROADCASTSS (R8)(DX*1), Z6
-	VFMADD231PS  Z3, Z6, Z2
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	VMOVUPS.Z    (SI), K1, Y3
+	VBROADCASTSS (AX)(DX*1), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (BX)(DX*1), Y5
+	VFMADD231PS  Y3, Y5, Y1
+	VBROADCASTSS (R8)(DX*1), Y6
+	VFMADD231PS  Y3, Y6, Y2
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -3192,33 +3246,33 @@ k:
 	MOVQ         192(DI), AX
 	TESTQ        AX, AX
 	JZ           store
-	VPXORD       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VMAXPS       Z1, Z3, Z1
-	VMAXPS       Z2, Z3, Z2
+	VPXORD       Y3, Y3, Y3
+	VMAXPS       Y0, Y3, Y0
+	VMAXPS       Y1, Y3, Y1
+	VMAXPS       Y2, Y3, Y2
 
 store:
 	MOVQ    96(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
+	VMOVUPS Y0, K1, (AX)(CX*4)
 	MOVQ    8(BX), CX
-	VMOVUPS Z1, K1, (AX)(CX*4)
+	VMOVUPS Y1, K1, (AX)(CX*4)
 	MOVQ    16(BX), CX
-	VMOVUPS Z2, K1, (AX)(CX*4)
+	VMOVUPS Y2, K1, (AX)(CX*4)
 	ADDQ    $0x00000018, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tileAVX512_4x1(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_4x1(SB), NOSPLIT, $0-8
+// func tileAVX512_4x8(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_4x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
 	SUBL  CX, BX
 	SHRXL BX, AX, AX
 	KMOVW AX, K1
@@ -3231,36 +3285,36 @@ TEXT ·tileAVX512_4x1(SB), NOSPLIT, $0-8
 	MOVQ  BX, 248(DI)
 
 tile:
-	VPXORD    Z4, Z4, Z4
+	VPXORD    Y4, Y4, Y4
 	MOVQ      168(DI), AX
 	TESTQ     AX, AX
 	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z (AX), K1, Y4
 
 nobias:
 	MOVQ    144(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
-	VMOVAPS Z4, Z0
-	VMOVAPS Z4, Z1
-	VMOVAPS Z4, Z2
-	VMOVAPS Z4, Z3
+	VMOVAPS Y4, Y0
+	VMOVAPS Y4, Y1
+	VMOVAPS Y4, Y2
+	VMOVAPS Y4, Y3
 	JMP     ready
 
 in:
 	MOVQ      248(DI), BX
 	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z4, Z0, Z0
+	VMOVUPS.Z (AX)(CX*4), K1, Y0
+	VADDPS    Y4, Y0, Y0
 	MOVQ      8(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z1
-	VADDPS    Z4, Z1, Z1
+	VMOVUPS.Z (AX)(CX*4), K1, Y1
+	VADDPS    Y4, Y1, Y1
 	MOVQ      16(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z2
-	VADDPS    Z4, Z2, Z2
+	VMOVUPS.Z (AX)(CX*4), K1, Y2
+	VADDPS    Y4, Y2, Y2
 	MOVQ      24(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z3
-	VADDPS    Z4, Z3, Z3
+	VMOVUPS.Z (AX)(CX*4), K1, Y3
+	VADDPS    Y4, Y3, Y3
 
 ready:
 	MOVQ 240(DI), DX
@@ -3279,6 +3333,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -3288,17 +3344,17 @@ seg:
 	PCALIGN $0x20
 
 k:
-	VMOVUPS.Z    (SI), K1, Z4
-	VBROADCASTSS (AX)(DX*1), Z5
-	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (BX)(DX*1), Z6
-	VFMADD231PS  Z4, Z6, Z1
-	VBROADCASTSS (R8)(DX*1), Z7
-	VFMADD231PS  Z4, Z7, Z2
-	VBROADCASTSS (R9)(DX*1), Z8
-	VFMADD231PS  Z4, Z8, Z3
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	VMOVUPS.Z    (SI), K1, Y4
+	VBROADCASTSS (AX)(DX*1), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (BX)(DX*1), Y6
+	VFMADD231PS  Y4, Y6, Y1
+	VBROADCASTSS (R8)(DX*1), Y7
+	VFMADD231PS  Y4, Y7, Y2
+	VBROADCASTSS (R9)(DX*1), Y8
+	VFMADD231PS  Y4, Y8, Y3
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -3307,36 +3363,36 @@ k:
 	MOVQ         192(DI), AX
 	TESTQ        AX, AX
 	JZ           store
-	VPXORD       Z4, Z4, Z4
-	VMAXPS       Z0, Z4, Z0
-	VMAXPS       Z1, Z4, Z1
-	VMAXPS       Z2, Z4, Z2
-	VMAXPS       Z3, Z4, Z3
+	VPXORD       Y4, Y4, Y4
+	VMAXPS       Y0, Y4, Y0
+	VMAXPS       Y1, Y4, Y1
+	VMAXPS       Y2, Y4, Y2
+	VMAXPS       Y3, Y4, Y3
 
 store:
 	MOVQ    96(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
+	VMOVUPS Y0, K1, (AX)(CX*4)
 	MOVQ    8(BX), CX
-	VMOVUPS Z1, K1, (AX)(CX*4)
+	VMOVUPS Y1, K1, (AX)(CX*4)
 	MOVQ    16(BX), CX
-	VMOVUPS Z2, K1, (AX)(CX*4)
+	VMOVUPS Y2, K1, (AX)(CX*4)
 	MOVQ    24(BX), CX
-	VMOVUPS Z3, K1, (AX)(CX*4)
+	VMOVUPS Y3, K1, (AX)(CX*4)
 	ADDQ    $0x00000020, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tileAVX512_5x1(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_5x1(SB), NOSPLIT, $0-8
+// func tileAVX512_5x8(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_5x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
 	SUBL  CX, BX
 	SHRXL BX, AX, AX
 	KMOVW AX, K1
@@ -3349,40 +3405,40 @@ TEXT ·tileAVX512_5x1(SB), NOSPLIT, $0-8
 	MOVQ  BX, 248(DI)
 
 tile:
-	VPXORD    Z5, Z5, Z5
+	VPXORD    Y5, Y5, Y5
 	MOVQ      168(DI), AX
 	TESTQ     AX, AX
 	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z5
+	VMOVUPS.Z (AX), K1, Y5
 
 nobias:
 	MOVQ    144(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
-	VMOVAPS Z5, Z0
-	VMOVAPS Z5, Z1
-	VMOVAPS Z5, Z2
-	VMOVAPS Z5, Z3
-	VMOVAPS Z5, Z4
+	VMOVAPS Y5, Y0
+	VMOVAPS Y5, Y1
+	VMOVAPS Y5, Y2
+	VMOVAPS Y5, Y3
+	VMOVAPS Y5, Y4
 	JMP     ready
 
 in:
 	MOVQ      248(DI), BX
 	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z5, Z0, Z0
+	VMOVUPS.Z (AX)(CX*4), K1, Y0
+	VADDPS    Y5, Y0, Y0
 	MOVQ      8(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z1
-	VADDPS    Z5, Z1, Z1
+	VMOVUPS.Z (AX)(CX*4), K1, Y1
+	VADDPS    Y5, Y1, Y1
 	MOVQ      16(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z2
-	VADDPS    Z5, Z2, Z2
+	VMOVUPS.Z (AX)(CX*4), K1, Y2
+	VADDPS    Y5, Y2, Y2
 	MOVQ      24(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z3
-	VADDPS    Z5, Z3, Z3
+	VMOVUPS.Z (AX)(CX*4), K1, Y3
+	VADDPS    Y5, Y3, Y3
 	MOVQ      32(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z4
-	VADDPS    Z5, Z4, Z4
+	VMOVUPS.Z (AX)(CX*4), K1, Y4
+	VADDPS    Y5, Y4, Y4
 
 ready:
 	MOVQ 240(DI), DX
@@ -3403,6 +3459,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -3412,19 +3470,19 @@ seg:
 	PCALIGN $0x20
 
 k:
-	VMOVUPS.Z    (SI), K1, Z5
-	VBROADCASTSS (AX)(DX*1), Z6
-	VFMADD231PS  Z5, Z6, Z0
-	VBROADCASTSS (BX)(DX*1), Z7
-	VFMADD231PS  Z5, Z7, Z1
-	VBROADCASTSS (R8)(DX*1), Z8
-	VFMADD231PS  Z5, Z8, Z2
-	VBROADCASTSS (R9)(DX*1), Z9
-	VFMADD231PS  Z5, Z9, Z3
-	VBROADCASTSS (R10)(DX*1), Z6
-	VFMADD231PS  Z5, Z6, Z4
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	VMOVUPS.Z    (SI), K1, Y5
+	VBROADCASTSS (AX)(DX*1), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (BX)(DX*1), Y7
+	VFMADD231PS  Y5, Y7, Y1
+	VBROADCASTSS (R8)(DX*1), Y8
+	VFMADD231PS  Y5, Y8, Y2
+	VBROADCASTSS (R9)(DX*1), Y9
+	VFMADD231PS  Y5, Y9, Y3
+	VBROADCASTSS (R10)(DX*1), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -3433,39 +3491,39 @@ k:
 	MOVQ         192(DI), AX
 	TESTQ        AX, AX
 	JZ           store
-	VPXORD       Z5, Z5, Z5
-	VMAXPS       Z0, Z5, Z0
-	VMAXPS       Z1, Z5, Z1
-	VMAXPS       Z2, Z5, Z2
-	VMAXPS       Z3, Z5, Z3
-	VMAXPS       Z4, Z5, Z4
+	VPXORD       Y5, Y5, Y5
+	VMAXPS       Y0, Y5, Y0
+	VMAXPS       Y1, Y5, Y1
+	VMAXPS       Y2, Y5, Y2
+	VMAXPS       Y3, Y5, Y3
+	VMAXPS       Y4, Y5, Y4
 
 store:
 	MOVQ    96(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
+	VMOVUPS Y0, K1, (AX)(CX*4)
 	MOVQ    8(BX), CX
-	VMOVUPS Z1, K1, (AX)(CX*4)
+	VMOVUPS Y1, K1, (AX)(CX*4)
 	MOVQ    16(BX), CX
-	VMOVUPS Z2, K1, (AX)(CX*4)
+	VMOVUPS Y2, K1, (AX)(CX*4)
 	MOVQ    24(BX), CX
-	VMOVUPS Z3, K1, (AX)(CX*4)
+	VMOVUPS Y3, K1, (AX)(CX*4)
 	MOVQ    32(BX), CX
-	VMOVUPS Z4, K1, (AX)(CX*4)
+	VMOVUPS Y4, K1, (AX)(CX*4)
 	ADDQ    $0x00000028, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tileAVX512_6x1(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_6x1(SB), NOSPLIT, $0-8
+// func tileAVX512_6x8(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_6x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
 	SUBL  CX, BX
 	SHRXL BX, AX, AX
 	KMOVW AX, K1
@@ -3478,44 +3536,44 @@ TEXT ·tileAVX512_6x1(SB), NOSPLIT, $0-8
 	MOVQ  BX, 248(DI)
 
 tile:
-	VPXORD    Z6, Z6, Z6
+	VPXORD    Y6, Y6, Y6
 	MOVQ      168(DI), AX
 	TESTQ     AX, AX
 	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z (AX), K1, Y6
 
 nobias:
 	MOVQ    144(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
-	VMOVAPS Z6, Z0
-	VMOVAPS Z6, Z1
-	VMOVAPS Z6, Z2
-	VMOVAPS Z6, Z3
-	VMOVAPS Z6, Z4
-	VMOVAPS Z6, Z5
+	VMOVAPS Y6, Y0
+	VMOVAPS Y6, Y1
+	VMOVAPS Y6, Y2
+	VMOVAPS Y6, Y3
+	VMOVAPS Y6, Y4
+	VMOVAPS Y6, Y5
 	JMP     ready
 
 in:
 	MOVQ      248(DI), BX
 	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z6, Z0, Z0
+	VMOVUPS.Z (AX)(CX*4), K1, Y0
+	VADDPS    Y6, Y0, Y0
 	MOVQ      8(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z1
-	VADDPS    Z6, Z1, Z1
+	VMOVUPS.Z (AX)(CX*4), K1, Y1
+	VADDPS    Y6, Y1, Y1
 	MOVQ      16(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z2
-	VADDPS    Z6, Z2, Z2
+	VMOVUPS.Z (AX)(CX*4), K1, Y2
+	VADDPS    Y6, Y2, Y2
 	MOVQ      24(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z3
-	VADDPS    Z6, Z3, Z3
+	VMOVUPS.Z (AX)(CX*4), K1, Y3
+	VADDPS    Y6, Y3, Y3
 	MOVQ      32(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z4
-	VADDPS    Z6, Z4, Z4
+	VMOVUPS.Z (AX)(CX*4), K1, Y4
+	VADDPS    Y6, Y4, Y4
 	MOVQ      40(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z5
-	VADDPS    Z6, Z5, Z5
+	VMOVUPS.Z (AX)(CX*4), K1, Y5
+	VADDPS    Y6, Y5, Y5
 
 ready:
 	MOVQ 240(DI), DX
@@ -3538,6 +3596,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -3547,21 +3607,21 @@ seg:
 	PCALIGN $0x20
 
 k:
-	VMOVUPS.Z    (SI), K1, Z6
-	VBROADCASTSS (AX)(DX*1), Z7
-	VFMADD231PS  Z6, Z7, Z0
-	VBROADCASTSS (BX)(DX*1), Z8
-	VFMADD231PS  Z6, Z8, Z1
-	VBROADCASTSS (R8)(DX*1), Z9
-	VFMADD231PS  Z6, Z9, Z2
-	VBROADCASTSS (R9)(DX*1), Z10
-	VFMADD231PS  Z6, Z10, Z3
-	VBROADCASTSS (R10)(DX*1), Z7
-	VFMADD231PS  Z6, Z7, Z4
-	VBROADCASTSS (R11)(DX*1), Z8
-	VFMADD231PS  Z6, Z8, Z5
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	VMOVUPS.Z    (SI), K1, Y6
+	VBROADCASTSS (AX)(DX*1), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (BX)(DX*1), Y8
+	VFMADD231PS  Y6, Y8, Y1
+	VBROADCASTSS (R8)(DX*1), Y9
+	VFMADD231PS  Y6, Y9, Y2
+	VBROADCASTSS (R9)(DX*1), Y10
+	VFMADD231PS  Y6, Y10, Y3
+	VBROADCASTSS (R10)(DX*1), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (R11)(DX*1), Y8
+	VFMADD231PS  Y6, Y8, Y5
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -3570,42 +3630,42 @@ k:
 	MOVQ         192(DI), AX
 	TESTQ        AX, AX
 	JZ           store
-	VPXORD       Z6, Z6, Z6
-	VMAXPS       Z0, Z6, Z0
-	VMAXPS       Z1, Z6, Z1
-	VMAXPS       Z2, Z6, Z2
-	VMAXPS       Z3, Z6, Z3
-	VMAXPS       Z4, Z6, Z4
-	VMAXPS       Z5, Z6, Z5
+	VPXORD       Y6, Y6, Y6
+	VMAXPS       Y0, Y6, Y0
+	VMAXPS       Y1, Y6, Y1
+	VMAXPS       Y2, Y6, Y2
+	VMAXPS       Y3, Y6, Y3
+	VMAXPS       Y4, Y6, Y4
+	VMAXPS       Y5, Y6, Y5
 
 store:
 	MOVQ    96(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
+	VMOVUPS Y0, K1, (AX)(CX*4)
 	MOVQ    8(BX), CX
-	VMOVUPS Z1, K1, (AX)(CX*4)
+	VMOVUPS Y1, K1, (AX)(CX*4)
 	MOVQ    16(BX), CX
-	VMOVUPS Z2, K1, (AX)(CX*4)
+	VMOVUPS Y2, K1, (AX)(CX*4)
 	MOVQ    24(BX), CX
-	VMOVUPS Z3, K1, (AX)(CX*4)
+	VMOVUPS Y3, K1, (AX)(CX*4)
 	MOVQ    32(BX), CX
-	VMOVUPS Z4, K1, (AX)(CX*4)
+	VMOVUPS Y4, K1, (AX)(CX*4)
 	MOVQ    40(BX), CX
-	VMOVUPS Z5, K1, (AX)(CX*4)
+	VMOVUPS Y5, K1, (AX)(CX*4)
 	ADDQ    $0x00000030, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tileAVX512_7x1(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_7x1(SB), NOSPLIT, $0-8
+// func tileAVX512_1x16(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_1x16(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
 	SUBL  CX, BX
 	SHRXL BX, AX, AX
 	KMOVW AX, K1
@@ -3618,48 +3678,714 @@ TEXT ·tileAVX512_7x1(SB), NOSPLIT, $0-8
 	MOVQ  BX, 248(DI)
 
 tile:
-	VPXORD    Z7, Z7, Z7
+	VPXORD    Y2, Y2, Y2
+	VPXORD    Y3, Y3, Y3
 	MOVQ      168(DI), AX
 	TESTQ     AX, AX
 	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z7
+	VMOVUPS   (AX), Y2
+	VMOVUPS.Z 32(AX), K1, Y3
 
 nobias:
 	MOVQ    144(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
-	VMOVAPS Z7, Z0
-	VMOVAPS Z7, Z1
-	VMOVAPS Z7, Z2
-	VMOVAPS Z7, Z3
-	VMOVAPS Z7, Z4
-	VMOVAPS Z7, Z5
-	VMOVAPS Z7, Z6
+	VMOVAPS Y2, Y0
+	VMOVAPS Y3, Y1
 	JMP     ready
 
 in:
 	MOVQ      248(DI), BX
 	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z7, Z0, Z0
+	VMOVUPS   (AX)(CX*4), Y0
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y1
+	VADDPS    Y2, Y0, Y0
+	VADDPS    Y3, Y1, Y1
+
+ready:
+	MOVQ 240(DI), DX
+	MOVQ (DI), CX
+	MOVQ (DX), AX
+	LEAQ (CX)(AX*4), AX
+	ADDQ $0x00000008, 240(DI)
+	MOVQ 72(DI), SI
+	MOVQ 48(DI), DX
+	MOVQ DX, 256(DI)
+	MOVQ 56(DI), CX
+	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
+
+seg:
+	MOVQ    256(DI), CX
+	MOVQ    (CX), DX
+	MOVQ    8(CX), CX
+	SHLQ    $0x02, DX
+	PCALIGN $0x20
+
+k:
+	VMOVUPS      (SI), Y2
+	VMOVUPS.Z    32(SI), K1, Y3
+	VBROADCASTSS (AX)(DX*1), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         R12, DX
+	ADDQ         R13, SI
+	DECQ         CX
+	JNZ          k
+	ADDQ         $0x00000010, 256(DI)
+	DECQ         264(DI)
+	JNZ          seg
+	MOVQ         192(DI), AX
+	TESTQ        AX, AX
+	JZ           store
+	VPXORD       Y2, Y2, Y2
+	VMAXPS       Y0, Y2, Y0
+	VMAXPS       Y1, Y2, Y1
+
+store:
+	MOVQ    96(DI), AX
+	MOVQ    248(DI), BX
+	MOVQ    (BX), CX
+	VMOVUPS Y0, (AX)(CX*4)
+	VMOVUPS Y1, K1, 32(AX)(CX*4)
+	ADDQ    $0x00000008, 248(DI)
+	DECQ    208(DI)
+	JNZ     tile
+	VZEROUPPER
+	RET
+
+// func tileAVX512_2x16(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_2x16(SB), NOSPLIT, $0-8
+	MOVQ  t+0(FP), DI
+	MOVQ  216(DI), CX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
+	SUBL  CX, BX
+	SHRXL BX, AX, AX
+	KMOVW AX, K1
+	MOVQ  200(DI), AX
+	MOVQ  24(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 240(DI)
+	MOVQ  120(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 248(DI)
+
+tile:
+	VPXORD    Y4, Y4, Y4
+	VPXORD    Y5, Y5, Y5
+	MOVQ      168(DI), AX
+	TESTQ     AX, AX
+	JZ        nobias
+	VMOVUPS   (AX), Y4
+	VMOVUPS.Z 32(AX), K1, Y5
+
+nobias:
+	MOVQ    144(DI), AX
+	TESTQ   AX, AX
+	JNZ     in
+	VMOVAPS Y4, Y0
+	VMOVAPS Y5, Y1
+	VMOVAPS Y4, Y2
+	VMOVAPS Y5, Y3
+	JMP     ready
+
+in:
+	MOVQ      248(DI), BX
+	MOVQ      (BX), CX
+	VMOVUPS   (AX)(CX*4), Y0
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y1
+	VADDPS    Y4, Y0, Y0
+	VADDPS    Y5, Y1, Y1
 	MOVQ      8(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z1
-	VADDPS    Z7, Z1, Z1
+	VMOVUPS   (AX)(CX*4), Y2
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y3
+	VADDPS    Y4, Y2, Y2
+	VADDPS    Y5, Y3, Y3
+
+ready:
+	MOVQ 240(DI), DX
+	MOVQ (DI), CX
+	MOVQ (DX), AX
+	LEAQ (CX)(AX*4), AX
+	MOVQ 8(DX), BX
+	LEAQ (CX)(BX*4), BX
+	ADDQ $0x00000010, 240(DI)
+	MOVQ 72(DI), SI
+	MOVQ 48(DI), DX
+	MOVQ DX, 256(DI)
+	MOVQ 56(DI), CX
+	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
+
+seg:
+	MOVQ    256(DI), CX
+	MOVQ    (CX), DX
+	MOVQ    8(CX), CX
+	SHLQ    $0x02, DX
+	PCALIGN $0x20
+
+k:
+	VMOVUPS      (SI), Y4
+	VMOVUPS.Z    32(SI), K1, Y5
+	VBROADCASTSS (AX)(DX*1), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (BX)(DX*1), Y7
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y5, Y7, Y3
+	ADDQ         R12, DX
+	ADDQ         R13, SI
+	DECQ         CX
+	JNZ          k
+	ADDQ         $0x00000010, 256(DI)
+	DECQ         264(DI)
+	JNZ          seg
+	MOVQ         192(DI), AX
+	TESTQ        AX, AX
+	JZ           store
+	VPXORD       Y4, Y4, Y4
+	VMAXPS       Y0, Y4, Y0
+	VMAXPS       Y1, Y4, Y1
+	VMAXPS       Y2, Y4, Y2
+	VMAXPS       Y3, Y4, Y3
+
+store:
+	MOVQ    96(DI), AX
+	MOVQ    248(DI), BX
+	MOVQ    (BX), CX
+	VMOVUPS Y0, (AX)(CX*4)
+	VMOVUPS Y1, K1, 32(AX)(CX*4)
+	MOVQ    8(BX), CX
+	VMOVUPS Y2, (AX)(CX*4)
+	VMOVUPS Y3, K1, 32(AX)(CX*4)
+	ADDQ    $0x00000010, 248(DI)
+	DECQ    208(DI)
+	JNZ     tile
+	VZEROUPPER
+	RET
+
+// func tileAVX512_3x16(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_3x16(SB), NOSPLIT, $0-8
+	MOVQ  t+0(FP), DI
+	MOVQ  216(DI), CX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
+	SUBL  CX, BX
+	SHRXL BX, AX, AX
+	KMOVW AX, K1
+	MOVQ  200(DI), AX
+	MOVQ  24(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 240(DI)
+	MOVQ  120(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 248(DI)
+
+tile:
+	VPXORD    Y6, Y6, Y6
+	VPXORD    Y7, Y7, Y7
+	MOVQ      168(DI), AX
+	TESTQ     AX, AX
+	JZ        nobias
+	VMOVUPS   (AX), Y6
+	VMOVUPS.Z 32(AX), K1, Y7
+
+nobias:
+	MOVQ    144(DI), AX
+	TESTQ   AX, AX
+	JNZ     in
+	VMOVAPS Y6, Y0
+	VMOVAPS Y7, Y1
+	VMOVAPS Y6, Y2
+	VMOVAPS Y7, Y3
+	VMOVAPS Y6, Y4
+	VMOVAPS Y7, Y5
+	JMP     ready
+
+in:
+	MOVQ      248(DI), BX
+	MOVQ      (BX), CX
+	VMOVUPS   (AX)(CX*4), Y0
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y1
+	VADDPS    Y6, Y0, Y0
+	VADDPS    Y7, Y1, Y1
+	MOVQ      8(BX), CX
+	VMOVUPS   (AX)(CX*4), Y2
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y3
+	VADDPS    Y6, Y2, Y2
+	VADDPS    Y7, Y3, Y3
 	MOVQ      16(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z2
-	VADDPS    Z7, Z2, Z2
+	VMOVUPS   (AX)(CX*4), Y4
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y5
+	VADDPS    Y6, Y4, Y4
+	VADDPS    Y7, Y5, Y5
+
+ready:
+	MOVQ 240(DI), DX
+	MOVQ (DI), CX
+	MOVQ (DX), AX
+	LEAQ (CX)(AX*4), AX
+	MOVQ 8(DX), BX
+	LEAQ (CX)(BX*4), BX
+	MOVQ 16(DX), R8
+	LEAQ (CX)(R8*4), R8
+	ADDQ $0x00000018, 240(DI)
+	MOVQ 72(DI), SI
+	MOVQ 48(DI), DX
+	MOVQ DX, 256(DI)
+	MOVQ 56(DI), CX
+	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
+
+seg:
+	MOVQ    256(DI), CX
+	MOVQ    (CX), DX
+	MOVQ    8(CX), CX
+	SHLQ    $0x02, DX
+	PCALIGN $0x20
+
+k:
+	VMOVUPS      (SI), Y6
+	VMOVUPS.Z    32(SI), K1, Y7
+	VBROADCASTSS (AX)(DX*1), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (BX)(DX*1), Y9
+	VFMADD231PS  Y6, Y9, Y2
+	VFMADD231PS  Y7, Y9, Y3
+	VBROADCASTSS (R8)(DX*1), Y10
+	VFMADD231PS  Y6, Y10, Y4
+	VFMADD231PS  Y7, Y10, Y5
+	ADDQ         R12, DX
+	ADDQ         R13, SI
+	DECQ         CX
+	JNZ          k
+	ADDQ         $0x00000010, 256(DI)
+	DECQ         264(DI)
+	JNZ          seg
+	MOVQ         192(DI), AX
+	TESTQ        AX, AX
+	JZ           store
+	VPXORD       Y6, Y6, Y6
+	VMAXPS       Y0, Y6, Y0
+	VMAXPS       Y1, Y6, Y1
+	VMAXPS       Y2, Y6, Y2
+	VMAXPS       Y3, Y6, Y3
+	VMAXPS       Y4, Y6, Y4
+	VMAXPS       Y5, Y6, Y5
+
+store:
+	MOVQ    96(DI), AX
+	MOVQ    248(DI), BX
+	MOVQ    (BX), CX
+	VMOVUPS Y0, (AX)(CX*4)
+	VMOVUPS Y1, K1, 32(AX)(CX*4)
+	MOVQ    8(BX), CX
+	VMOVUPS Y2, (AX)(CX*4)
+	VMOVUPS Y3, K1, 32(AX)(CX*4)
+	MOVQ    16(BX), CX
+	VMOVUPS Y4, (AX)(CX*4)
+	VMOVUPS Y5, K1, 32(AX)(CX*4)
+	ADDQ    $0x00000018, 248(DI)
+	DECQ    208(DI)
+	JNZ     tile
+	VZEROUPPER
+	RET
+
+// func tileAVX512_4x16(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_4x16(SB), NOSPLIT, $0-8
+	MOVQ  t+0(FP), DI
+	MOVQ  216(DI), CX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
+	SUBL  CX, BX
+	SHRXL BX, AX, AX
+	KMOVW AX, K1
+	MOVQ  200(DI), AX
+	MOVQ  24(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 240(DI)
+	MOVQ  120(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 248(DI)
+
+tile:
+	VPXORD    Y8, Y8, Y8
+	VPXORD    Y9, Y9, Y9
+	MOVQ      168(DI), AX
+	TESTQ     AX, AX
+	JZ        nobias
+	VMOVUPS   (AX), Y8
+	VMOVUPS.Z 32(AX), K1, Y9
+
+nobias:
+	MOVQ    144(DI), AX
+	TESTQ   AX, AX
+	JNZ     in
+	VMOVAPS Y8, Y0
+	VMOVAPS Y9, Y1
+	VMOVAPS Y8, Y2
+	VMOVAPS Y9, Y3
+	VMOVAPS Y8, Y4
+	VMOVAPS Y9, Y5
+	VMOVAPS Y8, Y6
+	VMOVAPS Y9, Y7
+	JMP     ready
+
+in:
+	MOVQ      248(DI), BX
+	MOVQ      (BX), CX
+	VMOVUPS   (AX)(CX*4), Y0
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y1
+	VADDPS    Y8, Y0, Y0
+	VADDPS    Y9, Y1, Y1
+	MOVQ      8(BX), CX
+	VMOVUPS   (AX)(CX*4), Y2
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y3
+	VADDPS    Y8, Y2, Y2
+	VADDPS    Y9, Y3, Y3
+	MOVQ      16(BX), CX
+	VMOVUPS   (AX)(CX*4), Y4
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y5
+	VADDPS    Y8, Y4, Y4
+	VADDPS    Y9, Y5, Y5
 	MOVQ      24(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z3
-	VADDPS    Z7, Z3, Z3
+	VMOVUPS   (AX)(CX*4), Y6
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y7
+	VADDPS    Y8, Y6, Y6
+	VADDPS    Y9, Y7, Y7
+
+ready:
+	MOVQ 240(DI), DX
+	MOVQ (DI), CX
+	MOVQ (DX), AX
+	LEAQ (CX)(AX*4), AX
+	MOVQ 8(DX), BX
+	LEAQ (CX)(BX*4), BX
+	MOVQ 16(DX), R8
+	LEAQ (CX)(R8*4), R8
+	MOVQ 24(DX), R9
+	LEAQ (CX)(R9*4), R9
+	ADDQ $0x00000020, 240(DI)
+	MOVQ 72(DI), SI
+	MOVQ 48(DI), DX
+	MOVQ DX, 256(DI)
+	MOVQ 56(DI), CX
+	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
+
+seg:
+	MOVQ    256(DI), CX
+	MOVQ    (CX), DX
+	MOVQ    8(CX), CX
+	SHLQ    $0x02, DX
+	PCALIGN $0x20
+
+k:
+	VMOVUPS      (SI), Y8
+	VMOVUPS.Z    32(SI), K1, Y9
+	VBROADCASTSS (AX)(DX*1), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (BX)(DX*1), Y11
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y9, Y11, Y3
+	VBROADCASTSS (R8)(DX*1), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VBROADCASTSS (R9)(DX*1), Y13
+	VFMADD231PS  Y8, Y13, Y6
+	VFMADD231PS  Y9, Y13, Y7
+	ADDQ         R12, DX
+	ADDQ         R13, SI
+	DECQ         CX
+	JNZ          k
+	ADDQ         $0x00000010, 256(DI)
+	DECQ         264(DI)
+	JNZ          seg
+	MOVQ         192(DI), AX
+	TESTQ        AX, AX
+	JZ           store
+	VPXORD       Y8, Y8, Y8
+	VMAXPS       Y0, Y8, Y0
+	VMAXPS       Y1, Y8, Y1
+	VMAXPS       Y2, Y8, Y2
+	VMAXPS       Y3, Y8, Y3
+	VMAXPS       Y4, Y8, Y4
+	VMAXPS       Y5, Y8, Y5
+	VMAXPS       Y6, Y8, Y6
+	VMAXPS       Y7, Y8, Y7
+
+store:
+	MOVQ    96(DI), AX
+	MOVQ    248(DI), BX
+	MOVQ    (BX), CX
+	VMOVUPS Y0, (AX)(CX*4)
+	VMOVUPS Y1, K1, 32(AX)(CX*4)
+	MOVQ    8(BX), CX
+	VMOVUPS Y2, (AX)(CX*4)
+	VMOVUPS Y3, K1, 32(AX)(CX*4)
+	MOVQ    16(BX), CX
+	VMOVUPS Y4, (AX)(CX*4)
+	VMOVUPS Y5, K1, 32(AX)(CX*4)
+	MOVQ    24(BX), CX
+	VMOVUPS Y6, (AX)(CX*4)
+	VMOVUPS Y7, K1, 32(AX)(CX*4)
+	ADDQ    $0x00000020, 248(DI)
+	DECQ    208(DI)
+	JNZ     tile
+	VZEROUPPER
+	RET
+
+// func tileAVX512_5x16(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_5x16(SB), NOSPLIT, $0-8
+	MOVQ  t+0(FP), DI
+	MOVQ  216(DI), CX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
+	SUBL  CX, BX
+	SHRXL BX, AX, AX
+	KMOVW AX, K1
+	MOVQ  200(DI), AX
+	MOVQ  24(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 240(DI)
+	MOVQ  120(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 248(DI)
+
+tile:
+	VPXORD    Y10, Y10, Y10
+	VPXORD    Y11, Y11, Y11
+	MOVQ      168(DI), AX
+	TESTQ     AX, AX
+	JZ        nobias
+	VMOVUPS   (AX), Y10
+	VMOVUPS.Z 32(AX), K1, Y11
+
+nobias:
+	MOVQ    144(DI), AX
+	TESTQ   AX, AX
+	JNZ     in
+	VMOVAPS Y10, Y0
+	VMOVAPS Y11, Y1
+	VMOVAPS Y10, Y2
+	VMOVAPS Y11, Y3
+	VMOVAPS Y10, Y4
+	VMOVAPS Y11, Y5
+	VMOVAPS Y10, Y6
+	VMOVAPS Y11, Y7
+	VMOVAPS Y10, Y8
+	VMOVAPS Y11, Y9
+	JMP     ready
+
+in:
+	MOVQ      248(DI), BX
+	MOVQ      (BX), CX
+	VMOVUPS   (AX)(CX*4), Y0
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y1
+	VADDPS    Y10, Y0, Y0
+	VADDPS    Y11, Y1, Y1
+	MOVQ      8(BX), CX
+	VMOVUPS   (AX)(CX*4), Y2
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y3
+	VADDPS    Y10, Y2, Y2
+	VADDPS    Y11, Y3, Y3
+	MOVQ      16(BX), CX
+	VMOVUPS   (AX)(CX*4), Y4
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y5
+	VADDPS    Y10, Y4, Y4
+	VADDPS    Y11, Y5, Y5
+	MOVQ      24(BX), CX
+	VMOVUPS   (AX)(CX*4), Y6
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y7
+	VADDPS    Y10, Y6, Y6
+	VADDPS    Y11, Y7, Y7
 	MOVQ      32(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z4
-	VADDPS    Z7, Z4, Z4
+	VMOVUPS   (AX)(CX*4), Y8
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y9
+	VADDPS    Y10, Y8, Y8
+	VADDPS    Y11, Y9, Y9
+
+ready:
+	MOVQ 240(DI), DX
+	MOVQ (DI), CX
+	MOVQ (DX), AX
+	LEAQ (CX)(AX*4), AX
+	MOVQ 8(DX), BX
+	LEAQ (CX)(BX*4), BX
+	MOVQ 16(DX), R8
+	LEAQ (CX)(R8*4), R8
+	MOVQ 24(DX), R9
+	LEAQ (CX)(R9*4), R9
+	MOVQ 32(DX), R10
+	LEAQ (CX)(R10*4), R10
+	ADDQ $0x00000028, 240(DI)
+	MOVQ 72(DI), SI
+	MOVQ 48(DI), DX
+	MOVQ DX, 256(DI)
+	MOVQ 56(DI), CX
+	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
+
+seg:
+	MOVQ    256(DI), CX
+	MOVQ    (CX), DX
+	MOVQ    8(CX), CX
+	SHLQ    $0x02, DX
+	PCALIGN $0x20
+
+k:
+	VMOVUPS      (SI), Y10
+	VMOVUPS.Z    32(SI), K1, Y11
+	VBROADCASTSS (AX)(DX*1), Y12
+	VFMADD231PS  Y10, Y12, Y0
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (BX)(DX*1), Y13
+	VFMADD231PS  Y10, Y13, Y2
+	VFMADD231PS  Y11, Y13, Y3
+	VBROADCASTSS (R8)(DX*1), Y14
+	VFMADD231PS  Y10, Y14, Y4
+	VFMADD231PS  Y11, Y14, Y5
+	VBROADCASTSS (R9)(DX*1), Y15
+	VFMADD231PS  Y10, Y15, Y6
+	VFMADD231PS  Y11, Y15, Y7
+	VBROADCASTSS (R10)(DX*1), Y12
+	VFMADD231PS  Y10, Y12, Y8
+	VFMADD231PS  Y11, Y12, Y9
+	ADDQ         R12, DX
+	ADDQ         R13, SI
+	DECQ         CX
+	JNZ          k
+	ADDQ         $0x00000010, 256(DI)
+	DECQ         264(DI)
+	JNZ          seg
+	MOVQ         192(DI), AX
+	TESTQ        AX, AX
+	JZ           store
+	VPXORD       Y10, Y10, Y10
+	VMAXPS       Y0, Y10, Y0
+	VMAXPS       Y1, Y10, Y1
+	VMAXPS       Y2, Y10, Y2
+	VMAXPS       Y3, Y10, Y3
+	VMAXPS       Y4, Y10, Y4
+	VMAXPS       Y5, Y10, Y5
+	VMAXPS       Y6, Y10, Y6
+	VMAXPS       Y7, Y10, Y7
+	VMAXPS       Y8, Y10, Y8
+	VMAXPS       Y9, Y10, Y9
+
+store:
+	MOVQ    96(DI), AX
+	MOVQ    248(DI), BX
+	MOVQ    (BX), CX
+	VMOVUPS Y0, (AX)(CX*4)
+	VMOVUPS Y1, K1, 32(AX)(CX*4)
+	MOVQ    8(BX), CX
+	VMOVUPS Y2, (AX)(CX*4)
+	VMOVUPS Y3, K1, 32(AX)(CX*4)
+	MOVQ    16(BX), CX
+	VMOVUPS Y4, (AX)(CX*4)
+	VMOVUPS Y5, K1, 32(AX)(CX*4)
+	MOVQ    24(BX), CX
+	VMOVUPS Y6, (AX)(CX*4)
+	VMOVUPS Y7, K1, 32(AX)(CX*4)
+	MOVQ    32(BX), CX
+	VMOVUPS Y8, (AX)(CX*4)
+	VMOVUPS Y9, K1, 32(AX)(CX*4)
+	ADDQ    $0x00000028, 248(DI)
+	DECQ    208(DI)
+	JNZ     tile
+	VZEROUPPER
+	RET
+
+// func tileAVX512_6x16(t *Tile)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+TEXT ·tileAVX512_6x16(SB), NOSPLIT, $0-8
+	MOVQ  t+0(FP), DI
+	MOVQ  216(DI), CX
+	MOVL  $0x000000ff, AX
+	MOVL  $0x00000008, BX
+	SUBL  CX, BX
+	SHRXL BX, AX, AX
+	KMOVW AX, K1
+	MOVQ  200(DI), AX
+	MOVQ  24(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 240(DI)
+	MOVQ  120(DI), BX
+	LEAQ  (BX)(AX*8), BX
+	MOVQ  BX, 248(DI)
+
+tile:
+	VPXORD    Y12, Y12, Y12
+	VPXORD    Y13, Y13, Y13
+	MOVQ      168(DI), AX
+	TESTQ     AX, AX
+	JZ        nobias
+	VMOVUPS   (AX), Y12
+	VMOVUPS.Z 32(AX), K1, Y13
+
+nobias:
+	MOVQ    144(DI), AX
+	TESTQ   AX, AX
+	JNZ     in
+	VMOVAPS Y12, Y0
+	VMOVAPS Y13, Y1
+	VMOVAPS Y12, Y2
+	VMOVAPS Y13, Y3
+	VMOVAPS Y12, Y4
+	VMOVAPS Y13, Y5
+	VMOVAPS Y12, Y6
+	VMOVAPS Y13, Y7
+	VMOVAPS Y12, Y8
+	VMOVAPS Y13, Y9
+	VMOVAPS Y12, Y10
+	VMOVAPS Y13, Y11
+	JMP     ready
+
+in:
+	MOVQ      248(DI), BX
+	MOVQ      (BX), CX
+	VMOVUPS   (AX)(CX*4), Y0
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y1
+	VADDPS    Y12, Y0, Y0
+	VADDPS    Y13, Y1, Y1
+	MOVQ      8(BX), CX
+	VMOVUPS   (AX)(CX*4), Y2
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y3
+	VADDPS    Y12, Y2, Y2
+	VADDPS    Y13, Y3, Y3
+	MOVQ      16(BX), CX
+	VMOVUPS   (AX)(CX*4), Y4
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y5
+	VADDPS    Y12, Y4, Y4
+	VADDPS    Y13, Y5, Y5
+	MOVQ      24(BX), CX
+	VMOVUPS   (AX)(CX*4), Y6
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y7
+	VADDPS    Y12, Y6, Y6
+	VADDPS    Y13, Y7, Y7
+	MOVQ      32(BX), CX
+	VMOVUPS   (AX)(CX*4), Y8
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y9
+	VADDPS    Y12, Y8, Y8
+	VADDPS    Y13, Y9, Y9
 	MOVQ      40(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z5
-	VADDPS    Z7, Z5, Z5
-	MOVQ      48(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z6
-	VADDPS    Z7, Z6, Z6
+	VMOVUPS   (AX)(CX*4), Y10
+	VMOVUPS.Z 32(AX)(CX*4), K1, Y11
+	VADDPS    Y12, Y10, Y10
+	VADDPS    Y13, Y11, Y11
 
 ready:
 	MOVQ 240(DI), DX
@@ -3676,14 +4402,14 @@ ready:
 	LEAQ (CX)(R10*4), R10
 	MOVQ 40(DX), R11
 	LEAQ (CX)(R11*4), R11
-	MOVQ 48(DX), R12
-	LEAQ (CX)(R12*4), R12
-	ADDQ $0x00000038, 240(DI)
+	ADDQ $0x00000030, 240(DI)
 	MOVQ 72(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -3693,23 +4419,28 @@ seg:
 	PCALIGN $0x20
 
 k:
-	VMOVUPS.Z    (SI), K1, Z7
-	VBROADCASTSS (AX)(DX*1), Z8
-	VFMADD231PS  Z7, Z8, Z0
-	VBROADCASTSS (BX)(DX*1), Z9
-	VFMADD231PS  Z7, Z9, Z1
-	VBROADCASTSS (R8)(DX*1), Z10
-	VFMADD231PS  Z7, Z10, Z2
-	VBROADCASTSS (R9)(DX*1), Z11
-	VFMADD231PS  Z7, Z11, Z3
-	VBROADCASTSS (R10)(DX*1), Z8
-	VFMADD231PS  Z7, Z8, Z4
-	VBROADCASTSS (R11)(DX*1), Z9
-	VFMADD231PS  Z7, Z9, Z5
-	VBROADCASTSS (R12)(DX*1), Z10
-	VFMADD231PS  Z7, Z10, Z6
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	VMOVUPS      (SI), Y12
+	VMOVUPS.Z    32(SI), K1, Y13
+	VBROADCASTSS (AX)(DX*1), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (BX)(DX*1), Y15
+	VFMADD231PS  Y12, Y15, Y2
+	VFMADD231PS  Y13, Y15, Y3
+	VBROADCASTSS (R8)(DX*1), Y16
+	VFMADD231PS  Y12, Y16, Y4
+	VFMADD231PS  Y13, Y16, Y5
+	VBROADCASTSS (R9)(DX*1), Y17
+	VFMADD231PS  Y12, Y17, Y6
+	VFMADD231PS  Y13, Y17, Y7
+	VBROADCASTSS (R10)(DX*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R11)(DX*1), Y15
+	VFMADD231PS  Y12, Y15, Y10
+	VFMADD231PS  Y13, Y15, Y11
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -3718,203 +4449,50 @@ k:
 	MOVQ         192(DI), AX
 	TESTQ        AX, AX
 	JZ           store
-	VPXORD       Z7, Z7, Z7
-	VMAXPS       Z0, Z7, Z0
-	VMAXPS       Z1, Z7, Z1
-	VMAXPS       Z2, Z7, Z2
-	VMAXPS       Z3, Z7, Z3
-	VMAXPS       Z4, Z7, Z4
-	VMAXPS       Z5, Z7, Z5
-	VMAXPS       Z6, Z7, Z6
+	VPXORD       Y12, Y12, Y12
+	VMAXPS       Y0, Y12, Y0
+	VMAXPS       Y1, Y12, Y1
+	VMAXPS       Y2, Y12, Y2
+	VMAXPS       Y3, Y12, Y3
+	VMAXPS       Y4, Y12, Y4
+	VMAXPS       Y5, Y12, Y5
+	VMAXPS       Y6, Y12, Y6
+	VMAXPS       Y7, Y12, Y7
+	VMAXPS       Y8, Y12, Y8
+	VMAXPS       Y9, Y12, Y9
+	VMAXPS       Y10, Y12, Y10
+	VMAXPS       Y11, Y12, Y11
 
 store:
 	MOVQ    96(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
+	VMOVUPS Y0, (AX)(CX*4)
+	VMOVUPS Y1, K1, 32(AX)(CX*4)
 	MOVQ    8(BX), CX
-	VMOVUPS Z1, K1, (AX)(CX*4)
+	VMOVUPS Y2, (AX)(CX*4)
+	VMOVUPS Y3, K1, 32(AX)(CX*4)
 	MOVQ    16(BX), CX
-	VMOVUPS Z2, K1, (AX)(CX*4)
+	VMOVUPS Y4, (AX)(CX*4)
+	VMOVUPS Y5, K1, 32(AX)(CX*4)
 	MOVQ    24(BX), CX
-	VMOVUPS Z3, K1, (AX)(CX*4)
+	VMOVUPS Y6, (AX)(CX*4)
+	VMOVUPS Y7, K1, 32(AX)(CX*4)
 	MOVQ    32(BX), CX
-	VMOVUPS Z4, K1, (AX)(CX*4)
+	VMOVUPS Y8, (AX)(CX*4)
+	VMOVUPS Y9, K1, 32(AX)(CX*4)
 	MOVQ    40(BX), CX
-	VMOVUPS Z5, K1, (AX)(CX*4)
-	MOVQ    48(BX), CX
-	VMOVUPS Z6, K1, (AX)(CX*4)
-	ADDQ    $0x00000038, 248(DI)
+	VMOVUPS Y10, (AX)(CX*4)
+	VMOVUPS Y11, K1, 32(AX)(CX*4)
+	ADDQ    $0x00000030, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tileAVX512_8x1(t *Tile)
+// func tileAVX512_1x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_8x1(SB), NOSPLIT, $0-8
-	MOVQ  t+0(FP), DI
-	MOVQ  216(DI), CX
-	MOVL  $0x0000ffff, AX
-	MOVL  $0x00000010, BX
-	SUBL  CX, BX
-	SHRXL BX, AX, AX
-	KMOVW AX, K1
-	MOVQ  200(DI), AX
-	MOVQ  24(DI), BX
-	LEAQ  (BX)(AX*8), BX
-	MOVQ  BX, 240(DI)
-	MOVQ  120(DI), BX
-	LEAQ  (BX)(AX*8), BX
-	MOVQ  BX, 248(DI)
-
-tile:
-	VPXORD    Z8, Z8, Z8
-	MOVQ      168(DI), AX
-	TESTQ     AX, AX
-	JZ        nobias
-	VMOVUPS.Z (AX), K1, Z8
-
-nobias:
-	MOVQ    144(DI), AX
-	TESTQ   AX, AX
-	JNZ     in
-	VMOVAPS Z8, Z0
-	VMOVAPS Z8, Z1
-	VMOVAPS Z8, Z2
-	VMOVAPS Z8, Z3
-	VMOVAPS Z8, Z4
-	VMOVAPS Z8, Z5
-	VMOVAPS Z8, Z6
-	VMOVAPS Z8, Z7
-	JMP     ready
-
-in:
-	MOVQ      248(DI), BX
-	MOVQ      (BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z0
-	VADDPS    Z8, Z0, Z0
-	MOVQ      8(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z1
-	VADDPS    Z8, Z1, Z1
-	MOVQ      16(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z2
-	VADDPS    Z8, Z2, Z2
-	MOVQ      24(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z3
-	VADDPS    Z8, Z3, Z3
-	MOVQ      32(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z4
-	VADDPS    Z8, Z4, Z4
-	MOVQ      40(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z5
-	VADDPS    Z8, Z5, Z5
-	MOVQ      48(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z6
-	VADDPS    Z8, Z6, Z6
-	MOVQ      56(BX), CX
-	VMOVUPS.Z (AX)(CX*4), K1, Z7
-	VADDPS    Z8, Z7, Z7
-
-ready:
-	MOVQ 240(DI), DX
-	MOVQ (DI), CX
-	MOVQ (DX), AX
-	LEAQ (CX)(AX*4), AX
-	MOVQ 8(DX), BX
-	LEAQ (CX)(BX*4), BX
-	MOVQ 16(DX), R8
-	LEAQ (CX)(R8*4), R8
-	MOVQ 24(DX), R9
-	LEAQ (CX)(R9*4), R9
-	MOVQ 32(DX), R10
-	LEAQ (CX)(R10*4), R10
-	MOVQ 40(DX), R11
-	LEAQ (CX)(R11*4), R11
-	MOVQ 48(DX), R12
-	LEAQ (CX)(R12*4), R12
-	MOVQ 56(DX), R13
-	LEAQ (CX)(R13*4), R13
-	ADDQ $0x00000040, 240(DI)
-	MOVQ 72(DI), SI
-	MOVQ 48(DI), DX
-	MOVQ DX, 256(DI)
-	MOVQ 56(DI), CX
-	MOVQ CX, 264(DI)
-
-seg:
-	MOVQ    256(DI), CX
-	MOVQ    (CX), DX
-	MOVQ    8(CX), CX
-	SHLQ    $0x02, DX
-	PCALIGN $0x20
-
-k:
-	VMOVUPS.Z    (SI), K1, Z8
-	VBROADCASTSS (AX)(DX*1), Z9
-	VFMADD231PS  Z8, Z9, Z0
-	VBROADCASTSS (BX)(DX*1), Z10
-	VFMADD231PS  Z8, Z10, Z1
-	VBROADCASTSS (R8)(DX*1), Z11
-	VFMADD231PS  Z8, Z11, Z2
-	VBROADCASTSS (R9)(DX*1), Z12
-	VFMADD231PS  Z8, Z12, Z3
-	VBROADCASTSS (R10)(DX*1), Z9
-	VFMADD231PS  Z8, Z9, Z4
-	VBROADCASTSS (R11)(DX*1), Z10
-	VFMADD231PS  Z8, Z10, Z5
-	VBROADCASTSS (R12)(DX*1), Z11
-	VFMADD231PS  Z8, Z11, Z6
-	VBROADCASTSS (R13)(DX*1), Z12
-	VFMADD231PS  Z8, Z12, Z7
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
-	DECQ         CX
-	JNZ          k
-	ADDQ         $0x00000010, 256(DI)
-	DECQ         264(DI)
-	JNZ          seg
-	MOVQ         192(DI), AX
-	TESTQ        AX, AX
-	JZ           store
-	VPXORD       Z8, Z8, Z8
-	VMAXPS       Z0, Z8, Z0
-	VMAXPS       Z1, Z8, Z1
-	VMAXPS       Z2, Z8, Z2
-	VMAXPS       Z3, Z8, Z3
-	VMAXPS       Z4, Z8, Z4
-	VMAXPS       Z5, Z8, Z5
-	VMAXPS       Z6, Z8, Z6
-	VMAXPS       Z7, Z8, Z7
-
-store:
-	MOVQ    96(DI), AX
-	MOVQ    248(DI), BX
-	MOVQ    (BX), CX
-	VMOVUPS Z0, K1, (AX)(CX*4)
-	MOVQ    8(BX), CX
-	VMOVUPS Z1, K1, (AX)(CX*4)
-	MOVQ    16(BX), CX
-	VMOVUPS Z2, K1, (AX)(CX*4)
-	MOVQ    24(BX), CX
-	VMOVUPS Z3, K1, (AX)(CX*4)
-	MOVQ    32(BX), CX
-	VMOVUPS Z4, K1, (AX)(CX*4)
-	MOVQ    40(BX), CX
-	VMOVUPS Z5, K1, (AX)(CX*4)
-	MOVQ    48(BX), CX
-	VMOVUPS Z6, K1, (AX)(CX*4)
-	MOVQ    56(BX), CX
-	VMOVUPS Z7, K1, (AX)(CX*4)
-	ADDQ    $0x00000040, 248(DI)
-	DECQ    208(DI)
-	JNZ     tile
-	VZEROUPPER
-	RET
-
-// func tileAVX512_1x2(t *Tile)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_1x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_1x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -3966,6 +4544,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -3980,8 +4560,8 @@ k:
 	VBROADCASTSS (AX)(DX*1), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -4006,9 +4586,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_2x2(t *Tile)
+// func tileAVX512_2x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_2x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_2x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -4069,6 +4649,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -4086,8 +4668,8 @@ k:
 	VBROADCASTSS (BX)(DX*1), Z7
 	VFMADD231PS  Z4, Z7, Z2
 	VFMADD231PS  Z5, Z7, Z3
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -4117,9 +4699,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_3x2(t *Tile)
+// func tileAVX512_3x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_3x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_3x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -4189,6 +4771,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -4209,8 +4793,8 @@ k:
 	VBROADCASTSS (R8)(DX*1), Z10
 	VFMADD231PS  Z6, Z10, Z4
 	VFMADD231PS  Z7, Z10, Z5
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -4245,9 +4829,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_4x2(t *Tile)
+// func tileAVX512_4x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_4x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_4x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -4326,6 +4910,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -4349,8 +4935,8 @@ k:
 	VBROADCASTSS (R9)(DX*1), Z13
 	VFMADD231PS  Z8, Z13, Z6
 	VFMADD231PS  Z9, Z13, Z7
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -4390,9 +4976,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_5x2(t *Tile)
+// func tileAVX512_5x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_5x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_5x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -4480,6 +5066,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -4506,8 +5094,8 @@ k:
 	VBROADCASTSS (R10)(DX*1), Z12
 	VFMADD231PS  Z10, Z12, Z8
 	VFMADD231PS  Z11, Z12, Z9
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -4552,9 +5140,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_6x2(t *Tile)
+// func tileAVX512_6x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_6x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_6x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -4651,6 +5239,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -4680,8 +5270,8 @@ k:
 	VBROADCASTSS (R11)(DX*1), Z15
 	VFMADD231PS  Z12, Z15, Z10
 	VFMADD231PS  Z13, Z15, Z11
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -4731,9 +5321,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_7x2(t *Tile)
+// func tileAVX512_7x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_7x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_7x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -4927,9 +5517,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_8x2(t *Tile)
+// func tileAVX512_8x32(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_8x2(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_8x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -5140,9 +5730,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_1x3(t *Tile)
+// func tileAVX512_1x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_1x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_1x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -5199,6 +5789,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -5215,8 +5807,8 @@ k:
 	VFMADD231PS  Z3, Z6, Z0
 	VFMADD231PS  Z4, Z6, Z1
 	VFMADD231PS  Z5, Z6, Z2
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -5243,9 +5835,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_2x3(t *Tile)
+// func tileAVX512_2x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_2x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_2x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -5314,6 +5906,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -5334,8 +5928,8 @@ k:
 	VFMADD231PS  Z6, Z10, Z3
 	VFMADD231PS  Z7, Z10, Z4
 	VFMADD231PS  Z8, Z10, Z5
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -5369,9 +5963,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_3x3(t *Tile)
+// func tileAVX512_3x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_3x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_3x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -5452,6 +6046,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -5476,8 +6072,8 @@ k:
 	VFMADD231PS  Z9, Z14, Z6
 	VFMADD231PS  Z10, Z14, Z7
 	VFMADD231PS  Z11, Z14, Z8
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -5518,9 +6114,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_4x3(t *Tile)
+// func tileAVX512_4x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_4x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_4x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -5613,6 +6209,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -5641,8 +6239,8 @@ k:
 	VFMADD231PS  Z12, Z18, Z9
 	VFMADD231PS  Z13, Z18, Z10
 	VFMADD231PS  Z14, Z18, Z11
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -5690,9 +6288,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_5x3(t *Tile)
+// func tileAVX512_5x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_5x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_5x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -5797,6 +6395,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -5829,8 +6429,8 @@ k:
 	VFMADD231PS  Z15, Z18, Z12
 	VFMADD231PS  Z16, Z18, Z13
 	VFMADD231PS  Z17, Z18, Z14
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -5885,9 +6485,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_6x3(t *Tile)
+// func tileAVX512_6x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_6x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_6x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -6004,6 +6604,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -6040,8 +6642,8 @@ k:
 	VFMADD231PS  Z18, Z22, Z15
 	VFMADD231PS  Z19, Z22, Z16
 	VFMADD231PS  Z20, Z22, Z17
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -6103,9 +6705,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_7x3(t *Tile)
+// func tileAVX512_7x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_7x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_7x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -6344,9 +6946,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_8x3(t *Tile)
+// func tileAVX512_8x48(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_8x3(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_8x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -6608,9 +7210,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_1x4(t *Tile)
+// func tileAVX512_1x64(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_1x4(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_1x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -6672,6 +7274,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -6690,8 +7294,8 @@ k:
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -6720,9 +7324,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_2x4(t *Tile)
+// func tileAVX512_2x64(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_2x4(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_2x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -6799,6 +7403,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -6822,8 +7428,8 @@ k:
 	VFMADD231PS  Z9, Z13, Z5
 	VFMADD231PS  Z10, Z13, Z6
 	VFMADD231PS  Z11, Z13, Z7
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -6861,9 +7467,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_3x4(t *Tile)
+// func tileAVX512_3x64(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_3x4(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_3x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -6955,6 +7561,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -6983,8 +7591,8 @@ k:
 	VFMADD231PS  Z13, Z18, Z9
 	VFMADD231PS  Z14, Z18, Z10
 	VFMADD231PS  Z15, Z18, Z11
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -7031,9 +7639,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_4x4(t *Tile)
+// func tileAVX512_4x64(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_4x4(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_4x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -7140,6 +7748,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -7173,8 +7783,8 @@ k:
 	VFMADD231PS  Z17, Z23, Z13
 	VFMADD231PS  Z18, Z23, Z14
 	VFMADD231PS  Z19, Z23, Z15
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -7230,9 +7840,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_5x4(t *Tile)
+// func tileAVX512_5x64(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_5x4(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_5x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -7354,6 +7964,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -7392,8 +8004,8 @@ k:
 	VFMADD231PS  Z21, Z24, Z17
 	VFMADD231PS  Z22, Z24, Z18
 	VFMADD231PS  Z23, Z24, Z19
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -7458,9 +8070,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func tileAVX512_6x4(t *Tile)
+// func tileAVX512_6x64(t *Tile)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·tileAVX512_6x4(SB), NOSPLIT, $0-8
+TEXT ·tileAVX512_6x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
 	MOVL  $0x0000ffff, AX
@@ -7597,6 +8209,8 @@ ready:
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
 	MOVQ CX, 264(DI)
+	MOVQ 224(DI), R12
+	MOVQ 232(DI), R13
 
 seg:
 	MOVQ    256(DI), CX
@@ -7640,8 +8254,8 @@ k:
 	VFMADD231PS  Z25, Z29, Z21
 	VFMADD231PS  Z26, Z29, Z22
 	VFMADD231PS  Z27, Z29, Z23
-	ADDQ         224(DI), DX
-	ADDQ         232(DI), SI
+	ADDQ         R12, DX
+	ADDQ         R13, SI
 	DECQ         CX
 	JNZ          k
 	ADDQ         $0x00000010, 256(DI)
@@ -7712,5 +8326,102 @@ store:
 	ADDQ    $0x00000030, 248(DI)
 	DECQ    208(DI)
 	JNZ     tile
+	VZEROUPPER
+	RET
+
+// func copyAVX2(dst *float32, src *float32, dstStride int, srcStride int, rows int, cols int)
+// Requires: AVX
+TEXT ·copyAVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ dstStride+16(FP), R8
+	MOVQ srcStride+24(FP), R9
+	MOVQ rows+32(FP), CX
+	MOVQ cols+40(FP), DX
+	SHLQ $0x02, DX
+
+row:
+	XORQ AX, AX
+
+col:
+	VMOVUPS (SI)(AX*1), Y0
+	VMOVUPS Y0, (DI)(AX*1)
+	ADDQ    $0x00000020, AX
+	CMPQ    AX, DX
+	JLT     col
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	DECQ    CX
+	JNZ     row
+	VZEROUPPER
+	RET
+
+// func transposeAVX2(dst *float32, src *float32, dstStride int, srcStride int, rows int, cols int)
+// Requires: AVX
+TEXT ·transposeAVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ dstStride+16(FP), R8
+	MOVQ srcStride+24(FP), R9
+	MOVQ rows+32(FP), CX
+	LEAQ (R9)(R9*2), R10
+	LEAQ (R8)(R8*2), R11
+
+rows8:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ cols+40(FP), DX
+
+block:
+	LEAQ        (AX)(R9*4), R12
+	VMOVUPS     (AX), X0
+	VINSERTF128 $0x01, (R12), Y0, Y0
+	VMOVUPS     16(AX), X4
+	VINSERTF128 $0x01, 16(R12), Y4, Y4
+	VMOVUPS     (AX)(R9*1), X1
+	VINSERTF128 $0x01, (R12)(R9*1), Y1, Y1
+	VMOVUPS     16(AX)(R9*1), X5
+	VINSERTF128 $0x01, 16(R12)(R9*1), Y5, Y5
+	VMOVUPS     (AX)(R9*2), X2
+	VINSERTF128 $0x01, (R12)(R9*2), Y2, Y2
+	VMOVUPS     16(AX)(R9*2), X6
+	VINSERTF128 $0x01, 16(R12)(R9*2), Y6, Y6
+	VMOVUPS     (AX)(R10*1), X3
+	VINSERTF128 $0x01, (R12)(R10*1), Y3, Y3
+	VMOVUPS     16(AX)(R10*1), X7
+	VINSERTF128 $0x01, 16(R12)(R10*1), Y7, Y7
+	LEAQ        (BX)(R8*4), R12
+	VUNPCKLPS   Y1, Y0, Y8
+	VUNPCKHPS   Y1, Y0, Y9
+	VUNPCKLPS   Y3, Y2, Y10
+	VUNPCKHPS   Y3, Y2, Y11
+	VSHUFPS     $0x44, Y10, Y8, Y12
+	VMOVUPS     Y12, (BX)
+	VSHUFPS     $0xee, Y10, Y8, Y13
+	VMOVUPS     Y13, (BX)(R8*1)
+	VSHUFPS     $0x44, Y11, Y9, Y14
+	VMOVUPS     Y14, (BX)(R8*2)
+	VSHUFPS     $0xee, Y11, Y9, Y15
+	VMOVUPS     Y15, (BX)(R11*1)
+	VUNPCKLPS   Y5, Y4, Y8
+	VUNPCKHPS   Y5, Y4, Y9
+	VUNPCKLPS   Y7, Y6, Y10
+	VUNPCKHPS   Y7, Y6, Y11
+	VSHUFPS     $0x44, Y10, Y8, Y12
+	VMOVUPS     Y12, (R12)
+	VSHUFPS     $0xee, Y10, Y8, Y13
+	VMOVUPS     Y13, (R12)(R8*1)
+	VSHUFPS     $0x44, Y11, Y9, Y14
+	VMOVUPS     Y14, (R12)(R8*2)
+	VSHUFPS     $0xee, Y11, Y9, Y15
+	VMOVUPS     Y15, (R12)(R11*1)
+	ADDQ        $0x00000020, AX
+	LEAQ        (BX)(R8*8), BX
+	SUBQ        $0x00000008, DX
+	JNZ         block
+	LEAQ        (SI)(R9*8), SI
+	ADDQ        $0x00000020, DI
+	SUBQ        $0x00000008, CX
+	JNZ         rows8
 	VZEROUPPER
 	RET

@@ -1,5 +1,7 @@
 package gemm
 
+import "github.com/jouleml/joule/internal/isa"
+
 // Panels is the layout of a [K, N] matrix B that has been copied for the tile kernel at one instruction set: columns are cut
 // into panels of NR() (the last may be narrower); a panel is stored as its K rows, one behind the other, each filled up with
 // zeros to a whole number of vectors. A panel is then read strictly forwards.
@@ -46,28 +48,42 @@ func (p Panels) Panel(i int) (off, ldb, j, cols int) {
 // Pack copies B into dst (p.Len() floats). Element B[k][n] is b[k·ldb+n], or b[n·ldb+k] if trans.
 func (p Panels) Pack(dst, b []float32, ldb int, trans bool) {
 	for i := range p.Count() {
-		p.packPanel(i, dst, b, ldb, trans)
+		off, w, j, cols := p.Panel(i)
+		packB(isa.Current(), dst[off:][:p.K*w], w, b, ldb, trans, 0, p.K, j, cols)
 	}
 }
 
-func (p Panels) packPanel(i int, dst, b []float32, ldb int, trans bool) {
-	off, w, j0, cols := p.Panel(i)
-	dst = dst[off:][:p.K*w]
+// packB copies rows k to k+kn, columns j to j+cols of B to dst, whose rows are w ≥ cols long; the rest of each row becomes 0.
+func packB(l isa.Level, dst []float32, w int, b []float32, ldb int, trans bool, k, kn, j, cols int) {
+	if kn == 0 {
+		return
+	}
 	if trans {
-		for j := range cols {
-			row := b[(j0+j)*ldb:][:p.K]
-			for k, x := range row {
-				dst[k*w+j] = x
-			}
-		}
+		transpose(l, dst, b[j*ldb+k:], w, ldb, cols, kn)
 	} else {
-		for k := range p.K {
-			copy(dst[k*w:][:cols], b[k*ldb+j0:][:cols])
-		}
+		copyBlock(l, dst, b[k*ldb+j:], w, ldb, kn, cols)
 	}
 	if cols < w {
-		for k := range p.K {
-			clear(dst[k*w+cols : (k+1)*w])
+		for i := range kn {
+			clear(dst[i*w+cols : (i+1)*w])
+		}
+	}
+}
+
+// groupRows is how many rows of A packA stores side by side: a broadcast of one K index then touches one cache line or two,
+// whatever the tile's height.
+const groupRows = 8
+
+// packA copies rows i to i+rows, columns k to k+kn of A to dst, in groups of 8 rows that are depth ≥ kn long: A[r][c] goes to
+// ((r−i)/8·depth + c−k)·8 + (r−i)%8. The places of missing rows of the last group are left as they are.
+func packA(l isa.Level, dst, a []float32, lda int, trans bool, i, rows, k, kn, depth int) {
+	for r := 0; r < rows; r += groupRows {
+		n := min(groupRows, rows-r)
+		d := dst[r*depth:]
+		if trans {
+			copyBlock(l, d, a[k*lda+i+r:], groupRows, lda, kn, n)
+		} else {
+			transpose(l, d, a[(i+r)*lda+k:], groupRows, lda, n, kn)
 		}
 	}
 }

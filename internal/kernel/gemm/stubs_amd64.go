@@ -2,129 +2,152 @@
 
 package gemm
 
-// The versions of the tile kernel by rows and vectors; each computes what tileGo does for t.tiles tiles of that many rows.
+// The versions of the tile kernel, tileLEVEL_ROWSxCOLS (m: the last vector is masked).
+// Each computes what tileGo does, for t.tiles tiles of that many rows from row t.row on.
 
-func tileAVX2_1x1(t *Tile)
+func tileAVX2_1x8(t *Tile)
 
-func tileAVX2_2x1(t *Tile)
+func tileAVX2_2x8(t *Tile)
 
-func tileAVX2_3x1(t *Tile)
+func tileAVX2_3x8(t *Tile)
 
-func tileAVX2_4x1(t *Tile)
+func tileAVX2_4x8(t *Tile)
 
-func tileAVX2_5x1(t *Tile)
+func tileAVX2_5x8(t *Tile)
 
-func tileAVX2_6x1(t *Tile)
+func tileAVX2_6x8(t *Tile)
 
-func tileAVX2_1x2(t *Tile)
+func tileAVX2_1x16(t *Tile)
 
-func tileAVX2_2x2(t *Tile)
+func tileAVX2_2x16(t *Tile)
 
-func tileAVX2_3x2(t *Tile)
+func tileAVX2_3x16(t *Tile)
 
-func tileAVX2_4x2(t *Tile)
+func tileAVX2_4x16(t *Tile)
 
-func tileAVX2_5x2(t *Tile)
+func tileAVX2_5x16(t *Tile)
 
-func tileAVX2_6x2(t *Tile)
+func tileAVX2_6x16(t *Tile)
 
-func tileAVX2_1x1m(t *Tile)
+func tileAVX2_1x8m(t *Tile)
 
-func tileAVX2_2x1m(t *Tile)
+func tileAVX2_2x8m(t *Tile)
 
-func tileAVX2_3x1m(t *Tile)
+func tileAVX2_3x8m(t *Tile)
 
-func tileAVX2_4x1m(t *Tile)
+func tileAVX2_4x8m(t *Tile)
 
-func tileAVX2_5x1m(t *Tile)
+func tileAVX2_5x8m(t *Tile)
 
-func tileAVX2_6x1m(t *Tile)
+func tileAVX2_6x8m(t *Tile)
 
-func tileAVX2_1x2m(t *Tile)
+func tileAVX2_1x16m(t *Tile)
 
-func tileAVX2_2x2m(t *Tile)
+func tileAVX2_2x16m(t *Tile)
 
-func tileAVX2_3x2m(t *Tile)
+func tileAVX2_3x16m(t *Tile)
 
-func tileAVX2_4x2m(t *Tile)
+func tileAVX2_4x16m(t *Tile)
 
-func tileAVX2_5x2m(t *Tile)
+func tileAVX2_5x16m(t *Tile)
 
-func tileAVX2_6x2m(t *Tile)
+func tileAVX2_6x16m(t *Tile)
 
-func tileAVX512_1x1(t *Tile)
+func tileAVX512_1x8(t *Tile)
 
-func tileAVX512_2x1(t *Tile)
+func tileAVX512_2x8(t *Tile)
 
-func tileAVX512_3x1(t *Tile)
+func tileAVX512_3x8(t *Tile)
 
-func tileAVX512_4x1(t *Tile)
+func tileAVX512_4x8(t *Tile)
 
-func tileAVX512_5x1(t *Tile)
+func tileAVX512_5x8(t *Tile)
 
-func tileAVX512_6x1(t *Tile)
+func tileAVX512_6x8(t *Tile)
 
-func tileAVX512_7x1(t *Tile)
+func tileAVX512_1x16(t *Tile)
 
-func tileAVX512_8x1(t *Tile)
+func tileAVX512_2x16(t *Tile)
 
-func tileAVX512_1x2(t *Tile)
+func tileAVX512_3x16(t *Tile)
 
-func tileAVX512_2x2(t *Tile)
+func tileAVX512_4x16(t *Tile)
 
-func tileAVX512_3x2(t *Tile)
+func tileAVX512_5x16(t *Tile)
 
-func tileAVX512_4x2(t *Tile)
+func tileAVX512_6x16(t *Tile)
 
-func tileAVX512_5x2(t *Tile)
+func tileAVX512_1x32(t *Tile)
 
-func tileAVX512_6x2(t *Tile)
+func tileAVX512_2x32(t *Tile)
 
-func tileAVX512_7x2(t *Tile)
+func tileAVX512_3x32(t *Tile)
 
-func tileAVX512_8x2(t *Tile)
+func tileAVX512_4x32(t *Tile)
 
-func tileAVX512_1x3(t *Tile)
+func tileAVX512_5x32(t *Tile)
 
-func tileAVX512_2x3(t *Tile)
+func tileAVX512_6x32(t *Tile)
 
-func tileAVX512_3x3(t *Tile)
+func tileAVX512_7x32(t *Tile)
 
-func tileAVX512_4x3(t *Tile)
+func tileAVX512_8x32(t *Tile)
 
-func tileAVX512_5x3(t *Tile)
+func tileAVX512_1x48(t *Tile)
 
-func tileAVX512_6x3(t *Tile)
+func tileAVX512_2x48(t *Tile)
 
-func tileAVX512_7x3(t *Tile)
+func tileAVX512_3x48(t *Tile)
 
-func tileAVX512_8x3(t *Tile)
+func tileAVX512_4x48(t *Tile)
 
-func tileAVX512_1x4(t *Tile)
+func tileAVX512_5x48(t *Tile)
 
-func tileAVX512_2x4(t *Tile)
+func tileAVX512_6x48(t *Tile)
 
-func tileAVX512_3x4(t *Tile)
+func tileAVX512_7x48(t *Tile)
 
-func tileAVX512_4x4(t *Tile)
+func tileAVX512_8x48(t *Tile)
 
-func tileAVX512_5x4(t *Tile)
+func tileAVX512_1x64(t *Tile)
 
-func tileAVX512_6x4(t *Tile)
+func tileAVX512_2x64(t *Tile)
+
+func tileAVX512_3x64(t *Tile)
+
+func tileAVX512_4x64(t *Tile)
+
+func tileAVX512_5x64(t *Tile)
+
+func tileAVX512_6x64(t *Tile)
 
 var tilesAVX2 = [...][maxRows + 1]func(*Tile){
-	1: {1: tileAVX2_1x1, 2: tileAVX2_2x1, 3: tileAVX2_3x1, 4: tileAVX2_4x1, 5: tileAVX2_5x1, 6: tileAVX2_6x1},
-	2: {1: tileAVX2_1x2, 2: tileAVX2_2x2, 3: tileAVX2_3x2, 4: tileAVX2_4x2, 5: tileAVX2_5x2, 6: tileAVX2_6x2},
+	1: {1: tileAVX2_1x8, 2: tileAVX2_2x8, 3: tileAVX2_3x8, 4: tileAVX2_4x8, 5: tileAVX2_5x8, 6: tileAVX2_6x8},
+	2: {1: tileAVX2_1x16, 2: tileAVX2_2x16, 3: tileAVX2_3x16, 4: tileAVX2_4x16, 5: tileAVX2_5x16, 6: tileAVX2_6x16},
 }
 
 var tilesAVX2Masked = [...][maxRows + 1]func(*Tile){
-	1: {1: tileAVX2_1x1m, 2: tileAVX2_2x1m, 3: tileAVX2_3x1m, 4: tileAVX2_4x1m, 5: tileAVX2_5x1m, 6: tileAVX2_6x1m},
-	2: {1: tileAVX2_1x2m, 2: tileAVX2_2x2m, 3: tileAVX2_3x2m, 4: tileAVX2_4x2m, 5: tileAVX2_5x2m, 6: tileAVX2_6x2m},
+	1: {1: tileAVX2_1x8m, 2: tileAVX2_2x8m, 3: tileAVX2_3x8m, 4: tileAVX2_4x8m, 5: tileAVX2_5x8m, 6: tileAVX2_6x8m},
+	2: {1: tileAVX2_1x16m, 2: tileAVX2_2x16m, 3: tileAVX2_3x16m, 4: tileAVX2_4x16m, 5: tileAVX2_5x16m, 6: tileAVX2_6x16m},
+}
+
+var tilesAVX512Narrow = [...][maxRows + 1]func(*Tile){
+	1: {1: tileAVX512_1x8, 2: tileAVX512_2x8, 3: tileAVX512_3x8, 4: tileAVX512_4x8, 5: tileAVX512_5x8, 6: tileAVX512_6x8},
+	2: {1: tileAVX512_1x16, 2: tileAVX512_2x16, 3: tileAVX512_3x16, 4: tileAVX512_4x16, 5: tileAVX512_5x16, 6: tileAVX512_6x16},
 }
 
 var tilesAVX512 = [...][maxRows + 1]func(*Tile){
-	1: {1: tileAVX512_1x1, 2: tileAVX512_2x1, 3: tileAVX512_3x1, 4: tileAVX512_4x1, 5: tileAVX512_5x1, 6: tileAVX512_6x1, 7: tileAVX512_7x1, 8: tileAVX512_8x1},
-	2: {1: tileAVX512_1x2, 2: tileAVX512_2x2, 3: tileAVX512_3x2, 4: tileAVX512_4x2, 5: tileAVX512_5x2, 6: tileAVX512_6x2, 7: tileAVX512_7x2, 8: tileAVX512_8x2},
-	3: {1: tileAVX512_1x3, 2: tileAVX512_2x3, 3: tileAVX512_3x3, 4: tileAVX512_4x3, 5: tileAVX512_5x3, 6: tileAVX512_6x3, 7: tileAVX512_7x3, 8: tileAVX512_8x3},
-	4: {1: tileAVX512_1x4, 2: tileAVX512_2x4, 3: tileAVX512_3x4, 4: tileAVX512_4x4, 5: tileAVX512_5x4, 6: tileAVX512_6x4},
+	2: {1: tileAVX512_1x32, 2: tileAVX512_2x32, 3: tileAVX512_3x32, 4: tileAVX512_4x32, 5: tileAVX512_5x32, 6: tileAVX512_6x32, 7: tileAVX512_7x32, 8: tileAVX512_8x32},
+	3: {1: tileAVX512_1x48, 2: tileAVX512_2x48, 3: tileAVX512_3x48, 4: tileAVX512_4x48, 5: tileAVX512_5x48, 6: tileAVX512_6x48, 7: tileAVX512_7x48, 8: tileAVX512_8x48},
+	4: {1: tileAVX512_1x64, 2: tileAVX512_2x64, 3: tileAVX512_3x64, 4: tileAVX512_4x64, 5: tileAVX512_5x64, 6: tileAVX512_6x64},
 }
+
+// copyAVX2 copies dst[i][j] = src[i][j] for i in [0, rows) and j in [0, cols); rows > 0, cols a positive multiple of 8.
+//
+//go:noescape
+func copyAVX2(dst, src *float32, dstStride, srcStride, rows, cols int)
+
+// transposeAVX2 copies dst[j][i] = src[i][j] for i in [0, rows) and j in [0, cols), both positive multiples of 8.
+//
+//go:noescape
+func transposeAVX2(dst, src *float32, dstStride, srcStride, rows, cols int)

@@ -23,6 +23,13 @@ const (
 	ReLU     // max(0, x); a NaN stays a NaN
 )
 
+func (a Act) apply(x float32) float32 {
+	if a == ReLU && x < 0 {
+		return 0
+	}
+	return x
+}
+
 // Tile is one call of the tile kernel, the loop from which every f32 product and convolution of Joule is built. For each row r
 // in [0, len(AOff)) and each column j in [0, Cols):
 //
@@ -71,7 +78,8 @@ type Tile struct {
 // NR is the greatest number of columns of a Tile, and the width of a packed panel, at the current instruction set.
 func NR() int { return nr(isa.Current()) }
 
-// Lanes is the number of floats in a vector at the current instruction set: columns cost as if rounded up to it.
+// Lanes is the number of floats in a vector at the current instruction set: columns cost as if rounded up to it (to 8 where
+// there are no more than 16).
 func Lanes() int { return lanes(isa.Current()) }
 
 func nr(l isa.Level) int {
@@ -88,19 +96,15 @@ func lanes(l isa.Level) int {
 	return 8
 }
 
-// rowsPerTile is the height of a full tile of that many vectors. Rows cost least in multiples of it.
-func rowsPerTile(l isa.Level, vecs int) int {
-	if l == isa.AVX512 && vecs < 4 {
+// TileRows is the height of a full tile of the given number of columns: a caller that chooses how many rows to give to one
+// Run does well to choose a multiple of it.
+func TileRows(cols int) int { return tileRows(isa.Current(), cols) }
+
+func tileRows(l isa.Level, cols int) int {
+	if l == isa.AVX512 && cols > 16 && cols <= 48 {
 		return 8
 	}
 	return 6
-}
-
-// TileRows is the height of a full tile of the given number of columns: a caller that chooses how many rows to give to one
-// Run does well to choose a multiple of it.
-func TileRows(cols int) int {
-	l := isa.Current()
-	return rowsPerTile(l, (cols+lanes(l)-1)/lanes(l))
 }
 
 // Run computes all rows, in tiles of nearly equal height. No rows, or no columns, is no work.
@@ -116,19 +120,21 @@ func (t *Tile) Run() {
 		return
 	}
 	w := lanes(level)
-	vecs := (t.Cols + w - 1) / w
-	t.tail = t.Cols - (vecs-1)*w
+	if t.Cols <= 16 {
+		w = 8 // the narrow versions
+	}
+	t.tail = (t.Cols-1)%w + 1
 	t.aStride, t.bStride = 4*t.AStride, 4*t.LDB
-	n := (rows + rowsPerTile(level, vecs) - 1) / rowsPerTile(level, vecs)
+	n := (rows + tileRows(level, t.Cols) - 1) / tileRows(level, t.Cols)
 	h := rows / n
 	// rows = n·h + more: the first tiles are one row taller.
 	more := rows - n*h
 	if more > 0 {
 		t.row, t.tiles = 0, more
-		tileKernel(level, h+1, vecs, t.tail < w)(t)
+		tileKernel(level, h+1, t.Cols)(t)
 	}
 	t.row, t.tiles = more*(h+1), n-more
-	tileKernel(level, h, vecs, t.tail < w)(t)
+	tileKernel(level, h, t.Cols)(t)
 }
 
 // check panics where the assembly would read or write outside of a slice because of a caller's bug that is cheap to see.
@@ -185,13 +191,8 @@ func tileGo(t *Tile) {
 				k++
 			}
 		}
-		if t.Act == ReLU {
-			for j, x := range row {
-				if x < 0 {
-					row[j] = 0
-				}
-			}
+		for j, x := range row {
+			c[j] = t.Act.apply(x)
 		}
-		copy(c, row)
 	}
 }

@@ -2,13 +2,23 @@ package gemm
 
 import "github.com/jouleml/joule/internal/isa"
 
-// tileKernel is the version of the tile kernel for that many rows and vectors.
-func tileKernel(l isa.Level, rows, vecs int, masked bool) func(*Tile) {
+// tileKernel is the version of the tile kernel for that many rows and columns.
+func tileKernel(l isa.Level, rows, cols int) func(*Tile) {
 	switch {
+	case l == isa.AVX512 && cols <= 16:
+		return tilesAVX512Narrow[(cols+7)/8][rows]
 	case l == isa.AVX512:
-		return tilesAVX512[vecs][rows]
-	case masked:
-		return tilesAVX2Masked[vecs][rows]
+		return tilesAVX512[(cols+15)/16][rows]
+	case cols%8 != 0:
+		return tilesAVX2Masked[(cols+7)/8][rows]
 	}
-	return tilesAVX2[vecs][rows]
+	return tilesAVX2[(cols+7)/8][rows]
+}
+
+func copyVec(dst, src *float32, dstStride, srcStride, rows, cols int) {
+	copyAVX2(dst, src, dstStride, srcStride, rows, cols)
+}
+
+func transposeVec(dst, src *float32, dstStride, srcStride, rows, cols int) {
+	transposeAVX2(dst, src, dstStride, srcStride, rows, cols)
 }
