@@ -104,7 +104,12 @@ func (r *reverse) through(n *graph.Node, d []*graph.Node) {
 	case o == graph.OpPart:
 		r.send(n.Input(0), n.Attrs().(graph.PartAttrs).Index, d[0])
 	case o.Grad != nil:
-		for i, dx := range o.Grad(n, d) {
+		dxs := o.Grad(n, d)
+		if dxs == nil && o.Decompose != nil {
+			r.decomposed(n, d)
+			return
+		}
+		for i, dx := range dxs {
 			x := n.Input(i)
 			if dx == nil || !r.needs[x] {
 				continue
@@ -115,19 +120,24 @@ func (r *reverse) through(n *graph.Node, d []*graph.Node) {
 			r.send(x, 0, dx)
 		}
 	case o.Decompose != nil:
-		first := len(r.g.Nodes())
-		for i, y := range o.Decompose(n.Attrs(), n.Inputs()) {
-			if d[i] != nil {
-				r.send(y, 0, d[i])
-			}
-		}
-		// The nodes just made are the same computation again; what the forward pass shares with it is merged by pass cse.
-		inside := slices.Clone(r.g.Nodes()[first:])
-		r.mark(inside)
-		r.walk(inside)
+		r.decomposed(n, d)
 	case o.NoGrad != "":
 		// No gradient flows, for the reason that the op states.
 	default:
 		r.g.Fail(o.Name, n.Inputs(), "has no gradient rule")
 	}
+}
+
+// decomposed sends gradients through the nodes that n's op is composed of. They are the same computation again; what the
+// forward pass shares with it is merged by pass cse.
+func (r *reverse) decomposed(n *graph.Node, d []*graph.Node) {
+	first := len(r.g.Nodes())
+	for i, y := range n.Op().Decompose(n.Attrs(), n.Inputs()) {
+		if d[i] != nil {
+			r.send(y, 0, d[i])
+		}
+	}
+	inside := slices.Clone(r.g.Nodes()[first:])
+	r.mark(inside)
+	r.walk(inside)
 }

@@ -61,7 +61,7 @@ type Op struct {
 	// Decompose expresses the op by others, in the graph of the operands. It gives one node for each result.
 	Decompose func(attrs any, in []*Node) []*Node
 	// Grad gives the gradient for each operand (nil: none flows) from those of the results (nil: none came).
-	// Without it, an op that has Decompose is differentiated through that.
+	// Without it, or where it gives nil, an op that has Decompose is differentiated through that.
 	Grad func(n *Node, d []*Node) []*Node
 	// NoGrad says why an op that has neither Grad nor Decompose has no gradient.
 	NoGrad string

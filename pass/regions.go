@@ -18,15 +18,16 @@ func Regions(g *graph.Graph) (*graph.Graph, error) {
 	r := &regions{g: g, live: g.Live(), uses: g.Uses(), of: make([]*region, len(g.Nodes()))}
 	r.reachability()
 	for _, n := range g.Nodes() {
-		if r.live[n.ID()] && fusible(n) {
+		if r.live[n.ID()] && Fusible(n) && n.Shape().Size() > 0 {
 			r.place(n)
 		}
 	}
 	return r.build()
 }
 
-func fusible(n *graph.Node) bool {
-	return n.Op().Kind == graph.Elementwise && n.Op() != op.RegionOp && len(n.Types()) == 1 && n.Shape().Size() > 0
+// Fusible reports whether a node may be part of a region: elementwise, primitive, with one result.
+func Fusible(n *graph.Node) bool {
+	return n.Op().Kind == graph.Elementwise && n.Op().Ref != nil && len(n.Types()) == 1
 }
 
 // region is a growing set of elementwise nodes of one shape.

@@ -6,6 +6,8 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/pass"
 )
 
 // row is a kernel that can run an op. The first row of an op whose ok accepts the node is taken.
@@ -34,13 +36,16 @@ func (k *call) mayReplace(out, in int) {
 // rows is the table of kernels. Files beside this one fill it in init.
 var rows = map[*graph.Op][]row{}
 
+func init() { rows[op.RegionOp] = []row{{name: "region", make: makeRegion}} }
+
+// choose is the row that runs a node, and why.
 func choose(n *graph.Node) (row, string) {
 	for i, r := range rows[n.Op()] {
 		if r.ok == nil || r.ok(n) {
 			return r, fmt.Sprintf("row %d of %d", i+1, len(rows[n.Op()]))
 		}
 	}
-	if n.Op().Kind == graph.Elementwise {
+	if pass.Fusible(n) {
 		return row{make: makeRegion}, "elementwise"
 	}
 	return row{make: makeReference}, "no row takes it"
@@ -52,7 +57,7 @@ func hasKernel(n *graph.Node) bool {
 			return true
 		}
 	}
-	return n.Op().Kind == graph.Elementwise
+	return pass.Fusible(n)
 }
 
 // allF32 accepts nodes whose operands and results are all f32.

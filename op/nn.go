@@ -1,0 +1,439 @@
+package op
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Ops composed of others, which a backend may run with a kernel of their own.
+var (
+	GeluOp, SiluOp, SoftplusOp, EluOp, LeakyReluOp *graph.Op
+	SoftmaxOp, LogSoftmaxOp                        *graph.Op
+	SparseXentOp, SparseXentGradOp                 *graph.Op
+	LayerNormOp, RMSNormOp                         *graph.Op
+	BatchNormOp, BatchNormGradOp                   *graph.Op
+	LinearOp, ConvActOp                            *graph.Op
+	AdamOp                                         *graph.Op
+)
+
+// Attributes of composed ops.
+type (
+	// GeluAttrs choose between the exact function and Hendrycks & Gimpel's tanh approximation (arXiv:1606.08415).
+	GeluAttrs struct{ Tanh bool }
+	// SlopeAttrs hold the slope (LeakyRelu) or scale (Elu) for negative x.
+	SlopeAttrs struct{ Alpha float64 }
+	// XentAttrs are the attributes of the cross-entropy ops: a share Smoothing of each label is spread over all classes;
+	// examples whose label is Ignore (if UseIgnore) cost nothing.
+	XentAttrs struct {
+		Smoothing float64
+		Ignore    int32
+		UseIgnore bool
+	}
+	// NormAttrs hold what is added to the variance.
+	NormAttrs struct{ Epsilon float64 }
+	// ActAttrs name the activation of LinearOp: "" or "relu".
+	ActAttrs struct{ Act string }
+	// ConvActAttrs are the attributes of ConvActOp.
+	ConvActAttrs struct {
+		Conv ConvAttrs
+		Act  string
+	}
+	// AdamAttrs are the attributes of AdamOp.
+	AdamAttrs struct{ Beta1, Beta2, Epsilon float64 }
+)
+
+// floats makes the Infer of an op with n float operands whose result is like the first.
+func floats(n int) func(in []typ) error {
+	return func(in []typ) error { return sameType(in, n, dtype.Type.IsFloat, "it must be a float") }
+}
+
+// lastAxis checks a float operand with at least one axis.
+func lastAxis(in []typ) error {
+	if !in[0].DType.IsFloat() || len(in[0].Shape) == 0 || in[0].Shape[len(in[0].Shape)-1] == 0 {
+		return fmt.Errorf("takes floats with a last axis that is not empty, not %v", in[0])
+	}
+	return nil
+}
+
+func keepLast(reduced, x *node) *node {
+	keep := x.Shape().Clone()
+	keep[len(keep)-1] = 1
+	return BroadcastTo(Reshape(reduced, keep...), x.Shape()...)
+}
+
+func act[A any](name, doc, onnx string, attr any, f func(a A, x *node) *node, flops int64) *graph.Op {
+	return add(def[A]{
+		Name: name, Doc: doc, Kind: graph.Elementwise, ONNX: onnx,
+		Infer:     func(_ A, in []typ) ([]typ, error) { return in, floats(1)(in) },
+		Decompose: func(a A, in []*node) []*node { return []*node{f(a, in[0])} },
+		FLOPs:     func(_ A, in, _ []typ) int64 { return flops * int64(in[0].Shape.Size()) },
+		Samples:   []graph.Sample{{Name: "f32", Attrs: attr, In: types(f32(5, 37)), Lo: -3, Hi: 3}, {Name: "ints", Attrs: attr, In: types(graph.T(dtype.I32, 3)), Bad: "must be a float"}},
+	})
+}
+
+func init() {
+	GeluOp = act("gelu", "x·Φ(x), Φ the normal distribution function", "Gelu", GeluAttrs{}, func(a GeluAttrs, x *node) *node {
+		half := Mul(x, like(x, 0.5))
+		if a.Tanh {
+			inner := Mul(like(x, math.Sqrt(2/math.Pi)), Add(x, Mul(like(x, 0.044715), Mul(x, Mul(x, x)))))
+			return Mul(half, Add(Tanh(inner), like(x, 1)))
+		}
+		return Mul(half, Add(Erf(Mul(x, like(x, math.Sqrt2/2))), like(x, 1)))
+	}, 5)
+	SiluOp = act("silu", "x·sigmoid(x)", "", nil, func(_ none, x *node) *node { return Mul(x, Sigmoid(x)) }, 2)
+	SoftplusOp = act("softplus", "log(1+e^x)", "Softplus", nil, func(_ none, x *node) *node {
+		return Add(Relu(x), Log1p(Exp(Neg(Abs(x)))))
+	}, 4)
+	EluOp = act("elu", "x where x > 0, else α·(e^x - 1)", "Elu", SlopeAttrs{1}, func(a SlopeAttrs, x *node) *node {
+		return Select(Gt(x, like(x, 0)), x, Mul(like(x, a.Alpha), Expm1(Min(x, like(x, 0)))))
+	}, 4)
+	LeakyReluOp = act("leaky_relu", "x where x > 0, else α·x", "LeakyRelu", SlopeAttrs{0.2}, func(a SlopeAttrs, x *node) *node {
+		return Select(Gt(x, like(x, 0)), x, Mul(like(x, a.Alpha), x))
+	}, 2)
+	SoftmaxOp = add(def[none]{
+		Name: "softmax", Doc: "e^x over its sum along the last axis", Kind: graph.Reduction, ONNX: "Softmax",
+		Infer: softmaxInfer,
+		Decompose: func(_ none, in []*node) []*node {
+			x := in[0]
+			last := len(x.Shape()) - 1
+			e := Exp(Sub(x, keepLast(StopGradient(ReduceMax(x, last)), x)))
+			return []*node{Div(e, keepLast(Sum(e, last), x))}
+		},
+		Grad: func(_ none, n *node, d []*node) []*node { // Jacobian: diag(y) - y·yᵀ
+			last := len(n.Shape()) - 1
+			dy := Mul(d[0], n)
+			return []*node{Sub(dy, Mul(n, keepLast(Sum(dy, last), n)))}
+		},
+		FLOPs:   func(_ none, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{{Name: "rows", In: types(f32(7, 10)), Lo: -5, Hi: 5}, {Name: "heads", In: types(f32(2, 3, 33))}, {Name: "scalar", In: types(f32()), Bad: "last axis"}},
+	})
+	LogSoftmaxOp = add(def[none]{
+		Name: "log_softmax", Doc: "logarithm of softmax along the last axis, accurate where that is near 0", Kind: graph.Reduction, ONNX: "LogSoftmax",
+		Infer: softmaxInfer,
+		Decompose: func(_ none, in []*node) []*node {
+			x := in[0]
+			last := len(x.Shape()) - 1
+			z := Sub(x, keepLast(StopGradient(ReduceMax(x, last)), x))
+			return []*node{Sub(z, keepLast(Log(Sum(Exp(z), last)), x))}
+		},
+		FLOPs:   func(_ none, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{{Name: "rows", In: types(f32(7, 10)), Lo: -5, Hi: 5}},
+	})
+	labels := tensor.Of([]int32{3, 0, 9, -1, 4})
+	xentInfer := func(in []typ) error {
+		if err := operands(in, 2); err != nil {
+			return err
+		}
+		if err := lastAxis(in); err != nil {
+			return err
+		}
+		if s := in[0].Shape; in[1].DType != dtype.I32 || !in[1].Shape.Equal(s[:len(s)-1]) {
+			return fmt.Errorf("logits %v need labels i32%v, not %v", in[0], s[:len(s)-1], in[1])
+		}
+		return nil
+	}
+	SparseXentOp = add(def[XentAttrs]{
+		Name: "sparse_xent", Doc: "cross-entropy of softmax(logits [… C]) with labels i32 […], for each example; a label outside counts as no class",
+		Kind: graph.Reduction, ONNX: "SoftmaxCrossEntropyLoss",
+		Infer: func(_ XentAttrs, in []typ) ([]typ, error) {
+			if err := xentInfer(in); err != nil {
+				return nil, err
+			}
+			return one(in[0].DType, in[1].Shape)
+		},
+		Decompose: func(a XentAttrs, in []*node) []*node {
+			lp := LogSoftmax(in[0])
+			last := len(lp.Shape()) - 1
+			return []*node{Neg(Sum(Mul(targets(a, in[0], in[1]), lp), last))}
+		},
+		Grad: func(a XentAttrs, n *node, d []*node) []*node {
+			g := n.Graph().Apply(SparseXentGradOp, a, n.Input(0), n.Input(1), d[0])
+			return []*node{g, nil}
+		},
+		FLOPs: func(_ XentAttrs, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{
+			{Name: "plain", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 5)), Data: []*tensor.Tensor{nil, labels}, Lo: -4, Hi: 4},
+			{Name: "smoothed, ignoring", Attrs: XentAttrs{0.1, -1, true}, In: types(f32(5, 10), graph.T(dtype.I32, 5)), Data: []*tensor.Tensor{nil, labels}},
+			{Name: "shapes", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 4)), Bad: "need labels"},
+		},
+	})
+	SparseXentGradOp = add(def[XentAttrs]{
+		Name: "sparse_xent_grad", Doc: "gradient of sparse_xent for the logits: (softmax - target)·d", Kind: graph.Reduction,
+		Infer: func(_ XentAttrs, in []typ) ([]typ, error) {
+			if err := operands(in, 3); err != nil {
+				return nil, err
+			}
+			if err := xentInfer(in[:2]); err != nil {
+				return nil, err
+			}
+			if !in[2].Shape.Equal(in[1].Shape) || in[2].DType != in[0].DType {
+				return nil, fmt.Errorf("one gradient for each label is needed, %v%v, not %v", in[0].DType, in[1].Shape, in[2])
+			}
+			return in[:1], nil
+		},
+		Decompose: func(a XentAttrs, in []*node) []*node {
+			x := in[0]
+			t := targets(a, x, in[1])
+			last := len(x.Shape()) - 1
+			// Where the target is nothing (ignored, or no class) its sum is 0 and so is the gradient.
+			p := Mul(Softmax(x), keepLast(Sum(t, last), x))
+			return []*node{Mul(Sub(p, t), keepLast(in[2], x))}
+		},
+		FLOPs: func(_ XentAttrs, in, _ []typ) int64 { return 6 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{
+			{Name: "plain", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(5)), Data: []*tensor.Tensor{nil, labels}, Lo: -4, Hi: 4},
+			{Name: "smoothed, ignoring", Attrs: XentAttrs{0.1, -1, true}, In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(5)), Data: []*tensor.Tensor{nil, labels}},
+		},
+	})
+	normInfer := func(n int) func(_ NormAttrs, in []typ) error {
+		return func(_ NormAttrs, in []typ) error {
+			if err := floats(n)(in); err != nil {
+				return err
+			}
+			if err := lastAxis(in); err != nil {
+				return err
+			}
+			c := in[0].Shape[len(in[0].Shape)-1]
+			for _, t := range in[1:n] {
+				if len(t.Shape) != 1 || t.Shape[0] != c {
+					return fmt.Errorf("scale and offset must be [%d] for %v, not %v", c, in[0].Shape, t.Shape)
+				}
+			}
+			return nil
+		}
+	}
+	LayerNormOp = add(def[NormAttrs]{
+		Name: "layer_norm", Doc: "(x - mean)/√(variance + ε)·γ + β, mean and variance along the last axis (arXiv:1607.06450)", Kind: graph.Reduction, ONNX: "LayerNormalization",
+		Infer: func(a NormAttrs, in []typ) ([]typ, error) { return in[:min(1, len(in))], normInfer(3)(a, in) },
+		Decompose: func(a NormAttrs, in []*node) []*node {
+			x := in[0]
+			last := len(x.Shape()) - 1
+			c := Sub(x, keepLast(Mean(x, last), x))
+			v := Mean(Mul(c, c), last)
+			y := Mul(c, keepLast(Rsqrt(Add(v, like(v, a.Epsilon))), x))
+			return []*node{Add(Mul(y, in[1]), in[2])}
+		},
+		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 8 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{{Name: "rows", Attrs: NormAttrs{1e-3}, In: types(f32(6, 37), f32(37), f32(37))}, {Name: "shapes", Attrs: NormAttrs{1e-3}, In: types(f32(6, 37), f32(36), f32(37)), Bad: "must be [37]"}},
+	})
+	RMSNormOp = add(def[NormAttrs]{
+		Name: "rms_norm", Doc: "x/√(mean of x² + ε)·γ along the last axis (arXiv:1910.07467)", Kind: graph.Reduction, ONNX: "RMSNormalization",
+		Infer: func(a NormAttrs, in []typ) ([]typ, error) { return in[:min(1, len(in))], normInfer(2)(a, in) },
+		Decompose: func(a NormAttrs, in []*node) []*node {
+			x := in[0]
+			last := len(x.Shape()) - 1
+			v := Mean(Mul(x, x), last)
+			return []*node{Mul(Mul(x, keepLast(Rsqrt(Add(v, like(v, a.Epsilon))), x)), in[1])}
+		},
+		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{{Name: "rows", Attrs: NormAttrs{1e-6}, In: types(f32(6, 37), f32(37))}},
+	})
+	BatchNormOp = add(def[NormAttrs]{
+		Name: "batch_norm", Doc: "x normalised over all axes but the last, times γ plus β; also the batch's mean and (biased) variance (arXiv:1502.03167)", Kind: graph.Reduction, ONNX: "BatchNormalization",
+		Infer: func(a NormAttrs, in []typ) ([]typ, error) {
+			if err := normInfer(3)(a, in); err != nil {
+				return nil, err
+			}
+			return []typ{in[0], in[1], in[1]}, nil
+		},
+		Decompose: func(a NormAttrs, in []*node) []*node {
+			x := in[0]
+			axes := allAxes(x)[:len(x.Shape())-1]
+			m := Mean(x, axes...)
+			c := Sub(x, m)
+			v := Mean(Mul(c, c), axes...)
+			y := Mul(c, Mul(Rsqrt(Add(v, like(v, a.Epsilon))), in[1]))
+			return []*node{Add(y, in[2]), m, v}
+		},
+		Grad: func(a NormAttrs, n *node, d []*node) []*node {
+			if d[1] != nil || d[2] != nil || d[0] == nil { // a loss on the statistics themselves: differentiate the definition
+				return nil
+			}
+			g := n.Graph().Apply(BatchNormGradOp, a, n.Input(0), n.Input(1), n.Part(1), n.Part(2), d[0])
+			return []*node{g.Part(0), g.Part(1), g.Part(2)}
+		},
+		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 8 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{{Name: "images", Attrs: NormAttrs{1e-3}, In: types(f32(3, 4, 5, 19), f32(19), f32(19))}, {Name: "rows", Attrs: NormAttrs{1e-3}, In: types(f32(16, 5), f32(5), f32(5))}},
+	})
+	BatchNormGradOp = add(def[NormAttrs]{
+		Name: "batch_norm_grad", Doc: "from x, γ, mean, variance and d: gradients for x, γ and β of batch_norm", Kind: graph.Reduction,
+		Infer: func(a NormAttrs, in []typ) ([]typ, error) {
+			if err := operands(in, 5); err != nil {
+				return nil, err
+			}
+			if err := normInfer(4)(a, in[:4]); err != nil {
+				return nil, err
+			}
+			if !in[4].Equal(in[0]) {
+				return nil, fmt.Errorf("the gradient is %v, x is %v", in[4], in[0])
+			}
+			return []typ{in[0], in[1], in[1]}, nil
+		},
+		Decompose: func(a NormAttrs, in []*node) []*node {
+			x, gamma, m, v, d := in[0], in[1], in[2], in[3], in[4]
+			axes := allAxes(x)[:len(x.Shape())-1]
+			inv := Rsqrt(Add(v, like(v, a.Epsilon)))
+			xhat := Mul(Sub(x, m), inv)
+			db := Sum(d, axes...)
+			dg := Sum(Mul(d, xhat), axes...)
+			n := float64(x.Shape().Size()) / float64(x.Shape()[len(axes)])
+			dx := Mul(Sub(Sub(d, Mul(db, like(db, 1/n))), Mul(xhat, Mul(dg, like(dg, 1/n)))), Mul(gamma, inv))
+			return []*node{dx, dg, db}
+		},
+		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 12 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{{Name: "images", Attrs: NormAttrs{1e-3}, In: types(f32(3, 4, 5, 19), f32(19), f32(19), f32(19), f32(3, 4, 5, 19)), Lo: 0.2, Hi: 1}},
+	})
+	LinearOp = add(def[ActAttrs]{
+		Name: "linear", Doc: "x [M K]·w [K N] + bias [N], rectified if asked for: what pass fuse makes of a dense layer", Kind: graph.Contraction, ONNX: "Gemm",
+		Infer: func(_ ActAttrs, in []typ) ([]typ, error) {
+			if err := floats(3)(in); err != nil {
+				return nil, err
+			}
+			x, w, b := in[0].Shape, in[1].Shape, in[2].Shape
+			if len(x) != 2 || len(w) != 2 || len(b) != 1 || x[1] != w[0] || w[1] != b[0] {
+				return nil, fmt.Errorf("takes [M K], [K N] and [N], not %v, %v and %v", x, w, b)
+			}
+			return []typ{graph.T(in[0].DType, x[0], w[1])}, nil
+		},
+		Decompose: func(a ActAttrs, in []*node) []*node {
+			return []*node{activate(a.Act, Add(MatMul(in[0], in[1]), in[2]))}
+		},
+		FLOPs: func(_ ActAttrs, in, out []typ) int64 {
+			return 2*int64(in[0].Shape.Size()*in[1].Shape[1]) + 2*int64(out[0].Shape.Size())
+		},
+		Samples: []graph.Sample{{Name: "relu", Attrs: ActAttrs{"relu"}, In: types(f32(5, 33), f32(33, 17), f32(17)), NoGrad: true}, {Name: "plain", Attrs: ActAttrs{}, In: types(f32(1, 33), f32(33, 17), f32(17))}},
+	})
+	ConvActOp = add(def[ConvActAttrs]{
+		Name: "conv_act", Doc: "convolution plus bias [O], rectified if asked for: what pass fuse makes of a convolution layer", Kind: graph.Contraction,
+		Infer: func(a ConvActAttrs, in []typ) ([]typ, error) {
+			if err := floats(3)(in); err != nil {
+				return nil, err
+			}
+			y, err := a.Conv.infer(in[0], in[1])
+			if err == nil && (len(in[2].Shape) != 1 || in[2].Shape[0] != y.Shape[3]) {
+				err = fmt.Errorf("the bias must be [%d], not %v", y.Shape[3], in[2].Shape)
+			}
+			return []typ{y}, err
+		},
+		Decompose: func(a ConvActAttrs, in []*node) []*node {
+			return []*node{activate(a.Act, Add(Conv(in[0], in[1], a.Conv), in[2]))}
+		},
+		FLOPs: func(_ ConvActAttrs, in, out []typ) int64 {
+			return convFLOPs(out[0], in[1]) + 2*int64(out[0].Shape.Size())
+		},
+		Samples: []graph.Sample{{Name: "relu", Attrs: ConvActAttrs{samePads, "relu"}, In: types(f32(2, 5, 6, 3), f32(3, 3, 3, 17), f32(17)), NoGrad: true},
+			{Name: "plain", Attrs: ConvActAttrs{plain, ""}, In: types(f32(2, 5, 6, 3), f32(3, 3, 3, 17), f32(17))}},
+	})
+	AdamOp = add(def[AdamAttrs]{
+		Name: "adam", Doc: "one step of Adam (arXiv:1412.6980) from weights, first and second moment, gradient and the bias-corrected rate α (a scalar): the new weights and moments",
+		Kind: graph.Elementwise,
+		Infer: func(_ AdamAttrs, in []typ) ([]typ, error) {
+			if err := floats(5)(in); err != nil {
+				return nil, err
+			}
+			for _, t := range in[1:4] {
+				if !t.Shape.Equal(in[0].Shape) {
+					return nil, fmt.Errorf("weights %v, moments and gradient must have one shape, not %v", in[0].Shape, t.Shape)
+				}
+			}
+			if len(in[4].Shape) != 0 {
+				return nil, fmt.Errorf("the rate must be a scalar, not %v", in[4].Shape)
+			}
+			return in[:3], nil
+		},
+		Decompose: func(a AdamAttrs, in []*node) []*node {
+			w, m, v, g, rate := in[0], in[1], in[2], in[3], in[4]
+			m1 := Add(m, Mul(Sub(g, m), like(m, 1-a.Beta1)))
+			v1 := Add(v, Mul(Sub(Mul(g, g), v), like(v, 1-a.Beta2)))
+			return []*node{Sub(w, Div(Mul(m1, rate), Add(Sqrt(v1), like(v1, a.Epsilon)))), m1, v1}
+		},
+		FLOPs: func(_ AdamAttrs, in, _ []typ) int64 { return 12 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{{Name: "f32", Attrs: AdamAttrs{0.9, 0.999, 1e-7}, In: types(f32(3, 67), f32(3, 67), f32(3, 67), f32(3, 67), f32()), Lo: 0.1, Hi: 1},
+			{Name: "shapes", Attrs: AdamAttrs{0.9, 0.999, 1e-7}, In: types(f32(3), f32(3), f32(4), f32(3), f32()), Bad: "one shape"}},
+	})
+}
+
+// softmaxInfer is the inference rule of the softmaxes.
+func softmaxInfer(_ none, in []typ) ([]typ, error) {
+	if err := operands(in, 1); err != nil {
+		return nil, err
+	}
+	return in, lastAxis(in)
+}
+
+func activate(act string, x *node) *node {
+	if act == "relu" {
+		return Relu(x)
+	}
+	return x
+}
+
+// targets are the probabilities [… C] that labels stand for: one-hot, smoothed, and nothing where the label is ignored or no class.
+func targets(a XentAttrs, logits, labels *node) *node {
+	c := logits.Shape()[len(logits.Shape())-1]
+	t := OneHot(labels, c, logits.DType())
+	if a.Smoothing != 0 {
+		l := Reshape(labels, append(labels.Shape().Clone(), 1)...)
+		known := Convert(And(Ge(l, like(l, 0)), Lt(l, like(l, float64(c)))), t.DType())
+		t = Add(Mul(t, like(t, 1-a.Smoothing)), Mul(known, like(t, a.Smoothing/float64(c))))
+	}
+	if a.UseIgnore {
+		l := Reshape(labels, append(labels.Shape().Clone(), 1)...)
+		t = Mul(t, Convert(Ne(l, like(l, float64(a.Ignore))), t.DType()))
+	}
+	return t
+}
+
+// Gelu is x·Φ(x), or its tanh approximation.
+func Gelu(x *node, tanh bool) *node { return x.Graph().Apply(GeluOp, GeluAttrs{tanh}, x) }
+
+// Silu is x·sigmoid(x).
+func Silu(x *node) *node { return un(SiluOp, x) }
+
+// Softplus is log(1+e^x).
+func Softplus(x *node) *node { return un(SoftplusOp, x) }
+
+// Elu is x where x > 0, else alpha·(e^x - 1).
+func Elu(x *node, alpha float64) *node { return x.Graph().Apply(EluOp, SlopeAttrs{alpha}, x) }
+
+// LeakyRelu is x where x > 0, else alpha·x.
+func LeakyRelu(x *node, alpha float64) *node {
+	return x.Graph().Apply(LeakyReluOp, SlopeAttrs{alpha}, x)
+}
+
+// Softmax is e^x over its sum along the last axis.
+func Softmax(x *node) *node { return un(SoftmaxOp, x) }
+
+// LogSoftmax is the logarithm of Softmax.
+func LogSoftmax(x *node) *node { return un(LogSoftmaxOp, x) }
+
+// SparseXent is the cross-entropy of softmax(logits [… C]) with labels i32 […], for each example.
+func SparseXent(logits, labels *node, a XentAttrs) *node {
+	return logits.Graph().Apply(SparseXentOp, a, logits, labels)
+}
+
+// LayerNorm normalises along the last axis, with scale gamma and offset beta.
+func LayerNorm(x, gamma, beta *node, epsilon float64) *node {
+	return x.Graph().Apply(LayerNormOp, NormAttrs{epsilon}, x, gamma, beta)
+}
+
+// RMSNorm divides by the root of the mean square along the last axis, with scale gamma.
+func RMSNorm(x, gamma *node, epsilon float64) *node {
+	return x.Graph().Apply(RMSNormOp, NormAttrs{epsilon}, x, gamma)
+}
+
+// BatchNorm normalises over all axes but the last and gives the batch's statistics too.
+func BatchNorm(x, gamma, beta *node, epsilon float64) (y, mean, variance *node) {
+	n := x.Graph().Apply(BatchNormOp, NormAttrs{epsilon}, x, gamma, beta)
+	return n.Part(0), n.Part(1), n.Part(2)
+}
+
+// Adam is one step of Adam with a bias-corrected rate.
+func Adam(w, m, v, g, rate *node, a AdamAttrs) (w1, m1, v1 *node) {
+	n := w.Graph().Apply(AdamOp, a, w, m, v, g, rate)
+	return n.Part(0), n.Part(1), n.Part(2)
+}
