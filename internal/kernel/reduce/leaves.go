@@ -19,13 +19,25 @@ type leaves struct {
 	row            [numOps]rowFunc
 	col            [numOps]colFunc
 	devRow         func(a []float32, m float32) float32
-	devCols        func(dst, a, m []float32, rows, stride int)
 	dotRow         rowFunc2
 	sumExpRow      func(a []float32, m float32) float32
 	expSumRow      func(dst, a []float32, m float32) float32
 	mulAdd         func(dst, a []float32, s, t float32)
 	softmaxGrad    func(dst, y, dy []float32, s float32)
 	logSoftmaxGrad func(dst, y, dy []float32, s float32)
+
+	// Normalisations; the stubs say what they compute. The second of a pair is for a ReLU behind the normalisation.
+	centredDotRow func(a, g, x []float32, m float32) float32
+	addTo         func(dst, a, b []float32)
+	normRow       func(dst, a, g, b []float32, m, r float32)
+	normRowGrad   func(dst, dy, x, g []float32, m, r, c1, c2 float32)
+	normGammaAdd  func(dst, acc, dy, x []float32, m, r float32)
+	norm          [2]func(dst, a, m, s, b []float32)
+	shiftSums     func(s0, s1, x, m []float32, rows, stride int)
+	batchSums     func(s0, s1, dy, x, m []float32, rows, stride int)
+	batchSumsRelu func(s0, s1, dy, x, y, m []float32, rows, stride int)
+	batchGrad     func(dst, dy, x, m, k1, k2, k3 []float32)
+	batchGradRelu func(dst, dy, x, m, k1, k2, k3, y []float32)
 }
 
 // table is filled by init functions: the portable entry always, others where the CPU type has them.
@@ -42,16 +54,6 @@ func init() {
 				s += d * d
 			}
 			return float32(s)
-		},
-		devCols: func(dst, a, m []float32, rows, stride int) {
-			for j := range dst {
-				var s float64
-				for i := range rows {
-					d := float64(a[i*stride+j] - m[j])
-					s += d * d
-				}
-				dst[j] = float32(s)
-			}
 		},
 		dotRow: func(a, b []float32) float32 {
 			var s float64
@@ -92,6 +94,7 @@ func init() {
 			}
 		},
 	}
+	portableNorms(t)
 	for op := range numOps {
 		f, start := scalar[op].fold, scalar[op].start
 		t.row[op] = func(a []float32) float32 {

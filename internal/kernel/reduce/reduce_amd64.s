@@ -587,6 +587,107 @@ loop6end:
 	VZEROUPPER
 	RET
 
+// func centredDotRowAVX2(a []float32, g []float32, x []float32, m float32) float32
+// Requires: AVX, AVX2, CMOV, SSE
+TEXT ·centredDotRowAVX2(SB), NOSPLIT, $0-84
+	MOVQ         a_len+8(FP), AX
+	MOVQ         a_base+0(FP), CX
+	MOVQ         g_len+32(FP), DX
+	CMPQ         DX, AX
+	CMOVQLT      DX, AX
+	MOVQ         g_base+24(FP), DX
+	MOVQ         x_len+56(FP), BX
+	CMPQ         BX, AX
+	CMOVQLT      BX, AX
+	MOVQ         x_base+48(FP), BX
+	MOVSS        m+72(FP), X0
+	VBROADCASTSS X0, Y0
+	VBROADCASTSS k00000000<>+0(SB), Y1
+	VBROADCASTSS k00000000<>+0(SB), Y2
+	VBROADCASTSS k00000000<>+0(SB), Y3
+	VBROADCASTSS k00000000<>+0(SB), Y4
+	XORQ         SI, SI
+
+loop7many:
+	SUBQ    $0x00000020, AX
+	JLT     loop7few
+	VMOVUPS (CX)(SI*4), Y5
+	VMOVUPS (DX)(SI*4), Y6
+	VMOVUPS (BX)(SI*4), Y7
+	VMULPS  Y6, Y5, Y5
+	VSUBPS  Y0, Y7, Y6
+	VMULPS  Y6, Y5, Y5
+	VADDPS  Y5, Y1, Y1
+	VMOVUPS 32(CX)(SI*4), Y5
+	VMOVUPS 32(DX)(SI*4), Y6
+	VMOVUPS 32(BX)(SI*4), Y7
+	VMULPS  Y6, Y5, Y5
+	VSUBPS  Y0, Y7, Y6
+	VMULPS  Y6, Y5, Y5
+	VADDPS  Y5, Y2, Y2
+	VMOVUPS 64(CX)(SI*4), Y5
+	VMOVUPS 64(DX)(SI*4), Y6
+	VMOVUPS 64(BX)(SI*4), Y7
+	VMULPS  Y6, Y5, Y5
+	VSUBPS  Y0, Y7, Y6
+	VMULPS  Y6, Y5, Y5
+	VADDPS  Y5, Y3, Y3
+	VMOVUPS 96(CX)(SI*4), Y5
+	VMOVUPS 96(DX)(SI*4), Y6
+	VMOVUPS 96(BX)(SI*4), Y7
+	VMULPS  Y6, Y5, Y5
+	VSUBPS  Y0, Y7, Y6
+	VMULPS  Y6, Y5, Y5
+	VADDPS  Y5, Y4, Y4
+	ADDQ    $0x00000020, SI
+	JMP     loop7many
+
+loop7few:
+	ADDQ $0x00000020, AX
+
+loop7one:
+	SUBQ    $0x00000008, AX
+	JLT     loop7tail
+	VMOVUPS (CX)(SI*4), Y5
+	VMOVUPS (DX)(SI*4), Y6
+	VMOVUPS (BX)(SI*4), Y7
+	VMULPS  Y6, Y5, Y5
+	VSUBPS  Y0, Y7, Y6
+	VMULPS  Y6, Y5, Y5
+	VADDPS  Y5, Y1, Y1
+	ADDQ    $0x00000008, SI
+	JMP     loop7one
+
+loop7tail:
+	ADDQ         $0x00000008, AX
+	JEQ          loop7end
+	LEAQ         tails<>+0(SB), DI
+	NEGQ         AX
+	VMOVUPS      64(DI)(AX*4), Y5
+	VMASKMOVPS   (CX)(SI*4), Y5, Y6
+	VMASKMOVPS   (DX)(SI*4), Y5, Y7
+	VMASKMOVPS   (BX)(SI*4), Y5, Y8
+	VMULPS       Y7, Y6, Y6
+	VSUBPS       Y0, Y8, Y0
+	VMULPS       Y0, Y6, Y0
+	VBROADCASTSS k00000000<>+0(SB), Y6
+	VBLENDVPS    Y5, Y0, Y6, Y0
+	VADDPS       Y0, Y2, Y2
+
+loop7end:
+	VADDPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VPERMILPS    $0x01, X0, X1
+	VADDPS       X1, X0, X0
+	MOVSS        X0, ret+80(FP)
+	VZEROUPPER
+	RET
+
 // func sumExpRowAVX2(a []float32, m float32) float32
 // Requires: AVX, AVX2, FMA3, SSE
 TEXT ·sumExpRowAVX2(SB), NOSPLIT, $0-36
@@ -598,9 +699,9 @@ TEXT ·sumExpRowAVX2(SB), NOSPLIT, $0-36
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	XORQ         DX, DX
 
-loop7many:
+loop8many:
 	SUBQ         $0x00000010, AX
-	JLT          loop7few
+	JLT          loop8few
 	VMOVUPS      (CX)(DX*4), Y3
 	VSUBPS       Y0, Y3, Y3
 	VBROADCASTSS kc2d00000<>+0(SB), Y4
@@ -658,14 +759,14 @@ loop7many:
 	VMULPS       Y3, Y5, Y3
 	VADDPS       Y3, Y2, Y2
 	ADDQ         $0x00000010, DX
-	JMP          loop7many
+	JMP          loop8many
 
-loop7few:
+loop8few:
 	ADDQ $0x00000010, AX
 
-loop7one:
+loop8one:
 	SUBQ         $0x00000008, AX
-	JLT          loop7tail
+	JLT          loop8tail
 	VMOVUPS      (CX)(DX*4), Y3
 	VSUBPS       Y0, Y3, Y3
 	VBROADCASTSS kc2d00000<>+0(SB), Y4
@@ -695,11 +796,11 @@ loop7one:
 	VMULPS       Y3, Y5, Y3
 	VADDPS       Y3, Y1, Y1
 	ADDQ         $0x00000008, DX
-	JMP          loop7one
+	JMP          loop8one
 
-loop7tail:
+loop8tail:
 	ADDQ         $0x00000008, AX
-	JEQ          loop7end
+	JEQ          loop8end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Y3
@@ -734,7 +835,7 @@ loop7tail:
 	VBLENDVPS    Y3, Y0, Y4, Y0
 	VADDPS       Y0, Y2, Y2
 
-loop7end:
+loop8end:
 	VADDPS       Y2, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X0
 	VADDPS       X0, X1, X0
@@ -871,9 +972,9 @@ TEXT ·expSumRowAVX2(SB), NOSPLIT, $0-60
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	XORQ         BX, BX
 
-loop8many:
+loop9many:
 	SUBQ         $0x00000010, AX
-	JLT          loop8few
+	JLT          loop9few
 	VMOVUPS      (DX)(BX*4), Y3
 	VSUBPS       Y0, Y3, Y3
 	VBROADCASTSS kc2d00000<>+0(SB), Y4
@@ -933,14 +1034,14 @@ loop8many:
 	VMOVUPS      Y3, 32(CX)(BX*4)
 	VADDPS       Y3, Y2, Y2
 	ADDQ         $0x00000010, BX
-	JMP          loop8many
+	JMP          loop9many
 
-loop8few:
+loop9few:
 	ADDQ $0x00000010, AX
 
-loop8one:
+loop9one:
 	SUBQ         $0x00000008, AX
-	JLT          loop8tail
+	JLT          loop9tail
 	VMOVUPS      (DX)(BX*4), Y3
 	VSUBPS       Y0, Y3, Y3
 	VBROADCASTSS kc2d00000<>+0(SB), Y4
@@ -971,11 +1072,11 @@ loop8one:
 	VMOVUPS      Y3, (CX)(BX*4)
 	VADDPS       Y3, Y1, Y1
 	ADDQ         $0x00000008, BX
-	JMP          loop8one
+	JMP          loop9one
 
-loop8tail:
+loop9tail:
 	ADDQ         $0x00000008, AX
-	JEQ          loop8end
+	JEQ          loop9end
 	LEAQ         tails<>+0(SB), SI
 	NEGQ         AX
 	VMOVUPS      64(SI)(AX*4), Y3
@@ -1011,7 +1112,7 @@ loop8tail:
 	VBLENDVPS    Y3, Y0, Y4, Y0
 	VADDPS       Y0, Y2, Y2
 
-loop8end:
+loop9end:
 	VADDPS       Y2, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X0
 	VADDPS       X0, X1, X0
@@ -1047,9 +1148,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile9many:
+tile10many:
 	SUBQ    $0x02, R8
-	JLT     tile9few
+	JLT     tile10few
 	VMOVUPS (DI), Y8
 	VADDPS  Y8, Y0, Y0
 	VMOVUPS 32(DI), Y8
@@ -1068,14 +1169,14 @@ tile9many:
 	VMOVUPS 96(DI), Y8
 	VADDPS  Y8, Y7, Y7
 	ADDQ    DX, DI
-	JMP     tile9many
+	JMP     tile10many
 
-tile9few:
+tile10few:
 	ADDQ $0x02, R8
 
-tile9one:
+tile10one:
 	SUBQ    $0x01, R8
-	JLT     tile9end
+	JLT     tile10end
 	VMOVUPS (DI), Y8
 	VADDPS  Y8, Y0, Y0
 	VMOVUPS 32(DI), Y8
@@ -1085,9 +1186,9 @@ tile9one:
 	VMOVUPS 96(DI), Y8
 	VADDPS  Y8, Y3, Y3
 	ADDQ    DX, DI
-	JMP     tile9one
+	JMP     tile10one
 
-tile9end:
+tile10end:
 	ADDQ    $0x01, R8
 	VADDPS  Y4, Y0, Y0
 	VADDPS  Y5, Y1, Y1
@@ -1114,9 +1215,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile10many:
+tile11many:
 	SUBQ    $0x04, R8
-	JLT     tile10few
+	JLT     tile11few
 	VMOVUPS (DI), Y4
 	VADDPS  Y4, Y0, Y0
 	ADDQ    DX, DI
@@ -1129,20 +1230,20 @@ tile10many:
 	VMOVUPS (DI), Y4
 	VADDPS  Y4, Y3, Y3
 	ADDQ    DX, DI
-	JMP     tile10many
+	JMP     tile11many
 
-tile10few:
+tile11few:
 	ADDQ $0x04, R8
 
-tile10one:
+tile11one:
 	SUBQ    $0x01, R8
-	JLT     tile10end
+	JLT     tile11end
 	VMOVUPS (DI), Y4
 	VADDPS  Y4, Y0, Y0
 	ADDQ    DX, DI
-	JMP     tile10one
+	JMP     tile11one
 
-tile10end:
+tile11end:
 	ADDQ    $0x01, R8
 	VADDPS  Y1, Y0, Y0
 	VADDPS  Y3, Y2, Y2
@@ -1164,9 +1265,9 @@ tail:
 	VBROADCASTSS k00000000<>+0(SB), Y4
 	MOVQ         SI, AX
 
-tile11many:
+tile12many:
 	SUBQ       $0x04, CX
-	JLT        tile11few
+	JLT        tile12few
 	VMASKMOVPS (AX), Y0, Y5
 	VADDPS     Y5, Y1, Y1
 	ADDQ       DX, AX
@@ -1179,20 +1280,20 @@ tile11many:
 	VMASKMOVPS (AX), Y0, Y5
 	VADDPS     Y5, Y4, Y4
 	ADDQ       DX, AX
-	JMP        tile11many
+	JMP        tile12many
 
-tile11few:
+tile12few:
 	ADDQ $0x04, CX
 
-tile11one:
+tile12one:
 	SUBQ       $0x01, CX
-	JLT        tile11end
+	JLT        tile12end
 	VMASKMOVPS (AX), Y0, Y5
 	VADDPS     Y5, Y1, Y1
 	ADDQ       DX, AX
-	JMP        tile11one
+	JMP        tile12one
 
-tile11end:
+tile12end:
 	ADDQ       $0x01, CX
 	VADDPS     Y2, Y1, Y1
 	VADDPS     Y4, Y3, Y3
@@ -1227,9 +1328,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile12many:
+tile13many:
 	SUBQ      $0x02, R8
-	JLT       tile12few
+	JLT       tile13few
 	VMOVUPS   (DI), Y8
 	VCMPPS    $0x03, Y0, Y0, Y9
 	VMAXPS    Y8, Y0, Y8
@@ -1264,14 +1365,14 @@ tile12many:
 	VMAXPS    Y8, Y7, Y8
 	VBLENDVPS Y9, Y7, Y8, Y7
 	ADDQ      DX, DI
-	JMP       tile12many
+	JMP       tile13many
 
-tile12few:
+tile13few:
 	ADDQ $0x02, R8
 
-tile12one:
+tile13one:
 	SUBQ      $0x01, R8
-	JLT       tile12end
+	JLT       tile13end
 	VMOVUPS   (DI), Y8
 	VCMPPS    $0x03, Y0, Y0, Y9
 	VMAXPS    Y8, Y0, Y8
@@ -1289,9 +1390,9 @@ tile12one:
 	VMAXPS    Y8, Y3, Y8
 	VBLENDVPS Y9, Y3, Y8, Y3
 	ADDQ      DX, DI
-	JMP       tile12one
+	JMP       tile13one
 
-tile12end:
+tile13end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Y0, Y0, Y8
 	VMAXPS    Y4, Y0, Y4
@@ -1326,9 +1427,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile13many:
+tile14many:
 	SUBQ      $0x04, R8
-	JLT       tile13few
+	JLT       tile14few
 	VMOVUPS   (DI), Y4
 	VCMPPS    $0x03, Y0, Y0, Y5
 	VMAXPS    Y4, Y0, Y4
@@ -1349,22 +1450,22 @@ tile13many:
 	VMAXPS    Y4, Y3, Y4
 	VBLENDVPS Y5, Y3, Y4, Y3
 	ADDQ      DX, DI
-	JMP       tile13many
+	JMP       tile14many
 
-tile13few:
+tile14few:
 	ADDQ $0x04, R8
 
-tile13one:
+tile14one:
 	SUBQ      $0x01, R8
-	JLT       tile13end
+	JLT       tile14end
 	VMOVUPS   (DI), Y4
 	VCMPPS    $0x03, Y0, Y0, Y5
 	VMAXPS    Y4, Y0, Y4
 	VBLENDVPS Y5, Y0, Y4, Y0
 	ADDQ      DX, DI
-	JMP       tile13one
+	JMP       tile14one
 
-tile13end:
+tile14end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Y0, Y0, Y4
 	VMAXPS    Y1, Y0, Y1
@@ -1392,9 +1493,9 @@ tail:
 	VBROADCASTSS kff800000<>+0(SB), Y4
 	MOVQ         SI, AX
 
-tile14many:
+tile15many:
 	SUBQ       $0x04, CX
-	JLT        tile14few
+	JLT        tile15few
 	VMASKMOVPS (AX), Y0, Y5
 	VCMPPS     $0x03, Y1, Y1, Y6
 	VMAXPS     Y5, Y1, Y5
@@ -1415,22 +1516,22 @@ tile14many:
 	VMAXPS     Y5, Y4, Y5
 	VBLENDVPS  Y6, Y4, Y5, Y4
 	ADDQ       DX, AX
-	JMP        tile14many
+	JMP        tile15many
 
-tile14few:
+tile15few:
 	ADDQ $0x04, CX
 
-tile14one:
+tile15one:
 	SUBQ       $0x01, CX
-	JLT        tile14end
+	JLT        tile15end
 	VMASKMOVPS (AX), Y0, Y5
 	VCMPPS     $0x03, Y1, Y1, Y6
 	VMAXPS     Y5, Y1, Y5
 	VBLENDVPS  Y6, Y1, Y5, Y1
 	ADDQ       DX, AX
-	JMP        tile14one
+	JMP        tile15one
 
-tile14end:
+tile15end:
 	ADDQ       $0x01, CX
 	VCMPPS     $0x03, Y1, Y1, Y5
 	VMAXPS     Y2, Y1, Y2
@@ -1471,9 +1572,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile15many:
+tile16many:
 	SUBQ      $0x02, R8
-	JLT       tile15few
+	JLT       tile16few
 	VMOVUPS   (DI), Y8
 	VCMPPS    $0x03, Y0, Y0, Y9
 	VMINPS    Y8, Y0, Y8
@@ -1508,14 +1609,14 @@ tile15many:
 	VMINPS    Y8, Y7, Y8
 	VBLENDVPS Y9, Y7, Y8, Y7
 	ADDQ      DX, DI
-	JMP       tile15many
+	JMP       tile16many
 
-tile15few:
+tile16few:
 	ADDQ $0x02, R8
 
-tile15one:
+tile16one:
 	SUBQ      $0x01, R8
-	JLT       tile15end
+	JLT       tile16end
 	VMOVUPS   (DI), Y8
 	VCMPPS    $0x03, Y0, Y0, Y9
 	VMINPS    Y8, Y0, Y8
@@ -1533,9 +1634,9 @@ tile15one:
 	VMINPS    Y8, Y3, Y8
 	VBLENDVPS Y9, Y3, Y8, Y3
 	ADDQ      DX, DI
-	JMP       tile15one
+	JMP       tile16one
 
-tile15end:
+tile16end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Y0, Y0, Y8
 	VMINPS    Y4, Y0, Y4
@@ -1570,9 +1671,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile16many:
+tile17many:
 	SUBQ      $0x04, R8
-	JLT       tile16few
+	JLT       tile17few
 	VMOVUPS   (DI), Y4
 	VCMPPS    $0x03, Y0, Y0, Y5
 	VMINPS    Y4, Y0, Y4
@@ -1593,22 +1694,22 @@ tile16many:
 	VMINPS    Y4, Y3, Y4
 	VBLENDVPS Y5, Y3, Y4, Y3
 	ADDQ      DX, DI
-	JMP       tile16many
+	JMP       tile17many
 
-tile16few:
+tile17few:
 	ADDQ $0x04, R8
 
-tile16one:
+tile17one:
 	SUBQ      $0x01, R8
-	JLT       tile16end
+	JLT       tile17end
 	VMOVUPS   (DI), Y4
 	VCMPPS    $0x03, Y0, Y0, Y5
 	VMINPS    Y4, Y0, Y4
 	VBLENDVPS Y5, Y0, Y4, Y0
 	ADDQ      DX, DI
-	JMP       tile16one
+	JMP       tile17one
 
-tile16end:
+tile17end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Y0, Y0, Y4
 	VMINPS    Y1, Y0, Y1
@@ -1636,9 +1737,9 @@ tail:
 	VBROADCASTSS k7f800000<>+0(SB), Y4
 	MOVQ         SI, AX
 
-tile17many:
+tile18many:
 	SUBQ       $0x04, CX
-	JLT        tile17few
+	JLT        tile18few
 	VMASKMOVPS (AX), Y0, Y5
 	VCMPPS     $0x03, Y1, Y1, Y6
 	VMINPS     Y5, Y1, Y5
@@ -1659,22 +1760,22 @@ tile17many:
 	VMINPS     Y5, Y4, Y5
 	VBLENDVPS  Y6, Y4, Y5, Y4
 	ADDQ       DX, AX
-	JMP        tile17many
+	JMP        tile18many
 
-tile17few:
+tile18few:
 	ADDQ $0x04, CX
 
-tile17one:
+tile18one:
 	SUBQ       $0x01, CX
-	JLT        tile17end
+	JLT        tile18end
 	VMASKMOVPS (AX), Y0, Y5
 	VCMPPS     $0x03, Y1, Y1, Y6
 	VMINPS     Y5, Y1, Y5
 	VBLENDVPS  Y6, Y1, Y5, Y1
 	ADDQ       DX, AX
-	JMP        tile17one
+	JMP        tile18one
 
-tile17end:
+tile18end:
 	ADDQ       $0x01, CX
 	VCMPPS     $0x03, Y1, Y1, Y5
 	VMINPS     Y2, Y1, Y2
@@ -1715,9 +1816,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile18many:
+tile19many:
 	SUBQ    $0x02, R8
-	JLT     tile18few
+	JLT     tile19few
 	VMOVUPS (DI), Y8
 	VMULPS  Y8, Y0, Y0
 	VMOVUPS 32(DI), Y8
@@ -1736,14 +1837,14 @@ tile18many:
 	VMOVUPS 96(DI), Y8
 	VMULPS  Y8, Y7, Y7
 	ADDQ    DX, DI
-	JMP     tile18many
+	JMP     tile19many
 
-tile18few:
+tile19few:
 	ADDQ $0x02, R8
 
-tile18one:
+tile19one:
 	SUBQ    $0x01, R8
-	JLT     tile18end
+	JLT     tile19end
 	VMOVUPS (DI), Y8
 	VMULPS  Y8, Y0, Y0
 	VMOVUPS 32(DI), Y8
@@ -1753,9 +1854,9 @@ tile18one:
 	VMOVUPS 96(DI), Y8
 	VMULPS  Y8, Y3, Y3
 	ADDQ    DX, DI
-	JMP     tile18one
+	JMP     tile19one
 
-tile18end:
+tile19end:
 	ADDQ    $0x01, R8
 	VMULPS  Y4, Y0, Y0
 	VMULPS  Y5, Y1, Y1
@@ -1782,9 +1883,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile19many:
+tile20many:
 	SUBQ    $0x04, R8
-	JLT     tile19few
+	JLT     tile20few
 	VMOVUPS (DI), Y4
 	VMULPS  Y4, Y0, Y0
 	ADDQ    DX, DI
@@ -1797,20 +1898,20 @@ tile19many:
 	VMOVUPS (DI), Y4
 	VMULPS  Y4, Y3, Y3
 	ADDQ    DX, DI
-	JMP     tile19many
+	JMP     tile20many
 
-tile19few:
+tile20few:
 	ADDQ $0x04, R8
 
-tile19one:
+tile20one:
 	SUBQ    $0x01, R8
-	JLT     tile19end
+	JLT     tile20end
 	VMOVUPS (DI), Y4
 	VMULPS  Y4, Y0, Y0
 	ADDQ    DX, DI
-	JMP     tile19one
+	JMP     tile20one
 
-tile19end:
+tile20end:
 	ADDQ    $0x01, R8
 	VMULPS  Y1, Y0, Y0
 	VMULPS  Y3, Y2, Y2
@@ -1832,9 +1933,9 @@ tail:
 	VBROADCASTSS k3f800000<>+0(SB), Y4
 	MOVQ         SI, AX
 
-tile20many:
+tile21many:
 	SUBQ       $0x04, CX
-	JLT        tile20few
+	JLT        tile21few
 	VMASKMOVPS (AX), Y0, Y5
 	VMULPS     Y5, Y1, Y1
 	ADDQ       DX, AX
@@ -1847,20 +1948,20 @@ tile20many:
 	VMASKMOVPS (AX), Y0, Y5
 	VMULPS     Y5, Y4, Y4
 	ADDQ       DX, AX
-	JMP        tile20many
+	JMP        tile21many
 
-tile20few:
+tile21few:
 	ADDQ $0x04, CX
 
-tile20one:
+tile21one:
 	SUBQ       $0x01, CX
-	JLT        tile20end
+	JLT        tile21end
 	VMASKMOVPS (AX), Y0, Y5
 	VMULPS     Y5, Y1, Y1
 	ADDQ       DX, AX
-	JMP        tile20one
+	JMP        tile21one
 
-tile20end:
+tile21end:
 	ADDQ       $0x01, CX
 	VMULPS     Y2, Y1, Y1
 	VMULPS     Y4, Y3, Y3
@@ -1895,9 +1996,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile21many:
+tile22many:
 	SUBQ    $0x02, R8
-	JLT     tile21few
+	JLT     tile22few
 	VMOVUPS (DI), Y8
 	VMULPS  Y8, Y8, Y8
 	VADDPS  Y8, Y0, Y0
@@ -1924,14 +2025,14 @@ tile21many:
 	VMULPS  Y8, Y8, Y8
 	VADDPS  Y8, Y7, Y7
 	ADDQ    DX, DI
-	JMP     tile21many
+	JMP     tile22many
 
-tile21few:
+tile22few:
 	ADDQ $0x02, R8
 
-tile21one:
+tile22one:
 	SUBQ    $0x01, R8
-	JLT     tile21end
+	JLT     tile22end
 	VMOVUPS (DI), Y8
 	VMULPS  Y8, Y8, Y8
 	VADDPS  Y8, Y0, Y0
@@ -1945,9 +2046,9 @@ tile21one:
 	VMULPS  Y8, Y8, Y8
 	VADDPS  Y8, Y3, Y3
 	ADDQ    DX, DI
-	JMP     tile21one
+	JMP     tile22one
 
-tile21end:
+tile22end:
 	ADDQ    $0x01, R8
 	VADDPS  Y4, Y0, Y0
 	VADDPS  Y5, Y1, Y1
@@ -1974,9 +2075,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile22many:
+tile23many:
 	SUBQ    $0x04, R8
-	JLT     tile22few
+	JLT     tile23few
 	VMOVUPS (DI), Y4
 	VMULPS  Y4, Y4, Y4
 	VADDPS  Y4, Y0, Y0
@@ -1993,21 +2094,21 @@ tile22many:
 	VMULPS  Y4, Y4, Y4
 	VADDPS  Y4, Y3, Y3
 	ADDQ    DX, DI
-	JMP     tile22many
+	JMP     tile23many
 
-tile22few:
+tile23few:
 	ADDQ $0x04, R8
 
-tile22one:
+tile23one:
 	SUBQ    $0x01, R8
-	JLT     tile22end
+	JLT     tile23end
 	VMOVUPS (DI), Y4
 	VMULPS  Y4, Y4, Y4
 	VADDPS  Y4, Y0, Y0
 	ADDQ    DX, DI
-	JMP     tile22one
+	JMP     tile23one
 
-tile22end:
+tile23end:
 	ADDQ    $0x01, R8
 	VADDPS  Y1, Y0, Y0
 	VADDPS  Y3, Y2, Y2
@@ -2029,9 +2130,9 @@ tail:
 	VBROADCASTSS k00000000<>+0(SB), Y4
 	MOVQ         SI, AX
 
-tile23many:
+tile24many:
 	SUBQ       $0x04, CX
-	JLT        tile23few
+	JLT        tile24few
 	VMASKMOVPS (AX), Y0, Y5
 	VMULPS     Y5, Y5, Y5
 	VADDPS     Y5, Y1, Y1
@@ -2048,21 +2149,21 @@ tile23many:
 	VMULPS     Y5, Y5, Y5
 	VADDPS     Y5, Y4, Y4
 	ADDQ       DX, AX
-	JMP        tile23many
+	JMP        tile24many
 
-tile23few:
+tile24few:
 	ADDQ $0x04, CX
 
-tile23one:
+tile24one:
 	SUBQ       $0x01, CX
-	JLT        tile23end
+	JLT        tile24end
 	VMASKMOVPS (AX), Y0, Y5
 	VMULPS     Y5, Y5, Y5
 	VADDPS     Y5, Y1, Y1
 	ADDQ       DX, AX
-	JMP        tile23one
+	JMP        tile24one
 
-tile23end:
+tile24end:
 	ADDQ       $0x01, CX
 	VADDPS     Y2, Y1, Y1
 	VADDPS     Y4, Y3, Y3
@@ -2073,78 +2174,94 @@ end:
 	VZEROUPPER
 	RET
 
-// func devColsAVX2(dst []float32, a []float32, m []float32, rows int, stride int)
+// func shiftSumsAVX2(s0 []float32, s1 []float32, x []float32, m []float32, rows int, stride int)
 // Requires: AVX
-TEXT ·devColsAVX2(SB), NOSPLIT, $0-88
-	MOVQ dst_len+8(FP), AX
-	MOVQ rows+72(FP), CX
-	MOVQ stride+80(FP), DX
+TEXT ·shiftSumsAVX2(SB), NOSPLIT, $0-112
+	MOVQ s0_len+8(FP), AX
+	MOVQ rows+96(FP), CX
+	MOVQ stride+104(FP), DX
 	SHLQ $0x02, DX
-	MOVQ dst_base+0(FP), BX
-	MOVQ a_base+24(FP), SI
-	MOVQ m_base+48(FP), DI
+	MOVQ s0_base+0(FP), BX
+	MOVQ s1_base+24(FP), SI
+	MOVQ x_base+48(FP), DI
+	MOVQ m_base+72(FP), R8
 
 wide:
 	SUBQ         $0x00000010, AX
 	JLT          narrow
-	VMOVUPS      (DI), Y0
-	VMOVUPS      32(DI), Y1
+	VMOVUPS      (R8), Y0
+	VMOVUPS      32(R8), Y1
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	VBROADCASTSS k00000000<>+0(SB), Y3
 	VBROADCASTSS k00000000<>+0(SB), Y4
 	VBROADCASTSS k00000000<>+0(SB), Y5
-	MOVQ         SI, R8
-	MOVQ         CX, R9
+	VBROADCASTSS k00000000<>+0(SB), Y6
+	VBROADCASTSS k00000000<>+0(SB), Y7
+	VBROADCASTSS k00000000<>+0(SB), Y8
+	VBROADCASTSS k00000000<>+0(SB), Y9
+	MOVQ         DI, R9
+	MOVQ         CX, R10
 
-tile24many:
-	SUBQ    $0x02, R9
-	JLT     tile24few
-	VMOVUPS (R8), Y6
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y6, Y6
+tile25many:
+	SUBQ    $0x02, R10
+	JLT     tile25few
+	VMOVUPS (R9), Y10
+	VSUBPS  Y0, Y10, Y10
+	VMULPS  Y10, Y10, Y11
+	VADDPS  Y10, Y2, Y2
+	VADDPS  Y11, Y3, Y3
+	VMOVUPS 32(R9), Y10
+	VSUBPS  Y1, Y10, Y10
+	VMULPS  Y10, Y10, Y11
+	VADDPS  Y10, Y4, Y4
+	VADDPS  Y11, Y5, Y5
+	ADDQ    DX, R9
+	VMOVUPS (R9), Y10
+	VSUBPS  Y0, Y10, Y10
+	VMULPS  Y10, Y10, Y11
+	VADDPS  Y10, Y6, Y6
+	VADDPS  Y11, Y7, Y7
+	VMOVUPS 32(R9), Y10
+	VSUBPS  Y1, Y10, Y10
+	VMULPS  Y10, Y10, Y11
+	VADDPS  Y10, Y8, Y8
+	VADDPS  Y11, Y9, Y9
+	ADDQ    DX, R9
+	JMP     tile25many
+
+tile25few:
+	ADDQ $0x02, R10
+
+tile25one:
+	SUBQ    $0x01, R10
+	JLT     tile25end
+	VMOVUPS (R9), Y10
+	VSUBPS  Y0, Y10, Y10
+	VMULPS  Y10, Y10, Y11
+	VADDPS  Y10, Y2, Y2
+	VADDPS  Y11, Y3, Y3
+	VMOVUPS 32(R9), Y10
+	VSUBPS  Y1, Y10, Y10
+	VMULPS  Y10, Y10, Y11
+	VADDPS  Y10, Y4, Y4
+	VADDPS  Y11, Y5, Y5
+	ADDQ    DX, R9
+	JMP     tile25one
+
+tile25end:
+	ADDQ    $0x01, R10
 	VADDPS  Y6, Y2, Y2
-	VMOVUPS 32(R8), Y6
-	VSUBPS  Y1, Y6, Y6
-	VMULPS  Y6, Y6, Y6
-	VADDPS  Y6, Y3, Y3
-	ADDQ    DX, R8
-	VMOVUPS (R8), Y6
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y6, Y6
-	VADDPS  Y6, Y4, Y4
-	VMOVUPS 32(R8), Y6
-	VSUBPS  Y1, Y6, Y6
-	VMULPS  Y6, Y6, Y6
-	VADDPS  Y6, Y5, Y5
-	ADDQ    DX, R8
-	JMP     tile24many
-
-tile24few:
-	ADDQ $0x02, R9
-
-tile24one:
-	SUBQ    $0x01, R9
-	JLT     tile24end
-	VMOVUPS (R8), Y6
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y6, Y6
-	VADDPS  Y6, Y2, Y2
-	VMOVUPS 32(R8), Y6
-	VSUBPS  Y1, Y6, Y6
-	VMULPS  Y6, Y6, Y6
-	VADDPS  Y6, Y3, Y3
-	ADDQ    DX, R8
-	JMP     tile24one
-
-tile24end:
-	ADDQ    $0x01, R9
-	VADDPS  Y4, Y2, Y2
-	VADDPS  Y5, Y3, Y3
+	VADDPS  Y7, Y3, Y3
+	VADDPS  Y8, Y4, Y4
+	VADDPS  Y9, Y5, Y5
 	VMOVUPS Y2, (BX)
-	VMOVUPS Y3, 32(BX)
+	VMOVUPS Y3, (SI)
+	VMOVUPS Y4, 32(BX)
+	VMOVUPS Y5, 32(SI)
 	ADDQ    $0x00000040, BX
 	ADDQ    $0x00000040, SI
 	ADDQ    $0x00000040, DI
+	ADDQ    $0x00000040, R8
 	JMP     wide
 
 narrow:
@@ -2153,120 +2270,562 @@ narrow:
 narrow1:
 	SUBQ         $0x00000008, AX
 	JLT          tail
-	VMOVUPS      (DI), Y0
+	VMOVUPS      (R8), Y0
 	VBROADCASTSS k00000000<>+0(SB), Y1
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	VBROADCASTSS k00000000<>+0(SB), Y3
 	VBROADCASTSS k00000000<>+0(SB), Y4
-	MOVQ         SI, R8
-	MOVQ         CX, R9
+	VBROADCASTSS k00000000<>+0(SB), Y5
+	VBROADCASTSS k00000000<>+0(SB), Y6
+	VBROADCASTSS k00000000<>+0(SB), Y7
+	VBROADCASTSS k00000000<>+0(SB), Y8
+	MOVQ         DI, R9
+	MOVQ         CX, R10
 
-tile25many:
-	SUBQ    $0x04, R9
-	JLT     tile25few
-	VMOVUPS (R8), Y5
-	VSUBPS  Y0, Y5, Y5
-	VMULPS  Y5, Y5, Y5
-	VADDPS  Y5, Y1, Y1
-	ADDQ    DX, R8
-	VMOVUPS (R8), Y5
-	VSUBPS  Y0, Y5, Y5
-	VMULPS  Y5, Y5, Y5
-	VADDPS  Y5, Y2, Y2
-	ADDQ    DX, R8
-	VMOVUPS (R8), Y5
-	VSUBPS  Y0, Y5, Y5
-	VMULPS  Y5, Y5, Y5
-	VADDPS  Y5, Y3, Y3
-	ADDQ    DX, R8
-	VMOVUPS (R8), Y5
-	VSUBPS  Y0, Y5, Y5
-	VMULPS  Y5, Y5, Y5
-	VADDPS  Y5, Y4, Y4
-	ADDQ    DX, R8
-	JMP     tile25many
+tile26many:
+	SUBQ    $0x04, R10
+	JLT     tile26few
+	VMOVUPS (R9), Y9
+	VSUBPS  Y0, Y9, Y9
+	VMULPS  Y9, Y9, Y10
+	VADDPS  Y9, Y1, Y1
+	VADDPS  Y10, Y2, Y2
+	ADDQ    DX, R9
+	VMOVUPS (R9), Y9
+	VSUBPS  Y0, Y9, Y9
+	VMULPS  Y9, Y9, Y10
+	VADDPS  Y9, Y3, Y3
+	VADDPS  Y10, Y4, Y4
+	ADDQ    DX, R9
+	VMOVUPS (R9), Y9
+	VSUBPS  Y0, Y9, Y9
+	VMULPS  Y9, Y9, Y10
+	VADDPS  Y9, Y5, Y5
+	VADDPS  Y10, Y6, Y6
+	ADDQ    DX, R9
+	VMOVUPS (R9), Y9
+	VSUBPS  Y0, Y9, Y9
+	VMULPS  Y9, Y9, Y10
+	VADDPS  Y9, Y7, Y7
+	VADDPS  Y10, Y8, Y8
+	ADDQ    DX, R9
+	JMP     tile26many
 
-tile25few:
-	ADDQ $0x04, R9
+tile26few:
+	ADDQ $0x04, R10
 
-tile25one:
-	SUBQ    $0x01, R9
-	JLT     tile25end
-	VMOVUPS (R8), Y5
-	VSUBPS  Y0, Y5, Y5
-	VMULPS  Y5, Y5, Y5
-	VADDPS  Y5, Y1, Y1
-	ADDQ    DX, R8
-	JMP     tile25one
+tile26one:
+	SUBQ    $0x01, R10
+	JLT     tile26end
+	VMOVUPS (R9), Y9
+	VSUBPS  Y0, Y9, Y9
+	VMULPS  Y9, Y9, Y10
+	VADDPS  Y9, Y1, Y1
+	VADDPS  Y10, Y2, Y2
+	ADDQ    DX, R9
+	JMP     tile26one
 
-tile25end:
-	ADDQ    $0x01, R9
-	VADDPS  Y2, Y1, Y1
-	VADDPS  Y4, Y3, Y3
+tile26end:
+	ADDQ    $0x01, R10
 	VADDPS  Y3, Y1, Y1
+	VADDPS  Y4, Y2, Y2
+	VADDPS  Y7, Y5, Y5
+	VADDPS  Y8, Y6, Y6
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
 	VMOVUPS Y1, (BX)
+	VMOVUPS Y2, (SI)
 	ADDQ    $0x00000020, BX
 	ADDQ    $0x00000020, SI
 	ADDQ    $0x00000020, DI
+	ADDQ    $0x00000020, R8
 	JMP     narrow1
 
 tail:
 	ADDQ         $0x00000008, AX
 	JEQ          end
-	LEAQ         tails<>+0(SB), R8
+	LEAQ         tails<>+0(SB), R9
 	NEGQ         AX
-	VMOVUPS      64(R8)(AX*4), Y0
-	VMASKMOVPS   (DI), Y0, Y1
+	VMOVUPS      64(R9)(AX*4), Y0
+	VMASKMOVPS   (R8), Y0, Y1
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	VBROADCASTSS k00000000<>+0(SB), Y3
 	VBROADCASTSS k00000000<>+0(SB), Y4
 	VBROADCASTSS k00000000<>+0(SB), Y5
-	MOVQ         SI, AX
+	VBROADCASTSS k00000000<>+0(SB), Y6
+	VBROADCASTSS k00000000<>+0(SB), Y7
+	VBROADCASTSS k00000000<>+0(SB), Y8
+	VBROADCASTSS k00000000<>+0(SB), Y9
+	MOVQ         DI, AX
 
-tile26many:
+tile27many:
 	SUBQ       $0x04, CX
-	JLT        tile26few
-	VMASKMOVPS (AX), Y0, Y6
-	VSUBPS     Y1, Y6, Y6
-	VMULPS     Y6, Y6, Y6
-	VADDPS     Y6, Y2, Y2
+	JLT        tile27few
+	VMASKMOVPS (AX), Y0, Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y2, Y2
+	VADDPS     Y11, Y3, Y3
 	ADDQ       DX, AX
-	VMASKMOVPS (AX), Y0, Y6
-	VSUBPS     Y1, Y6, Y6
-	VMULPS     Y6, Y6, Y6
-	VADDPS     Y6, Y3, Y3
+	VMASKMOVPS (AX), Y0, Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y4, Y4
+	VADDPS     Y11, Y5, Y5
 	ADDQ       DX, AX
-	VMASKMOVPS (AX), Y0, Y6
-	VSUBPS     Y1, Y6, Y6
-	VMULPS     Y6, Y6, Y6
-	VADDPS     Y6, Y4, Y4
+	VMASKMOVPS (AX), Y0, Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y6, Y6
+	VADDPS     Y11, Y7, Y7
 	ADDQ       DX, AX
-	VMASKMOVPS (AX), Y0, Y6
-	VSUBPS     Y1, Y6, Y6
-	VMULPS     Y6, Y6, Y6
-	VADDPS     Y6, Y5, Y5
+	VMASKMOVPS (AX), Y0, Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y8, Y8
+	VADDPS     Y11, Y9, Y9
 	ADDQ       DX, AX
-	JMP        tile26many
+	JMP        tile27many
 
-tile26few:
+tile27few:
 	ADDQ $0x04, CX
 
-tile26one:
+tile27one:
 	SUBQ       $0x01, CX
-	JLT        tile26end
-	VMASKMOVPS (AX), Y0, Y6
-	VSUBPS     Y1, Y6, Y6
-	VMULPS     Y6, Y6, Y6
-	VADDPS     Y6, Y2, Y2
+	JLT        tile27end
+	VMASKMOVPS (AX), Y0, Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y2, Y2
+	VADDPS     Y11, Y3, Y3
 	ADDQ       DX, AX
-	JMP        tile26one
+	JMP        tile27one
 
-tile26end:
+tile27end:
 	ADDQ       $0x01, CX
-	VADDPS     Y3, Y2, Y2
-	VADDPS     Y5, Y4, Y4
 	VADDPS     Y4, Y2, Y2
+	VADDPS     Y5, Y3, Y3
+	VADDPS     Y8, Y6, Y6
+	VADDPS     Y9, Y7, Y7
+	VADDPS     Y6, Y2, Y2
+	VADDPS     Y7, Y3, Y3
 	VMASKMOVPS Y2, Y0, (BX)
+	VMASKMOVPS Y3, Y0, (SI)
+
+end:
+	VZEROUPPER
+	RET
+
+// func batchSumsAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
+// Requires: AVX
+TEXT ·batchSumsAVX2(SB), NOSPLIT, $0-136
+	MOVQ s0_len+8(FP), AX
+	MOVQ rows+120(FP), CX
+	MOVQ stride+128(FP), DX
+	SHLQ $0x02, DX
+	MOVQ s0_base+0(FP), BX
+	MOVQ s1_base+24(FP), SI
+	MOVQ dy_base+48(FP), DI
+	MOVQ x_base+72(FP), R8
+	MOVQ m_base+96(FP), R9
+
+wide:
+	SUBQ         $0x00000010, AX
+	JLT          narrow
+	VMOVUPS      (R9), Y0
+	VMOVUPS      32(R9), Y1
+	VBROADCASTSS k00000000<>+0(SB), Y2
+	VBROADCASTSS k00000000<>+0(SB), Y3
+	VBROADCASTSS k00000000<>+0(SB), Y4
+	VBROADCASTSS k00000000<>+0(SB), Y5
+	MOVQ         DI, R10
+	MOVQ         R8, R11
+	MOVQ         CX, R12
+
+tile28one:
+	SUBQ    $0x01, R12
+	JLT     tile28end
+	VMOVUPS (R10), Y6
+	VMOVUPS (R11), Y7
+	VSUBPS  Y0, Y7, Y7
+	VMULPS  Y7, Y6, Y7
+	VADDPS  Y6, Y2, Y2
+	VADDPS  Y7, Y3, Y3
+	VMOVUPS 32(R10), Y6
+	VMOVUPS 32(R11), Y7
+	VSUBPS  Y1, Y7, Y7
+	VMULPS  Y7, Y6, Y7
+	VADDPS  Y6, Y4, Y4
+	VADDPS  Y7, Y5, Y5
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	JMP     tile28one
+
+tile28end:
+	ADDQ    $0x01, R12
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, (SI)
+	VMOVUPS Y4, 32(BX)
+	VMOVUPS Y5, 32(SI)
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000040, DI
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	JMP     wide
+
+narrow:
+	ADDQ $0x00000010, AX
+
+narrow1:
+	SUBQ         $0x00000008, AX
+	JLT          tail
+	VMOVUPS      (R9), Y0
+	VBROADCASTSS k00000000<>+0(SB), Y1
+	VBROADCASTSS k00000000<>+0(SB), Y2
+	VBROADCASTSS k00000000<>+0(SB), Y3
+	VBROADCASTSS k00000000<>+0(SB), Y4
+	MOVQ         DI, R10
+	MOVQ         R8, R11
+	MOVQ         CX, R12
+
+tile29many:
+	SUBQ    $0x02, R12
+	JLT     tile29few
+	VMOVUPS (R10), Y5
+	VMOVUPS (R11), Y6
+	VSUBPS  Y0, Y6, Y6
+	VMULPS  Y6, Y5, Y6
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	VMOVUPS (R10), Y5
+	VMOVUPS (R11), Y6
+	VSUBPS  Y0, Y6, Y6
+	VMULPS  Y6, Y5, Y6
+	VADDPS  Y5, Y3, Y3
+	VADDPS  Y6, Y4, Y4
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	JMP     tile29many
+
+tile29few:
+	ADDQ $0x02, R12
+
+tile29one:
+	SUBQ    $0x01, R12
+	JLT     tile29end
+	VMOVUPS (R10), Y5
+	VMOVUPS (R11), Y6
+	VSUBPS  Y0, Y6, Y6
+	VMULPS  Y6, Y5, Y6
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	JMP     tile29one
+
+tile29end:
+	ADDQ    $0x01, R12
+	VADDPS  Y3, Y1, Y1
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS Y1, (BX)
+	VMOVUPS Y2, (SI)
+	ADDQ    $0x00000020, BX
+	ADDQ    $0x00000020, SI
+	ADDQ    $0x00000020, DI
+	ADDQ    $0x00000020, R8
+	ADDQ    $0x00000020, R9
+	JMP     narrow1
+
+tail:
+	ADDQ         $0x00000008, AX
+	JEQ          end
+	LEAQ         tails<>+0(SB), R10
+	NEGQ         AX
+	VMOVUPS      64(R10)(AX*4), Y0
+	VMASKMOVPS   (R9), Y0, Y1
+	VBROADCASTSS k00000000<>+0(SB), Y2
+	VBROADCASTSS k00000000<>+0(SB), Y3
+	VBROADCASTSS k00000000<>+0(SB), Y4
+	VBROADCASTSS k00000000<>+0(SB), Y5
+	MOVQ         DI, AX
+	MOVQ         R8, DI
+
+tile30many:
+	SUBQ       $0x02, CX
+	JLT        tile30few
+	VMASKMOVPS (AX), Y0, Y6
+	VMASKMOVPS (DI), Y0, Y7
+	VSUBPS     Y1, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y2, Y2
+	VADDPS     Y7, Y3, Y3
+	ADDQ       DX, AX
+	ADDQ       DX, DI
+	VMASKMOVPS (AX), Y0, Y6
+	VMASKMOVPS (DI), Y0, Y7
+	VSUBPS     Y1, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y4, Y4
+	VADDPS     Y7, Y5, Y5
+	ADDQ       DX, AX
+	ADDQ       DX, DI
+	JMP        tile30many
+
+tile30few:
+	ADDQ $0x02, CX
+
+tile30one:
+	SUBQ       $0x01, CX
+	JLT        tile30end
+	VMASKMOVPS (AX), Y0, Y6
+	VMASKMOVPS (DI), Y0, Y7
+	VSUBPS     Y1, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y2, Y2
+	VADDPS     Y7, Y3, Y3
+	ADDQ       DX, AX
+	ADDQ       DX, DI
+	JMP        tile30one
+
+tile30end:
+	ADDQ       $0x01, CX
+	VADDPS     Y4, Y2, Y2
+	VADDPS     Y5, Y3, Y3
+	VMASKMOVPS Y2, Y0, (BX)
+	VMASKMOVPS Y3, Y0, (SI)
+
+end:
+	VZEROUPPER
+	RET
+
+// func batchSumsReluAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
+// Requires: AVX
+TEXT ·batchSumsReluAVX2(SB), NOSPLIT, $0-160
+	MOVQ s0_len+8(FP), AX
+	MOVQ rows+144(FP), CX
+	MOVQ stride+152(FP), DX
+	SHLQ $0x02, DX
+	MOVQ s0_base+0(FP), BX
+	MOVQ s1_base+24(FP), SI
+	MOVQ dy_base+48(FP), DI
+	MOVQ x_base+72(FP), R8
+	MOVQ y_base+96(FP), R9
+	MOVQ m_base+120(FP), R10
+
+wide:
+	SUBQ         $0x00000010, AX
+	JLT          narrow
+	VMOVUPS      (R10), Y0
+	VMOVUPS      32(R10), Y1
+	VBROADCASTSS k00000000<>+0(SB), Y2
+	VBROADCASTSS k00000000<>+0(SB), Y3
+	VBROADCASTSS k00000000<>+0(SB), Y4
+	VBROADCASTSS k00000000<>+0(SB), Y5
+	MOVQ         DI, R11
+	MOVQ         R8, R12
+	MOVQ         R9, R13
+	MOVQ         CX, R14
+
+tile31one:
+	SUBQ    $0x01, R14
+	JLT     tile31end
+	VMOVUPS (R11), Y6
+	VMOVUPS (R12), Y7
+	VMOVUPS (R13), Y8
+	VXORPS  Y9, Y9, Y9
+	VCMPPS  $0x1e, Y9, Y8, Y8
+	VANDPS  Y6, Y8, Y6
+	VSUBPS  Y0, Y7, Y7
+	VMULPS  Y7, Y6, Y7
+	VADDPS  Y6, Y2, Y2
+	VADDPS  Y7, Y3, Y3
+	VMOVUPS 32(R11), Y6
+	VMOVUPS 32(R12), Y7
+	VMOVUPS 32(R13), Y8
+	VXORPS  Y9, Y9, Y9
+	VCMPPS  $0x1e, Y9, Y8, Y8
+	VANDPS  Y6, Y8, Y6
+	VSUBPS  Y1, Y7, Y7
+	VMULPS  Y7, Y6, Y7
+	VADDPS  Y6, Y4, Y4
+	VADDPS  Y7, Y5, Y5
+	ADDQ    DX, R11
+	ADDQ    DX, R12
+	ADDQ    DX, R13
+	JMP     tile31one
+
+tile31end:
+	ADDQ    $0x01, R14
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, (SI)
+	VMOVUPS Y4, 32(BX)
+	VMOVUPS Y5, 32(SI)
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000040, DI
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	JMP     wide
+
+narrow:
+	ADDQ $0x00000010, AX
+
+narrow1:
+	SUBQ         $0x00000008, AX
+	JLT          tail
+	VMOVUPS      (R10), Y0
+	VBROADCASTSS k00000000<>+0(SB), Y1
+	VBROADCASTSS k00000000<>+0(SB), Y2
+	VBROADCASTSS k00000000<>+0(SB), Y3
+	VBROADCASTSS k00000000<>+0(SB), Y4
+	MOVQ         DI, R11
+	MOVQ         R8, R12
+	MOVQ         R9, R13
+	MOVQ         CX, R14
+
+tile32many:
+	SUBQ    $0x02, R14
+	JLT     tile32few
+	VMOVUPS (R11), Y5
+	VMOVUPS (R12), Y6
+	VMOVUPS (R13), Y7
+	VXORPS  Y8, Y8, Y8
+	VCMPPS  $0x1e, Y8, Y7, Y7
+	VANDPS  Y5, Y7, Y5
+	VSUBPS  Y0, Y6, Y6
+	VMULPS  Y6, Y5, Y6
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
+	ADDQ    DX, R11
+	ADDQ    DX, R12
+	ADDQ    DX, R13
+	VMOVUPS (R11), Y5
+	VMOVUPS (R12), Y6
+	VMOVUPS (R13), Y7
+	VXORPS  Y8, Y8, Y8
+	VCMPPS  $0x1e, Y8, Y7, Y7
+	VANDPS  Y5, Y7, Y5
+	VSUBPS  Y0, Y6, Y6
+	VMULPS  Y6, Y5, Y6
+	VADDPS  Y5, Y3, Y3
+	VADDPS  Y6, Y4, Y4
+	ADDQ    DX, R11
+	ADDQ    DX, R12
+	ADDQ    DX, R13
+	JMP     tile32many
+
+tile32few:
+	ADDQ $0x02, R14
+
+tile32one:
+	SUBQ    $0x01, R14
+	JLT     tile32end
+	VMOVUPS (R11), Y5
+	VMOVUPS (R12), Y6
+	VMOVUPS (R13), Y7
+	VXORPS  Y8, Y8, Y8
+	VCMPPS  $0x1e, Y8, Y7, Y7
+	VANDPS  Y5, Y7, Y5
+	VSUBPS  Y0, Y6, Y6
+	VMULPS  Y6, Y5, Y6
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
+	ADDQ    DX, R11
+	ADDQ    DX, R12
+	ADDQ    DX, R13
+	JMP     tile32one
+
+tile32end:
+	ADDQ    $0x01, R14
+	VADDPS  Y3, Y1, Y1
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS Y1, (BX)
+	VMOVUPS Y2, (SI)
+	ADDQ    $0x00000020, BX
+	ADDQ    $0x00000020, SI
+	ADDQ    $0x00000020, DI
+	ADDQ    $0x00000020, R8
+	ADDQ    $0x00000020, R9
+	ADDQ    $0x00000020, R10
+	JMP     narrow1
+
+tail:
+	ADDQ         $0x00000008, AX
+	JEQ          end
+	LEAQ         tails<>+0(SB), R11
+	NEGQ         AX
+	VMOVUPS      64(R11)(AX*4), Y0
+	VMASKMOVPS   (R10), Y0, Y1
+	VBROADCASTSS k00000000<>+0(SB), Y2
+	VBROADCASTSS k00000000<>+0(SB), Y3
+	VBROADCASTSS k00000000<>+0(SB), Y4
+	VBROADCASTSS k00000000<>+0(SB), Y5
+	MOVQ         DI, AX
+	MOVQ         R8, DI
+	MOVQ         R9, R8
+
+tile33many:
+	SUBQ       $0x02, CX
+	JLT        tile33few
+	VMASKMOVPS (AX), Y0, Y6
+	VMASKMOVPS (DI), Y0, Y7
+	VMASKMOVPS (R8), Y0, Y8
+	VXORPS     Y9, Y9, Y9
+	VCMPPS     $0x1e, Y9, Y8, Y8
+	VANDPS     Y6, Y8, Y6
+	VSUBPS     Y1, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y2, Y2
+	VADDPS     Y7, Y3, Y3
+	ADDQ       DX, AX
+	ADDQ       DX, DI
+	ADDQ       DX, R8
+	VMASKMOVPS (AX), Y0, Y6
+	VMASKMOVPS (DI), Y0, Y7
+	VMASKMOVPS (R8), Y0, Y8
+	VXORPS     Y9, Y9, Y9
+	VCMPPS     $0x1e, Y9, Y8, Y8
+	VANDPS     Y6, Y8, Y6
+	VSUBPS     Y1, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y4, Y4
+	VADDPS     Y7, Y5, Y5
+	ADDQ       DX, AX
+	ADDQ       DX, DI
+	ADDQ       DX, R8
+	JMP        tile33many
+
+tile33few:
+	ADDQ $0x02, CX
+
+tile33one:
+	SUBQ       $0x01, CX
+	JLT        tile33end
+	VMASKMOVPS (AX), Y0, Y6
+	VMASKMOVPS (DI), Y0, Y7
+	VMASKMOVPS (R8), Y0, Y8
+	VXORPS     Y9, Y9, Y9
+	VCMPPS     $0x1e, Y9, Y8, Y8
+	VANDPS     Y6, Y8, Y6
+	VSUBPS     Y1, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y2, Y2
+	VADDPS     Y7, Y3, Y3
+	ADDQ       DX, AX
+	ADDQ       DX, DI
+	ADDQ       DX, R8
+	JMP        tile33one
+
+tile33end:
+	ADDQ       $0x01, CX
+	VADDPS     Y4, Y2, Y2
+	VADDPS     Y5, Y3, Y3
+	VMASKMOVPS Y2, Y0, (BX)
+	VMASKMOVPS Y3, Y0, (SI)
 
 end:
 	VZEROUPPER
@@ -2287,9 +2846,9 @@ TEXT ·mulAddAVX2(SB), NOSPLIT, $0-56
 	VBROADCASTSS X1, Y1
 	XORQ         BX, BX
 
-loop27many:
+loop34many:
 	SUBQ        $0x00000020, AX
-	JLT         loop27few
+	JLT         loop34few
 	VMOVUPS     (DX)(BX*4), Y2
 	VFMADD213PS Y1, Y0, Y2
 	VMOVUPS     Y2, (CX)(BX*4)
@@ -2303,23 +2862,23 @@ loop27many:
 	VFMADD213PS Y1, Y0, Y2
 	VMOVUPS     Y2, 96(CX)(BX*4)
 	ADDQ        $0x00000020, BX
-	JMP         loop27many
+	JMP         loop34many
 
-loop27few:
+loop34few:
 	ADDQ $0x00000020, AX
 
-loop27one:
+loop34one:
 	SUBQ        $0x00000008, AX
-	JLT         loop27tail
+	JLT         loop34tail
 	VMOVUPS     (DX)(BX*4), Y2
 	VFMADD213PS Y1, Y0, Y2
 	VMOVUPS     Y2, (CX)(BX*4)
 	ADDQ        $0x00000008, BX
-	JMP         loop27one
+	JMP         loop34one
 
-loop27tail:
+loop34tail:
 	ADDQ        $0x00000008, AX
-	JEQ         loop27end
+	JEQ         loop34end
 	LEAQ        tails<>+0(SB), SI
 	NEGQ        AX
 	VMOVUPS     64(SI)(AX*4), Y2
@@ -2327,7 +2886,7 @@ loop27tail:
 	VFMADD213PS Y1, Y0, Y3
 	VMASKMOVPS  Y3, Y2, (CX)(BX*4)
 
-loop27end:
+loop34end:
 	VZEROUPPER
 	RET
 
@@ -2348,9 +2907,9 @@ TEXT ·softmaxGradAVX2(SB), NOSPLIT, $0-76
 	VBROADCASTSS X0, Y0
 	XORQ         SI, SI
 
-loop28many:
+loop35many:
 	SUBQ    $0x00000020, AX
-	JLT     loop28few
+	JLT     loop35few
 	VMOVUPS (DX)(SI*4), Y1
 	VMOVUPS (BX)(SI*4), Y2
 	VSUBPS  Y0, Y2, Y2
@@ -2372,25 +2931,25 @@ loop28many:
 	VMULPS  Y2, Y1, Y1
 	VMOVUPS Y1, 96(CX)(SI*4)
 	ADDQ    $0x00000020, SI
-	JMP     loop28many
+	JMP     loop35many
 
-loop28few:
+loop35few:
 	ADDQ $0x00000020, AX
 
-loop28one:
+loop35one:
 	SUBQ    $0x00000008, AX
-	JLT     loop28tail
+	JLT     loop35tail
 	VMOVUPS (DX)(SI*4), Y1
 	VMOVUPS (BX)(SI*4), Y2
 	VSUBPS  Y0, Y2, Y2
 	VMULPS  Y2, Y1, Y1
 	VMOVUPS Y1, (CX)(SI*4)
 	ADDQ    $0x00000008, SI
-	JMP     loop28one
+	JMP     loop35one
 
-loop28tail:
+loop35tail:
 	ADDQ       $0x00000008, AX
-	JEQ        loop28end
+	JEQ        loop35end
 	LEAQ       tails<>+0(SB), DI
 	NEGQ       AX
 	VMOVUPS    64(DI)(AX*4), Y1
@@ -2400,7 +2959,7 @@ loop28tail:
 	VMULPS     Y0, Y2, Y0
 	VMASKMOVPS Y0, Y1, (CX)(SI*4)
 
-loop28end:
+loop35end:
 	VZEROUPPER
 	RET
 
@@ -2421,9 +2980,9 @@ TEXT ·logSoftmaxGradAVX2(SB), NOSPLIT, $0-76
 	VBROADCASTSS X0, Y0
 	XORQ         SI, SI
 
-loop29one:
+loop36one:
 	SUBQ         $0x00000008, AX
-	JLT          loop29tail
+	JLT          loop36tail
 	VMOVUPS      (DX)(SI*4), Y1
 	VMOVUPS      (BX)(SI*4), Y2
 	VBROADCASTSS kc2d00000<>+0(SB), Y3
@@ -2454,11 +3013,11 @@ loop29one:
 	VFNMADD231PS Y0, Y1, Y2
 	VMOVUPS      Y2, (CX)(SI*4)
 	ADDQ         $0x00000008, SI
-	JMP          loop29one
+	JMP          loop36one
 
-loop29tail:
+loop36tail:
 	ADDQ         $0x00000008, AX
-	JEQ          loop29end
+	JEQ          loop36end
 	LEAQ         tails<>+0(SB), DI
 	NEGQ         AX
 	VMOVUPS      64(DI)(AX*4), Y1
@@ -2492,7 +3051,695 @@ loop29tail:
 	VFNMADD231PS Y0, Y2, Y3
 	VMASKMOVPS   Y3, Y1, (CX)(SI*4)
 
-loop29end:
+loop36end:
+	VZEROUPPER
+	RET
+
+// func addToAVX2(dst []float32, a []float32, b []float32)
+// Requires: AVX, CMOV
+TEXT ·addToAVX2(SB), NOSPLIT, $0-72
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    b_base+48(FP), BX
+	XORQ    SI, SI
+
+loop37many:
+	SUBQ    $0x00000020, AX
+	JLT     loop37few
+	VMOVUPS (DX)(SI*4), Y0
+	VMOVUPS (BX)(SI*4), Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (CX)(SI*4)
+	VMOVUPS 32(DX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 32(CX)(SI*4)
+	VMOVUPS 64(DX)(SI*4), Y0
+	VMOVUPS 64(BX)(SI*4), Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 64(CX)(SI*4)
+	VMOVUPS 96(DX)(SI*4), Y0
+	VMOVUPS 96(BX)(SI*4), Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 96(CX)(SI*4)
+	ADDQ    $0x00000020, SI
+	JMP     loop37many
+
+loop37few:
+	ADDQ $0x00000020, AX
+
+loop37one:
+	SUBQ    $0x00000008, AX
+	JLT     loop37tail
+	VMOVUPS (DX)(SI*4), Y0
+	VMOVUPS (BX)(SI*4), Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (CX)(SI*4)
+	ADDQ    $0x00000008, SI
+	JMP     loop37one
+
+loop37tail:
+	ADDQ       $0x00000008, AX
+	JEQ        loop37end
+	LEAQ       tails<>+0(SB), DI
+	NEGQ       AX
+	VMOVUPS    64(DI)(AX*4), Y0
+	VMASKMOVPS (DX)(SI*4), Y0, Y1
+	VMASKMOVPS (BX)(SI*4), Y0, Y2
+	VADDPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y0, (CX)(SI*4)
+
+loop37end:
+	VZEROUPPER
+	RET
+
+// func normAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32)
+// Requires: AVX, CMOV, FMA3
+TEXT ·normAVX2(SB), NOSPLIT, $0-120
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    s_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    m_base+48(FP), BX
+	MOVQ    s_base+72(FP), SI
+	MOVQ    b_base+96(FP), DI
+	XORQ    R8, R8
+
+loop38many:
+	SUBQ        $0x00000010, AX
+	JLT         loop38few
+	VMOVUPS     (DX)(R8*4), Y0
+	VMOVUPS     (BX)(R8*4), Y1
+	VMOVUPS     (SI)(R8*4), Y2
+	VMOVUPS     (DI)(R8*4), Y3
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VMOVUPS     Y0, (CX)(R8*4)
+	VMOVUPS     32(DX)(R8*4), Y0
+	VMOVUPS     32(BX)(R8*4), Y1
+	VMOVUPS     32(SI)(R8*4), Y2
+	VMOVUPS     32(DI)(R8*4), Y3
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VMOVUPS     Y0, 32(CX)(R8*4)
+	ADDQ        $0x00000010, R8
+	JMP         loop38many
+
+loop38few:
+	ADDQ $0x00000010, AX
+
+loop38one:
+	SUBQ        $0x00000008, AX
+	JLT         loop38tail
+	VMOVUPS     (DX)(R8*4), Y0
+	VMOVUPS     (BX)(R8*4), Y1
+	VMOVUPS     (SI)(R8*4), Y2
+	VMOVUPS     (DI)(R8*4), Y3
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VMOVUPS     Y0, (CX)(R8*4)
+	ADDQ        $0x00000008, R8
+	JMP         loop38one
+
+loop38tail:
+	ADDQ        $0x00000008, AX
+	JEQ         loop38end
+	LEAQ        tails<>+0(SB), R9
+	NEGQ        AX
+	VMOVUPS     64(R9)(AX*4), Y0
+	VMASKMOVPS  (DX)(R8*4), Y0, Y1
+	VMASKMOVPS  (BX)(R8*4), Y0, Y2
+	VMASKMOVPS  (SI)(R8*4), Y0, Y3
+	VMASKMOVPS  (DI)(R8*4), Y0, Y4
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y4, Y3, Y1
+	VMASKMOVPS  Y1, Y0, (CX)(R8*4)
+
+loop38end:
+	VZEROUPPER
+	RET
+
+// func normReluAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32)
+// Requires: AVX, CMOV, FMA3
+TEXT ·normReluAVX2(SB), NOSPLIT, $0-120
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    s_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    m_base+48(FP), BX
+	MOVQ    s_base+72(FP), SI
+	MOVQ    b_base+96(FP), DI
+	XORQ    R8, R8
+
+loop39many:
+	SUBQ        $0x00000010, AX
+	JLT         loop39few
+	VMOVUPS     (DX)(R8*4), Y0
+	VMOVUPS     (BX)(R8*4), Y1
+	VMOVUPS     (SI)(R8*4), Y2
+	VMOVUPS     (DI)(R8*4), Y3
+	VXORPS      Y4, Y4, Y4
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VMAXPS      Y0, Y4, Y0
+	VMOVUPS     Y0, (CX)(R8*4)
+	VMOVUPS     32(DX)(R8*4), Y0
+	VMOVUPS     32(BX)(R8*4), Y1
+	VMOVUPS     32(SI)(R8*4), Y2
+	VMOVUPS     32(DI)(R8*4), Y3
+	VXORPS      Y4, Y4, Y4
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VMAXPS      Y0, Y4, Y0
+	VMOVUPS     Y0, 32(CX)(R8*4)
+	ADDQ        $0x00000010, R8
+	JMP         loop39many
+
+loop39few:
+	ADDQ $0x00000010, AX
+
+loop39one:
+	SUBQ        $0x00000008, AX
+	JLT         loop39tail
+	VMOVUPS     (DX)(R8*4), Y0
+	VMOVUPS     (BX)(R8*4), Y1
+	VMOVUPS     (SI)(R8*4), Y2
+	VMOVUPS     (DI)(R8*4), Y3
+	VXORPS      Y4, Y4, Y4
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VMAXPS      Y0, Y4, Y0
+	VMOVUPS     Y0, (CX)(R8*4)
+	ADDQ        $0x00000008, R8
+	JMP         loop39one
+
+loop39tail:
+	ADDQ        $0x00000008, AX
+	JEQ         loop39end
+	LEAQ        tails<>+0(SB), R9
+	NEGQ        AX
+	VMOVUPS     64(R9)(AX*4), Y0
+	VMASKMOVPS  (DX)(R8*4), Y0, Y1
+	VMASKMOVPS  (BX)(R8*4), Y0, Y2
+	VMASKMOVPS  (SI)(R8*4), Y0, Y3
+	VMASKMOVPS  (DI)(R8*4), Y0, Y4
+	VXORPS      Y5, Y5, Y5
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y4, Y3, Y1
+	VMAXPS      Y1, Y5, Y1
+	VMASKMOVPS  Y1, Y0, (CX)(R8*4)
+
+loop39end:
+	VZEROUPPER
+	RET
+
+// func batchGradAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
+// Requires: AVX, CMOV, FMA3
+TEXT ·batchGradAVX2(SB), NOSPLIT, $0-168
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    dy_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    x_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k1_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k2_len+128(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k3_len+152(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    dy_base+24(FP), DX
+	MOVQ    x_base+48(FP), BX
+	MOVQ    m_base+72(FP), SI
+	MOVQ    k1_base+96(FP), DI
+	MOVQ    k2_base+120(FP), R8
+	MOVQ    k3_base+144(FP), R9
+	XORQ    R10, R10
+
+loop40many:
+	SUBQ        $0x00000010, AX
+	JLT         loop40few
+	VMOVUPS     (DX)(R10*4), Y0
+	VMOVUPS     (BX)(R10*4), Y1
+	VMOVUPS     (SI)(R10*4), Y2
+	VMOVUPS     (DI)(R10*4), Y3
+	VMOVUPS     (R8)(R10*4), Y4
+	VMOVUPS     (R9)(R10*4), Y5
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y5, Y4, Y1
+	VFMADD231PS Y3, Y0, Y1
+	VMOVUPS     Y1, (CX)(R10*4)
+	VMOVUPS     32(DX)(R10*4), Y0
+	VMOVUPS     32(BX)(R10*4), Y1
+	VMOVUPS     32(SI)(R10*4), Y2
+	VMOVUPS     32(DI)(R10*4), Y3
+	VMOVUPS     32(R8)(R10*4), Y4
+	VMOVUPS     32(R9)(R10*4), Y5
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y5, Y4, Y1
+	VFMADD231PS Y3, Y0, Y1
+	VMOVUPS     Y1, 32(CX)(R10*4)
+	ADDQ        $0x00000010, R10
+	JMP         loop40many
+
+loop40few:
+	ADDQ $0x00000010, AX
+
+loop40one:
+	SUBQ        $0x00000008, AX
+	JLT         loop40tail
+	VMOVUPS     (DX)(R10*4), Y0
+	VMOVUPS     (BX)(R10*4), Y1
+	VMOVUPS     (SI)(R10*4), Y2
+	VMOVUPS     (DI)(R10*4), Y3
+	VMOVUPS     (R8)(R10*4), Y4
+	VMOVUPS     (R9)(R10*4), Y5
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y5, Y4, Y1
+	VFMADD231PS Y3, Y0, Y1
+	VMOVUPS     Y1, (CX)(R10*4)
+	ADDQ        $0x00000008, R10
+	JMP         loop40one
+
+loop40tail:
+	ADDQ        $0x00000008, AX
+	JEQ         loop40end
+	LEAQ        tails<>+0(SB), R11
+	NEGQ        AX
+	VMOVUPS     64(R11)(AX*4), Y0
+	VMASKMOVPS  (DX)(R10*4), Y0, Y1
+	VMASKMOVPS  (BX)(R10*4), Y0, Y2
+	VMASKMOVPS  (SI)(R10*4), Y0, Y3
+	VMASKMOVPS  (DI)(R10*4), Y0, Y4
+	VMASKMOVPS  (R8)(R10*4), Y0, Y5
+	VMASKMOVPS  (R9)(R10*4), Y0, Y6
+	VSUBPS      Y3, Y2, Y2
+	VFMADD213PS Y6, Y5, Y2
+	VFMADD231PS Y4, Y1, Y2
+	VMASKMOVPS  Y2, Y0, (CX)(R10*4)
+
+loop40end:
+	VZEROUPPER
+	RET
+
+// func batchGradReluAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+// Requires: AVX, CMOV, FMA3
+TEXT ·batchGradReluAVX2(SB), NOSPLIT, $0-192
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    dy_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    x_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k1_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k2_len+128(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k3_len+152(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    y_len+176(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    dy_base+24(FP), DX
+	MOVQ    x_base+48(FP), BX
+	MOVQ    m_base+72(FP), SI
+	MOVQ    k1_base+96(FP), DI
+	MOVQ    k2_base+120(FP), R8
+	MOVQ    k3_base+144(FP), R9
+	MOVQ    y_base+168(FP), R10
+	XORQ    R11, R11
+
+loop41many:
+	SUBQ        $0x00000010, AX
+	JLT         loop41few
+	VMOVUPS     (DX)(R11*4), Y0
+	VMOVUPS     (BX)(R11*4), Y1
+	VMOVUPS     (SI)(R11*4), Y2
+	VMOVUPS     (DI)(R11*4), Y3
+	VMOVUPS     (R8)(R11*4), Y4
+	VMOVUPS     (R9)(R11*4), Y5
+	VMOVUPS     (R10)(R11*4), Y6
+	VXORPS      Y7, Y7, Y7
+	VCMPPS      $0x1e, Y7, Y6, Y6
+	VANDPS      Y0, Y6, Y0
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y5, Y4, Y1
+	VFMADD231PS Y3, Y0, Y1
+	VMOVUPS     Y1, (CX)(R11*4)
+	VMOVUPS     32(DX)(R11*4), Y0
+	VMOVUPS     32(BX)(R11*4), Y1
+	VMOVUPS     32(SI)(R11*4), Y2
+	VMOVUPS     32(DI)(R11*4), Y3
+	VMOVUPS     32(R8)(R11*4), Y4
+	VMOVUPS     32(R9)(R11*4), Y5
+	VMOVUPS     32(R10)(R11*4), Y6
+	VXORPS      Y7, Y7, Y7
+	VCMPPS      $0x1e, Y7, Y6, Y6
+	VANDPS      Y0, Y6, Y0
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y5, Y4, Y1
+	VFMADD231PS Y3, Y0, Y1
+	VMOVUPS     Y1, 32(CX)(R11*4)
+	ADDQ        $0x00000010, R11
+	JMP         loop41many
+
+loop41few:
+	ADDQ $0x00000010, AX
+
+loop41one:
+	SUBQ        $0x00000008, AX
+	JLT         loop41tail
+	VMOVUPS     (DX)(R11*4), Y0
+	VMOVUPS     (BX)(R11*4), Y1
+	VMOVUPS     (SI)(R11*4), Y2
+	VMOVUPS     (DI)(R11*4), Y3
+	VMOVUPS     (R8)(R11*4), Y4
+	VMOVUPS     (R9)(R11*4), Y5
+	VMOVUPS     (R10)(R11*4), Y6
+	VXORPS      Y7, Y7, Y7
+	VCMPPS      $0x1e, Y7, Y6, Y6
+	VANDPS      Y0, Y6, Y0
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y5, Y4, Y1
+	VFMADD231PS Y3, Y0, Y1
+	VMOVUPS     Y1, (CX)(R11*4)
+	ADDQ        $0x00000008, R11
+	JMP         loop41one
+
+loop41tail:
+	ADDQ        $0x00000008, AX
+	JEQ         loop41end
+	LEAQ        tails<>+0(SB), R12
+	NEGQ        AX
+	VMOVUPS     64(R12)(AX*4), Y0
+	VMASKMOVPS  (DX)(R11*4), Y0, Y1
+	VMASKMOVPS  (BX)(R11*4), Y0, Y2
+	VMASKMOVPS  (SI)(R11*4), Y0, Y3
+	VMASKMOVPS  (DI)(R11*4), Y0, Y4
+	VMASKMOVPS  (R8)(R11*4), Y0, Y5
+	VMASKMOVPS  (R9)(R11*4), Y0, Y6
+	VMASKMOVPS  (R10)(R11*4), Y0, Y7
+	VXORPS      Y8, Y8, Y8
+	VCMPPS      $0x1e, Y8, Y7, Y7
+	VANDPS      Y1, Y7, Y1
+	VSUBPS      Y3, Y2, Y2
+	VFMADD213PS Y6, Y5, Y2
+	VFMADD231PS Y4, Y1, Y2
+	VMASKMOVPS  Y2, Y0, (CX)(R11*4)
+
+loop41end:
+	VZEROUPPER
+	RET
+
+// func normRowAVX2(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·normRowAVX2(SB), NOSPLIT, $0-104
+	MOVQ         dst_len+8(FP), AX
+	MOVQ         a_len+32(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         g_len+56(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         b_len+80(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dst_base+0(FP), CX
+	MOVQ         a_base+24(FP), DX
+	MOVQ         g_base+48(FP), BX
+	MOVQ         b_base+72(FP), SI
+	MOVSS        m+96(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVSS        r+100(FP), X1
+	VBROADCASTSS X1, Y1
+	XORQ         DI, DI
+
+loop42many:
+	SUBQ        $0x00000010, AX
+	JLT         loop42few
+	VMOVUPS     (DX)(DI*4), Y2
+	VMOVUPS     (BX)(DI*4), Y3
+	VMOVUPS     (SI)(DI*4), Y4
+	VSUBPS      Y0, Y2, Y2
+	VMULPS      Y1, Y2, Y2
+	VFMADD213PS Y4, Y3, Y2
+	VMOVUPS     Y2, (CX)(DI*4)
+	VMOVUPS     32(DX)(DI*4), Y2
+	VMOVUPS     32(BX)(DI*4), Y3
+	VMOVUPS     32(SI)(DI*4), Y4
+	VSUBPS      Y0, Y2, Y2
+	VMULPS      Y1, Y2, Y2
+	VFMADD213PS Y4, Y3, Y2
+	VMOVUPS     Y2, 32(CX)(DI*4)
+	ADDQ        $0x00000010, DI
+	JMP         loop42many
+
+loop42few:
+	ADDQ $0x00000010, AX
+
+loop42one:
+	SUBQ        $0x00000008, AX
+	JLT         loop42tail
+	VMOVUPS     (DX)(DI*4), Y2
+	VMOVUPS     (BX)(DI*4), Y3
+	VMOVUPS     (SI)(DI*4), Y4
+	VSUBPS      Y0, Y2, Y2
+	VMULPS      Y1, Y2, Y2
+	VFMADD213PS Y4, Y3, Y2
+	VMOVUPS     Y2, (CX)(DI*4)
+	ADDQ        $0x00000008, DI
+	JMP         loop42one
+
+loop42tail:
+	ADDQ        $0x00000008, AX
+	JEQ         loop42end
+	LEAQ        tails<>+0(SB), R8
+	NEGQ        AX
+	VMOVUPS     64(R8)(AX*4), Y2
+	VMASKMOVPS  (DX)(DI*4), Y2, Y3
+	VMASKMOVPS  (BX)(DI*4), Y2, Y4
+	VMASKMOVPS  (SI)(DI*4), Y2, Y5
+	VSUBPS      Y0, Y3, Y0
+	VMULPS      Y1, Y0, Y0
+	VFMADD213PS Y5, Y4, Y0
+	VMASKMOVPS  Y0, Y2, (CX)(DI*4)
+
+loop42end:
+	VZEROUPPER
+	RET
+
+// func normRowGradAVX2(dst []float32, dy []float32, x []float32, g []float32, m float32, r float32, c1 float32, c2 float32)
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·normRowGradAVX2(SB), NOSPLIT, $0-112
+	MOVQ         dst_len+8(FP), AX
+	MOVQ         dy_len+32(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         x_len+56(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         g_len+80(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dst_base+0(FP), CX
+	MOVQ         dy_base+24(FP), DX
+	MOVQ         x_base+48(FP), BX
+	MOVQ         g_base+72(FP), SI
+	MOVSS        m+96(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVSS        r+100(FP), X1
+	VBROADCASTSS X1, Y1
+	MOVSS        c1+104(FP), X2
+	VBROADCASTSS X2, Y2
+	MOVSS        c2+108(FP), X3
+	VBROADCASTSS X3, Y3
+	XORQ         DI, DI
+
+loop43many:
+	SUBQ         $0x00000010, AX
+	JLT          loop43few
+	VMOVUPS      (DX)(DI*4), Y4
+	VMOVUPS      (BX)(DI*4), Y5
+	VMOVUPS      (SI)(DI*4), Y6
+	VMULPS       Y6, Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VSUBPS       Y0, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VFNMADD231PS Y3, Y5, Y4
+	VMULPS       Y1, Y4, Y4
+	VMOVUPS      Y4, (CX)(DI*4)
+	VMOVUPS      32(DX)(DI*4), Y4
+	VMOVUPS      32(BX)(DI*4), Y5
+	VMOVUPS      32(SI)(DI*4), Y6
+	VMULPS       Y6, Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VSUBPS       Y0, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VFNMADD231PS Y3, Y5, Y4
+	VMULPS       Y1, Y4, Y4
+	VMOVUPS      Y4, 32(CX)(DI*4)
+	ADDQ         $0x00000010, DI
+	JMP          loop43many
+
+loop43few:
+	ADDQ $0x00000010, AX
+
+loop43one:
+	SUBQ         $0x00000008, AX
+	JLT          loop43tail
+	VMOVUPS      (DX)(DI*4), Y4
+	VMOVUPS      (BX)(DI*4), Y5
+	VMOVUPS      (SI)(DI*4), Y6
+	VMULPS       Y6, Y4, Y4
+	VSUBPS       Y2, Y4, Y4
+	VSUBPS       Y0, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VFNMADD231PS Y3, Y5, Y4
+	VMULPS       Y1, Y4, Y4
+	VMOVUPS      Y4, (CX)(DI*4)
+	ADDQ         $0x00000008, DI
+	JMP          loop43one
+
+loop43tail:
+	ADDQ         $0x00000008, AX
+	JEQ          loop43end
+	LEAQ         tails<>+0(SB), R8
+	NEGQ         AX
+	VMOVUPS      64(R8)(AX*4), Y4
+	VMASKMOVPS   (DX)(DI*4), Y4, Y5
+	VMASKMOVPS   (BX)(DI*4), Y4, Y6
+	VMASKMOVPS   (SI)(DI*4), Y4, Y7
+	VMULPS       Y7, Y5, Y5
+	VSUBPS       Y2, Y5, Y2
+	VSUBPS       Y0, Y6, Y0
+	VMULPS       Y1, Y0, Y0
+	VFNMADD231PS Y3, Y0, Y2
+	VMULPS       Y1, Y2, Y0
+	VMASKMOVPS   Y0, Y4, (CX)(DI*4)
+
+loop43end:
+	VZEROUPPER
+	RET
+
+// func normGammaAddAVX2(dst []float32, acc []float32, dy []float32, x []float32, m float32, r float32)
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·normGammaAddAVX2(SB), NOSPLIT, $0-104
+	MOVQ         dst_len+8(FP), AX
+	MOVQ         acc_len+32(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dy_len+56(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         x_len+80(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dst_base+0(FP), CX
+	MOVQ         acc_base+24(FP), DX
+	MOVQ         dy_base+48(FP), BX
+	MOVQ         x_base+72(FP), SI
+	MOVSS        m+96(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVSS        r+100(FP), X1
+	VBROADCASTSS X1, Y1
+	XORQ         DI, DI
+
+loop44many:
+	SUBQ        $0x00000010, AX
+	JLT         loop44few
+	VMOVUPS     (DX)(DI*4), Y2
+	VMOVUPS     (BX)(DI*4), Y3
+	VMOVUPS     (SI)(DI*4), Y4
+	VSUBPS      Y0, Y4, Y4
+	VMULPS      Y1, Y4, Y4
+	VFMADD231PS Y4, Y3, Y2
+	VMOVUPS     Y2, (CX)(DI*4)
+	VMOVUPS     32(DX)(DI*4), Y2
+	VMOVUPS     32(BX)(DI*4), Y3
+	VMOVUPS     32(SI)(DI*4), Y4
+	VSUBPS      Y0, Y4, Y4
+	VMULPS      Y1, Y4, Y4
+	VFMADD231PS Y4, Y3, Y2
+	VMOVUPS     Y2, 32(CX)(DI*4)
+	ADDQ        $0x00000010, DI
+	JMP         loop44many
+
+loop44few:
+	ADDQ $0x00000010, AX
+
+loop44one:
+	SUBQ        $0x00000008, AX
+	JLT         loop44tail
+	VMOVUPS     (DX)(DI*4), Y2
+	VMOVUPS     (BX)(DI*4), Y3
+	VMOVUPS     (SI)(DI*4), Y4
+	VSUBPS      Y0, Y4, Y4
+	VMULPS      Y1, Y4, Y4
+	VFMADD231PS Y4, Y3, Y2
+	VMOVUPS     Y2, (CX)(DI*4)
+	ADDQ        $0x00000008, DI
+	JMP         loop44one
+
+loop44tail:
+	ADDQ        $0x00000008, AX
+	JEQ         loop44end
+	LEAQ        tails<>+0(SB), R8
+	NEGQ        AX
+	VMOVUPS     64(R8)(AX*4), Y2
+	VMASKMOVPS  (DX)(DI*4), Y2, Y3
+	VMASKMOVPS  (BX)(DI*4), Y2, Y4
+	VMASKMOVPS  (SI)(DI*4), Y2, Y5
+	VSUBPS      Y0, Y5, Y0
+	VMULPS      Y1, Y0, Y0
+	VFMADD231PS Y0, Y4, Y3
+	VMASKMOVPS  Y3, Y2, (CX)(DI*4)
+
+loop44end:
 	VZEROUPPER
 	RET
 
@@ -2507,9 +3754,9 @@ TEXT ·sumRowAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop30many:
+loop45many:
 	SUBQ    $0x00000040, AX
-	JLT     loop30few
+	JLT     loop45few
 	VMOVUPS (CX)(DX*4), Z4
 	VADDPS  Z4, Z0, Z0
 	VMOVUPS 64(CX)(DX*4), Z4
@@ -2519,22 +3766,22 @@ loop30many:
 	VMOVUPS 192(CX)(DX*4), Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop30many
+	JMP     loop45many
 
-loop30few:
+loop45few:
 	ADDQ $0x00000040, AX
 
-loop30one:
+loop45one:
 	SUBQ    $0x00000010, AX
-	JLT     loop30tail
+	JLT     loop45tail
 	VMOVUPS (CX)(DX*4), Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop30one
+	JMP     loop45one
 
-loop30tail:
+loop45tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop30end
+	JEQ          loop45end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -2544,7 +3791,7 @@ loop30tail:
 	VBLENDMPS    Z4, Z6, K1, Z5
 	VADDPS       Z5, Z1, Z1
 
-loop30end:
+loop45end:
 	VADDPS        Z1, Z0, Z0
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z2, Z0, Z0
@@ -2572,9 +3819,9 @@ TEXT ·maxRowAVX512(SB), NOSPLIT, $0-28
 	KXORW        K1, K1, K1
 	XORQ         DX, DX
 
-loop31many:
+loop46many:
 	SUBQ    $0x00000040, AX
-	JLT     loop31few
+	JLT     loop46few
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
@@ -2592,24 +3839,24 @@ loop31many:
 	KORW    K2, K1, K1
 	VMAXPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop31many
+	JMP     loop46many
 
-loop31few:
+loop46few:
 	ADDQ $0x00000040, AX
 
-loop31one:
+loop46one:
 	SUBQ    $0x00000010, AX
-	JLT     loop31tail
+	JLT     loop46tail
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
 	VMAXPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop31one
+	JMP     loop46one
 
-loop31tail:
+loop46tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop31end
+	JEQ          loop46end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -2621,7 +3868,7 @@ loop31tail:
 	VBLENDMPS    Z4, Z6, K2, Z5
 	VMAXPS       Z5, Z1, Z1
 
-loop31end:
+loop46end:
 	VMAXPS        Z1, Z0, Z0
 	VMAXPS        Z3, Z2, Z2
 	VMAXPS        Z2, Z0, Z0
@@ -2634,10 +3881,10 @@ loop31end:
 	VPERMILPS     $0x01, X0, X1
 	VMAXPS        X1, X0, X0
 	KORTESTW      K1, K1
-	JEQ           nan32
+	JEQ           nan47
 	VMOVSS        k7fc00000<>+0(SB), X0
 
-nan32:
+nan47:
 	MOVSS X0, ret+24(FP)
 	VZEROUPPER
 	RET
@@ -2654,9 +3901,9 @@ TEXT ·minRowAVX512(SB), NOSPLIT, $0-28
 	KXORW        K1, K1, K1
 	XORQ         DX, DX
 
-loop32many:
+loop47many:
 	SUBQ    $0x00000040, AX
-	JLT     loop32few
+	JLT     loop47few
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
@@ -2674,24 +3921,24 @@ loop32many:
 	KORW    K2, K1, K1
 	VMINPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop32many
+	JMP     loop47many
 
-loop32few:
+loop47few:
 	ADDQ $0x00000040, AX
 
-loop32one:
+loop47one:
 	SUBQ    $0x00000010, AX
-	JLT     loop32tail
+	JLT     loop47tail
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
 	VMINPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop32one
+	JMP     loop47one
 
-loop32tail:
+loop47tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop32end
+	JEQ          loop47end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -2703,7 +3950,7 @@ loop32tail:
 	VBLENDMPS    Z4, Z6, K2, Z5
 	VMINPS       Z5, Z1, Z1
 
-loop32end:
+loop47end:
 	VMINPS        Z1, Z0, Z0
 	VMINPS        Z3, Z2, Z2
 	VMINPS        Z2, Z0, Z0
@@ -2716,10 +3963,10 @@ loop32end:
 	VPERMILPS     $0x01, X0, X1
 	VMINPS        X1, X0, X0
 	KORTESTW      K1, K1
-	JEQ           nan33
+	JEQ           nan48
 	VMOVSS        k7fc00000<>+0(SB), X0
 
-nan33:
+nan48:
 	MOVSS X0, ret+24(FP)
 	VZEROUPPER
 	RET
@@ -2735,9 +3982,9 @@ TEXT ·prodRowAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS k3f800000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop33many:
+loop48many:
 	SUBQ    $0x00000040, AX
-	JLT     loop33few
+	JLT     loop48few
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z0, Z0
 	VMOVUPS 64(CX)(DX*4), Z4
@@ -2747,22 +3994,22 @@ loop33many:
 	VMOVUPS 192(CX)(DX*4), Z4
 	VMULPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop33many
+	JMP     loop48many
 
-loop33few:
+loop48few:
 	ADDQ $0x00000040, AX
 
-loop33one:
+loop48one:
 	SUBQ    $0x00000010, AX
-	JLT     loop33tail
+	JLT     loop48tail
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop33one
+	JMP     loop48one
 
-loop33tail:
+loop48tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop33end
+	JEQ          loop48end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -2772,7 +4019,7 @@ loop33tail:
 	VBLENDMPS    Z4, Z6, K1, Z5
 	VMULPS       Z5, Z1, Z1
 
-loop33end:
+loop48end:
 	VMULPS        Z1, Z0, Z0
 	VMULPS        Z3, Z2, Z2
 	VMULPS        Z2, Z0, Z0
@@ -2799,9 +4046,9 @@ TEXT ·sumSqRowAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop34many:
+loop49many:
 	SUBQ    $0x00000040, AX
-	JLT     loop34few
+	JLT     loop49few
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
@@ -2815,23 +4062,23 @@ loop34many:
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop34many
+	JMP     loop49many
 
-loop34few:
+loop49few:
 	ADDQ $0x00000040, AX
 
-loop34one:
+loop49one:
 	SUBQ    $0x00000010, AX
-	JLT     loop34tail
+	JLT     loop49tail
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop34one
+	JMP     loop49one
 
-loop34tail:
+loop49tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop34end
+	JEQ          loop49end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -2842,7 +4089,7 @@ loop34tail:
 	VBLENDMPS    Z4, Z6, K1, Z5
 	VADDPS       Z5, Z1, Z1
 
-loop34end:
+loop49end:
 	VADDPS        Z1, Z0, Z0
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z2, Z0, Z0
@@ -2871,9 +4118,9 @@ TEXT ·devRowAVX512(SB), NOSPLIT, $0-36
 	VBROADCASTSS k00000000<>+0(SB), Z5
 	XORQ         DX, DX
 
-loop35many:
+loop50many:
 	SUBQ    $0x00000040, AX
-	JLT     loop35few
+	JLT     loop50few
 	VMOVUPS (CX)(DX*4), Z6
 	VSUBPS  Z0, Z6, Z6
 	VMULPS  Z6, Z6, Z6
@@ -2891,24 +4138,24 @@ loop35many:
 	VMULPS  Z6, Z6, Z6
 	VADDPS  Z6, Z5, Z5
 	ADDQ    $0x00000040, DX
-	JMP     loop35many
+	JMP     loop50many
 
-loop35few:
+loop50few:
 	ADDQ $0x00000040, AX
 
-loop35one:
+loop50one:
 	SUBQ    $0x00000010, AX
-	JLT     loop35tail
+	JLT     loop50tail
 	VMOVUPS (CX)(DX*4), Z6
 	VSUBPS  Z0, Z6, Z6
 	VMULPS  Z6, Z6, Z6
 	VADDPS  Z6, Z2, Z2
 	ADDQ    $0x00000010, DX
-	JMP     loop35one
+	JMP     loop50one
 
-loop35tail:
+loop50tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop35end
+	JEQ          loop50end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z6
@@ -2920,7 +4167,7 @@ loop35tail:
 	VBLENDMPS    Z0, Z6, K1, Z1
 	VADDPS       Z1, Z3, Z3
 
-loop35end:
+loop50end:
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z5, Z4, Z4
 	VADDPS        Z4, Z2, Z2
@@ -2951,9 +4198,9 @@ TEXT ·dotRowAVX512(SB), NOSPLIT, $0-52
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         BX, BX
 
-loop36many:
+loop51many:
 	SUBQ    $0x00000040, AX
-	JLT     loop36few
+	JLT     loop51few
 	VMOVUPS (CX)(BX*4), Z4
 	VMOVUPS (DX)(BX*4), Z5
 	VMULPS  Z5, Z4, Z4
@@ -2971,24 +4218,24 @@ loop36many:
 	VMULPS  Z5, Z4, Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, BX
-	JMP     loop36many
+	JMP     loop51many
 
-loop36few:
+loop51few:
 	ADDQ $0x00000040, AX
 
-loop36one:
+loop51one:
 	SUBQ    $0x00000010, AX
-	JLT     loop36tail
+	JLT     loop51tail
 	VMOVUPS (CX)(BX*4), Z4
 	VMOVUPS (DX)(BX*4), Z5
 	VMULPS  Z5, Z4, Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, BX
-	JMP     loop36one
+	JMP     loop51one
 
-loop36tail:
+loop51tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop36end
+	JEQ          loop51end
 	LEAQ         tails<>+0(SB), SI
 	NEGQ         AX
 	VMOVUPS      64(SI)(AX*4), Z4
@@ -3000,7 +4247,7 @@ loop36tail:
 	VBLENDMPS    Z4, Z5, K1, Z6
 	VADDPS       Z6, Z1, Z1
 
-loop36end:
+loop51end:
 	VADDPS        Z1, Z0, Z0
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z2, Z0, Z0
@@ -3016,6 +4263,110 @@ loop36end:
 	VZEROUPPER
 	RET
 
+// func centredDotRowAVX512(a []float32, g []float32, x []float32, m float32) float32
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+TEXT ·centredDotRowAVX512(SB), NOSPLIT, $0-84
+	MOVQ         a_len+8(FP), AX
+	MOVQ         a_base+0(FP), CX
+	MOVQ         g_len+32(FP), DX
+	CMPQ         DX, AX
+	CMOVQLT      DX, AX
+	MOVQ         g_base+24(FP), DX
+	MOVQ         x_len+56(FP), BX
+	CMPQ         BX, AX
+	CMOVQLT      BX, AX
+	MOVQ         x_base+48(FP), BX
+	MOVSS        m+72(FP), X0
+	VBROADCASTSS X0, Z0
+	VBROADCASTSS k00000000<>+0(SB), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	XORQ         SI, SI
+
+loop52many:
+	SUBQ    $0x00000040, AX
+	JLT     loop52few
+	VMOVUPS (CX)(SI*4), Z6
+	VMOVUPS (DX)(SI*4), Z7
+	VMOVUPS (BX)(SI*4), Z8
+	VMULPS  Z7, Z6, Z6
+	VSUBPS  Z0, Z8, Z7
+	VMULPS  Z7, Z6, Z6
+	VADDPS  Z6, Z2, Z2
+	VMOVUPS 64(CX)(SI*4), Z6
+	VMOVUPS 64(DX)(SI*4), Z7
+	VMOVUPS 64(BX)(SI*4), Z8
+	VMULPS  Z7, Z6, Z6
+	VSUBPS  Z0, Z8, Z7
+	VMULPS  Z7, Z6, Z6
+	VADDPS  Z6, Z3, Z3
+	VMOVUPS 128(CX)(SI*4), Z6
+	VMOVUPS 128(DX)(SI*4), Z7
+	VMOVUPS 128(BX)(SI*4), Z8
+	VMULPS  Z7, Z6, Z6
+	VSUBPS  Z0, Z8, Z7
+	VMULPS  Z7, Z6, Z6
+	VADDPS  Z6, Z4, Z4
+	VMOVUPS 192(CX)(SI*4), Z6
+	VMOVUPS 192(DX)(SI*4), Z7
+	VMOVUPS 192(BX)(SI*4), Z8
+	VMULPS  Z7, Z6, Z6
+	VSUBPS  Z0, Z8, Z7
+	VMULPS  Z7, Z6, Z6
+	VADDPS  Z6, Z5, Z5
+	ADDQ    $0x00000040, SI
+	JMP     loop52many
+
+loop52few:
+	ADDQ $0x00000040, AX
+
+loop52one:
+	SUBQ    $0x00000010, AX
+	JLT     loop52tail
+	VMOVUPS (CX)(SI*4), Z6
+	VMOVUPS (DX)(SI*4), Z7
+	VMOVUPS (BX)(SI*4), Z8
+	VMULPS  Z7, Z6, Z6
+	VSUBPS  Z0, Z8, Z7
+	VMULPS  Z7, Z6, Z6
+	VADDPS  Z6, Z2, Z2
+	ADDQ    $0x00000010, SI
+	JMP     loop52one
+
+loop52tail:
+	ADDQ         $0x00000010, AX
+	JEQ          loop52end
+	LEAQ         tails<>+0(SB), DI
+	NEGQ         AX
+	VMOVUPS      64(DI)(AX*4), Z6
+	VPMOVD2M     Z6, K1
+	VMOVUPS.Z    (CX)(SI*4), K1, Z6
+	VMOVUPS.Z    (DX)(SI*4), K1, Z7
+	VMOVUPS.Z    (BX)(SI*4), K1, Z8
+	VMULPS       Z7, Z6, Z6
+	VSUBPS       Z0, Z8, Z0
+	VMULPS       Z0, Z6, Z0
+	VBROADCASTSS k00000000<>+0(SB), Z6
+	VBLENDMPS    Z0, Z6, K1, Z1
+	VADDPS       Z1, Z3, Z3
+
+loop52end:
+	VADDPS        Z3, Z2, Z2
+	VADDPS        Z5, Z4, Z4
+	VADDPS        Z4, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VPERMILPS     $0x01, X1, X0
+	VADDPS        X0, X1, X1
+	MOVSS         X1, ret+80(FP)
+	VZEROUPPER
+	RET
+
 // func sumExpRowAVX512(a []float32, m float32) float32
 // Requires: AVX, AVX512DQ, AVX512F, SSE
 TEXT ·sumExpRowAVX512(SB), NOSPLIT, $0-36
@@ -3027,9 +4378,9 @@ TEXT ·sumExpRowAVX512(SB), NOSPLIT, $0-36
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop37many:
+loop53many:
 	SUBQ              $0x00000020, AX
-	JLT               loop37few
+	JLT               loop53few
 	VMOVUPS           (CX)(DX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -3071,14 +4422,14 @@ loop37many:
 	VSCALEFPS         Z5, Z6, Z6
 	VADDPS            Z6, Z3, Z3
 	ADDQ              $0x00000020, DX
-	JMP               loop37many
+	JMP               loop53many
 
-loop37few:
+loop53few:
 	ADDQ $0x00000020, AX
 
-loop37one:
+loop53one:
 	SUBQ              $0x00000010, AX
-	JLT               loop37tail
+	JLT               loop53tail
 	VMOVUPS           (CX)(DX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -3100,11 +4451,11 @@ loop37one:
 	VSCALEFPS         Z5, Z6, Z6
 	VADDPS            Z6, Z2, Z2
 	ADDQ              $0x00000010, DX
-	JMP               loop37one
+	JMP               loop53one
 
-loop37tail:
+loop53tail:
 	ADDQ              $0x00000010, AX
-	JEQ               loop37end
+	JEQ               loop53end
 	LEAQ              tails<>+0(SB), BX
 	NEGQ              AX
 	VMOVUPS           64(BX)(AX*4), Z4
@@ -3132,7 +4483,7 @@ loop37tail:
 	VBLENDMPS         Z5, Z0, K1, Z1
 	VADDPS            Z1, Z3, Z3
 
-loop37end:
+loop53end:
 	VADDPS        Z3, Z2, Z2
 	VEXTRACTF64X4 $0x01, Z2, Y0
 	VADDPS        Y0, Y2, Y0
@@ -3161,9 +4512,9 @@ TEXT ·expSumRowAVX512(SB), NOSPLIT, $0-60
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         BX, BX
 
-loop38many:
+loop54many:
 	SUBQ              $0x00000020, AX
-	JLT               loop38few
+	JLT               loop54few
 	VMOVUPS           (DX)(BX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -3207,14 +4558,14 @@ loop38many:
 	VMOVUPS           Z6, 64(CX)(BX*4)
 	VADDPS            Z6, Z3, Z3
 	ADDQ              $0x00000020, BX
-	JMP               loop38many
+	JMP               loop54many
 
-loop38few:
+loop54few:
 	ADDQ $0x00000020, AX
 
-loop38one:
+loop54one:
 	SUBQ              $0x00000010, AX
-	JLT               loop38tail
+	JLT               loop54tail
 	VMOVUPS           (DX)(BX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -3237,11 +4588,11 @@ loop38one:
 	VMOVUPS           Z6, (CX)(BX*4)
 	VADDPS            Z6, Z2, Z2
 	ADDQ              $0x00000010, BX
-	JMP               loop38one
+	JMP               loop54one
 
-loop38tail:
+loop54tail:
 	ADDQ              $0x00000010, AX
-	JEQ               loop38end
+	JEQ               loop54end
 	LEAQ              tails<>+0(SB), SI
 	NEGQ              AX
 	VMOVUPS           64(SI)(AX*4), Z4
@@ -3270,7 +4621,7 @@ loop38tail:
 	VBLENDMPS         Z5, Z0, K1, Z1
 	VADDPS            Z1, Z3, Z3
 
-loop38end:
+loop54end:
 	VADDPS        Z3, Z2, Z2
 	VEXTRACTF64X4 $0x01, Z2, Y0
 	VADDPS        Y0, Y2, Y0
@@ -3308,9 +4659,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile39many:
+tile55many:
 	SUBQ    $0x02, R8
-	JLT     tile39few
+	JLT     tile55few
 	VMOVUPS (DI), Z8
 	VADDPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -3329,14 +4680,14 @@ tile39many:
 	VMOVUPS 192(DI), Z8
 	VADDPS  Z8, Z7, Z7
 	ADDQ    DX, DI
-	JMP     tile39many
+	JMP     tile55many
 
-tile39few:
+tile55few:
 	ADDQ $0x02, R8
 
-tile39one:
+tile55one:
 	SUBQ    $0x01, R8
-	JLT     tile39end
+	JLT     tile55end
 	VMOVUPS (DI), Z8
 	VADDPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -3346,9 +4697,9 @@ tile39one:
 	VMOVUPS 192(DI), Z8
 	VADDPS  Z8, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile39one
+	JMP     tile55one
 
-tile39end:
+tile55end:
 	ADDQ    $0x01, R8
 	VADDPS  Z4, Z0, Z0
 	VADDPS  Z5, Z1, Z1
@@ -3375,9 +4726,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile40many:
+tile56many:
 	SUBQ    $0x04, R8
-	JLT     tile40few
+	JLT     tile56few
 	VMOVUPS (DI), Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    DX, DI
@@ -3390,20 +4741,20 @@ tile40many:
 	VMOVUPS (DI), Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile40many
+	JMP     tile56many
 
-tile40few:
+tile56few:
 	ADDQ $0x04, R8
 
-tile40one:
+tile56one:
 	SUBQ    $0x01, R8
-	JLT     tile40end
+	JLT     tile56end
 	VMOVUPS (DI), Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    DX, DI
-	JMP     tile40one
+	JMP     tile56one
 
-tile40end:
+tile56end:
 	ADDQ    $0x01, R8
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -3426,9 +4777,9 @@ tail:
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile41many:
+tile57many:
 	SUBQ      $0x04, CX
-	JLT       tile41few
+	JLT       tile57few
 	VMOVUPS.Z (AX), K1, Z4
 	VADDPS    Z4, Z0, Z0
 	ADDQ      DX, AX
@@ -3441,20 +4792,20 @@ tile41many:
 	VMOVUPS.Z (AX), K1, Z4
 	VADDPS    Z4, Z3, Z3
 	ADDQ      DX, AX
-	JMP       tile41many
+	JMP       tile57many
 
-tile41few:
+tile57few:
 	ADDQ $0x04, CX
 
-tile41one:
+tile57one:
 	SUBQ      $0x01, CX
-	JLT       tile41end
+	JLT       tile57end
 	VMOVUPS.Z (AX), K1, Z4
 	VADDPS    Z4, Z0, Z0
 	ADDQ      DX, AX
-	JMP       tile41one
+	JMP       tile57one
 
-tile41end:
+tile57end:
 	ADDQ    $0x01, CX
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -3489,9 +4840,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile42many:
+tile58many:
 	SUBQ      $0x02, R8
-	JLT       tile42few
+	JLT       tile58few
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z8, Z0, Z8
@@ -3526,14 +4877,14 @@ tile42many:
 	VMAXPS    Z8, Z7, Z8
 	VBLENDMPS Z7, Z8, K1, Z7
 	ADDQ      DX, DI
-	JMP       tile42many
+	JMP       tile58many
 
-tile42few:
+tile58few:
 	ADDQ $0x02, R8
 
-tile42one:
+tile58one:
 	SUBQ      $0x01, R8
-	JLT       tile42end
+	JLT       tile58end
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z8, Z0, Z8
@@ -3551,9 +4902,9 @@ tile42one:
 	VMAXPS    Z8, Z3, Z8
 	VBLENDMPS Z3, Z8, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile42one
+	JMP       tile58one
 
-tile42end:
+tile58end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z4, Z0, Z4
@@ -3588,9 +4939,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile43many:
+tile59many:
 	SUBQ      $0x04, R8
-	JLT       tile43few
+	JLT       tile59few
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z4, Z0, Z4
@@ -3611,22 +4962,22 @@ tile43many:
 	VMAXPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile43many
+	JMP       tile59many
 
-tile43few:
+tile59few:
 	ADDQ $0x04, R8
 
-tile43one:
+tile59one:
 	SUBQ      $0x01, R8
-	JLT       tile43end
+	JLT       tile59end
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K1, Z0
 	ADDQ      DX, DI
-	JMP       tile43one
+	JMP       tile59one
 
-tile43end:
+tile59end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z1, Z0, Z1
@@ -3655,9 +5006,9 @@ tail:
 	VBROADCASTSS kff800000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile44many:
+tile60many:
 	SUBQ      $0x04, CX
-	JLT       tile44few
+	JLT       tile60few
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMAXPS    Z4, Z0, Z4
@@ -3678,22 +5029,22 @@ tile44many:
 	VMAXPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K2, Z3
 	ADDQ      DX, AX
-	JMP       tile44many
+	JMP       tile60many
 
-tile44few:
+tile60few:
 	ADDQ $0x04, CX
 
-tile44one:
+tile60one:
 	SUBQ      $0x01, CX
-	JLT       tile44end
+	JLT       tile60end
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMAXPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K2, Z0
 	ADDQ      DX, AX
-	JMP       tile44one
+	JMP       tile60one
 
-tile44end:
+tile60end:
 	ADDQ      $0x01, CX
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMAXPS    Z1, Z0, Z1
@@ -3734,9 +5085,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile45many:
+tile61many:
 	SUBQ      $0x02, R8
-	JLT       tile45few
+	JLT       tile61few
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z8, Z0, Z8
@@ -3771,14 +5122,14 @@ tile45many:
 	VMINPS    Z8, Z7, Z8
 	VBLENDMPS Z7, Z8, K1, Z7
 	ADDQ      DX, DI
-	JMP       tile45many
+	JMP       tile61many
 
-tile45few:
+tile61few:
 	ADDQ $0x02, R8
 
-tile45one:
+tile61one:
 	SUBQ      $0x01, R8
-	JLT       tile45end
+	JLT       tile61end
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z8, Z0, Z8
@@ -3796,9 +5147,9 @@ tile45one:
 	VMINPS    Z8, Z3, Z8
 	VBLENDMPS Z3, Z8, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile45one
+	JMP       tile61one
 
-tile45end:
+tile61end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z4, Z0, Z4
@@ -3833,9 +5184,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile46many:
+tile62many:
 	SUBQ      $0x04, R8
-	JLT       tile46few
+	JLT       tile62few
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z4, Z0, Z4
@@ -3856,22 +5207,22 @@ tile46many:
 	VMINPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile46many
+	JMP       tile62many
 
-tile46few:
+tile62few:
 	ADDQ $0x04, R8
 
-tile46one:
+tile62one:
 	SUBQ      $0x01, R8
-	JLT       tile46end
+	JLT       tile62end
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K1, Z0
 	ADDQ      DX, DI
-	JMP       tile46one
+	JMP       tile62one
 
-tile46end:
+tile62end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z1, Z0, Z1
@@ -3900,9 +5251,9 @@ tail:
 	VBROADCASTSS k7f800000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile47many:
+tile63many:
 	SUBQ      $0x04, CX
-	JLT       tile47few
+	JLT       tile63few
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMINPS    Z4, Z0, Z4
@@ -3923,22 +5274,22 @@ tile47many:
 	VMINPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K2, Z3
 	ADDQ      DX, AX
-	JMP       tile47many
+	JMP       tile63many
 
-tile47few:
+tile63few:
 	ADDQ $0x04, CX
 
-tile47one:
+tile63one:
 	SUBQ      $0x01, CX
-	JLT       tile47end
+	JLT       tile63end
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMINPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K2, Z0
 	ADDQ      DX, AX
-	JMP       tile47one
+	JMP       tile63one
 
-tile47end:
+tile63end:
 	ADDQ      $0x01, CX
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMINPS    Z1, Z0, Z1
@@ -3979,9 +5330,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile48many:
+tile64many:
 	SUBQ    $0x02, R8
-	JLT     tile48few
+	JLT     tile64few
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -4000,14 +5351,14 @@ tile48many:
 	VMOVUPS 192(DI), Z8
 	VMULPS  Z8, Z7, Z7
 	ADDQ    DX, DI
-	JMP     tile48many
+	JMP     tile64many
 
-tile48few:
+tile64few:
 	ADDQ $0x02, R8
 
-tile48one:
+tile64one:
 	SUBQ    $0x01, R8
-	JLT     tile48end
+	JLT     tile64end
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -4017,9 +5368,9 @@ tile48one:
 	VMOVUPS 192(DI), Z8
 	VMULPS  Z8, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile48one
+	JMP     tile64one
 
-tile48end:
+tile64end:
 	ADDQ    $0x01, R8
 	VMULPS  Z4, Z0, Z0
 	VMULPS  Z5, Z1, Z1
@@ -4046,9 +5397,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile49many:
+tile65many:
 	SUBQ    $0x04, R8
-	JLT     tile49few
+	JLT     tile65few
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z0, Z0
 	ADDQ    DX, DI
@@ -4061,20 +5412,20 @@ tile49many:
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile49many
+	JMP     tile65many
 
-tile49few:
+tile65few:
 	ADDQ $0x04, R8
 
-tile49one:
+tile65one:
 	SUBQ    $0x01, R8
-	JLT     tile49end
+	JLT     tile65end
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z0, Z0
 	ADDQ    DX, DI
-	JMP     tile49one
+	JMP     tile65one
 
-tile49end:
+tile65end:
 	ADDQ    $0x01, R8
 	VMULPS  Z1, Z0, Z0
 	VMULPS  Z3, Z2, Z2
@@ -4097,9 +5448,9 @@ tail:
 	VBROADCASTSS k3f800000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile50many:
+tile66many:
 	SUBQ      $0x04, CX
-	JLT       tile50few
+	JLT       tile66few
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z0, Z0
 	ADDQ      DX, AX
@@ -4112,20 +5463,20 @@ tile50many:
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z3, Z3
 	ADDQ      DX, AX
-	JMP       tile50many
+	JMP       tile66many
 
-tile50few:
+tile66few:
 	ADDQ $0x04, CX
 
-tile50one:
+tile66one:
 	SUBQ      $0x01, CX
-	JLT       tile50end
+	JLT       tile66end
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z0, Z0
 	ADDQ      DX, AX
-	JMP       tile50one
+	JMP       tile66one
 
-tile50end:
+tile66end:
 	ADDQ    $0x01, CX
 	VMULPS  Z1, Z0, Z0
 	VMULPS  Z3, Z2, Z2
@@ -4160,9 +5511,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile51many:
+tile67many:
 	SUBQ    $0x02, R8
-	JLT     tile51few
+	JLT     tile67few
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z0, Z0
@@ -4189,14 +5540,14 @@ tile51many:
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z7, Z7
 	ADDQ    DX, DI
-	JMP     tile51many
+	JMP     tile67many
 
-tile51few:
+tile67few:
 	ADDQ $0x02, R8
 
-tile51one:
+tile67one:
 	SUBQ    $0x01, R8
-	JLT     tile51end
+	JLT     tile67end
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z0, Z0
@@ -4210,9 +5561,9 @@ tile51one:
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile51one
+	JMP     tile67one
 
-tile51end:
+tile67end:
 	ADDQ    $0x01, R8
 	VADDPS  Z4, Z0, Z0
 	VADDPS  Z5, Z1, Z1
@@ -4239,9 +5590,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile52many:
+tile68many:
 	SUBQ    $0x04, R8
-	JLT     tile52few
+	JLT     tile68few
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
@@ -4258,21 +5609,21 @@ tile52many:
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile52many
+	JMP     tile68many
 
-tile52few:
+tile68few:
 	ADDQ $0x04, R8
 
-tile52one:
+tile68one:
 	SUBQ    $0x01, R8
-	JLT     tile52end
+	JLT     tile68end
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    DX, DI
-	JMP     tile52one
+	JMP     tile68one
 
-tile52end:
+tile68end:
 	ADDQ    $0x01, R8
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -4295,9 +5646,9 @@ tail:
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile53many:
+tile69many:
 	SUBQ      $0x04, CX
-	JLT       tile53few
+	JLT       tile69few
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z4, Z4
 	VADDPS    Z4, Z0, Z0
@@ -4314,21 +5665,21 @@ tile53many:
 	VMULPS    Z4, Z4, Z4
 	VADDPS    Z4, Z3, Z3
 	ADDQ      DX, AX
-	JMP       tile53many
+	JMP       tile69many
 
-tile53few:
+tile69few:
 	ADDQ $0x04, CX
 
-tile53one:
+tile69one:
 	SUBQ      $0x01, CX
-	JLT       tile53end
+	JLT       tile69end
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z4, Z4
 	VADDPS    Z4, Z0, Z0
 	ADDQ      DX, AX
-	JMP       tile53one
+	JMP       tile69one
 
-tile53end:
+tile69end:
 	ADDQ    $0x01, CX
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -4339,78 +5690,94 @@ end:
 	VZEROUPPER
 	RET
 
-// func devColsAVX512(dst []float32, a []float32, m []float32, rows int, stride int)
+// func shiftSumsAVX512(s0 []float32, s1 []float32, x []float32, m []float32, rows int, stride int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·devColsAVX512(SB), NOSPLIT, $0-88
-	MOVQ dst_len+8(FP), AX
-	MOVQ rows+72(FP), CX
-	MOVQ stride+80(FP), DX
+TEXT ·shiftSumsAVX512(SB), NOSPLIT, $0-112
+	MOVQ s0_len+8(FP), AX
+	MOVQ rows+96(FP), CX
+	MOVQ stride+104(FP), DX
 	SHLQ $0x02, DX
-	MOVQ dst_base+0(FP), BX
-	MOVQ a_base+24(FP), SI
-	MOVQ m_base+48(FP), DI
+	MOVQ s0_base+0(FP), BX
+	MOVQ s1_base+24(FP), SI
+	MOVQ x_base+48(FP), DI
+	MOVQ m_base+72(FP), R8
 
 wide:
 	SUBQ         $0x00000020, AX
 	JLT          narrow
-	VMOVUPS      (DI), Z0
-	VMOVUPS      64(DI), Z1
+	VMOVUPS      (R8), Z0
+	VMOVUPS      64(R8), Z1
 	VBROADCASTSS k00000000<>+0(SB), Z2
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	VBROADCASTSS k00000000<>+0(SB), Z4
 	VBROADCASTSS k00000000<>+0(SB), Z5
-	MOVQ         SI, R8
-	MOVQ         CX, R9
+	VBROADCASTSS k00000000<>+0(SB), Z6
+	VBROADCASTSS k00000000<>+0(SB), Z7
+	VBROADCASTSS k00000000<>+0(SB), Z8
+	VBROADCASTSS k00000000<>+0(SB), Z9
+	MOVQ         DI, R9
+	MOVQ         CX, R10
 
-tile54many:
-	SUBQ    $0x02, R9
-	JLT     tile54few
-	VMOVUPS (R8), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
+tile70many:
+	SUBQ    $0x02, R10
+	JLT     tile70few
+	VMOVUPS (R9), Z10
+	VSUBPS  Z0, Z10, Z10
+	VMULPS  Z10, Z10, Z11
+	VADDPS  Z10, Z2, Z2
+	VADDPS  Z11, Z3, Z3
+	VMOVUPS 64(R9), Z10
+	VSUBPS  Z1, Z10, Z10
+	VMULPS  Z10, Z10, Z11
+	VADDPS  Z10, Z4, Z4
+	VADDPS  Z11, Z5, Z5
+	ADDQ    DX, R9
+	VMOVUPS (R9), Z10
+	VSUBPS  Z0, Z10, Z10
+	VMULPS  Z10, Z10, Z11
+	VADDPS  Z10, Z6, Z6
+	VADDPS  Z11, Z7, Z7
+	VMOVUPS 64(R9), Z10
+	VSUBPS  Z1, Z10, Z10
+	VMULPS  Z10, Z10, Z11
+	VADDPS  Z10, Z8, Z8
+	VADDPS  Z11, Z9, Z9
+	ADDQ    DX, R9
+	JMP     tile70many
+
+tile70few:
+	ADDQ $0x02, R10
+
+tile70one:
+	SUBQ    $0x01, R10
+	JLT     tile70end
+	VMOVUPS (R9), Z10
+	VSUBPS  Z0, Z10, Z10
+	VMULPS  Z10, Z10, Z11
+	VADDPS  Z10, Z2, Z2
+	VADDPS  Z11, Z3, Z3
+	VMOVUPS 64(R9), Z10
+	VSUBPS  Z1, Z10, Z10
+	VMULPS  Z10, Z10, Z11
+	VADDPS  Z10, Z4, Z4
+	VADDPS  Z11, Z5, Z5
+	ADDQ    DX, R9
+	JMP     tile70one
+
+tile70end:
+	ADDQ    $0x01, R10
 	VADDPS  Z6, Z2, Z2
-	VMOVUPS 64(R8), Z6
-	VSUBPS  Z1, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z3, Z3
-	ADDQ    DX, R8
-	VMOVUPS (R8), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z4, Z4
-	VMOVUPS 64(R8), Z6
-	VSUBPS  Z1, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z5, Z5
-	ADDQ    DX, R8
-	JMP     tile54many
-
-tile54few:
-	ADDQ $0x02, R9
-
-tile54one:
-	SUBQ    $0x01, R9
-	JLT     tile54end
-	VMOVUPS (R8), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z2, Z2
-	VMOVUPS 64(R8), Z6
-	VSUBPS  Z1, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z3, Z3
-	ADDQ    DX, R8
-	JMP     tile54one
-
-tile54end:
-	ADDQ    $0x01, R9
-	VADDPS  Z4, Z2, Z2
-	VADDPS  Z5, Z3, Z3
+	VADDPS  Z7, Z3, Z3
+	VADDPS  Z8, Z4, Z4
+	VADDPS  Z9, Z5, Z5
 	VMOVUPS Z2, (BX)
-	VMOVUPS Z3, 64(BX)
+	VMOVUPS Z3, (SI)
+	VMOVUPS Z4, 64(BX)
+	VMOVUPS Z5, 64(SI)
 	ADDQ    $0x00000080, BX
 	ADDQ    $0x00000080, SI
 	ADDQ    $0x00000080, DI
+	ADDQ    $0x00000080, R8
 	JMP     wide
 
 narrow:
@@ -4419,121 +5786,565 @@ narrow:
 narrow1:
 	SUBQ         $0x00000010, AX
 	JLT          tail
-	VMOVUPS      (DI), Z0
+	VMOVUPS      (R8), Z0
 	VBROADCASTSS k00000000<>+0(SB), Z1
 	VBROADCASTSS k00000000<>+0(SB), Z2
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	VBROADCASTSS k00000000<>+0(SB), Z4
-	MOVQ         SI, R8
-	MOVQ         CX, R9
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	VBROADCASTSS k00000000<>+0(SB), Z6
+	VBROADCASTSS k00000000<>+0(SB), Z7
+	VBROADCASTSS k00000000<>+0(SB), Z8
+	MOVQ         DI, R9
+	MOVQ         CX, R10
 
-tile55many:
-	SUBQ    $0x04, R9
-	JLT     tile55few
-	VMOVUPS (R8), Z5
-	VSUBPS  Z0, Z5, Z5
-	VMULPS  Z5, Z5, Z5
-	VADDPS  Z5, Z1, Z1
-	ADDQ    DX, R8
-	VMOVUPS (R8), Z5
-	VSUBPS  Z0, Z5, Z5
-	VMULPS  Z5, Z5, Z5
-	VADDPS  Z5, Z2, Z2
-	ADDQ    DX, R8
-	VMOVUPS (R8), Z5
-	VSUBPS  Z0, Z5, Z5
-	VMULPS  Z5, Z5, Z5
-	VADDPS  Z5, Z3, Z3
-	ADDQ    DX, R8
-	VMOVUPS (R8), Z5
-	VSUBPS  Z0, Z5, Z5
-	VMULPS  Z5, Z5, Z5
-	VADDPS  Z5, Z4, Z4
-	ADDQ    DX, R8
-	JMP     tile55many
+tile71many:
+	SUBQ    $0x04, R10
+	JLT     tile71few
+	VMOVUPS (R9), Z9
+	VSUBPS  Z0, Z9, Z9
+	VMULPS  Z9, Z9, Z10
+	VADDPS  Z9, Z1, Z1
+	VADDPS  Z10, Z2, Z2
+	ADDQ    DX, R9
+	VMOVUPS (R9), Z9
+	VSUBPS  Z0, Z9, Z9
+	VMULPS  Z9, Z9, Z10
+	VADDPS  Z9, Z3, Z3
+	VADDPS  Z10, Z4, Z4
+	ADDQ    DX, R9
+	VMOVUPS (R9), Z9
+	VSUBPS  Z0, Z9, Z9
+	VMULPS  Z9, Z9, Z10
+	VADDPS  Z9, Z5, Z5
+	VADDPS  Z10, Z6, Z6
+	ADDQ    DX, R9
+	VMOVUPS (R9), Z9
+	VSUBPS  Z0, Z9, Z9
+	VMULPS  Z9, Z9, Z10
+	VADDPS  Z9, Z7, Z7
+	VADDPS  Z10, Z8, Z8
+	ADDQ    DX, R9
+	JMP     tile71many
 
-tile55few:
-	ADDQ $0x04, R9
+tile71few:
+	ADDQ $0x04, R10
 
-tile55one:
-	SUBQ    $0x01, R9
-	JLT     tile55end
-	VMOVUPS (R8), Z5
-	VSUBPS  Z0, Z5, Z5
-	VMULPS  Z5, Z5, Z5
-	VADDPS  Z5, Z1, Z1
-	ADDQ    DX, R8
-	JMP     tile55one
+tile71one:
+	SUBQ    $0x01, R10
+	JLT     tile71end
+	VMOVUPS (R9), Z9
+	VSUBPS  Z0, Z9, Z9
+	VMULPS  Z9, Z9, Z10
+	VADDPS  Z9, Z1, Z1
+	VADDPS  Z10, Z2, Z2
+	ADDQ    DX, R9
+	JMP     tile71one
 
-tile55end:
-	ADDQ    $0x01, R9
-	VADDPS  Z2, Z1, Z1
-	VADDPS  Z4, Z3, Z3
+tile71end:
+	ADDQ    $0x01, R10
 	VADDPS  Z3, Z1, Z1
+	VADDPS  Z4, Z2, Z2
+	VADDPS  Z7, Z5, Z5
+	VADDPS  Z8, Z6, Z6
+	VADDPS  Z5, Z1, Z1
+	VADDPS  Z6, Z2, Z2
 	VMOVUPS Z1, (BX)
+	VMOVUPS Z2, (SI)
 	ADDQ    $0x00000040, BX
 	ADDQ    $0x00000040, SI
 	ADDQ    $0x00000040, DI
+	ADDQ    $0x00000040, R8
 	JMP     narrow1
 
 tail:
 	ADDQ         $0x00000010, AX
 	JEQ          end
-	LEAQ         tails<>+0(SB), R8
+	LEAQ         tails<>+0(SB), R9
 	NEGQ         AX
-	VMOVUPS      64(R8)(AX*4), Z0
+	VMOVUPS      64(R9)(AX*4), Z0
 	VPMOVD2M     Z0, K1
-	VMOVUPS.Z    (DI), K1, Z0
+	VMOVUPS.Z    (R8), K1, Z0
 	VBROADCASTSS k00000000<>+0(SB), Z1
 	VBROADCASTSS k00000000<>+0(SB), Z2
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	VBROADCASTSS k00000000<>+0(SB), Z4
-	MOVQ         SI, AX
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	VBROADCASTSS k00000000<>+0(SB), Z6
+	VBROADCASTSS k00000000<>+0(SB), Z7
+	VBROADCASTSS k00000000<>+0(SB), Z8
+	MOVQ         DI, AX
 
-tile56many:
+tile72many:
 	SUBQ      $0x04, CX
-	JLT       tile56few
-	VMOVUPS.Z (AX), K1, Z5
-	VSUBPS    Z0, Z5, Z5
-	VMULPS    Z5, Z5, Z5
-	VADDPS    Z5, Z1, Z1
+	JLT       tile72few
+	VMOVUPS.Z (AX), K1, Z9
+	VSUBPS    Z0, Z9, Z9
+	VMULPS    Z9, Z9, Z10
+	VADDPS    Z9, Z1, Z1
+	VADDPS    Z10, Z2, Z2
 	ADDQ      DX, AX
-	VMOVUPS.Z (AX), K1, Z5
-	VSUBPS    Z0, Z5, Z5
-	VMULPS    Z5, Z5, Z5
-	VADDPS    Z5, Z2, Z2
+	VMOVUPS.Z (AX), K1, Z9
+	VSUBPS    Z0, Z9, Z9
+	VMULPS    Z9, Z9, Z10
+	VADDPS    Z9, Z3, Z3
+	VADDPS    Z10, Z4, Z4
 	ADDQ      DX, AX
-	VMOVUPS.Z (AX), K1, Z5
-	VSUBPS    Z0, Z5, Z5
-	VMULPS    Z5, Z5, Z5
-	VADDPS    Z5, Z3, Z3
+	VMOVUPS.Z (AX), K1, Z9
+	VSUBPS    Z0, Z9, Z9
+	VMULPS    Z9, Z9, Z10
+	VADDPS    Z9, Z5, Z5
+	VADDPS    Z10, Z6, Z6
 	ADDQ      DX, AX
-	VMOVUPS.Z (AX), K1, Z5
-	VSUBPS    Z0, Z5, Z5
-	VMULPS    Z5, Z5, Z5
-	VADDPS    Z5, Z4, Z4
+	VMOVUPS.Z (AX), K1, Z9
+	VSUBPS    Z0, Z9, Z9
+	VMULPS    Z9, Z9, Z10
+	VADDPS    Z9, Z7, Z7
+	VADDPS    Z10, Z8, Z8
 	ADDQ      DX, AX
-	JMP       tile56many
+	JMP       tile72many
 
-tile56few:
+tile72few:
 	ADDQ $0x04, CX
 
-tile56one:
+tile72one:
 	SUBQ      $0x01, CX
-	JLT       tile56end
-	VMOVUPS.Z (AX), K1, Z5
-	VSUBPS    Z0, Z5, Z5
-	VMULPS    Z5, Z5, Z5
-	VADDPS    Z5, Z1, Z1
+	JLT       tile72end
+	VMOVUPS.Z (AX), K1, Z9
+	VSUBPS    Z0, Z9, Z9
+	VMULPS    Z9, Z9, Z10
+	VADDPS    Z9, Z1, Z1
+	VADDPS    Z10, Z2, Z2
 	ADDQ      DX, AX
-	JMP       tile56one
+	JMP       tile72one
 
-tile56end:
+tile72end:
 	ADDQ    $0x01, CX
-	VADDPS  Z2, Z1, Z1
-	VADDPS  Z4, Z3, Z3
 	VADDPS  Z3, Z1, Z1
+	VADDPS  Z4, Z2, Z2
+	VADDPS  Z7, Z5, Z5
+	VADDPS  Z8, Z6, Z6
+	VADDPS  Z5, Z1, Z1
+	VADDPS  Z6, Z2, Z2
 	VMOVUPS Z1, K1, (BX)
+	VMOVUPS Z2, K1, (SI)
+
+end:
+	VZEROUPPER
+	RET
+
+// func batchSumsAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·batchSumsAVX512(SB), NOSPLIT, $0-136
+	MOVQ s0_len+8(FP), AX
+	MOVQ rows+120(FP), CX
+	MOVQ stride+128(FP), DX
+	SHLQ $0x02, DX
+	MOVQ s0_base+0(FP), BX
+	MOVQ s1_base+24(FP), SI
+	MOVQ dy_base+48(FP), DI
+	MOVQ x_base+72(FP), R8
+	MOVQ m_base+96(FP), R9
+
+wide:
+	SUBQ         $0x00000020, AX
+	JLT          narrow
+	VMOVUPS      (R9), Z0
+	VMOVUPS      64(R9), Z1
+	VBROADCASTSS k00000000<>+0(SB), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	MOVQ         DI, R10
+	MOVQ         R8, R11
+	MOVQ         CX, R12
+
+tile73one:
+	SUBQ    $0x01, R12
+	JLT     tile73end
+	VMOVUPS (R10), Z6
+	VMOVUPS (R11), Z7
+	VSUBPS  Z0, Z7, Z7
+	VMULPS  Z7, Z6, Z7
+	VADDPS  Z6, Z2, Z2
+	VADDPS  Z7, Z3, Z3
+	VMOVUPS 64(R10), Z6
+	VMOVUPS 64(R11), Z7
+	VSUBPS  Z1, Z7, Z7
+	VMULPS  Z7, Z6, Z7
+	VADDPS  Z6, Z4, Z4
+	VADDPS  Z7, Z5, Z5
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	JMP     tile73one
+
+tile73end:
+	ADDQ    $0x01, R12
+	VMOVUPS Z2, (BX)
+	VMOVUPS Z3, (SI)
+	VMOVUPS Z4, 64(BX)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    $0x00000080, BX
+	ADDQ    $0x00000080, SI
+	ADDQ    $0x00000080, DI
+	ADDQ    $0x00000080, R8
+	ADDQ    $0x00000080, R9
+	JMP     wide
+
+narrow:
+	ADDQ $0x00000020, AX
+
+narrow1:
+	SUBQ         $0x00000010, AX
+	JLT          tail
+	VMOVUPS      (R9), Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
+	VBROADCASTSS k00000000<>+0(SB), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	MOVQ         DI, R10
+	MOVQ         R8, R11
+	MOVQ         CX, R12
+
+tile74many:
+	SUBQ    $0x02, R12
+	JLT     tile74few
+	VMOVUPS (R10), Z5
+	VMOVUPS (R11), Z6
+	VSUBPS  Z0, Z6, Z6
+	VMULPS  Z6, Z5, Z6
+	VADDPS  Z5, Z1, Z1
+	VADDPS  Z6, Z2, Z2
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	VMOVUPS (R10), Z5
+	VMOVUPS (R11), Z6
+	VSUBPS  Z0, Z6, Z6
+	VMULPS  Z6, Z5, Z6
+	VADDPS  Z5, Z3, Z3
+	VADDPS  Z6, Z4, Z4
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	JMP     tile74many
+
+tile74few:
+	ADDQ $0x02, R12
+
+tile74one:
+	SUBQ    $0x01, R12
+	JLT     tile74end
+	VMOVUPS (R10), Z5
+	VMOVUPS (R11), Z6
+	VSUBPS  Z0, Z6, Z6
+	VMULPS  Z6, Z5, Z6
+	VADDPS  Z5, Z1, Z1
+	VADDPS  Z6, Z2, Z2
+	ADDQ    DX, R10
+	ADDQ    DX, R11
+	JMP     tile74one
+
+tile74end:
+	ADDQ    $0x01, R12
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS Z1, (BX)
+	VMOVUPS Z2, (SI)
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000040, DI
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	JMP     narrow1
+
+tail:
+	ADDQ         $0x00000010, AX
+	JEQ          end
+	LEAQ         tails<>+0(SB), R10
+	NEGQ         AX
+	VMOVUPS      64(R10)(AX*4), Z0
+	VPMOVD2M     Z0, K1
+	VMOVUPS.Z    (R9), K1, Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
+	VBROADCASTSS k00000000<>+0(SB), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	MOVQ         DI, AX
+	MOVQ         R8, DI
+
+tile75many:
+	SUBQ      $0x02, CX
+	JLT       tile75few
+	VMOVUPS.Z (AX), K1, Z5
+	VMOVUPS.Z (DI), K1, Z6
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z1, Z1
+	VADDPS    Z6, Z2, Z2
+	ADDQ      DX, AX
+	ADDQ      DX, DI
+	VMOVUPS.Z (AX), K1, Z5
+	VMOVUPS.Z (DI), K1, Z6
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z3, Z3
+	VADDPS    Z6, Z4, Z4
+	ADDQ      DX, AX
+	ADDQ      DX, DI
+	JMP       tile75many
+
+tile75few:
+	ADDQ $0x02, CX
+
+tile75one:
+	SUBQ      $0x01, CX
+	JLT       tile75end
+	VMOVUPS.Z (AX), K1, Z5
+	VMOVUPS.Z (DI), K1, Z6
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z1, Z1
+	VADDPS    Z6, Z2, Z2
+	ADDQ      DX, AX
+	ADDQ      DX, DI
+	JMP       tile75one
+
+tile75end:
+	ADDQ    $0x01, CX
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS Z1, K1, (BX)
+	VMOVUPS Z2, K1, (SI)
+
+end:
+	VZEROUPPER
+	RET
+
+// func batchSumsReluAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·batchSumsReluAVX512(SB), NOSPLIT, $0-160
+	MOVQ s0_len+8(FP), AX
+	MOVQ rows+144(FP), CX
+	MOVQ stride+152(FP), DX
+	SHLQ $0x02, DX
+	MOVQ s0_base+0(FP), BX
+	MOVQ s1_base+24(FP), SI
+	MOVQ dy_base+48(FP), DI
+	MOVQ x_base+72(FP), R8
+	MOVQ y_base+96(FP), R9
+	MOVQ m_base+120(FP), R10
+
+wide:
+	SUBQ         $0x00000020, AX
+	JLT          narrow
+	VMOVUPS      (R10), Z0
+	VMOVUPS      64(R10), Z1
+	VBROADCASTSS k00000000<>+0(SB), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	MOVQ         DI, R11
+	MOVQ         R8, R12
+	MOVQ         R9, R13
+	MOVQ         CX, R14
+
+tile76one:
+	SUBQ      $0x01, R14
+	JLT       tile76end
+	VMOVUPS   (R11), Z6
+	VMOVUPS   (R12), Z7
+	VMOVUPS   (R13), Z8
+	VPXORD    Z9, Z9, Z9
+	VCMPPS    $0x1e, Z9, Z8, K1
+	VMOVAPS.Z Z6, K1, Z6
+	VSUBPS    Z0, Z7, Z7
+	VMULPS    Z7, Z6, Z7
+	VADDPS    Z6, Z2, Z2
+	VADDPS    Z7, Z3, Z3
+	VMOVUPS   64(R11), Z6
+	VMOVUPS   64(R12), Z7
+	VMOVUPS   64(R13), Z8
+	VPXORD    Z10, Z10, Z10
+	VCMPPS    $0x1e, Z10, Z8, K1
+	VMOVAPS.Z Z6, K1, Z6
+	VSUBPS    Z1, Z7, Z7
+	VMULPS    Z7, Z6, Z7
+	VADDPS    Z6, Z4, Z4
+	VADDPS    Z7, Z5, Z5
+	ADDQ      DX, R11
+	ADDQ      DX, R12
+	ADDQ      DX, R13
+	JMP       tile76one
+
+tile76end:
+	ADDQ    $0x01, R14
+	VMOVUPS Z2, (BX)
+	VMOVUPS Z3, (SI)
+	VMOVUPS Z4, 64(BX)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    $0x00000080, BX
+	ADDQ    $0x00000080, SI
+	ADDQ    $0x00000080, DI
+	ADDQ    $0x00000080, R8
+	ADDQ    $0x00000080, R9
+	ADDQ    $0x00000080, R10
+	JMP     wide
+
+narrow:
+	ADDQ $0x00000020, AX
+
+narrow1:
+	SUBQ         $0x00000010, AX
+	JLT          tail
+	VMOVUPS      (R10), Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
+	VBROADCASTSS k00000000<>+0(SB), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	MOVQ         DI, R11
+	MOVQ         R8, R12
+	MOVQ         R9, R13
+	MOVQ         CX, R14
+
+tile77many:
+	SUBQ      $0x02, R14
+	JLT       tile77few
+	VMOVUPS   (R11), Z5
+	VMOVUPS   (R12), Z6
+	VMOVUPS   (R13), Z7
+	VPXORD    Z11, Z11, Z11
+	VCMPPS    $0x1e, Z11, Z7, K1
+	VMOVAPS.Z Z5, K1, Z5
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z1, Z1
+	VADDPS    Z6, Z2, Z2
+	ADDQ      DX, R11
+	ADDQ      DX, R12
+	ADDQ      DX, R13
+	VMOVUPS   (R11), Z5
+	VMOVUPS   (R12), Z6
+	VMOVUPS   (R13), Z7
+	VPXORD    Z12, Z12, Z12
+	VCMPPS    $0x1e, Z12, Z7, K1
+	VMOVAPS.Z Z5, K1, Z5
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z3, Z3
+	VADDPS    Z6, Z4, Z4
+	ADDQ      DX, R11
+	ADDQ      DX, R12
+	ADDQ      DX, R13
+	JMP       tile77many
+
+tile77few:
+	ADDQ $0x02, R14
+
+tile77one:
+	SUBQ      $0x01, R14
+	JLT       tile77end
+	VMOVUPS   (R11), Z5
+	VMOVUPS   (R12), Z6
+	VMOVUPS   (R13), Z7
+	VPXORD    Z13, Z13, Z13
+	VCMPPS    $0x1e, Z13, Z7, K1
+	VMOVAPS.Z Z5, K1, Z5
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z1, Z1
+	VADDPS    Z6, Z2, Z2
+	ADDQ      DX, R11
+	ADDQ      DX, R12
+	ADDQ      DX, R13
+	JMP       tile77one
+
+tile77end:
+	ADDQ    $0x01, R14
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS Z1, (BX)
+	VMOVUPS Z2, (SI)
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000040, DI
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	JMP     narrow1
+
+tail:
+	ADDQ         $0x00000010, AX
+	JEQ          end
+	LEAQ         tails<>+0(SB), R11
+	NEGQ         AX
+	VMOVUPS      64(R11)(AX*4), Z0
+	VPMOVD2M     Z0, K1
+	VMOVUPS.Z    (R10), K1, Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
+	VBROADCASTSS k00000000<>+0(SB), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	MOVQ         DI, AX
+	MOVQ         R8, DI
+	MOVQ         R9, R8
+
+tile78many:
+	SUBQ      $0x02, CX
+	JLT       tile78few
+	VMOVUPS.Z (AX), K1, Z5
+	VMOVUPS.Z (DI), K1, Z6
+	VMOVUPS.Z (R8), K1, Z7
+	VPXORD    Z14, Z14, Z14
+	VCMPPS    $0x1e, Z14, Z7, K2
+	VMOVAPS.Z Z5, K2, Z5
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z1, Z1
+	VADDPS    Z6, Z2, Z2
+	ADDQ      DX, AX
+	ADDQ      DX, DI
+	ADDQ      DX, R8
+	VMOVUPS.Z (AX), K1, Z5
+	VMOVUPS.Z (DI), K1, Z6
+	VMOVUPS.Z (R8), K1, Z7
+	VPXORD    Z15, Z15, Z15
+	VCMPPS    $0x1e, Z15, Z7, K2
+	VMOVAPS.Z Z5, K2, Z5
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z3, Z3
+	VADDPS    Z6, Z4, Z4
+	ADDQ      DX, AX
+	ADDQ      DX, DI
+	ADDQ      DX, R8
+	JMP       tile78many
+
+tile78few:
+	ADDQ $0x02, CX
+
+tile78one:
+	SUBQ      $0x01, CX
+	JLT       tile78end
+	VMOVUPS.Z (AX), K1, Z5
+	VMOVUPS.Z (DI), K1, Z6
+	VMOVUPS.Z (R8), K1, Z7
+	VPXORD    Z16, Z16, Z16
+	VCMPPS    $0x1e, Z16, Z7, K2
+	VMOVAPS.Z Z5, K2, Z5
+	VSUBPS    Z0, Z6, Z6
+	VMULPS    Z6, Z5, Z6
+	VADDPS    Z5, Z1, Z1
+	VADDPS    Z6, Z2, Z2
+	ADDQ      DX, AX
+	ADDQ      DX, DI
+	ADDQ      DX, R8
+	JMP       tile78one
+
+tile78end:
+	ADDQ    $0x01, CX
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS Z1, K1, (BX)
+	VMOVUPS Z2, K1, (SI)
 
 end:
 	VZEROUPPER
@@ -4554,9 +6365,9 @@ TEXT ·mulAddAVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS X1, Z1
 	XORQ         BX, BX
 
-loop57many:
+loop79many:
 	SUBQ        $0x00000040, AX
-	JLT         loop57few
+	JLT         loop79few
 	VMOVUPS     (DX)(BX*4), Z2
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, (CX)(BX*4)
@@ -4570,23 +6381,23 @@ loop57many:
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, 192(CX)(BX*4)
 	ADDQ        $0x00000040, BX
-	JMP         loop57many
+	JMP         loop79many
 
-loop57few:
+loop79few:
 	ADDQ $0x00000040, AX
 
-loop57one:
+loop79one:
 	SUBQ        $0x00000010, AX
-	JLT         loop57tail
+	JLT         loop79tail
 	VMOVUPS     (DX)(BX*4), Z2
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, (CX)(BX*4)
 	ADDQ        $0x00000010, BX
-	JMP         loop57one
+	JMP         loop79one
 
-loop57tail:
+loop79tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop57end
+	JEQ         loop79end
 	LEAQ        tails<>+0(SB), SI
 	NEGQ        AX
 	VMOVUPS     64(SI)(AX*4), Z2
@@ -4595,7 +6406,7 @@ loop57tail:
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (CX)(BX*4)
 
-loop57end:
+loop79end:
 	VZEROUPPER
 	RET
 
@@ -4616,9 +6427,9 @@ TEXT ·softmaxGradAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS X0, Z0
 	XORQ         SI, SI
 
-loop58many:
+loop80many:
 	SUBQ    $0x00000040, AX
-	JLT     loop58few
+	JLT     loop80few
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VSUBPS  Z0, Z2, Z2
@@ -4640,25 +6451,25 @@ loop58many:
 	VMULPS  Z2, Z1, Z1
 	VMOVUPS Z1, 192(CX)(SI*4)
 	ADDQ    $0x00000040, SI
-	JMP     loop58many
+	JMP     loop80many
 
-loop58few:
+loop80few:
 	ADDQ $0x00000040, AX
 
-loop58one:
+loop80one:
 	SUBQ    $0x00000010, AX
-	JLT     loop58tail
+	JLT     loop80tail
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VSUBPS  Z0, Z2, Z2
 	VMULPS  Z2, Z1, Z1
 	VMOVUPS Z1, (CX)(SI*4)
 	ADDQ    $0x00000010, SI
-	JMP     loop58one
+	JMP     loop80one
 
-loop58tail:
+loop80tail:
 	ADDQ      $0x00000010, AX
-	JEQ       loop58end
+	JEQ       loop80end
 	LEAQ      tails<>+0(SB), DI
 	NEGQ      AX
 	VMOVUPS   64(DI)(AX*4), Z1
@@ -4669,7 +6480,7 @@ loop58tail:
 	VMULPS    Z0, Z1, Z0
 	VMOVUPS   Z0, K1, (CX)(SI*4)
 
-loop58end:
+loop80end:
 	VZEROUPPER
 	RET
 
@@ -4690,9 +6501,9 @@ TEXT ·logSoftmaxGradAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS X0, Z0
 	XORQ         SI, SI
 
-loop59one:
+loop81one:
 	SUBQ              $0x00000010, AX
-	JLT               loop59tail
+	JLT               loop81tail
 	VMOVUPS           (DX)(SI*4), Z1
 	VMOVUPS           (BX)(SI*4), Z2
 	VBROADCASTSS      kc2d00000<>+0(SB), Z3
@@ -4715,11 +6526,11 @@ loop59one:
 	VFNMADD231PS      Z0, Z4, Z2
 	VMOVUPS           Z2, (CX)(SI*4)
 	ADDQ              $0x00000010, SI
-	JMP               loop59one
+	JMP               loop81one
 
-loop59tail:
+loop81tail:
 	ADDQ              $0x00000010, AX
-	JEQ               loop59end
+	JEQ               loop81end
 	LEAQ              tails<>+0(SB), DI
 	NEGQ              AX
 	VMOVUPS           64(DI)(AX*4), Z1
@@ -4746,6 +6557,702 @@ loop59tail:
 	VFNMADD231PS      Z0, Z4, Z2
 	VMOVUPS           Z2, K1, (CX)(SI*4)
 
-loop59end:
+loop81end:
+	VZEROUPPER
+	RET
+
+// func addToAVX512(dst []float32, a []float32, b []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·addToAVX512(SB), NOSPLIT, $0-72
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    b_base+48(FP), BX
+	XORQ    SI, SI
+
+loop82many:
+	SUBQ    $0x00000040, AX
+	JLT     loop82few
+	VMOVUPS (DX)(SI*4), Z0
+	VMOVUPS (BX)(SI*4), Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (CX)(SI*4)
+	VMOVUPS 64(DX)(SI*4), Z0
+	VMOVUPS 64(BX)(SI*4), Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, 64(CX)(SI*4)
+	VMOVUPS 128(DX)(SI*4), Z0
+	VMOVUPS 128(BX)(SI*4), Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, 128(CX)(SI*4)
+	VMOVUPS 192(DX)(SI*4), Z0
+	VMOVUPS 192(BX)(SI*4), Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, 192(CX)(SI*4)
+	ADDQ    $0x00000040, SI
+	JMP     loop82many
+
+loop82few:
+	ADDQ $0x00000040, AX
+
+loop82one:
+	SUBQ    $0x00000010, AX
+	JLT     loop82tail
+	VMOVUPS (DX)(SI*4), Z0
+	VMOVUPS (BX)(SI*4), Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (CX)(SI*4)
+	ADDQ    $0x00000010, SI
+	JMP     loop82one
+
+loop82tail:
+	ADDQ      $0x00000010, AX
+	JEQ       loop82end
+	LEAQ      tails<>+0(SB), DI
+	NEGQ      AX
+	VMOVUPS   64(DI)(AX*4), Z0
+	VPMOVD2M  Z0, K1
+	VMOVUPS.Z (DX)(SI*4), K1, Z0
+	VMOVUPS.Z (BX)(SI*4), K1, Z1
+	VADDPS    Z1, Z0, Z0
+	VMOVUPS   Z0, K1, (CX)(SI*4)
+
+loop82end:
+	VZEROUPPER
+	RET
+
+// func normAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·normAVX512(SB), NOSPLIT, $0-120
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    s_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    m_base+48(FP), BX
+	MOVQ    s_base+72(FP), SI
+	MOVQ    b_base+96(FP), DI
+	XORQ    R8, R8
+
+loop83many:
+	SUBQ        $0x00000020, AX
+	JLT         loop83few
+	VMOVUPS     (DX)(R8*4), Z0
+	VMOVUPS     (BX)(R8*4), Z1
+	VMOVUPS     (SI)(R8*4), Z2
+	VMOVUPS     (DI)(R8*4), Z3
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMOVUPS     Z0, (CX)(R8*4)
+	VMOVUPS     64(DX)(R8*4), Z0
+	VMOVUPS     64(BX)(R8*4), Z1
+	VMOVUPS     64(SI)(R8*4), Z2
+	VMOVUPS     64(DI)(R8*4), Z3
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMOVUPS     Z0, 64(CX)(R8*4)
+	ADDQ        $0x00000020, R8
+	JMP         loop83many
+
+loop83few:
+	ADDQ $0x00000020, AX
+
+loop83one:
+	SUBQ        $0x00000010, AX
+	JLT         loop83tail
+	VMOVUPS     (DX)(R8*4), Z0
+	VMOVUPS     (BX)(R8*4), Z1
+	VMOVUPS     (SI)(R8*4), Z2
+	VMOVUPS     (DI)(R8*4), Z3
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMOVUPS     Z0, (CX)(R8*4)
+	ADDQ        $0x00000010, R8
+	JMP         loop83one
+
+loop83tail:
+	ADDQ        $0x00000010, AX
+	JEQ         loop83end
+	LEAQ        tails<>+0(SB), R9
+	NEGQ        AX
+	VMOVUPS     64(R9)(AX*4), Z0
+	VPMOVD2M    Z0, K1
+	VMOVUPS.Z   (DX)(R8*4), K1, Z0
+	VMOVUPS.Z   (BX)(R8*4), K1, Z1
+	VMOVUPS.Z   (SI)(R8*4), K1, Z2
+	VMOVUPS.Z   (DI)(R8*4), K1, Z3
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMOVUPS     Z0, K1, (CX)(R8*4)
+
+loop83end:
+	VZEROUPPER
+	RET
+
+// func normReluAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·normReluAVX512(SB), NOSPLIT, $0-120
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    s_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    m_base+48(FP), BX
+	MOVQ    s_base+72(FP), SI
+	MOVQ    b_base+96(FP), DI
+	XORQ    R8, R8
+
+loop84many:
+	SUBQ        $0x00000020, AX
+	JLT         loop84few
+	VMOVUPS     (DX)(R8*4), Z0
+	VMOVUPS     (BX)(R8*4), Z1
+	VMOVUPS     (SI)(R8*4), Z2
+	VMOVUPS     (DI)(R8*4), Z3
+	VPXORD      Z4, Z4, Z4
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMAXPS      Z0, Z4, Z0
+	VMOVUPS     Z0, (CX)(R8*4)
+	VMOVUPS     64(DX)(R8*4), Z0
+	VMOVUPS     64(BX)(R8*4), Z1
+	VMOVUPS     64(SI)(R8*4), Z2
+	VMOVUPS     64(DI)(R8*4), Z3
+	VPXORD      Z5, Z5, Z5
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMAXPS      Z0, Z5, Z0
+	VMOVUPS     Z0, 64(CX)(R8*4)
+	ADDQ        $0x00000020, R8
+	JMP         loop84many
+
+loop84few:
+	ADDQ $0x00000020, AX
+
+loop84one:
+	SUBQ        $0x00000010, AX
+	JLT         loop84tail
+	VMOVUPS     (DX)(R8*4), Z0
+	VMOVUPS     (BX)(R8*4), Z1
+	VMOVUPS     (SI)(R8*4), Z2
+	VMOVUPS     (DI)(R8*4), Z3
+	VPXORD      Z6, Z6, Z6
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMAXPS      Z0, Z6, Z0
+	VMOVUPS     Z0, (CX)(R8*4)
+	ADDQ        $0x00000010, R8
+	JMP         loop84one
+
+loop84tail:
+	ADDQ        $0x00000010, AX
+	JEQ         loop84end
+	LEAQ        tails<>+0(SB), R9
+	NEGQ        AX
+	VMOVUPS     64(R9)(AX*4), Z0
+	VPMOVD2M    Z0, K1
+	VMOVUPS.Z   (DX)(R8*4), K1, Z0
+	VMOVUPS.Z   (BX)(R8*4), K1, Z1
+	VMOVUPS.Z   (SI)(R8*4), K1, Z2
+	VMOVUPS.Z   (DI)(R8*4), K1, Z3
+	VPXORD      Z7, Z7, Z7
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VMAXPS      Z0, Z7, Z0
+	VMOVUPS     Z0, K1, (CX)(R8*4)
+
+loop84end:
+	VZEROUPPER
+	RET
+
+// func batchGradAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·batchGradAVX512(SB), NOSPLIT, $0-168
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    dy_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    x_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k1_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k2_len+128(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k3_len+152(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    dy_base+24(FP), DX
+	MOVQ    x_base+48(FP), BX
+	MOVQ    m_base+72(FP), SI
+	MOVQ    k1_base+96(FP), DI
+	MOVQ    k2_base+120(FP), R8
+	MOVQ    k3_base+144(FP), R9
+	XORQ    R10, R10
+
+loop85many:
+	SUBQ        $0x00000020, AX
+	JLT         loop85few
+	VMOVUPS     (DX)(R10*4), Z0
+	VMOVUPS     (BX)(R10*4), Z1
+	VMOVUPS     (SI)(R10*4), Z2
+	VMOVUPS     (DI)(R10*4), Z3
+	VMOVUPS     (R8)(R10*4), Z4
+	VMOVUPS     (R9)(R10*4), Z5
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, (CX)(R10*4)
+	VMOVUPS     64(DX)(R10*4), Z0
+	VMOVUPS     64(BX)(R10*4), Z1
+	VMOVUPS     64(SI)(R10*4), Z2
+	VMOVUPS     64(DI)(R10*4), Z3
+	VMOVUPS     64(R8)(R10*4), Z4
+	VMOVUPS     64(R9)(R10*4), Z5
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, 64(CX)(R10*4)
+	ADDQ        $0x00000020, R10
+	JMP         loop85many
+
+loop85few:
+	ADDQ $0x00000020, AX
+
+loop85one:
+	SUBQ        $0x00000010, AX
+	JLT         loop85tail
+	VMOVUPS     (DX)(R10*4), Z0
+	VMOVUPS     (BX)(R10*4), Z1
+	VMOVUPS     (SI)(R10*4), Z2
+	VMOVUPS     (DI)(R10*4), Z3
+	VMOVUPS     (R8)(R10*4), Z4
+	VMOVUPS     (R9)(R10*4), Z5
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, (CX)(R10*4)
+	ADDQ        $0x00000010, R10
+	JMP         loop85one
+
+loop85tail:
+	ADDQ        $0x00000010, AX
+	JEQ         loop85end
+	LEAQ        tails<>+0(SB), R11
+	NEGQ        AX
+	VMOVUPS     64(R11)(AX*4), Z0
+	VPMOVD2M    Z0, K1
+	VMOVUPS.Z   (DX)(R10*4), K1, Z0
+	VMOVUPS.Z   (BX)(R10*4), K1, Z1
+	VMOVUPS.Z   (SI)(R10*4), K1, Z2
+	VMOVUPS.Z   (DI)(R10*4), K1, Z3
+	VMOVUPS.Z   (R8)(R10*4), K1, Z4
+	VMOVUPS.Z   (R9)(R10*4), K1, Z5
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, K1, (CX)(R10*4)
+
+loop85end:
+	VZEROUPPER
+	RET
+
+// func batchGradReluAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·batchGradReluAVX512(SB), NOSPLIT, $0-192
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    dy_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    x_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k1_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k2_len+128(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    k3_len+152(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    y_len+176(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    dy_base+24(FP), DX
+	MOVQ    x_base+48(FP), BX
+	MOVQ    m_base+72(FP), SI
+	MOVQ    k1_base+96(FP), DI
+	MOVQ    k2_base+120(FP), R8
+	MOVQ    k3_base+144(FP), R9
+	MOVQ    y_base+168(FP), R10
+	XORQ    R11, R11
+
+loop86many:
+	SUBQ        $0x00000020, AX
+	JLT         loop86few
+	VMOVUPS     (DX)(R11*4), Z0
+	VMOVUPS     (BX)(R11*4), Z1
+	VMOVUPS     (SI)(R11*4), Z2
+	VMOVUPS     (DI)(R11*4), Z3
+	VMOVUPS     (R8)(R11*4), Z4
+	VMOVUPS     (R9)(R11*4), Z5
+	VMOVUPS     (R10)(R11*4), Z6
+	VPXORD      Z7, Z7, Z7
+	VCMPPS      $0x1e, Z7, Z6, K1
+	VMOVAPS.Z   Z0, K1, Z0
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, (CX)(R11*4)
+	VMOVUPS     64(DX)(R11*4), Z0
+	VMOVUPS     64(BX)(R11*4), Z1
+	VMOVUPS     64(SI)(R11*4), Z2
+	VMOVUPS     64(DI)(R11*4), Z3
+	VMOVUPS     64(R8)(R11*4), Z4
+	VMOVUPS     64(R9)(R11*4), Z5
+	VMOVUPS     64(R10)(R11*4), Z6
+	VPXORD      Z8, Z8, Z8
+	VCMPPS      $0x1e, Z8, Z6, K1
+	VMOVAPS.Z   Z0, K1, Z0
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, 64(CX)(R11*4)
+	ADDQ        $0x00000020, R11
+	JMP         loop86many
+
+loop86few:
+	ADDQ $0x00000020, AX
+
+loop86one:
+	SUBQ        $0x00000010, AX
+	JLT         loop86tail
+	VMOVUPS     (DX)(R11*4), Z0
+	VMOVUPS     (BX)(R11*4), Z1
+	VMOVUPS     (SI)(R11*4), Z2
+	VMOVUPS     (DI)(R11*4), Z3
+	VMOVUPS     (R8)(R11*4), Z4
+	VMOVUPS     (R9)(R11*4), Z5
+	VMOVUPS     (R10)(R11*4), Z6
+	VPXORD      Z9, Z9, Z9
+	VCMPPS      $0x1e, Z9, Z6, K1
+	VMOVAPS.Z   Z0, K1, Z0
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, (CX)(R11*4)
+	ADDQ        $0x00000010, R11
+	JMP         loop86one
+
+loop86tail:
+	ADDQ        $0x00000010, AX
+	JEQ         loop86end
+	LEAQ        tails<>+0(SB), R12
+	NEGQ        AX
+	VMOVUPS     64(R12)(AX*4), Z0
+	VPMOVD2M    Z0, K1
+	VMOVUPS.Z   (DX)(R11*4), K1, Z0
+	VMOVUPS.Z   (BX)(R11*4), K1, Z1
+	VMOVUPS.Z   (SI)(R11*4), K1, Z2
+	VMOVUPS.Z   (DI)(R11*4), K1, Z3
+	VMOVUPS.Z   (R8)(R11*4), K1, Z4
+	VMOVUPS.Z   (R9)(R11*4), K1, Z5
+	VMOVUPS.Z   (R10)(R11*4), K1, Z6
+	VPXORD      Z10, Z10, Z10
+	VCMPPS      $0x1e, Z10, Z6, K2
+	VMOVAPS.Z   Z0, K2, Z0
+	VSUBPS      Z2, Z1, Z1
+	VFMADD213PS Z5, Z4, Z1
+	VFMADD231PS Z3, Z0, Z1
+	VMOVUPS     Z1, K1, (CX)(R11*4)
+
+loop86end:
+	VZEROUPPER
+	RET
+
+// func normRowAVX512(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+TEXT ·normRowAVX512(SB), NOSPLIT, $0-104
+	MOVQ         dst_len+8(FP), AX
+	MOVQ         a_len+32(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         g_len+56(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         b_len+80(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dst_base+0(FP), CX
+	MOVQ         a_base+24(FP), DX
+	MOVQ         g_base+48(FP), BX
+	MOVQ         b_base+72(FP), SI
+	MOVSS        m+96(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVSS        r+100(FP), X1
+	VBROADCASTSS X1, Z1
+	XORQ         DI, DI
+
+loop87many:
+	SUBQ        $0x00000020, AX
+	JLT         loop87few
+	VMOVUPS     (DX)(DI*4), Z2
+	VMOVUPS     (BX)(DI*4), Z3
+	VMOVUPS     (SI)(DI*4), Z4
+	VSUBPS      Z0, Z2, Z2
+	VMULPS      Z1, Z2, Z2
+	VFMADD213PS Z4, Z3, Z2
+	VMOVUPS     Z2, (CX)(DI*4)
+	VMOVUPS     64(DX)(DI*4), Z2
+	VMOVUPS     64(BX)(DI*4), Z3
+	VMOVUPS     64(SI)(DI*4), Z4
+	VSUBPS      Z0, Z2, Z2
+	VMULPS      Z1, Z2, Z2
+	VFMADD213PS Z4, Z3, Z2
+	VMOVUPS     Z2, 64(CX)(DI*4)
+	ADDQ        $0x00000020, DI
+	JMP         loop87many
+
+loop87few:
+	ADDQ $0x00000020, AX
+
+loop87one:
+	SUBQ        $0x00000010, AX
+	JLT         loop87tail
+	VMOVUPS     (DX)(DI*4), Z2
+	VMOVUPS     (BX)(DI*4), Z3
+	VMOVUPS     (SI)(DI*4), Z4
+	VSUBPS      Z0, Z2, Z2
+	VMULPS      Z1, Z2, Z2
+	VFMADD213PS Z4, Z3, Z2
+	VMOVUPS     Z2, (CX)(DI*4)
+	ADDQ        $0x00000010, DI
+	JMP         loop87one
+
+loop87tail:
+	ADDQ        $0x00000010, AX
+	JEQ         loop87end
+	LEAQ        tails<>+0(SB), R8
+	NEGQ        AX
+	VMOVUPS     64(R8)(AX*4), Z2
+	VPMOVD2M    Z2, K1
+	VMOVUPS.Z   (DX)(DI*4), K1, Z2
+	VMOVUPS.Z   (BX)(DI*4), K1, Z3
+	VMOVUPS.Z   (SI)(DI*4), K1, Z4
+	VSUBPS      Z0, Z2, Z0
+	VMULPS      Z1, Z0, Z0
+	VFMADD213PS Z4, Z3, Z0
+	VMOVUPS     Z0, K1, (CX)(DI*4)
+
+loop87end:
+	VZEROUPPER
+	RET
+
+// func normRowGradAVX512(dst []float32, dy []float32, x []float32, g []float32, m float32, r float32, c1 float32, c2 float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+TEXT ·normRowGradAVX512(SB), NOSPLIT, $0-112
+	MOVQ         dst_len+8(FP), AX
+	MOVQ         dy_len+32(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         x_len+56(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         g_len+80(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dst_base+0(FP), CX
+	MOVQ         dy_base+24(FP), DX
+	MOVQ         x_base+48(FP), BX
+	MOVQ         g_base+72(FP), SI
+	MOVSS        m+96(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVSS        r+100(FP), X1
+	VBROADCASTSS X1, Z1
+	MOVSS        c1+104(FP), X2
+	VBROADCASTSS X2, Z2
+	MOVSS        c2+108(FP), X3
+	VBROADCASTSS X3, Z3
+	XORQ         DI, DI
+
+loop88many:
+	SUBQ         $0x00000020, AX
+	JLT          loop88few
+	VMOVUPS      (DX)(DI*4), Z4
+	VMOVUPS      (BX)(DI*4), Z5
+	VMOVUPS      (SI)(DI*4), Z6
+	VMULPS       Z6, Z4, Z4
+	VSUBPS       Z2, Z4, Z4
+	VSUBPS       Z0, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VFNMADD231PS Z3, Z5, Z4
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      Z4, (CX)(DI*4)
+	VMOVUPS      64(DX)(DI*4), Z4
+	VMOVUPS      64(BX)(DI*4), Z5
+	VMOVUPS      64(SI)(DI*4), Z6
+	VMULPS       Z6, Z4, Z4
+	VSUBPS       Z2, Z4, Z4
+	VSUBPS       Z0, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VFNMADD231PS Z3, Z5, Z4
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      Z4, 64(CX)(DI*4)
+	ADDQ         $0x00000020, DI
+	JMP          loop88many
+
+loop88few:
+	ADDQ $0x00000020, AX
+
+loop88one:
+	SUBQ         $0x00000010, AX
+	JLT          loop88tail
+	VMOVUPS      (DX)(DI*4), Z4
+	VMOVUPS      (BX)(DI*4), Z5
+	VMOVUPS      (SI)(DI*4), Z6
+	VMULPS       Z6, Z4, Z4
+	VSUBPS       Z2, Z4, Z4
+	VSUBPS       Z0, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VFNMADD231PS Z3, Z5, Z4
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      Z4, (CX)(DI*4)
+	ADDQ         $0x00000010, DI
+	JMP          loop88one
+
+loop88tail:
+	ADDQ         $0x00000010, AX
+	JEQ          loop88end
+	LEAQ         tails<>+0(SB), R8
+	NEGQ         AX
+	VMOVUPS      64(R8)(AX*4), Z4
+	VPMOVD2M     Z4, K1
+	VMOVUPS.Z    (DX)(DI*4), K1, Z4
+	VMOVUPS.Z    (BX)(DI*4), K1, Z5
+	VMOVUPS.Z    (SI)(DI*4), K1, Z6
+	VMULPS       Z6, Z4, Z4
+	VSUBPS       Z2, Z4, Z2
+	VSUBPS       Z0, Z5, Z0
+	VMULPS       Z1, Z0, Z0
+	VFNMADD231PS Z3, Z0, Z2
+	VMULPS       Z1, Z2, Z0
+	VMOVUPS      Z0, K1, (CX)(DI*4)
+
+loop88end:
+	VZEROUPPER
+	RET
+
+// func normGammaAddAVX512(dst []float32, acc []float32, dy []float32, x []float32, m float32, r float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+TEXT ·normGammaAddAVX512(SB), NOSPLIT, $0-104
+	MOVQ         dst_len+8(FP), AX
+	MOVQ         acc_len+32(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dy_len+56(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         x_len+80(FP), CX
+	CMPQ         CX, AX
+	CMOVQLT      CX, AX
+	MOVQ         dst_base+0(FP), CX
+	MOVQ         acc_base+24(FP), DX
+	MOVQ         dy_base+48(FP), BX
+	MOVQ         x_base+72(FP), SI
+	MOVSS        m+96(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVSS        r+100(FP), X1
+	VBROADCASTSS X1, Z1
+	XORQ         DI, DI
+
+loop89many:
+	SUBQ        $0x00000020, AX
+	JLT         loop89few
+	VMOVUPS     (DX)(DI*4), Z2
+	VMOVUPS     (BX)(DI*4), Z3
+	VMOVUPS     (SI)(DI*4), Z4
+	VSUBPS      Z0, Z4, Z4
+	VMULPS      Z1, Z4, Z4
+	VFMADD231PS Z4, Z3, Z2
+	VMOVUPS     Z2, (CX)(DI*4)
+	VMOVUPS     64(DX)(DI*4), Z2
+	VMOVUPS     64(BX)(DI*4), Z3
+	VMOVUPS     64(SI)(DI*4), Z4
+	VSUBPS      Z0, Z4, Z4
+	VMULPS      Z1, Z4, Z4
+	VFMADD231PS Z4, Z3, Z2
+	VMOVUPS     Z2, 64(CX)(DI*4)
+	ADDQ        $0x00000020, DI
+	JMP         loop89many
+
+loop89few:
+	ADDQ $0x00000020, AX
+
+loop89one:
+	SUBQ        $0x00000010, AX
+	JLT         loop89tail
+	VMOVUPS     (DX)(DI*4), Z2
+	VMOVUPS     (BX)(DI*4), Z3
+	VMOVUPS     (SI)(DI*4), Z4
+	VSUBPS      Z0, Z4, Z4
+	VMULPS      Z1, Z4, Z4
+	VFMADD231PS Z4, Z3, Z2
+	VMOVUPS     Z2, (CX)(DI*4)
+	ADDQ        $0x00000010, DI
+	JMP         loop89one
+
+loop89tail:
+	ADDQ        $0x00000010, AX
+	JEQ         loop89end
+	LEAQ        tails<>+0(SB), R8
+	NEGQ        AX
+	VMOVUPS     64(R8)(AX*4), Z2
+	VPMOVD2M    Z2, K1
+	VMOVUPS.Z   (DX)(DI*4), K1, Z2
+	VMOVUPS.Z   (BX)(DI*4), K1, Z3
+	VMOVUPS.Z   (SI)(DI*4), K1, Z4
+	VSUBPS      Z0, Z4, Z0
+	VMULPS      Z1, Z0, Z0
+	VFMADD231PS Z0, Z3, Z2
+	VMOVUPS     Z2, K1, (CX)(DI*4)
+
+loop89end:
 	VZEROUPPER
 	RET

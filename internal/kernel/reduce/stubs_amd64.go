@@ -25,6 +25,9 @@ func devRowAVX2(a []float32, m float32) float32
 // dotRowAVX2: Σ a[i]·b[i], with 8 lanes.
 func dotRowAVX2(a []float32, b []float32) float32
 
+// centredDotRowAVX2: Σ a[i]·g[i]·(x[i]-m), with 8 lanes.
+func centredDotRowAVX2(a []float32, g []float32, x []float32, m float32) float32
+
 // sumExpRowAVX2: Σ e^(a[i]-m), with 8 lanes.
 func sumExpRowAVX2(a []float32, m float32) float32
 
@@ -46,8 +49,14 @@ func prodColsAVX2(dst []float32, a []float32, rows int, stride int)
 // sumSqColsAVX2: dst[j] = Σi a[i,j]², with 8 lanes.
 func sumSqColsAVX2(dst []float32, a []float32, rows int, stride int)
 
-// devColsAVX2: dst[j] = Σi (a[i,j] - m[j])², with 8 lanes.
-func devColsAVX2(dst []float32, a []float32, m []float32, rows int, stride int)
+// shiftSumsAVX2: s0[j] = Σi x[i,j]-m[j], s1[j] = Σi (x[i,j]-m[j])², with 8 lanes.
+func shiftSumsAVX2(s0 []float32, s1 []float32, x []float32, m []float32, rows int, stride int)
+
+// batchSumsAVX2: s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j]), with 8 lanes.
+func batchSumsAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
+
+// batchSumsReluAVX2: batchSums, with 0 for dy where y is not above 0, with 8 lanes.
+func batchSumsReluAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
 
 // mulAddAVX2: dst[i] = a[i]*s + t, with 8 lanes.
 func mulAddAVX2(dst []float32, a []float32, s float32, t float32)
@@ -57,6 +66,30 @@ func softmaxGradAVX2(dst []float32, y []float32, dy []float32, s float32)
 
 // logSoftmaxGradAVX2: dst[i] = dy[i] - e^y[i]*s, with 8 lanes.
 func logSoftmaxGradAVX2(dst []float32, y []float32, dy []float32, s float32)
+
+// addToAVX2: dst[i] = a[i] + b[i], with 8 lanes.
+func addToAVX2(dst []float32, a []float32, b []float32)
+
+// normAVX2: dst[i] = (a[i]-m[i])*s[i] + b[i], with 8 lanes.
+func normAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32)
+
+// normReluAVX2: dst[i] = max(0, (a[i]-m[i])*s[i] + b[i]), with 8 lanes.
+func normReluAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32)
+
+// batchGradAVX2: dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i]), with 8 lanes.
+func batchGradAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
+
+// batchGradReluAVX2: batchGrad, with 0 for dy where y is not above 0, with 8 lanes.
+func batchGradReluAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+
+// normRowAVX2: dst[i] = (a[i]-m)*r*g[i] + b[i], with 8 lanes.
+func normRowAVX2(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)
+
+// normRowGradAVX2: dst[i] = (dy[i]*g[i] - c1 - (x[i]-m)*r*c2)*r, with 8 lanes.
+func normRowGradAVX2(dst []float32, dy []float32, x []float32, g []float32, m float32, r float32, c1 float32, c2 float32)
+
+// normGammaAddAVX2: dst[i] = acc[i] + dy[i]*((x[i]-m)*r), with 8 lanes.
+func normGammaAddAVX2(dst []float32, acc []float32, dy []float32, x []float32, m float32, r float32)
 
 // sumRowAVX512: Σ a[i], with 16 lanes.
 func sumRowAVX512(a []float32) float32
@@ -79,6 +112,9 @@ func devRowAVX512(a []float32, m float32) float32
 // dotRowAVX512: Σ a[i]·b[i], with 16 lanes.
 func dotRowAVX512(a []float32, b []float32) float32
 
+// centredDotRowAVX512: Σ a[i]·g[i]·(x[i]-m), with 16 lanes.
+func centredDotRowAVX512(a []float32, g []float32, x []float32, m float32) float32
+
 // sumExpRowAVX512: Σ e^(a[i]-m), with 16 lanes.
 func sumExpRowAVX512(a []float32, m float32) float32
 
@@ -100,8 +136,14 @@ func prodColsAVX512(dst []float32, a []float32, rows int, stride int)
 // sumSqColsAVX512: dst[j] = Σi a[i,j]², with 16 lanes.
 func sumSqColsAVX512(dst []float32, a []float32, rows int, stride int)
 
-// devColsAVX512: dst[j] = Σi (a[i,j] - m[j])², with 16 lanes.
-func devColsAVX512(dst []float32, a []float32, m []float32, rows int, stride int)
+// shiftSumsAVX512: s0[j] = Σi x[i,j]-m[j], s1[j] = Σi (x[i,j]-m[j])², with 16 lanes.
+func shiftSumsAVX512(s0 []float32, s1 []float32, x []float32, m []float32, rows int, stride int)
+
+// batchSumsAVX512: s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j]), with 16 lanes.
+func batchSumsAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
+
+// batchSumsReluAVX512: batchSums, with 0 for dy where y is not above 0, with 16 lanes.
+func batchSumsReluAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
 
 // mulAddAVX512: dst[i] = a[i]*s + t, with 16 lanes.
 func mulAddAVX512(dst []float32, a []float32, s float32, t float32)
@@ -111,3 +153,27 @@ func softmaxGradAVX512(dst []float32, y []float32, dy []float32, s float32)
 
 // logSoftmaxGradAVX512: dst[i] = dy[i] - e^y[i]*s, with 16 lanes.
 func logSoftmaxGradAVX512(dst []float32, y []float32, dy []float32, s float32)
+
+// addToAVX512: dst[i] = a[i] + b[i], with 16 lanes.
+func addToAVX512(dst []float32, a []float32, b []float32)
+
+// normAVX512: dst[i] = (a[i]-m[i])*s[i] + b[i], with 16 lanes.
+func normAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32)
+
+// normReluAVX512: dst[i] = max(0, (a[i]-m[i])*s[i] + b[i]), with 16 lanes.
+func normReluAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32)
+
+// batchGradAVX512: dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i]), with 16 lanes.
+func batchGradAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
+
+// batchGradReluAVX512: batchGrad, with 0 for dy where y is not above 0, with 16 lanes.
+func batchGradReluAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+
+// normRowAVX512: dst[i] = (a[i]-m)*r*g[i] + b[i], with 16 lanes.
+func normRowAVX512(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)
+
+// normRowGradAVX512: dst[i] = (dy[i]*g[i] - c1 - (x[i]-m)*r*c2)*r, with 16 lanes.
+func normRowGradAVX512(dst []float32, dy []float32, x []float32, g []float32, m float32, r float32, c1 float32, c2 float32)
+
+// normGammaAddAVX512: dst[i] = acc[i] + dy[i]*((x[i]-m)*r), with 16 lanes.
+func normGammaAddAVX512(dst []float32, acc []float32, dy []float32, x []float32, m float32, r float32)

@@ -33,6 +33,9 @@ func rows(l *L) {
 			return l.Mul(d, d)
 		}},
 		{Name: "dotRow", Doc: "Σ a[i]·b[i]", Srcs: []string{"a", "b"}, Combine: VADDPS, Term: func(l *L, s, _ []V) V { return l.Mul(s[0], s[1]) }},
+		{Name: "centredDotRow", Doc: "Σ a[i]·g[i]·(x[i]-m)", Srcs: []string{"a", "g", "x"}, Scalars: []string{"m"}, Combine: VADDPS, Term: func(l *L, s, c []V) V {
+			return l.Mul(l.Mul(s[0], s[1]), l.Sub(s[2], c[0]))
+		}},
 		{Name: "sumExpRow", Doc: "Σ e^(a[i]-m)", Scalars: []string{"m"}, Combine: VADDPS, Unroll: 2, Term: expMinus},
 		{Name: "expSumRow", Doc: "dst[i] = e^(a[i]-m), and their sum", Dst: true, Scalars: []string{"m"}, Combine: VADDPS, Unroll: 2, Term: expMinus},
 	} {
@@ -56,16 +59,28 @@ func columns(l *L) {
 		{Name: "minCols", Doc: "dst[j] = the least a[i,j], NaN if any is", Min: true, Neutral: math.Inf(1), Terms: same},
 		{Name: "prodCols", Doc: "dst[j] = Πi a[i,j]", Product: true, Neutral: 1, Terms: same},
 		{Name: "sumSqCols", Doc: "dst[j] = Σi a[i,j]²", Terms: func(l *L, s, _ []V) []V { return []V{l.Mul(s[0], s[0])} }},
-		{Name: "devCols", Doc: "dst[j] = Σi (a[i,j] - m[j])²", Cols: []string{"m"}, Tile: 2, Terms: func(l *L, s, c []V) []V {
-			d := l.Sub(s[0], c[0])
-			return []V{l.Mul(d, d)}
-		}},
+		{Name: "shiftSums", Doc: "s0[j] = Σi x[i,j]-m[j], s1[j] = Σi (x[i,j]-m[j])²", Outs: []string{"s0", "s1"}, Srcs: []string{"x"}, Cols: []string{"m"}, Tile: 2,
+			Terms: func(l *L, s, c []V) []V {
+				d := l.Sub(s[0], c[0])
+				return []V{d, l.Mul(d, d)}
+			}},
+		{Name: "batchSums", Doc: "s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j])", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x"}, Cols: []string{"m"}, Tile: 2, Rows: 1,
+			Terms: func(l *L, s, c []V) []V { return []V{s[0], l.Mul(s[0], l.Sub(s[1], c[0]))} }},
+		{Name: "batchSumsRelu", Doc: "batchSums, with 0 for dy where y is not above 0", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x", "y"}, Cols: []string{"m"}, Tile: 2, Rows: 1,
+			Terms: func(l *L, s, c []V) []V {
+				dy := l.Keep(l.Cmp(GT, s[2], l.Zero()), s[0])
+				return []V{dy, l.Mul(dy, l.Sub(s[1], c[0]))}
+			}},
 	} {
-		f.Outs, f.Srcs = []string{"dst"}, []string{"a"}
+		if f.Outs == nil {
+			f.Outs, f.Srcs = []string{"dst"}, []string{"a"}
+		}
 		if f.Tile == 0 {
 			f.Tile = 4
 		}
-		f.Rows = 2
+		if f.Rows == 0 {
+			f.Rows = 2
+		}
 		f.Emit(l)
 	}
 }
@@ -83,7 +98,44 @@ func maps(l *L) {
 			l.FNMA231(s[1], l.Exp(s[0]), c[0])
 			return s[1]
 		}},
+		{Name: "addTo", Doc: "dst[i] = a[i] + b[i]", Srcs: []string{"a", "b"}, Unroll: 4, Body: func(l *L, s, _ []V) V { return l.Add(s[0], s[1]) }},
+		{Name: "norm", Doc: "dst[i] = (a[i]-m[i])*s[i] + b[i]", Srcs: []string{"a", "m", "s", "b"}, Unroll: 2, Body: norm},
+		{Name: "normRelu", Doc: "dst[i] = max(0, (a[i]-m[i])*s[i] + b[i])", Srcs: []string{"a", "m", "s", "b"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+			return l.Max(l.Zero(), norm(l, s, c))
+		}},
+		{Name: "batchGrad", Doc: "dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i])", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3"}, Unroll: 2, Body: batchGrad},
+		{Name: "batchGradRelu", Doc: "batchGrad, with 0 for dy where y is not above 0", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3", "y"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+			s[0] = l.Keep(l.Cmp(GT, s[6], l.Zero()), s[0])
+			return batchGrad(l, s, c)
+		}},
+		{Name: "normRow", Doc: "dst[i] = (a[i]-m)*r*g[i] + b[i]", Srcs: []string{"a", "g", "b"}, Scalars: []string{"m", "r"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+			x := l.Mul(l.Sub(s[0], c[0]), c[1])
+			l.FMA213(x, s[1], s[2])
+			return x
+		}},
+		{Name: "normRowGrad", Doc: "dst[i] = (dy[i]*g[i] - c1 - (x[i]-m)*r*c2)*r", Srcs: []string{"dy", "x", "g"}, Scalars: []string{"m", "r", "c1", "c2"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+			h := l.Sub(l.Mul(s[0], s[2]), c[2])
+			l.FNMA231(h, l.Mul(l.Sub(s[1], c[0]), c[1]), c[3])
+			return l.Mul(h, c[1])
+		}},
+		{Name: "normGammaAdd", Doc: "dst[i] = acc[i] + dy[i]*((x[i]-m)*r)", Srcs: []string{"acc", "dy", "x"}, Scalars: []string{"m", "r"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+			l.FMA231(s[0], s[1], l.Mul(l.Sub(s[2], c[0]), c[1]))
+			return s[0]
+		}},
 	} {
 		f.Emit(l)
 	}
+}
+
+func norm(l *L, s, _ []V) V {
+	d := l.Sub(s[0], s[1])
+	l.FMA213(d, s[2], s[3])
+	return d
+}
+
+func batchGrad(l *L, s, _ []V) V {
+	d := l.Sub(s[1], s[2])
+	l.FMA213(d, s[4], s[5])
+	l.FMA231(d, s[0], s[3])
+	return d
 }
