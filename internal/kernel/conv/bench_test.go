@@ -1,0 +1,77 @@
+package conv
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/jouleml/joule/internal/par"
+)
+
+func square(n, size, cin, cout, k, stride int) Spec {
+	p := (k - 1) / 2
+	return Spec{N: n, H: size, W: size, Cin: cin, Cout: cout, KH: k, KW: k, StrideH: stride, StrideW: stride,
+		PadTop: p, PadBottom: p, PadLeft: p, PadRight: p}
+}
+
+func depthwiseSpec(n, size, c, stride int) Spec {
+	s := square(n, size, c, c, 3, stride)
+	s.Groups = c
+	return s
+}
+
+// benchmarks are the shapes that the comparison with other libraries uses.
+var benchmarks = []struct {
+	name string
+	s    Spec
+}{
+	{"resnet stem 3x3 3-64 32", square(64, 32, 3, 64, 3, 1)},
+	{"resnet 3x3 64-64 32", square(64, 32, 64, 64, 3, 1)},
+	{"resnet 3x3s2 64-128 32", square(64, 32, 64, 128, 3, 2)},
+	{"resnet 3x3 128-128 16", square(64, 16, 128, 128, 3, 1)},
+	{"resnet 3x3s2 128-256 16", square(64, 16, 128, 256, 3, 2)},
+	{"resnet 3x3 256-256 8", square(64, 8, 256, 256, 3, 1)},
+	{"resnet 3x3s2 256-512 8", square(64, 8, 256, 512, 3, 2)},
+	{"resnet 3x3 512-512 4", square(64, 4, 512, 512, 3, 1)},
+	{"resnet 1x1s2 64-128 32", square(64, 32, 64, 128, 1, 2)},
+	{"resnet 1x1s2 256-512 8", square(64, 8, 256, 512, 1, 2)},
+	{"1x1 256-256 14", square(16, 14, 256, 256, 1, 1)},
+	{"1x1 64-256 28", square(16, 28, 64, 256, 1, 1)},
+	{"5x5 32-64 14", square(32, 14, 32, 64, 5, 1)},
+	{"7x7s2 3-64 112", square(4, 112, 3, 64, 7, 2)},
+	{"odd 3x3 48-80 27", square(8, 27, 48, 80, 3, 1)},
+	{"depthwise 3x3 64 56", depthwiseSpec(16, 56, 64, 1)},
+	{"depthwise 3x3 256 14", depthwiseSpec(16, 14, 256, 1)},
+	{"depthwise 3x3s2 128 28", depthwiseSpec(16, 28, 128, 2)},
+	{"mnist 3x3 1-32 28", Spec{N: 32, H: 28, W: 28, Cin: 1, Cout: 32, KH: 3, KW: 3}},
+	{"mnist 3x3 32-64 13", Spec{N: 32, H: 13, W: 13, Cin: 32, Cout: 64, KH: 3, KW: 3}},
+}
+
+func BenchmarkConv(b *testing.B) {
+	for _, threads := range []int{1, 2} {
+		pool := par.New(threads)
+		for _, c := range benchmarks {
+			rng := rand.New(rand.NewPCG(1, 2))
+			s := c.s
+			x, w, dy := random(rng, s.SizeX()), random(rng, s.SizeW()), random(rng, s.SizeY())
+			y, dx, dw := make([]float32, s.SizeY()), make([]float32, s.SizeX()), make([]float32, s.SizeW())
+			p := New(s)
+			for _, d := range []struct {
+				name string
+				run  func()
+			}{
+				{"fwd", func() { p.Forward(pool, x, w, nil, y) }},
+				{"bwdx", func() { p.BackwardInput(pool, w, dy, dx) }},
+				{"bwdw", func() { p.BackwardFilter(pool, x, dy, dw) }},
+			} {
+				b.Run(c.name+"/"+d.name+"/threads"+string('0'+rune(threads)), func(b *testing.B) {
+					d.run()
+					for b.Loop() {
+						d.run()
+					}
+					b.ReportMetric(float64(s.FLOPs())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				})
+			}
+		}
+		pool.Close()
+	}
+}

@@ -1,0 +1,15 @@
+// Package conv computes convolutions of float32 images on the CPU, and their two gradients.
+//
+// Terminology. Images are x [N,H,W,Cin], filters w [KH,KW,Cin/Groups,Cout], results y [N,OH,OW,Cout]. A tap is one position
+// (ky,kx) of the filter. The three directions are Forward (y from x and w), BackwardInput (dx from w and dy; also the
+// transposed convolution) and BackwardFilter (dw from x and dy). A product is one of the first two: both gather, for each
+// pixel of their output, pixels of their input at a set of taps.
+//
+// A Plan is made once for a Spec and chooses an algorithm for each direction (choose.go has the rules):
+//
+//   - direct: the tile kernel of package gemm straight on the images, without a copy of the patches.
+//   - depthwise: vectors of channels, when each channel has a filter of its own.
+//
+// Work is cut by the Spec alone and each element is added up in one order, so results are the same bits for any number of
+// threads.
+package conv
