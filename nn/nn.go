@@ -1,0 +1,313 @@
+// Package nn describes models: layers, and how values flow from one to the next.
+//
+// # Terminology
+//
+// A Layer is a configuration (so many filters, this activation) and a name; applying it twice shares its parameters. A Value is what flows:
+// the model's inputs and the result of each application. A Model is a list of applications from its inputs to its outputs. Nothing is computed
+// here: Model.Call adds a model's nodes to a graph, which package train compiles.
+//
+// Shapes leave out the batch, which is always the first axis. Images are [height, width, channels], sequences [time, features].
+// Defaults are those of Keras 3, so that a program can be carried over line by line and its curves laid over each other.
+package nn
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/shape"
+)
+
+// Layer is a step of a model: a configuration and a name.
+type Layer struct {
+	class string
+	name  string // "" until a model or the user names it
+	kind  kind
+	site  graph.Site
+}
+
+// kind is the configuration of one class of layer; its exported fields are what a saved model keeps.
+type kind interface {
+	// call adds the layer's nodes to the graph and gives its result.
+	call(c *Call, x []*graph.Node) *graph.Node
+}
+
+// classes makes an empty configuration, defaults filled in, for each class name. Files of layers fill it in init.
+var classes = map[string]func() kind{}
+
+// Classes lists the names of all layer classes in alphabetical order.
+func Classes() []string { return sortedKeys(classes) }
+
+func layer(class string, k kind, opts []Option) *Layer {
+	l := &Layer{class: class, kind: k, site: graph.Here()}
+	for _, o := range opts {
+		o.apply(l)
+	}
+	return l
+}
+
+// Class is the layer's class, such as "Conv2D".
+func (l *Layer) Class() string { return l.class }
+
+// Name is the layer's name; "" if it has none yet.
+func (l *Layer) Name() string { return l.name }
+
+// Named gives the layer a name, by which its parameters are saved, and returns it.
+func (l *Layer) Named(name string) *Layer { l.name = name; return l }
+
+// Config is the layer's configuration as JSON, as Save keeps it and LayerOf reads it.
+func (l *Layer) Config() json.RawMessage {
+	j, err := json.Marshal(l.kind)
+	if err != nil {
+		panic(fmt.Sprintf("nn: configuration of %s: %v", l.class, err)) // a bug: configurations are plain data
+	}
+	return j
+}
+
+// On applies the layer to values and gives its result.
+func (l *Layer) On(x ...*Value) *Value {
+	for i, v := range x {
+		if v == nil {
+			panic(fmt.Sprintf("nn: operand %d of %s is nil", i, l.class))
+		}
+	}
+	return &Value{layer: l, from: x}
+}
+
+// Value is what flows between layers: an input, or the result of applying a layer.
+type Value struct {
+	layer *Layer   // nil: an input
+	from  []*Value // what the layer was applied to
+	shape shape.Shape
+	dt    dtype.Type
+	name  string
+}
+
+// Input is a model input of the given shape (without the batch), of f32.
+func Input(dims ...int) *Value { return InputOf("", dtype.F32, dims...) }
+
+// InputOf is a named model input of an element type, such as I32 for token numbers.
+func InputOf(name string, dt dtype.Type, dims ...int) *Value {
+	return &Value{shape: shape.Of(dims...).Clone(), dt: dt, name: name}
+}
+
+// Param is a variable of a model.
+type Param struct {
+	Name      string // "conv2d/kernel"
+	Type      graph.Type
+	Init      Initializer
+	Trainable bool
+	Decay     bool // whether weight decay applies: true of kernels, false of biases and norm scales
+}
+
+// Call is one addition of a model's nodes to a graph.
+type Call struct {
+	G        *graph.Graph
+	Training bool // whether dropout drops and batch statistics are used
+	// Seed is the i64 [2] state of random layers in training, nil otherwise; each layer draws from a stream of its own.
+	Seed *graph.Node
+
+	layer  *Layer
+	Params []Param // every parameter met so far, in order
+	known  map[string]*graph.Node
+}
+
+// Param is the layer's parameter of the given name: made at the first call, shared afterwards.
+func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int) *graph.Node {
+	full := c.layer.name + "/" + name
+	if n := c.known[full]; n != nil {
+		if !n.Shape().Equal(dims) {
+			c.G.Fail(c.layer.class, nil, "layer %q has a %s of shape %v from its first use and would need %v here", c.layer.name, name, n.Shape(), shape.Of(dims...))
+		}
+		return n
+	}
+	t := graph.T(dtype.F32, dims...)
+	n := c.G.Variable(full, t)
+	c.known[full] = n
+	c.Params = append(c.Params, Param{Name: full, Type: t, Init: init, Trainable: trainable, Decay: trainable && len(dims) > 1})
+	return n
+}
+
+// Fail stops with an error about the layer being called.
+func (c *Call) Fail(format string, args ...any) {
+	c.G.Fail(c.layer.class, nil, format, args...)
+}
+
+// Model is layers applied to values. Make one with Sequential or Functional.
+type Model struct {
+	Name    string
+	inputs  []*Value
+	outputs []*Value
+	chain   []*Layer // of a Sequential: its shape of input is given by the data
+	order   []*Value // every value, each after what it is made from
+	layers  []*Layer // every layer once, in the order of first use
+}
+
+// Sequential is layers one after another. The shape of the input comes from the data when the model is compiled.
+func Sequential(layers ...*Layer) *Model {
+	m := &Model{Name: "sequential", chain: layers}
+	m.layers = distinct(layers)
+	m.nameLayers()
+	return m
+}
+
+// Functional is the model from inputs to outputs. Branches, shared layers, several inputs and outputs are all allowed.
+func Functional(inputs, outputs []*Value) (*Model, error) {
+	m := &Model{Name: "functional", inputs: inputs, outputs: outputs}
+	seen := map[*Value]bool{}
+	for i, v := range inputs {
+		if v.layer != nil {
+			return nil, fmt.Errorf("nn: input %d of the model is the result of layer %s; inputs are made by nn.Input", i, v.layer.class)
+		}
+		seen[v] = true
+		m.order = append(m.order, v)
+	}
+	var visit func(v *Value) error
+	visit = func(v *Value) error {
+		if seen[v] {
+			return nil
+		}
+		if v.layer == nil {
+			return fmt.Errorf("nn: an output depends on an input of shape %v that is not among the model's inputs", v.shape)
+		}
+		for _, x := range v.from {
+			if err := visit(x); err != nil {
+				return err
+			}
+		}
+		seen[v] = true
+		m.order = append(m.order, v)
+		m.layers = append(m.layers, v.layer)
+		return nil
+	}
+	for _, v := range outputs {
+		if err := visit(v); err != nil {
+			return nil, err
+		}
+	}
+	m.layers = distinct(m.layers)
+	m.nameLayers()
+	return m, nil
+}
+
+func distinct(layers []*Layer) []*Layer {
+	seen := map[*Layer]bool{}
+	var out []*Layer
+	for _, l := range layers {
+		if !seen[l] {
+			seen[l] = true
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// nameLayers gives nameless layers Keras's names: conv2d, conv2d_1, …
+func (m *Model) nameLayers() {
+	used := map[string]bool{}
+	for _, l := range m.layers {
+		used[l.name] = true
+	}
+	for _, l := range m.layers {
+		if l.name != "" {
+			continue
+		}
+		base := snake(l.class)
+		l.name = base
+		for i := 1; used[l.name]; i++ {
+			l.name = fmt.Sprintf("%s_%d", base, i)
+		}
+		used[l.name] = true
+	}
+}
+
+// snake turns "MaxPooling2D" into "max_pooling2d".
+func snake(class string) string {
+	var b strings.Builder
+	for i, r := range class {
+		if r >= 'A' && r <= 'Z' {
+			if p := i - 1; p >= 0 && class[p] >= 'a' && class[p] <= 'z' {
+				b.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// Layers are the model's layers in the order of first use.
+func (m *Model) Layers() []*Layer { return m.layers }
+
+// Inputs are the types of the model's inputs for a batch of n, given the shapes of the data's inputs (without the batch).
+func (m *Model) Inputs(n int, data []graph.Type) ([]graph.Type, error) {
+	if m.chain != nil {
+		if len(data) != 1 {
+			return nil, fmt.Errorf("nn: a Sequential model takes one input, the data has %d", len(data))
+		}
+		return []graph.Type{batched(n, data[0])}, nil
+	}
+	if len(data) != len(m.inputs) {
+		return nil, fmt.Errorf("nn: the model takes %d inputs, the data has %d", len(m.inputs), len(data))
+	}
+	out := make([]graph.Type, len(data))
+	for i, v := range m.inputs {
+		own := graph.Type{DType: v.dt, Shape: v.shape}
+		if !own.Equal(data[i]) {
+			return nil, fmt.Errorf("nn: input %d of the model is %v, that of the data %v", i, own, data[i])
+		}
+		out[i] = batched(n, own)
+	}
+	return out, nil
+}
+
+func batched(n int, t graph.Type) graph.Type {
+	return graph.Type{DType: t.DType, Shape: append(shape.Of(n), t.Shape...)}
+}
+
+// Call adds the model's nodes to c.G, with x as its inputs (batch first), and gives its outputs. It panics with *graph.Error, as builders do;
+// the error names the layer and the line that made it.
+func (m *Model) Call(c *Call, x []*graph.Node) []*graph.Node {
+	if c.known == nil {
+		c.known = map[string]*graph.Node{}
+	}
+	if m.chain != nil {
+		y := x[0]
+		for _, l := range m.chain {
+			y = c.layerOn(l, []*graph.Node{y})
+		}
+		return []*graph.Node{y}
+	}
+	at := map[*Value]*graph.Node{}
+	for i, v := range m.inputs {
+		at[v] = x[i]
+	}
+	for _, v := range m.order {
+		if v.layer == nil {
+			continue
+		}
+		in := make([]*graph.Node, len(v.from))
+		for i, f := range v.from {
+			in[i] = at[f]
+		}
+		at[v] = c.layerOn(v.layer, in)
+	}
+	out := make([]*graph.Node, len(m.outputs))
+	for i, v := range m.outputs {
+		out[i] = at[v]
+	}
+	return out
+}
+
+func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
+	old := c.layer
+	c.layer = l
+	defer func() { c.layer = old }()
+	c.G.In(l.name, func() { c.G.At(l.site, func() { y = l.kind.call(c, x) }) })
+	return y
+}
+
+// Site is the line of the user's program that made the layer.
+func (l *Layer) Site() string { return l.site.String() }
