@@ -123,7 +123,7 @@ func init() {
 		FLOPs:   func(_ none, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
 		Samples: []graph.Sample{{Name: "rows", In: types(f32(7, 10)), Lo: -5, Hi: 5}},
 	})
-	labels := tensor.Of([]int32{3, 0, 9, -1, 4})
+	classes, labels := tensor.Of([]int32{3, 0, 9, 2, 4}), tensor.Of([]int32{3, 0, 9, -1, 4})
 	xentInfer := func(in []typ) error {
 		if err := operands(in, 2); err != nil {
 			return err
@@ -137,7 +137,7 @@ func init() {
 		return nil
 	}
 	SparseXentOp = add(def[XentAttrs]{
-		Name: "sparse_xent", Doc: "cross-entropy of softmax(logits [… C]) with labels i32 […], for each example; a label outside counts as no class",
+		Name: "sparse_xent", Doc: "cross-entropy of softmax(logits [… C]) with labels i32 […], for each example; NaN for a label that is no class",
 		Kind: graph.Reduction, ONNX: "SoftmaxCrossEntropyLoss",
 		Infer: func(_ XentAttrs, in []typ) ([]typ, error) {
 			if err := xentInfer(in); err != nil {
@@ -156,7 +156,8 @@ func init() {
 		},
 		FLOPs: func(_ XentAttrs, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
 		Samples: []graph.Sample{
-			{Name: "plain", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 5)), Data: []*tensor.Tensor{nil, labels}, Lo: -4, Hi: 4},
+			{Name: "plain", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 5)), Data: []*tensor.Tensor{nil, classes}, Lo: -4, Hi: 4},
+			{Name: "no class", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 5)), Data: []*tensor.Tensor{nil, labels}, NoGrad: true},
 			{Name: "smoothed, ignoring", Attrs: XentAttrs{0.1, -1, true}, In: types(f32(5, 10), graph.T(dtype.I32, 5)), Data: []*tensor.Tensor{nil, labels}},
 			{Name: "shapes", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 4)), Bad: "need labels"},
 		},
@@ -185,7 +186,7 @@ func init() {
 		},
 		FLOPs: func(_ XentAttrs, in, _ []typ) int64 { return 6 * int64(in[0].Shape.Size()) },
 		Samples: []graph.Sample{
-			{Name: "plain", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(5)), Data: []*tensor.Tensor{nil, labels}, Lo: -4, Hi: 4},
+			{Name: "plain", Attrs: XentAttrs{}, In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(5)), Data: []*tensor.Tensor{nil, classes}, Lo: -4, Hi: 4},
 			{Name: "smoothed, ignoring", Attrs: XentAttrs{0.1, -1, true}, In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(5)), Data: []*tensor.Tensor{nil, labels}},
 		},
 	})
@@ -372,18 +373,18 @@ func activate(act string, x *node) *node {
 	return x
 }
 
-// targets are the probabilities [… C] that labels stand for: one-hot, smoothed, and nothing where the label is ignored or no class.
+// targets are the probabilities [… C] that labels stand for: one-hot, smoothed; nothing where the label is ignored, NaN where it is no
+// class, so that a wrong label cannot pass unseen.
 func targets(a XentAttrs, logits, labels *node) *node {
 	c := logits.Shape()[len(logits.Shape())-1]
 	t := OneHot(labels, c, logits.DType())
 	if a.Smoothing != 0 {
-		l := Reshape(labels, append(labels.Shape().Clone(), 1)...)
-		known := Convert(And(Ge(l, like(l, 0)), Lt(l, like(l, float64(c)))), t.DType())
-		t = Add(Mul(t, like(t, 1-a.Smoothing)), Mul(known, like(t, a.Smoothing/float64(c))))
+		t = Add(Mul(t, like(t, 1-a.Smoothing)), like(t, a.Smoothing/float64(c)))
 	}
+	l := Reshape(labels, append(labels.Shape().Clone(), 1)...)
+	t = Select(And(Ge(l, like(l, 0)), Lt(l, like(l, float64(c)))), t, like(t, math.NaN()))
 	if a.UseIgnore {
-		l := Reshape(labels, append(labels.Shape().Clone(), 1)...)
-		t = Mul(t, Convert(Ne(l, like(l, float64(a.Ignore))), t.DType()))
+		t = Select(Eq(l, like(l, float64(a.Ignore))), like(t, 0), t)
 	}
 	return t
 }

@@ -1,6 +1,127 @@
 package pass
 
-import "github.com/jouleml/joule/graph"
+import (
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+)
 
-// Fuse replaces patterns that have a kernel of their own.
-func Fuse(g *graph.Graph) (*graph.Graph, error) { return g, nil }
+// Fuse replaces patterns that have a kernel of their own:
+//
+//	dot(x [M K], w [K N]) + bias [N], rectified or not → linear
+//	conv + bias, rectified or not                      → conv_act
+//
+// Only values that nothing else reads are swallowed.
+func Fuse(g *graph.Graph) (*graph.Graph, error) {
+	f := &fuser{uses: g.Uses(), live: g.Live(), pinned: map[*graph.Node]bool{}}
+	for _, o := range g.Outputs() {
+		f.pinned[o.Node] = true
+	}
+	for _, u := range g.Updates() {
+		f.pinned[u.Value] = true
+	}
+	// A match is keyed by the last node of its pattern; what it swallows dies with it.
+	match := map[*graph.Node]*affine{}
+	for _, n := range g.Nodes() {
+		if !f.live[n.ID()] {
+			continue
+		}
+		if a := f.affine(n); a != nil {
+			match[n] = a
+		}
+	}
+	return graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
+		a := match[n]
+		if a == nil {
+			return nil
+		}
+		// The operands of the pattern were rewritten before n was; their new nodes are found through the copies of the nodes between.
+		x, w, b := a.operands(in)
+		if a.product.Op() == op.DotOp {
+			return to.Apply(op.LinearOp, op.ActAttrs{Act: a.act}, x, w, b)
+		}
+		return to.Apply(op.ConvActOp, op.ConvActAttrs{Conv: a.product.Attrs().(op.ConvAttrs), Act: a.act}, x, w, b)
+	})
+}
+
+type fuser struct {
+	uses   [][]*graph.Node
+	live   []bool
+	pinned map[*graph.Node]bool // read from outside the graph
+}
+
+// sole is the only live reader of n, nil if there is none or more than one.
+func (f *fuser) sole(n *graph.Node) *graph.Node {
+	if f.pinned[n] {
+		return nil
+	}
+	var one *graph.Node
+	for _, u := range f.uses[n.ID()] {
+		if !f.live[u.ID()] {
+			continue
+		}
+		if one != nil && one != u {
+			return nil
+		}
+		one = u
+	}
+	return one
+}
+
+// affine is a product plus bias, and its activation.
+type affine struct {
+	product *graph.Node
+	depth   int // nodes between the last and the product: 1 for the sum, 2 for the rectified sum
+	biasAt  int // which operand of the sum is the bias
+	act     string
+}
+
+// operands finds x, w and bias in the new graph, from the new operands of the pattern's last node.
+func (a *affine) operands(in []*graph.Node) (x, w, b *graph.Node) {
+	sum := in
+	if a.depth == 2 {
+		if in[0].Op() == op.LinearOp || in[0].Op() == op.ConvActOp { // the sum below was fused already: take it apart
+			return in[0].Input(0), in[0].Input(1), in[0].Input(2)
+		}
+		sum = in[0].Inputs()
+	}
+	p := sum[1-a.biasAt]
+	return p.Input(0), p.Input(1), sum[a.biasAt].Input(0)
+}
+
+// affine matches the last node of a pattern.
+func (f *fuser) affine(n *graph.Node) *affine {
+	if n.Op() == op.ReluOp {
+		if s := n.Input(0); f.sole(s) == n {
+			if a := f.affine(s); a != nil {
+				a.depth, a.act = 2, "relu"
+				return a
+			}
+		}
+		return nil
+	}
+	if n.Op() != op.AddOp || n.DType() != dtype.F32 {
+		return nil
+	}
+	for i := range 2 {
+		b, p := n.Input(i), n.Input(1-i)
+		if b.Op() != op.BroadcastOp || len(b.Input(0).Shape()) != 1 || f.sole(p) != n {
+			continue
+		}
+		sh := p.Shape()
+		if b.Input(0).Shape()[0] != sh[len(sh)-1] {
+			continue
+		}
+		if p.Op() == op.ConvOp || p.Op() == op.DotOp && matmul(p) {
+			return &affine{product: p, depth: 1, biasAt: i}
+		}
+	}
+	return nil
+}
+
+// matmul reports whether a dot_general is [M K]·[K N].
+func matmul(n *graph.Node) bool {
+	a := n.Attrs().(op.DotAttrs)
+	return len(n.Input(0).Shape()) == 2 && len(n.Input(1).Shape()) == 2 && len(a.BatchA) == 0 &&
+		len(a.ContractA) == 1 && a.ContractA[0] == 1 && a.ContractB[0] == 0
+}

@@ -68,12 +68,19 @@ func Passes() []pass.Pass {
 	)
 }
 
-// expand decomposes what no row takes, until nothing changes.
+// expand decomposes what no row takes, and brings products and reductions into the form that the rows take, until nothing changes.
 func expand(g *graph.Graph) (*graph.Graph, error) {
 	for {
 		again := false
 		out, err := graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
-			if n.Op().Decompose == nil || hasKernel(n) {
+			switch {
+			case needsTranspose(n):
+				again = true
+				return canonical(n, in)
+			case needsSplit(n):
+				again = true
+				return splitReduction(n, in)
+			case n.Op().Decompose == nil || hasKernel(n):
 				return nil
 			}
 			again = true

@@ -1,0 +1,187 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/kernel/reduce"
+	"github.com/jouleml/joule/internal/kernel/update"
+	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/shape"
+)
+
+func init() {
+	for o, k := range map[*graph.Op]reduce.Op{op.SumOp: reduce.Sum, op.MaxReduceOp: reduce.Max, op.MinReduceOp: reduce.Min, op.ProdOp: reduce.Prod} {
+		rows[o] = []row{{name: "reduce", ok: func(n *graph.Node) bool { _, ok := middle(n); return ok && allF32(n) }, make: func(c *call) (string, func(), error) {
+			s, _ := middle(c.n)
+			s.Op = k
+			p := reduce.New(s)
+			x, y := c.in[0], c.out[0]
+			return "reduce " + k.String(), func() { p.Run(c.pool, y.f32(), x.f32()) }, nil
+		}}}
+	}
+	rows[op.SoftmaxOp] = []row{{name: "softmax", ok: allF32, make: softmax(false)}}
+	rows[op.LogSoftmaxOp] = []row{{name: "log_softmax", ok: allF32, make: softmax(true)}}
+	f32Logits := func(n *graph.Node) bool { return n.Input(0).DType() == dtype.F32 }
+	rows[op.SparseXentOp] = []row{{name: "cross-entropy", ok: f32Logits, make: makeXent}}
+	rows[op.SparseXentGradOp] = []row{{name: "cross-entropy gradient", ok: f32Logits, make: makeXentGrad}}
+	rows[op.BatchNormOp] = []row{{name: "batch norm", ok: allF32, make: makeBatchNorm}}
+	rows[op.BatchNormGradOp] = []row{{name: "batch norm gradient", ok: allF32, make: makeBatchNormGrad}}
+	rows[op.AdamOp] = []row{{name: "adam", ok: allF32, make: makeAdam}}
+}
+
+// middle sees a reduction as one of the middle axis of [outer, reduce, inner]; ok is false where the reduced axes are not together.
+func middle(n *graph.Node) (s reduce.Spec, ok bool) {
+	axes, sh := n.Attrs().(op.AxesAttrs).Axes, n.Input(0).Shape()
+	if len(axes) == 0 {
+		return s, false
+	}
+	first, last := axes[0], axes[len(axes)-1]
+	for a := first; a <= last; a++ {
+		if sh[a] != 1 && !contains(axes, a) {
+			return s, false
+		}
+	}
+	return reduce.Spec{Outer: sh[:first].Size(), Reduce: sh[first : last+1].Size(), Inner: sh[last+1:].Size()}, true
+}
+
+func contains(s []int, x int) bool {
+	for _, v := range s {
+		if v == x {
+			return true
+		}
+	}
+	return false
+}
+
+// splitReduction makes a reduction over axes that are not together of one for each run of neighbours, the last first; part of pass expand.
+func splitReduction(n *graph.Node, in []*graph.Node) *graph.Node {
+	axes := n.Attrs().(op.AxesAttrs).Axes
+	y := in[0]
+	for i := len(axes) - 1; i >= 0; {
+		j := i
+		for j > 0 && axes[j-1] == axes[j]-1 {
+			j--
+		}
+		y = y.Graph().Apply(n.Op(), op.AxesAttrs{Axes: axes[j : i+1]}, y)
+		i = j - 1
+	}
+	return y
+}
+
+// needsSplit reports whether pass expand must split a reduction.
+func needsSplit(n *graph.Node) bool {
+	switch n.Op() {
+	case op.SumOp, op.MaxReduceOp, op.MinReduceOp, op.ProdOp:
+		_, ok := middle(n)
+		return !ok && n.DType() == dtype.F32 && len(n.Attrs().(op.AxesAttrs).Axes) > 1
+	}
+	return false
+}
+
+// rowsOf sees a shape as [rows, last axis].
+func rowsOf(sh shape.Shape) (int, int) {
+	return sh[:len(sh)-1].Size(), sh[len(sh)-1]
+}
+
+func softmax(log bool) func(k *call) (string, func(), error) {
+	return func(k *call) (string, func(), error) {
+		r, c := rowsOf(k.n.Shape())
+		p := reduce.NewSoftmax(r, c, log)
+		x, y := k.in[0], k.out[0]
+		k.mayReplace(0, 0)
+		return k.n.Op().Name, func() { p.Run(k.pool, y.f32(), x.f32()) }, nil
+	}
+}
+
+func xentSpec(k *call) reduce.CrossEntropySpec {
+	r, c := rowsOf(k.n.Input(0).Shape())
+	a := k.n.Attrs().(op.XentAttrs)
+	return reduce.CrossEntropySpec{Rows: r, Classes: c, Smoothing: float32(a.Smoothing), HasIgnore: a.UseIgnore, Ignore: a.Ignore}
+}
+
+func makeXent(k *call) (string, func(), error) {
+	p := reduce.NewCrossEntropy(xentSpec(k))
+	x, labels, y := k.in[0], k.in[1], k.out[0]
+	return "cross-entropy", func() { p.Run(k.pool, y.f32(), nil, x.f32(), view[int32](labels), 1) }, nil
+}
+
+func makeXentGrad(k *call) (string, func(), error) {
+	s := xentSpec(k)
+	p := reduce.NewCrossEntropy(s)
+	loss := make([]float32, s.Rows) // computed in the same pass, and not needed
+	k.scratch = int64(s.Rows) * 4
+	x, labels, d, y := k.in[0], k.in[1], k.in[2], k.out[0]
+	k.mayReplace(0, 0)
+	return "cross-entropy gradient", func() {
+		dy := d.f32()
+		if same(dy) { // the gradient of a mean: one number for all rows
+			scale := float32(1)
+			if len(dy) > 0 {
+				scale = dy[0]
+			}
+			p.Run(k.pool, loss, y.f32(), x.f32(), view[int32](labels), scale)
+			return
+		}
+		p.Run(k.pool, loss, y.f32(), x.f32(), view[int32](labels), 1)
+		out := y.f32()
+		for r, v := range dy {
+			for c := range s.Classes {
+				out[r*s.Classes+c] *= v
+			}
+		}
+	}, nil
+}
+
+func same(x []float32) bool {
+	for _, v := range x {
+		if v != x[0] {
+			return false
+		}
+	}
+	return true
+}
+
+func makeBatchNorm(k *call) (string, func(), error) {
+	r, c := rowsOf(k.n.Input(0).Shape())
+	p := reduce.NewBatchNorm(r, c, k.n.Attrs().(op.NormAttrs).Epsilon, false)
+	x, gamma, beta, y, mean, variance := k.in[0], k.in[1], k.in[2], k.out[0], k.out[1], k.out[2]
+	return "batch norm", func() {
+		p.Run(k.pool, y.f32(), mean.f32(), variance.f32(), x.f32(), gamma.f32(), beta.f32())
+	}, nil
+}
+
+func makeBatchNormGrad(k *call) (string, func(), error) {
+	r, c := rowsOf(k.n.Input(0).Shape())
+	p := reduce.NewBatchNorm(r, c, k.n.Attrs().(op.NormAttrs).Epsilon, false)
+	x, gamma, mean, variance, dy := k.in[0], k.in[1], k.in[2], k.in[3], k.in[4]
+	dx, dg, db := k.out[0], k.out[1], k.out[2]
+	k.mayReplace(0, 4)
+	return "batch norm gradient", func() {
+		p.Backward(k.pool, dx.f32(), dg.f32(), db.f32(), dy.f32(), x.f32(), nil, gamma.f32(), mean.f32(), variance.f32())
+	}, nil
+}
+
+// corrected is a step number so great that Adam's bias correction is 1: AdamOp is given a rate that has it already.
+const corrected = math.MaxInt32
+
+func makeAdam(k *call) (string, func(), error) {
+	a := k.n.Attrs().(op.AdamAttrs)
+	p := update.New(update.Spec{Kind: update.Adam, Beta1: a.Beta1, Beta2: a.Beta2, Epsilon: a.Epsilon}, []int{k.in[0].n})
+	one := make([]update.Param, 1)
+	w, m, v, g, rate := k.in[0], k.in[1], k.in[2], k.in[3], k.in[4]
+	w1, m1, v1 := k.out[0], k.out[1], k.out[2]
+	for i := range 3 {
+		k.mayReplace(i, i)
+	}
+	return "adam", func() {
+		for _, c := range [3][2]*buf{{w1, w}, {m1, m}, {v1, v}} {
+			if len(c[0].raw) > 0 && &c[0].raw[0] != &c[1].raw[0] { // the kernel works in place
+				copy(c[0].raw, c[1].raw)
+			}
+		}
+		one[0] = update.Param{W: w1.f32(), Grad: g.f32(), Slots: [3][]float32{m1.f32(), v1.f32()}}
+		p.Run(k.pool, one, float64(rate.f32()[0]), corrected, 1)
+	}, nil
+}
