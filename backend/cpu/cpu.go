@@ -37,7 +37,7 @@ var pools struct {
 	at map[int]*par.Pool
 }
 
-func pool(threads int) *par.Pool {
+func poolOf(threads int) *par.Pool {
 	if threads <= 0 {
 		threads = par.DefaultThreads()
 	}
@@ -103,7 +103,7 @@ func (b Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (ba
 	if err != nil {
 		return nil, err
 	}
-	e := &exec{g: opt, sig: g, pool: pool(o.Threads), nan: debug.On("nan"), check: debug.Get("check") == "ref"}
+	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: debug.On("nan"), check: debug.Get("check") == "ref"}
 	c := &compiler{e: e, g: opt, host: h, bufs: make([][]*buf, len(opt.Nodes())), live: opt.Live()}
 	if err := c.compile(); err != nil {
 		return nil, err
