@@ -1,0 +1,231 @@
+// Package optim builds the updates of training: from weights and gradients to new weights, as nodes of the step's graph.
+//
+// Formulas and defaults are those of Keras 3. The learning rate is an input of the graph, so that schedules and callbacks may set it at each step;
+// the step count is a variable, so that a resumed run goes on where it stopped.
+package optim
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/op"
+)
+
+// IterationVar is the variable that counts the updates done, i64.
+const IterationVar = "optimizer/iteration"
+
+// Optimizer is a rule for updates and its settings.
+type Optimizer struct {
+	Name     string
+	Schedule Schedule // the learning rate
+
+	WeightDecay    float64 // decoupled: weights shrink by rate·WeightDecay before each update (arXiv:1711.05101); biases and norms are spared
+	ClipValue      float64 // if > 0: every element of a gradient is kept in ±ClipValue
+	ClipNorm       float64 // if > 0: each gradient is scaled down to at most this norm
+	GlobalClipNorm float64 // if > 0: all gradients together are scaled down to at most this norm
+
+	rule func(u *update) *graph.Node // the new weights
+}
+
+// update is the update of one parameter.
+type update struct {
+	g       *graph.Graph
+	name    string
+	w, grad *graph.Node
+	rate    *graph.Node // scalar f32
+	t       *graph.Node // the number of this update, from 1, scalar f32
+	once    map[string]*graph.Node
+}
+
+// slot is a variable of the weights' type that belongs to the parameter, zero at first.
+func (u *update) slot(name string) *graph.Node {
+	return u.g.Variable("optimizer/"+u.name+"/"+name, u.w.Type())
+}
+
+// shared makes a scalar once for all parameters.
+func (u *update) shared(name string, f func() *graph.Node) *graph.Node {
+	if u.once[name] == nil {
+		u.once[name] = f()
+	}
+	return u.once[name]
+}
+
+func (u *update) num(v float64) *graph.Node { return op.Scalar(u.g, u.w.DType(), v) }
+
+// Build adds to the graph the updates of params from their gradients. rate is a scalar f32.
+func (o *Optimizer) Build(g *graph.Graph, params []nn.Param, grads []*graph.Node, rate *graph.Node) {
+	g.During(graph.Update, func() {
+		it := g.Variable(IterationVar, graph.T(dtype.I64))
+		next := op.Add(it, op.Scalar(g, dtype.I64, 1))
+		g.Update(it, next)
+		t := op.Convert(next, dtype.F32)
+		once := map[string]*graph.Node{}
+		grads = o.clip(g, grads)
+		for i, p := range params {
+			w := g.Variable(p.Name, p.Type)
+			g.As(grads[i], graph.Update, func() {
+				u := &update{g: g, name: p.Name, w: w, grad: grads[i], rate: rate, t: t, once: once}
+				if o.WeightDecay != 0 && p.Decay {
+					u.w = op.Sub(w, op.Mul(w, op.Mul(rate, u.num(o.WeightDecay))))
+				}
+				g.Update(w, o.rule(u))
+			})
+		}
+	})
+}
+
+func (o *Optimizer) clip(g *graph.Graph, grads []*graph.Node) []*graph.Node {
+	out := make([]*graph.Node, len(grads))
+	num := func(v float64) *graph.Node { return op.Scalar(g, dtype.F32, v) }
+	// scale is what brings a norm down to limit: 1 where it is below.
+	scale := func(square *graph.Node, limit float64) *graph.Node {
+		return op.Min(op.Div(num(limit), op.Max(op.Sqrt(square), num(1e-30))), num(1))
+	}
+	square := func(x *graph.Node) *graph.Node { return op.SumAll(op.Mul(x, x)) }
+	for i, d := range grads {
+		if o.ClipValue > 0 {
+			d = op.Min(op.Max(d, num(-o.ClipValue)), num(o.ClipValue))
+		}
+		if o.ClipNorm > 0 {
+			d = op.Mul(d, scale(square(d), o.ClipNorm))
+		}
+		out[i] = d
+	}
+	if o.GlobalClipNorm > 0 {
+		total := num(0)
+		for _, d := range out {
+			total = op.Add(total, square(d))
+		}
+		s := scale(total, o.GlobalClipNorm)
+		for i, d := range out {
+			out[i] = op.Mul(d, s)
+		}
+	}
+	return out
+}
+
+// Setting changes an optimizer when it is made.
+type Setting func(o *Optimizer)
+
+// Rate sets a constant learning rate.
+func Rate(lr float64) Setting { return func(o *Optimizer) { o.Schedule = Constant(lr) } }
+
+// Scheduled sets a schedule of learning rates.
+func Scheduled(s Schedule) Setting { return func(o *Optimizer) { o.Schedule = s } }
+
+// Decay sets decoupled weight decay.
+func Decay(d float64) Setting { return func(o *Optimizer) { o.WeightDecay = d } }
+
+// ClipValue bounds each element of a gradient.
+func ClipValue(v float64) Setting { return func(o *Optimizer) { o.ClipValue = v } }
+
+// ClipNorm bounds the norm of each gradient.
+func ClipNorm(n float64) Setting { return func(o *Optimizer) { o.ClipNorm = n } }
+
+// GlobalClipNorm bounds the norm of all gradients together.
+func GlobalClipNorm(n float64) Setting { return func(o *Optimizer) { o.GlobalClipNorm = n } }
+
+func build(name string, rate float64, rule func(u *update) *graph.Node, set []Setting) *Optimizer {
+	o := &Optimizer{Name: name, Schedule: Constant(rate), rule: rule}
+	for _, s := range set {
+		s(o)
+	}
+	return o
+}
+
+// Check reports settings that make no sense.
+func (o *Optimizer) Check() error {
+	if o.WeightDecay < 0 || o.ClipValue < 0 || o.ClipNorm < 0 || o.GlobalClipNorm < 0 {
+		return fmt.Errorf("optim: %s: weight decay and clipping must not be negative", o.Name)
+	}
+	if r := o.Schedule.At(0); r < 0 || math.IsNaN(r) || math.IsInf(r, 0) {
+		return fmt.Errorf("optim: %s: a learning rate of %g makes no sense", o.Name, r)
+	}
+	return nil
+}
+
+// SGD is gradient descent with momentum μ (0: none), Nesterov's or not: m = μ·m - rate·g; w += m, or w += μ·m - rate·g. Rate 0.01.
+func SGD(momentum float64, nesterov bool, set ...Setting) *Optimizer {
+	return build("sgd", 0.01, func(u *update) *graph.Node {
+		step := op.Mul(u.rate, u.grad)
+		if momentum == 0 {
+			return op.Sub(u.w, step)
+		}
+		m := u.slot("momentum")
+		m1 := op.Sub(op.Mul(m, u.num(momentum)), step)
+		u.g.Update(m, m1)
+		if nesterov {
+			return op.Add(u.w, op.Sub(op.Mul(m1, u.num(momentum)), step))
+		}
+		return op.Add(u.w, m1)
+	}, set)
+}
+
+// Adam is Kingma & Ba's (arXiv:1412.6980) with Keras's defaults: rate 0.001, β1 0.9, β2 0.999, ε 1e-7.
+func Adam(set ...Setting) *Optimizer {
+	a := op.AdamAttrs{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}
+	return build("adam", 0.001, func(u *update) *graph.Node { return adam(u, a) }, set)
+}
+
+// AdamW is Adam with decoupled weight decay of 0.004 (arXiv:1711.05101; Keras's default).
+func AdamW(set ...Setting) *Optimizer {
+	o := Adam(append([]Setting{Decay(0.004)}, set...)...)
+	o.Name = "adamw"
+	return o
+}
+
+func adam(u *update, a op.AdamAttrs) *graph.Node {
+	// α = rate·√(1-β2^t)/(1-β1^t), with 1-β^t = -expm1(t·ln β), which loses no digits at small t.
+	alpha := u.shared("adam/alpha", func() *graph.Node {
+		rest := func(beta float64) *graph.Node {
+			return op.Neg(op.Expm1(op.Mul(u.t, u.num(math.Log(beta)))))
+		}
+		return op.Mul(u.rate, op.Div(op.Sqrt(rest(a.Beta2)), rest(a.Beta1)))
+	})
+	m, v := u.slot("m"), u.slot("v")
+	w1, m1, v1 := op.Adam(u.w, m, v, u.grad, alpha, a)
+	u.g.Update(m, m1)
+	u.g.Update(v, v1)
+	return w1
+}
+
+// RMSprop is Hinton's (Coursera lecture 6e, 2012): v = ρ·v + (1-ρ)·g²; w -= rate·g/√(v + ε), with Keras's defaults: rate 0.001, ρ 0.9, ε 1e-7.
+// momentum and centered are as in Keras.
+func RMSprop(momentum float64, centered bool, set ...Setting) *Optimizer {
+	const rho, eps = 0.9, 1e-7
+	return build("rmsprop", 0.001, func(u *update) *graph.Node {
+		mean := func(name string, x *graph.Node) *graph.Node {
+			v := u.slot(name)
+			v1 := op.Add(op.Mul(v, u.num(rho)), op.Mul(x, u.num(1-rho)))
+			u.g.Update(v, v1)
+			return v1
+		}
+		v := mean("velocity", op.Mul(u.grad, u.grad))
+		if centered {
+			a := mean("average", u.grad)
+			v = op.Sub(v, op.Mul(a, a))
+		}
+		step := op.Div(op.Mul(u.rate, u.grad), op.Sqrt(op.Add(v, u.num(eps))))
+		if momentum > 0 {
+			m := u.slot("momentum")
+			step = op.Add(op.Mul(m, u.num(momentum)), step)
+			u.g.Update(m, step)
+		}
+		return op.Sub(u.w, step)
+	}, set)
+}
+
+// Lion is Chen et al.'s (arXiv:2302.06675): w -= rate·sign(β1·m + (1-β1)·g); m = β2·m + (1-β2)·g. Rate 0.001, β1 0.9, β2 0.99.
+func Lion(set ...Setting) *Optimizer {
+	const b1, b2 = 0.9, 0.99
+	return build("lion", 0.001, func(u *update) *graph.Node {
+		m := u.slot("momentum")
+		mix := func(b float64) *graph.Node { return op.Add(op.Mul(m, u.num(b)), op.Mul(u.grad, u.num(1-b))) }
+		w := op.Sub(u.w, op.Mul(u.rate, op.Sign(mix(b1))))
+		u.g.Update(m, mix(b2))
+		return w
+	}, set)
+}

@@ -1,0 +1,161 @@
+package train
+
+import (
+	"fmt"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+)
+
+// Loss measures how far predictions are from targets.
+type Loss struct {
+	Name string
+	// each builds the loss of every example, [batch], from predictions [batch …] and targets.
+	each func(pred, target *graph.Node) *graph.Node
+	// target says what the targets must be like for predictions of type t (batch first), as a sentence for errors; "" if they fit.
+	target func(pred, target graph.Type) string
+}
+
+// logits are the scores behind predictions that a softmax made: the loss of scores is exact where that of probabilities loses
+// digits, and its gradient is one subtraction. (Keras does the same.)
+func logits(pred *graph.Node) (scores *graph.Node, ok bool) {
+	if pred.Op() == op.SoftmaxOp {
+		return pred.Input(0), true
+	}
+	return nil, false
+}
+
+const tiny = 1e-7 // Keras's epsilon: probabilities are kept this far from 0 and 1
+
+func num(x *graph.Node, v float64) *graph.Node { return op.Scalar(x.Graph(), x.DType(), v) }
+
+func clip(p *graph.Node) *graph.Node {
+	return op.Min(op.Max(p, num(p, tiny)), num(p, 1-tiny))
+}
+
+// perExample averages all axes but the first.
+func perExample(x *graph.Node) *graph.Node {
+	axes := make([]int, len(x.Shape())-1)
+	for i := range axes {
+		axes[i] = i + 1
+	}
+	return op.Mean(x, axes...)
+}
+
+func sameAsPred(pred, target graph.Type) string {
+	if !pred.Equal(target) {
+		return fmt.Sprintf("needs targets of the predictions' type %v", pred)
+	}
+	return ""
+}
+
+func classNumbers(pred, target graph.Type) string {
+	n := len(pred.Shape)
+	if n < 2 || target.DType != dtype.I32 || !target.Shape.Equal(pred.Shape[:n-1]) {
+		return fmt.Sprintf("needs predictions [batch … classes] and class numbers as targets, i32%v here", pred.Shape[:max(0, n-1)])
+	}
+	return ""
+}
+
+// XentOption refines a cross-entropy.
+type XentOption func(o *op.XentAttrs)
+
+// Smooth spreads a share of each label over all classes (arXiv:1512.00567).
+func Smooth(share float64) XentOption { return func(o *op.XentAttrs) { o.Smoothing = share } }
+
+// Ignore leaves out examples with this label.
+func Ignore(label int32) XentOption {
+	return func(o *op.XentAttrs) { o.Ignore, o.UseIgnore = label, true }
+}
+
+// SparseCategoricalCrossentropy is for class numbers as targets and probabilities (softmax) as predictions.
+var SparseCategoricalCrossentropy = SparseCategorical()
+
+// SparseCategorical is SparseCategoricalCrossentropy with label smoothing or an ignored label.
+func SparseCategorical(opts ...XentOption) Loss {
+	var a op.XentAttrs
+	for _, o := range opts {
+		o(&a)
+	}
+	return Loss{"sparse_categorical_crossentropy", func(pred, target *graph.Node) *graph.Node {
+		scores, ok := logits(pred)
+		if !ok {
+			scores = op.Log(clip(pred)) // the softmax of log p is p, if p adds up to 1
+		}
+		l := op.SparseXent(scores, target, a)
+		if a.UseIgnore { // the mean is over the examples that count
+			counts := op.Convert(op.Ne(target, num(target, float64(a.Ignore))), l.DType())
+			share := op.Div(op.SumAll(counts), num(l, float64(l.Shape().Size())))
+			l = op.Div(l, op.Max(share, num(l, 1e-30)))
+		}
+		return perExample(l)
+	}, classNumbers}
+}
+
+// CategoricalCrossentropy is for targets that are probabilities, such as one-hot vectors.
+var CategoricalCrossentropy = Categorical(0)
+
+// Categorical is CategoricalCrossentropy with label smoothing.
+func Categorical(smoothing float64) Loss {
+	return Loss{"categorical_crossentropy", func(pred, target *graph.Node) *graph.Node {
+		last := len(pred.Shape()) - 1
+		var logp *graph.Node
+		if scores, ok := logits(pred); ok {
+			logp = op.LogSoftmax(scores)
+		} else {
+			logp = op.Log(clip(pred))
+		}
+		if smoothing != 0 {
+			target = op.Add(op.Mul(target, num(target, 1-smoothing)), num(target, smoothing/float64(pred.Shape()[last])))
+		}
+		return perExample(op.Neg(op.Sum(op.Mul(target, logp), last)))
+	}, sameAsPred}
+}
+
+// BinaryCrossentropy is for targets 0 or 1 and probabilities (sigmoid) as predictions, of one shape.
+var BinaryCrossentropy = Loss{"binary_crossentropy", func(pred, target *graph.Node) *graph.Node {
+	if pred.Op() == op.SigmoidOp { // of scores z: max(z,0) - z·t + log(1+e^-|z|)
+		z := pred.Input(0)
+		return perExample(op.Add(op.Sub(op.Relu(z), op.Mul(z, target)), op.Log1p(op.Exp(op.Neg(op.Abs(z))))))
+	}
+	p := clip(pred)
+	one := num(p, 1)
+	return perExample(op.Neg(op.Add(op.Mul(target, op.Log(p)), op.Mul(op.Sub(one, target), op.Log(op.Sub(one, p))))))
+}, sameAsPred}
+
+// MeanSquaredError is the mean of (prediction - target)².
+var MeanSquaredError = Loss{"mean_squared_error", func(pred, target *graph.Node) *graph.Node {
+	d := op.Sub(pred, target)
+	return perExample(op.Mul(d, d))
+}, sameAsPred}
+
+// MeanAbsoluteError is the mean of |prediction - target|.
+var MeanAbsoluteError = Loss{"mean_absolute_error", func(pred, target *graph.Node) *graph.Node {
+	return perExample(op.Abs(op.Sub(pred, target)))
+}, sameAsPred}
+
+// Huber is ½d² where |d| ≤ delta, else delta·(|d| - ½delta) (Huber 1964).
+func Huber(delta float64) Loss {
+	return Loss{"huber", func(pred, target *graph.Node) *graph.Node {
+		d := op.Abs(op.Sub(pred, target))
+		near := op.Min(d, num(d, delta)) // ½near² + delta·(d - near) is both branches in one
+		return perExample(op.Add(op.Mul(num(d, 0.5), op.Mul(near, near)), op.Mul(num(d, delta), op.Sub(d, near))))
+	}, sameAsPred}
+}
+
+// KLDivergence is Σ target·log(target/prediction) over the last axis, both probabilities.
+var KLDivergence = Loss{"kl_divergence", func(pred, target *graph.Node) *graph.Node {
+	p, t := clip(pred), clip(target)
+	return perExample(op.Sum(op.Mul(t, op.Log(op.Div(t, p))), len(p.Shape())-1))
+}, sameAsPred}
+
+// Losses are the losses that a spec can name.
+var Losses = map[string]Loss{}
+
+func init() {
+	for _, l := range []Loss{SparseCategoricalCrossentropy, CategoricalCrossentropy, BinaryCrossentropy, MeanSquaredError, MeanAbsoluteError, Huber(1), KLDivergence} {
+		Losses[l.Name] = l
+	}
+	Losses["mse"], Losses["mae"] = MeanSquaredError, MeanAbsoluteError
+}

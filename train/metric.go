@@ -1,0 +1,261 @@
+package train
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/jouleml/joule/tensor"
+)
+
+// Metric judges predictions over an epoch.
+type Metric struct {
+	Name string
+	make func() meter
+}
+
+// meter adds up one epoch of a metric.
+type meter interface {
+	// add takes a batch of predictions [n …] and targets, in order.
+	add(pred, target *tensor.Tensor)
+	value() float64
+}
+
+// classesOf sees predictions as rows of scores.
+func classesOf(pred *tensor.Tensor) (rows, classes int, p []float32) {
+	sh := pred.Shape()
+	c := sh[len(sh)-1]
+	return sh.Size() / max(1, c), c, pred.F32()
+}
+
+func argmax(x []float32) int {
+	best := 0
+	for i, v := range x {
+		if v > x[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+// label is the class of example i: a class number, or the greatest of a row of probabilities.
+func label(target *tensor.Tensor, i, classes int) int {
+	if target.DType().IsInt() {
+		return int(target.At(i))
+	}
+	if target.Len() == i+1 || classes == 1 {
+		return int(math.Round(target.At(i)))
+	}
+	return argmax(target.F32()[i*classes:][:classes])
+}
+
+// decide is the class that a row of predictions stands for: of one number, whether it is above one half.
+func decide(row []float32) int {
+	if len(row) == 1 {
+		if row[0] > 0.5 {
+			return 1
+		}
+		return 0
+	}
+	return argmax(row)
+}
+
+type ratio struct {
+	hits, all float64
+	count     func(r *ratio, pred, target *tensor.Tensor)
+}
+
+func (r *ratio) add(pred, target *tensor.Tensor) { r.count(r, pred, target) }
+
+func (r *ratio) value() float64 { return r.hits / max(r.all, 1) }
+
+// Accuracy is the share of examples whose most probable class is the right one.
+var Accuracy = Metric{"accuracy", func() meter {
+	return &ratio{count: func(r *ratio, pred, target *tensor.Tensor) {
+		n, c, p := classesOf(pred)
+		for i := range n {
+			if decide(p[i*c:][:c]) == label(target, i, c) {
+				r.hits++
+			}
+		}
+		r.all += float64(n)
+	}}
+}}
+
+// TopK is the share of examples whose class is among the k most probable; of equals, the first count as more probable.
+func TopK(k int) Metric {
+	return Metric{fmt.Sprintf("top_%d_accuracy", k), func() meter {
+		return &ratio{count: func(r *ratio, pred, target *tensor.Tensor) {
+			n, c, p := classesOf(pred)
+			for i := range n {
+				l := label(target, i, c)
+				above := 0
+				if l < 0 || l >= c {
+					above = k
+				} else {
+					for j, v := range p[i*c:][:c] {
+						if own := p[i*c+l]; v > own || v == own && j < l {
+							above++
+						}
+					}
+				}
+				if above < k {
+					r.hits++
+				}
+			}
+			r.all += float64(n)
+		}}
+	}}
+}
+
+// confusion counts examples by class and decision.
+type confusion struct {
+	counts [][]int64 // [class][decision]
+	score  func(c [][]int64) float64
+}
+
+func (m *confusion) add(pred, target *tensor.Tensor) {
+	n, c, p := classesOf(pred)
+	k := max(c, 2)
+	for len(m.counts) < k {
+		m.counts = append(m.counts, make([]int64, k))
+	}
+	for i := range n {
+		if l := label(target, i, c); l >= 0 && l < k {
+			m.counts[l][decide(p[i*c:][:c])]++
+		}
+	}
+}
+
+func (m *confusion) value() float64 { return m.score(m.counts) }
+
+// perClass averages a score of each class's true positives, false positives and false negatives over the classes that occur; of two classes it is
+// the score of class 1.
+func perClass(score func(tp, fp, fn float64) float64) func(c [][]int64) float64 {
+	return func(c [][]int64) float64 {
+		sum, n := 0.0, 0.0
+		for k := range c {
+			var fp, fn int64
+			for j := range c {
+				if j != k {
+					fp += c[j][k]
+					fn += c[k][j]
+				}
+			}
+			s := score(float64(c[k][k]), float64(fp), float64(fn))
+			if len(c) == 2 && k == 1 {
+				return s
+			}
+			if c[k][k]+fn > 0 {
+				sum += s
+				n++
+			}
+		}
+		return sum / max(n, 1)
+	}
+}
+
+func over(a, b float64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return a / b
+}
+
+// Precision is true positives over all that were taken for positive; of several classes the mean over classes.
+var Precision = Metric{"precision", func() meter {
+	return &confusion{score: perClass(func(tp, fp, _ float64) float64 { return over(tp, tp+fp) })}
+}}
+
+// Recall is true positives over all that are positive; of several classes the mean over classes.
+var Recall = Metric{"recall", func() meter {
+	return &confusion{score: perClass(func(tp, _, fn float64) float64 { return over(tp, tp+fn) })}
+}}
+
+// F1 is the harmonic mean of precision and recall; of several classes the mean over classes.
+var F1 = Metric{"f1", func() meter {
+	return &confusion{score: perClass(func(tp, fp, fn float64) float64 { return over(2*tp, 2*tp+fp+fn) })}
+}}
+
+type auc struct{ scores, labels []float64 }
+
+func (a *auc) add(pred, target *tensor.Tensor) {
+	n, c, p := classesOf(pred)
+	for i := range n {
+		a.scores = append(a.scores, float64(p[i*c+c-1]))
+		a.labels = append(a.labels, float64(label(target, i, c)))
+	}
+}
+
+// value is the share of pairs of a positive and a negative in which the positive has the higher score, ties counting half
+// (Mann & Whitney 1947).
+func (a *auc) value() float64 {
+	ord := make([]int, len(a.scores))
+	for i := range ord {
+		ord[i] = i
+	}
+	slices.SortFunc(ord, func(i, j int) int { return cmp.Compare(a.scores[i], a.scores[j]) })
+	var pos, neg, won float64
+	for i := 0; i < len(ord); {
+		j, p, n := i, 0.0, 0.0
+		for ; j < len(ord) && a.scores[ord[j]] == a.scores[ord[i]]; j++ {
+			if a.labels[ord[j]] == 1 {
+				p++
+			} else {
+				n++
+			}
+		}
+		won += p*neg + 0.5*p*n
+		pos, neg = pos+p, neg+n
+		i = j
+	}
+	if pos == 0 || neg == 0 {
+		return math.NaN()
+	}
+	return won / (pos * neg)
+}
+
+// ROCAUC is the area under the receiver operating characteristic, for two classes. It keeps every score of the epoch.
+var ROCAUC = Metric{"roc_auc", func() meter { return &auc{} }}
+
+func errors(name string, f func(d float64) float64, end func(mean float64) float64) Metric {
+	return Metric{name, func() meter {
+		r := &ratio{count: func(r *ratio, pred, target *tensor.Tensor) {
+			for i := range pred.Len() {
+				r.hits += f(pred.At(i) - target.At(i))
+			}
+			r.all += float64(pred.Len())
+		}}
+		return ended{r, end}
+	}}
+}
+
+type ended struct {
+	*ratio
+	end func(float64) float64
+}
+
+func (e ended) value() float64 { return e.end(e.ratio.value()) }
+
+// MAE is the mean absolute error.
+var MAE = errors("mae", math.Abs, func(m float64) float64 { return m })
+
+// RMSE is the root of the mean squared error.
+var RMSE = errors("rmse", func(d float64) float64 { return d * d }, math.Sqrt)
+
+// Metrics are the metrics that a spec can name.
+var Metrics = map[string]Metric{}
+
+func init() {
+	for _, m := range []Metric{Accuracy, TopK(5), Precision, Recall, F1, ROCAUC, MAE, RMSE} {
+		Metrics[m.Name] = m
+	}
+}
+
+// ConfusionMatrix counts examples by class (row) and decision (column).
+func ConfusionMatrix(pred, target *tensor.Tensor) [][]int64 {
+	m := &confusion{}
+	m.add(pred, target)
+	return m.counts
+}
