@@ -384,6 +384,64 @@ func fastInstr(rc *regionCompiler, n *graph.Node, a []source) instr {
 		d := finish()
 		return func(w *blockWorker, lo, n int) { f(cast[dtype.BFloat16](d.at(w, lo, n), n), x.f32(w, lo, n)) }
 	}
+	switch dt := n.DType(); {
+	case len(a) == 2 && a[0].dt == dtype.F64:
+		return plain[float64](rc, n, a)
+	case len(a) == 2 && a[0].dt == dtype.I32:
+		return plain[int32](rc, n, a)
+	case len(a) == 2 && a[0].dt == dtype.I64:
+		return plain[int64](rc, n, a)
+	case len(a) == 2 && a[0].dt == dtype.U8:
+		return plain[uint8](rc, n, a)
+	case len(a) == 2 && a[0].dt == dtype.I8:
+		return plain[int8](rc, n, a)
+	case len(a) == 2 && dt == dtype.Bool && (o == op.AndOp || o == op.OrOp):
+		f := vec.And
+		if o == op.OrOp {
+			f = vec.Or
+		}
+		x, y := rc.solid(a[0]), rc.solid(a[1])
+		d := finish()
+		return func(w *blockWorker, lo, n int) { f(d.at(w, lo, n), x.at(w, lo, n), y.at(w, lo, n)) }
+	case o == op.NotOp:
+		x := rc.solid(a[0])
+		d := finish()
+		return func(w *blockWorker, lo, n int) { vec.Not(d.at(w, lo, n), x.at(w, lo, n)) }
+	case o == op.ConvertOp && isF32 && a[0].dt == dtype.I64:
+		x := rc.solid(a[0])
+		d := finish()
+		return func(w *blockWorker, lo, n int) { vec.Convert(d.f32(w, lo, n), cast[int64](x.at(w, lo, n), n)) }
+	case o == op.ConvertOp && isF32 && a[0].dt == dtype.F64:
+		x := rc.solid(a[0])
+		d := finish()
+		return func(w *blockWorker, lo, n int) { vec.Convert(d.f32(w, lo, n), cast[float64](x.at(w, lo, n), n)) }
+	}
+	return nil
+}
+
+// plain is the instruction of a binary or comparing node on numbers of type T, nil if there is none.
+func plain[T vec.Number](rc *regionCompiler, n *graph.Node, a []source) instr {
+	two := func() (x, y, d source) {
+		x, y = rc.solid(a[0]), rc.solid(a[1])
+		if n.Op() == op.ReluGradOp { // the kernel takes the gradient first
+			x, y = y, x
+		}
+		d = rc.result(n)
+		rc.at[n] = d
+		return x, y, d
+	}
+	if k, ok := binaryKernel[n.Op()]; ok && vec.BinaryOf[T](k) != nil {
+		f := vec.BinaryOf[T](k)
+		x, y, d := two()
+		return func(w *blockWorker, lo, n int) {
+			f(cast[T](d.at(w, lo, n), n), cast[T](x.at(w, lo, n), n), cast[T](y.at(w, lo, n), n))
+		}
+	}
+	if k, ok := compares[n.Op()]; ok {
+		f := vec.CompareOf[T](k)
+		x, y, d := two()
+		return func(w *blockWorker, lo, n int) { f(d.at(w, lo, n), cast[T](x.at(w, lo, n), n), cast[T](y.at(w, lo, n), n)) }
+	}
 	return nil
 }
 
@@ -412,6 +470,9 @@ func newSpread(from, to shape.Shape, size int) *spread {
 			continue
 		}
 		sp.dims, sp.stride = append(sp.dims, d), append(sp.stride, st[i])
+	}
+	if len(sp.dims) == 0 { // one element
+		sp.dims, sp.stride = []int{1}, []int{0}
 	}
 	if len(sp.dims) > maxInline {
 		panic(fmt.Sprintf("cpu: a broadcast of %v to %v alternates too often", from, to))

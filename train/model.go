@@ -1,0 +1,324 @@
+// Package train makes models learn: Compile joins a model with data, optimizer and loss, and Fit runs the steps.
+//
+// # Terminology
+//
+// A step is one batch forward, backward and update: one graph, compiled once for each batch size, whose weights and optimizer state stay in the
+// backend's State between runs. An epoch is one pass over the training data. Everything random (first weights, order of the data, dropout) is a function
+// of the seed and of counters that checkpoints keep, so that the same seed gives the same bits whatever the number of threads, and a
+// resumed run the same bits as one that was never stopped.
+package train
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+
+	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/backend/cpu"
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/grad"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/optim"
+	"github.com/jouleml/joule/tensor"
+)
+
+// seedVar is the state of random layers: the seed, and the number of steps that have drawn from it.
+const seedVar = "random/state"
+
+// Option refines Compile: a Metric, or Threads, Seed, On, Accumulate.
+type Option interface{ compile(m *Model) }
+
+func (k Metric) compile(m *Model) { m.metrics = append(m.metrics, k) }
+
+type option func(m *Model)
+
+func (o option) compile(m *Model) { o(m) }
+
+// Threads sets the number of threads; 0, the default, is one for each CPU.
+func Threads(n int) Option { return option(func(m *Model) { m.threads = n }) }
+
+// Seed sets the number that everything random follows from. The default is 0.
+func Seed(s uint64) Option { return option(func(m *Model) { m.seed = s }) }
+
+// On sets the backend. The default is the CPU.
+func On(b backend.Backend) Option { return option(func(m *Model) { m.backend = b }) }
+
+// Accumulate adds up the gradients of n batches before each update.
+func Accumulate(n int) Option { return option(func(m *Model) { m.accumulate = n }) }
+
+// Model is a compiled model: weights, and programs that train, evaluate and predict. One goroutine may use it at a time.
+type Model struct {
+	Net  *nn.Model
+	Spec data.Spec
+
+	opt        *optim.Optimizer
+	loss       Loss
+	metrics    []Metric
+	backend    backend.Backend
+	threads    int
+	seed       uint64
+	accumulate int
+
+	params   []nn.Param
+	state    backend.State
+	programs map[programKey]*program
+}
+
+// Compile joins a model with the data it is for, an optimizer and a loss, and gives the parameters their first values.
+func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opts ...Option) (*Model, error) {
+	m := &Model{Net: net, Spec: spec, opt: opt, loss: loss, backend: cpu.Backend{}, accumulate: 1, programs: map[programKey]*program{}}
+	for _, o := range opts {
+		o.compile(m)
+	}
+	if err := opt.Check(); err != nil {
+		return nil, err
+	}
+	if len(spec.Targets) != 1 {
+		return nil, fmt.Errorf("train: a model is compiled for data with one target, this has %d", len(spec.Targets))
+	}
+	if m.accumulate < 1 {
+		return nil, fmt.Errorf("train: gradients cannot be accumulated over %d batches", m.accumulate)
+	}
+	// The training step of one example knows every variable: parameters, moments, counters.
+	g, call, err := m.graph(programKey{train, 1})
+	if err != nil {
+		return nil, err
+	}
+	m.params = call.Params
+	var vars []backend.Var
+	for _, v := range g.Variables() {
+		vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
+	}
+	if m.state, err = m.backend.NewState(vars); err != nil {
+		return nil, err
+	}
+	return m, m.Reset()
+}
+
+// Reset gives every variable its first value again.
+func (m *Model) Reset() error {
+	for _, v := range m.state.Vars() {
+		if err := m.state.Set(v.Name, tensor.New(v.Type.DType, v.Type.Shape...)); err != nil {
+			return err
+		}
+	}
+	for _, p := range m.params {
+		t := tensor.New(p.Type.DType, p.Type.Shape...)
+		if err := p.Init.Fill(t, source(m.seed, p.Name)); err != nil {
+			return fmt.Errorf("train: parameter %s: %w", p.Name, err)
+		}
+		if err := m.state.Set(p.Name, t); err != nil {
+			return err
+		}
+	}
+	if m.has(seedVar) {
+		return m.state.Set(seedVar, tensor.Of([]int64{int64(m.seed), 0}))
+	}
+	return nil
+}
+
+// source is the stream of random numbers that a parameter's first values come from: its name's own, so that adding a layer
+// leaves the others' values as they were.
+func source(seed uint64, name string) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return rand.New(rand.NewPCG(seed, h.Sum64()))
+}
+
+func (m *Model) has(name string) bool {
+	for _, v := range m.state.Vars() {
+		if v.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Params are the model's parameters, in the order of its layers.
+func (m *Model) Params() []nn.Param { return m.params }
+
+// State holds the values of all variables: parameters, optimizer state, counters.
+func (m *Model) State() backend.State { return m.state }
+
+// mode is what a program does.
+type mode uint8
+
+const (
+	train    mode = iota // a step with update
+	gather               // a step that only adds to the accumulated gradients
+	evaluate             // predictions and loss
+	predict              // predictions alone
+)
+
+func (k mode) String() string { return [...]string{"train", "gather", "evaluate", "predict"}[k] }
+
+type programKey struct {
+	mode  mode
+	batch int
+}
+
+// program is a compiled graph with the tensors it is run on.
+type program struct {
+	key  programKey
+	g    *graph.Graph
+	exec backend.Executable
+	in   []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
+	out  []*tensor.Tensor // predictions, then loss
+}
+
+// fieldTypes are the types of fields for a batch of n.
+func fieldTypes(fields []data.Field, n int) []graph.Type {
+	out := make([]graph.Type, len(fields))
+	for i, f := range fields {
+		out[i] = graph.T(f.DType, append([]int{n}, f.Shape...)...)
+	}
+	return out
+}
+
+// graph builds the graph of a program, as the user's model says it, before any pass.
+func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
+	var call *nn.Call
+	g, err := graph.Build(func(g *graph.Graph) {
+		var x []*graph.Node
+		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
+			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
+		}
+		call = &nn.Call{G: g, Training: k.mode == train || k.mode == gather}
+		if call.Training {
+			call.Seed = g.Variable(seedVar, graph.T(dtype.I64, 2))
+		}
+		var one []graph.Type
+		for _, f := range m.Spec.Inputs {
+			one = append(one, graph.Type{DType: f.DType, Shape: f.Shape})
+		}
+		if _, err := m.Net.Inputs(k.batch, one); err != nil {
+			g.Fail("model", nil, "%v", err)
+		}
+		pred := m.Net.Call(call, x)
+		if len(pred) != 1 {
+			g.Fail("model", nil, "a model is compiled with one output, this has %d", len(pred))
+		}
+		g.Output("prediction", pred[0])
+		if k.mode == predict {
+			return
+		}
+		t := fieldTypes(m.Spec.Targets, k.batch)[0]
+		if why := m.loss.target(pred[0].Type(), t); why != "" {
+			g.Fail(m.loss.Name, pred[:1], "%s, but the data's targets are %v", why, t)
+		}
+		y := g.Input("y", t)
+		var loss *graph.Node
+		g.In("loss", func() {
+			loss = op.MeanAll(m.loss.each(pred[0], y))
+			g.Output("loss", loss)
+		})
+		if !call.Training {
+			return
+		}
+		m.learn(g, call, loss, k)
+	})
+	return g, call, err
+}
+
+// learn adds gradients and updates.
+func (m *Model) learn(g *graph.Graph, call *nn.Call, loss *graph.Node, k programKey) {
+	rate := g.Input("rate", graph.T(dtype.F32))
+	var params []nn.Param
+	var ws []*graph.Node
+	for _, p := range call.Params {
+		if p.Trainable {
+			params = append(params, p)
+			ws = append(ws, g.Variable(p.Name, p.Type))
+		}
+	}
+	if len(ws) == 0 {
+		g.Fail("model", nil, "has no trainable parameter")
+	}
+	grads := grad.Of(loss, ws...)
+	if m.accumulate > 1 {
+		g.During(graph.Update, func() {
+			for i, p := range params {
+				acc := g.Variable("accumulated/"+p.Name, p.Type)
+				sum := op.Add(acc, grads[i])
+				if k.mode == gather {
+					g.Update(acc, sum)
+					continue
+				}
+				grads[i] = op.Mul(sum, op.Scalar(g, dtype.F32, 1/float64(m.accumulate)))
+				g.Update(acc, op.Full(g, p.Type, 0))
+			}
+		})
+	}
+	if k.mode == train {
+		m.opt.Build(g, params, grads, rate)
+	}
+	g.During(graph.Update, func() {
+		g.Update(call.Seed, op.Add(call.Seed, g.Const(tensor.Of([]int64{0, 1}))))
+	})
+}
+
+// program is the compiled program for a mode and batch size: made at its first use, kept.
+func (m *Model) program(mode mode, batch int) (*program, error) {
+	k := programKey{mode, batch}
+	if p := m.programs[k]; p != nil {
+		return p, nil
+	}
+	g, _, err := m.graph(k)
+	if err != nil {
+		return nil, err
+	}
+	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
+	if err != nil {
+		return nil, err
+	}
+	p := &program{key: k, g: g, exec: e, out: backend.NewOutputs(g), in: make([]*tensor.Tensor, len(g.Inputs()))}
+	if k.mode == train || k.mode == gather {
+		p.in[len(p.in)-1] = tensor.New(dtype.F32)
+	}
+	m.programs[k] = p
+	return p, nil
+}
+
+// run runs the program on a batch. The slices are used only during the call.
+func (p *program) run(x, y []*tensor.Tensor, rate float64) error {
+	n := copy(p.in, x)
+	if p.key.mode != predict {
+		p.in[n] = y[0]
+		n++
+	}
+	if n < len(p.in) {
+		p.in[n].F32()[0] = float32(rate)
+	}
+	return p.exec.Run(p.in, p.out)
+}
+
+func (p *program) prediction() *tensor.Tensor { return p.out[0] }
+
+func (p *program) loss() float64 { return p.out[1].At(0) }
+
+// Step trains on one batch and gives its loss; x and y have the batch as first axis. It is what Fit calls, for loops of one's own.
+func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err error) {
+	p, err := m.program(train, x[0].Shape()[0])
+	if err != nil {
+		return 0, err
+	}
+	if err := p.run(x, y, rate); err != nil {
+		return 0, err
+	}
+	return p.loss(), nil
+}
+
+// PredictBatch gives the predictions for one batch. The tensor is overwritten by the next call with this batch size.
+func (m *Model) PredictBatch(x ...*tensor.Tensor) (*tensor.Tensor, error) {
+	p, err := m.program(predict, x[0].Shape()[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := p.run(x, nil, 0); err != nil {
+		return nil, err
+	}
+	return p.prediction(), nil
+}
