@@ -5,22 +5,43 @@ import "github.com/jouleml/joule/internal/isa"
 // choice is what a shape decides about the way its product is computed. It depends on the shape and the instruction set
 // alone, not on threads, since it fixes the order of additions.
 type choice struct {
+	dot        bool // B is stored by columns and A has few rows: dot products
 	swap       bool // compute Cᵀ = op(B)ᵀ·op(A)ᵀ: B is read in place a row at a time, the small A is transposed instead
-	packA      bool // copy blocks of A into groups of rows
 	packB      bool // copy panels of B
-	rows, cols int  // of C in one chunk; with swap a chunk has all rows
+	rows, cols int  // of C in one chunk; with dot or swap a chunk has all rows
 	kc         int  // K indices between two visits to an element of C
 	splits     int  // parts of K that are summed apart and then together
 }
 
 const (
+	// depth is the most K indices between two visits to an element of C. A panel of B this deep (256 kB with AVX-512, 64 kB
+	// with AVX2) streams from the L2 cache as fast as the tiles use it; with less, visits to C cost more: 5% at 1024 squares.
+	depth = 1024
+	// With A transposed a tile's K indices lie in different lines, and half as many of them are better: 8% at 256×2048×1024.
+	depthTransA = 512
+	// maxChunkRows×kc elements of A and a panel of B are in use at a time.
+	maxChunkRows = 1024
+	// maxPackedB is the most floats of B that a thread copies at a time.
+	maxPackedB = 128 << 10
+	// maxDotRows is the most rows of A for which a pass over B for each row beats a tile with mostly empty lanes.
+	maxDotRows = 4
+	// dotBlock is about how many elements of B a chunk of dot products reads.
+	dotBlock = 16 << 10
 	// maxSplits bounds the memory for partial sums.
 	maxSplits = 16
-	// chunkMACs and chunkBytes are about the least work worth a chunk of its own, 10 µs or so of one core.
-	chunkMACs  = 1 << 20
-	chunkBytes = 256 << 10
-	// maxChunks is more than enough for the threads of a machine to share evenly.
-	maxChunks = 64
+	// maxAcross and maxDown give more chunks than any machine needs to share the work evenly.
+	maxAcross, maxDown = 32, 32
+	// minRows is the fewest rows a chunk should have: each reads its columns of B once.
+	minRows = 16
+)
+
+// The costs that choose weighs, in cycles of Zen 4, in which a core multiplies and adds 16 pairs.
+const (
+	lanesPerCycle = 16
+	readCost      = 1.0 / 16 // an element from the L2 or L3 cache
+	packCost      = 0.45     // an element of B copied to a panel
+	turnCost      = 0.6      // an element transposed
+	chunkCost     = 500      // starting a chunk
 )
 
 // choose is the selection rule.
@@ -29,72 +50,83 @@ func choose(l isa.Level, s Spec) choice {
 		return choice{rows: 1, cols: 1, kc: 1, splits: 1}
 	}
 	width := nr(l)
-
-	// How many chunks a matrix of the batch should give.
-	macs, bytes := s.M*s.N*s.K, 4*s.K*s.N
-	want := min(max(macs/chunkMACs, bytes/chunkBytes, 1), maxChunks)
-	want = max(1, min(want, maxChunks/s.Batch))
-
-	// Depth: a panel of B should stay in the L1 cache (AVX2, 16 columns) or take up a small part of L2 (AVX-512, 64 columns).
-	depth := 256
-	if l == isa.AVX512 {
-		depth = 512
-	}
-
-	// With B stored by columns, transposing it costs K·N moves; turning the product over costs M·K (A) and M·N (C) instead.
-	if s.TransB && !s.PackedB && s.M*(s.K+s.N) < s.K*s.N && s.M <= 512 {
-		cols := max(groupRows, min(128, roundUp(ceilDiv(s.N, want), 24)))
-		return choice{swap: true, rows: s.M, cols: cols, kc: blocks(s.K, depth), splits: 1}
-	}
-
-	ch := choice{splits: 1}
-	// Packing B is worth its cost (about 1/4 of a vector FMA a float) where many rows read the copy, and needed where B is
-	// stored by columns. A row stride that is a multiple of 1 kB puts a panel into a few sets of the cache.
-	ch.packB = !s.PackedB && (s.TransB || s.N > width && (s.M >= 64 || s.M >= 24 && s.LDB%256 == 0))
-	// A is read in place: AVX-512 tiles are wide enough to hide it. AVX2 tiles touch A four times as often and lose a tenth
-	// to bank conflicts between rows.
-	ch.packA = l == isa.AVX2 && s.N >= 64 && s.M >= 48 && s.K >= 48
-
-	// The grid with the least copying that has enough chunks.
 	panels := ceilDiv(s.N, width)
-	best := -1.0
-	for across := 1; across <= min(panels, maxChunks); across++ {
-		nb := ceilDiv(panels, across)
-		if ceilDiv(panels, nb) != across {
+	work := float64(s.M) * float64(s.N) * float64(s.K) / lanesPerCycle
+
+	if s.TransB && !s.PackedB && !s.TransA && s.M <= maxDotRows {
+		return choice{dot: true, rows: s.M, cols: min(s.N, roundUp(ceilDiv(dotBlock, s.K), 4)), kc: s.K, splits: 1}
+	}
+
+	// With B stored by columns, either B is transposed (K·N) or the product is turned over: A (M·K) and C (M·N) are.
+	if s.TransB && !s.PackedB && s.M <= 512 && s.M*(s.K+s.N) < s.K*s.N {
+		read := float64(s.K) * float64(s.N) * readCost
+		chunks := min(max(1, int((work+read)/(8*chunkCost))), maxDown)
+		cols := min(128, max(groupCols, roundUp(ceilDiv(s.N, chunks), groupCols)))
+		return choice{swap: true, rows: s.M, cols: min(cols, s.N), kc: block(s.K, depth), splits: 1}
+	}
+
+	deep := depth
+	if s.TransA {
+		deep = depthTransA
+	}
+	ch := choice{splits: 1, kc: block(s.K, deep)}
+	// B is read in place where its rows are near each other; rows far apart cost a page table entry each, and their lines
+	// crowd into a few sets of the caches. Many rows of A make up for the copy. AVX2 tiles read B four times as often.
+	far, rows := 512, 48
+	if l == isa.AVX2 {
+		far, rows = 64, 96
+	}
+	ch.packB = !s.PackedB && (s.TransB || s.M >= rows && s.N > width && s.LDB >= far)
+
+	// The grid of chunks that costs least.
+	least := -1.0
+	for across := 1; across <= min(panels, maxAcross); across++ {
+		cols := ceilDiv(panels, across) * width
+		if ceilDiv(s.N, cols) != across || ch.packB && cols > width && cols*ch.kc > maxPackedB {
 			continue
 		}
-		down := min(ceilDiv(want, across), ceilDiv(s.M, 24))
-		mb := min(roundUp(ceilDiv(s.M, down), 24), roundUp(s.M, 24))
-		mb = min(mb, 480)
-		down = ceilDiv(s.M, mb)
-		// Costs in vector FMAs of one row of A by one vector of B.
-		chunks := float64(across * down)
-		cost := float64(macs) / 16
-		if ch.packA {
-			cost += float64(s.M*s.K*across) / 2
-		}
-		cost += float64(s.M*s.K*across) / 16 // reading A
-		if ch.packB {
-			cost += float64(s.K*s.N*down) / 4
-		}
-		cost += float64(s.K*s.N*down) / 16 // reading B
-		if chunks < float64(want) {
-			cost *= float64(want) / chunks
-		}
-		if best < 0 || cost < best {
-			best = cost
-			ch.rows, ch.cols = min(mb, s.M), min(nb*width, s.N)
+		for down := 1; down <= max(1, min(s.M/minRows, maxDown)); down++ {
+			rows := ceilDiv(s.M, down)
+			if rows > 2*minRows {
+				rows = roundUp(rows, 8)
+			}
+			if ceilDiv(s.M, rows) != down || rows > maxChunkRows && down < maxDown {
+				continue
+			}
+			cost := work
+			cost += float64(s.M) * float64(s.K) * float64(across) * readCost
+			b := readCost
+			switch {
+			case ch.packB && s.TransB:
+				b += turnCost
+			case ch.packB:
+				b += packCost
+			}
+			cost += float64(s.K) * float64(s.N) * float64(down) * b
+			chunks := across * down
+			cost += float64(chunks) * chunkCost
+			// With few chunks threads wait for the last.
+			cost *= 1 + 1/float64(chunks)
+			if least < 0 || cost < least {
+				least = cost
+				ch.rows, ch.cols = min(rows, s.M), min(cols, s.N)
+			}
 		}
 	}
-	if chunks := ceilDiv(s.M, ch.rows) * ceilDiv(s.N, ch.cols); 2*chunks <= want {
-		ch.splits = max(1, min(ceilDiv(want, chunks), s.K/256, maxSplits))
+	// A deep product with a small result has no chunks to share out but parts of K.
+	chunks := ceilDiv(s.M, ch.rows) * ceilDiv(s.N, ch.cols)
+	if want := min(work/(32*chunkCost), maxSplits); float64(2*chunks) <= want {
+		ch.splits = max(1, min(int(want)/chunks, s.K/256))
+		ch.kc = block(ceilDiv(s.K, ch.splits), deep)
 	}
-	ch.kc = blocks(ceilDiv(s.K, ch.splits), depth)
 	return ch
 }
 
-// blocks is the size of equal blocks of at most about most into which n can be cut.
-func blocks(n, most int) int { return roundUp(ceilDiv(n, ceilDiv(n, most)), 8) }
+// groupCols is what the columns of a turned chunk are a multiple of: the height of tiles (6 or 8) and of transposed blocks (8).
+const groupCols = 24
+
+// block is the size of equal blocks of about most at most into which k can be cut.
+func block(k, most int) int { return roundUp(ceilDiv(k, ceilDiv(k, most)), 8) }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 

@@ -2,22 +2,28 @@ package gemm
 
 import "github.com/jouleml/joule/internal/isa"
 
-// copyBlock copies dst[i·ldd+j] = src[i·lds+j] for i in [0, rows) and j in [0, cols).
-func copyBlock(l isa.Level, dst, src []float32, ldd, lds, rows, cols int) {
+// copyPanels cuts a matrix into panels of width columns (a multiple of 8) that lie panelStride apart in dst, each row of a panel
+// behind the last: dst[p·panelStride+i·width+j] = src[i·lds+p·width+j] for i in [0, rows) and p·width+j in [0, cols).
+// The places of missing columns of the last panel are left as they are.
+func copyPanels(l isa.Level, dst, src []float32, width, panelStride, lds, rows, cols int) {
 	if rows == 0 || cols == 0 {
 		return
 	}
-	dst, src = dst[:(rows-1)*ldd+cols], src[:(rows-1)*lds+cols]
-	done := 0
-	if l != isa.Portable && cols >= 8 {
-		done = cols &^ 7
-		copyVec(&dst[0], &src[0], 4*ldd, 4*lds, rows, done)
+	src = src[:(rows-1)*lds+cols]
+	full := 0
+	if l != isa.Portable {
+		full = cols / width
+		if full > 0 {
+			dst := dst[:(full-1)*panelStride+rows*width]
+			panelsVec(&dst[0], &src[0], 4*lds, rows, width, full, 4*panelStride)
+		}
 	}
-	if done == cols {
-		return
-	}
-	for i := range rows {
-		copy(dst[i*ldd+done:i*ldd+cols], src[i*lds+done:])
+	for p := full; p*width < cols; p++ {
+		d, s := dst[p*panelStride:], src[p*width:]
+		n := min(width, cols-p*width)
+		for i := range rows {
+			copy(d[i*width:][:n], s[i*lds:][:n])
+		}
 	}
 }
 

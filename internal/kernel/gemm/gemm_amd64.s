@@ -21,7 +21,7 @@ DATA lanemask<>+60(SB)/4, $0x00000000
 GLOBL lanemask<>(SB), RODATA|NOPTR, $64
 
 // func tileAVX2_1x8(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -53,6 +53,14 @@ in:
 	VADDPS  Y1, Y0, Y0
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -102,7 +110,7 @@ store:
 	RET
 
 // func tileAVX2_2x8(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -138,6 +146,16 @@ in:
 	VADDPS  Y2, Y1, Y1
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -194,7 +212,7 @@ store:
 	RET
 
 // func tileAVX2_3x8(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -234,6 +252,18 @@ in:
 	VADDPS  Y3, Y2, Y2
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -297,7 +327,7 @@ store:
 	RET
 
 // func tileAVX2_4x8(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -341,6 +371,20 @@ in:
 	VADDPS  Y4, Y3, Y3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -411,7 +455,7 @@ store:
 	RET
 
 // func tileAVX2_5x8(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -459,6 +503,22 @@ in:
 	VADDPS  Y5, Y4, Y4
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -536,7 +596,7 @@ store:
 	RET
 
 // func tileAVX2_6x8(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x8(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -588,6 +648,24 @@ in:
 	VADDPS  Y6, Y5, Y5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -672,7 +750,7 @@ store:
 	RET
 
 // func tileAVX2_1x16(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -709,6 +787,14 @@ in:
 	VADDPS  Y3, Y1, Y1
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -762,7 +848,7 @@ store:
 	RET
 
 // func tileAVX2_2x16(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -806,6 +892,16 @@ in:
 	VADDPS  Y5, Y3, Y3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -869,7 +965,7 @@ store:
 	RET
 
 // func tileAVX2_3x16(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -920,6 +1016,18 @@ in:
 	VADDPS  Y7, Y5, Y5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -993,7 +1101,7 @@ store:
 	RET
 
 // func tileAVX2_4x16(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -1051,6 +1159,20 @@ in:
 	VADDPS  Y9, Y7, Y7
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -1134,7 +1256,7 @@ store:
 	RET
 
 // func tileAVX2_5x16(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -1199,6 +1321,22 @@ in:
 	VADDPS  Y11, Y9, Y9
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -1292,7 +1430,7 @@ store:
 	RET
 
 // func tileAVX2_6x16(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
 	MOVQ 200(DI), AX
@@ -1364,6 +1502,24 @@ in:
 	VADDPS  Y13, Y11, Y11
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -1467,7 +1623,7 @@ store:
 	RET
 
 // func tileAVX2_1x8m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -1504,6 +1660,14 @@ in:
 	VADDPS     Y1, Y0, Y0
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -1553,7 +1717,7 @@ store:
 	RET
 
 // func tileAVX2_2x8m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -1594,6 +1758,16 @@ in:
 	VADDPS     Y2, Y1, Y1
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -1650,7 +1824,7 @@ store:
 	RET
 
 // func tileAVX2_3x8m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -1695,6 +1869,18 @@ in:
 	VADDPS     Y3, Y2, Y2
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -1758,7 +1944,7 @@ store:
 	RET
 
 // func tileAVX2_4x8m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -1807,6 +1993,20 @@ in:
 	VADDPS     Y4, Y3, Y3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -1877,7 +2077,7 @@ store:
 	RET
 
 // func tileAVX2_5x8m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -1930,6 +2130,22 @@ in:
 	VADDPS     Y5, Y4, Y4
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2007,7 +2223,7 @@ store:
 	RET
 
 // func tileAVX2_6x8m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x8m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -2064,6 +2280,24 @@ in:
 	VADDPS     Y6, Y5, Y5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2148,7 +2382,7 @@ store:
 	RET
 
 // func tileAVX2_1x16m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -2190,6 +2424,14 @@ in:
 	VADDPS     Y3, Y1, Y1
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2243,7 +2485,7 @@ store:
 	RET
 
 // func tileAVX2_2x16m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -2292,6 +2534,16 @@ in:
 	VADDPS     Y5, Y3, Y3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2355,7 +2607,7 @@ store:
 	RET
 
 // func tileAVX2_3x16m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -2411,6 +2663,18 @@ in:
 	VADDPS     Y7, Y5, Y5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2484,7 +2748,7 @@ store:
 	RET
 
 // func tileAVX2_4x16m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -2547,6 +2811,20 @@ in:
 	VADDPS     Y9, Y7, Y7
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2630,7 +2908,7 @@ store:
 	RET
 
 // func tileAVX2_5x16m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -2700,6 +2978,22 @@ in:
 	VADDPS     Y11, Y9, Y9
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2793,7 +3087,7 @@ store:
 	RET
 
 // func tileAVX2_6x16m(t *Tile)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x16m(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), DI
 	MOVQ    216(DI), CX
@@ -2870,6 +3164,24 @@ in:
 	VADDPS     Y13, Y11, Y11
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -2973,7 +3285,7 @@ store:
 	RET
 
 // func tileAVX512_1x8(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_1x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3011,6 +3323,14 @@ in:
 	VADDPS    Y1, Y0, Y0
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3060,7 +3380,7 @@ store:
 	RET
 
 // func tileAVX512_2x8(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_2x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3102,6 +3422,16 @@ in:
 	VADDPS    Y2, Y1, Y1
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3158,7 +3488,7 @@ store:
 	RET
 
 // func tileAVX512_3x8(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_3x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3204,6 +3534,18 @@ in:
 	VADDPS    Y3, Y2, Y2
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3267,7 +3609,7 @@ store:
 	RET
 
 // func tileAVX512_4x8(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_4x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3317,6 +3659,20 @@ in:
 	VADDPS    Y4, Y3, Y3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3387,7 +3743,7 @@ store:
 	RET
 
 // func tileAVX512_5x8(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_5x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3441,6 +3797,22 @@ in:
 	VADDPS    Y5, Y4, Y4
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3518,7 +3890,7 @@ store:
 	RET
 
 // func tileAVX512_6x8(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_6x8(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3576,6 +3948,24 @@ in:
 	VADDPS    Y6, Y5, Y5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3660,7 +4050,7 @@ store:
 	RET
 
 // func tileAVX512_1x16(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_1x16(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3703,6 +4093,14 @@ in:
 	VADDPS    Y3, Y1, Y1
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3756,7 +4154,7 @@ store:
 	RET
 
 // func tileAVX512_2x16(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_2x16(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3806,6 +4204,16 @@ in:
 	VADDPS    Y5, Y3, Y3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3869,7 +4277,7 @@ store:
 	RET
 
 // func tileAVX512_3x16(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_3x16(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -3926,6 +4334,18 @@ in:
 	VADDPS    Y7, Y5, Y5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -3999,7 +4419,7 @@ store:
 	RET
 
 // func tileAVX512_4x16(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_4x16(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -4063,6 +4483,20 @@ in:
 	VADDPS    Y9, Y7, Y7
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -4146,7 +4580,7 @@ store:
 	RET
 
 // func tileAVX512_5x16(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_5x16(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -4217,6 +4651,22 @@ in:
 	VADDPS    Y11, Y9, Y9
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -4310,7 +4760,7 @@ store:
 	RET
 
 // func tileAVX512_6x16(t *Tile)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3
+// Requires: AVX, AVX512F, AVX512VL, BMI2, FMA3, MMX+
 TEXT ·tileAVX512_6x16(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -4388,6 +4838,24 @@ in:
 	VADDPS    Y13, Y11, Y11
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -4491,7 +4959,7 @@ store:
 	RET
 
 // func tileAVX512_1x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_1x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -4534,6 +5002,15 @@ in:
 	VADDPS    Z3, Z1, Z1
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -4587,7 +5064,7 @@ store:
 	RET
 
 // func tileAVX512_2x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_2x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -4637,6 +5114,18 @@ in:
 	VADDPS    Z5, Z3, Z3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -4700,7 +5189,7 @@ store:
 	RET
 
 // func tileAVX512_3x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_3x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -4757,6 +5246,21 @@ in:
 	VADDPS    Z7, Z5, Z5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -4830,7 +5334,7 @@ store:
 	RET
 
 // func tileAVX512_4x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_4x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -4894,6 +5398,24 @@ in:
 	VADDPS    Z9, Z7, Z7
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -4977,7 +5499,7 @@ store:
 	RET
 
 // func tileAVX512_5x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_5x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -5048,6 +5570,27 @@ in:
 	VADDPS    Z11, Z9, Z9
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -5141,7 +5684,7 @@ store:
 	RET
 
 // func tileAVX512_6x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_6x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -5219,6 +5762,30 @@ in:
 	VADDPS    Z13, Z11, Z11
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -5322,7 +5889,7 @@ store:
 	RET
 
 // func tileAVX512_7x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_7x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -5407,6 +5974,33 @@ in:
 	VADDPS    Z15, Z13, Z13
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       96(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       104(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -5518,7 +6112,7 @@ store:
 	RET
 
 // func tileAVX512_8x32(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_8x32(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -5610,6 +6204,36 @@ in:
 	VADDPS    Z17, Z15, Z15
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       96(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       104(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       112(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	MOVQ       120(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -5731,7 +6355,7 @@ store:
 	RET
 
 // func tileAVX512_1x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_1x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -5779,6 +6403,16 @@ in:
 	VADDPS    Z5, Z2, Z2
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -5836,7 +6470,7 @@ store:
 	RET
 
 // func tileAVX512_2x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_2x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -5894,6 +6528,20 @@ in:
 	VADDPS    Z8, Z5, Z5
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -5964,7 +6612,7 @@ store:
 	RET
 
 // func tileAVX512_3x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_3x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -6032,6 +6680,24 @@ in:
 	VADDPS    Z11, Z8, Z8
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -6115,7 +6781,7 @@ store:
 	RET
 
 // func tileAVX512_4x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_4x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -6193,6 +6859,28 @@ in:
 	VADDPS    Z14, Z11, Z11
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -6289,7 +6977,7 @@ store:
 	RET
 
 // func tileAVX512_5x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_5x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -6377,6 +7065,32 @@ in:
 	VADDPS    Z17, Z14, Z14
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -6486,7 +7200,7 @@ store:
 	RET
 
 // func tileAVX512_6x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_6x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -6584,6 +7298,36 @@ in:
 	VADDPS    Z20, Z17, Z17
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -6706,7 +7450,7 @@ store:
 	RET
 
 // func tileAVX512_7x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_7x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -6814,6 +7558,40 @@ in:
 	VADDPS    Z23, Z20, Z20
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       96(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       104(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -6947,7 +7725,7 @@ store:
 	RET
 
 // func tileAVX512_8x48(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_8x48(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -7065,6 +7843,44 @@ in:
 	VADDPS    Z26, Z23, Z23
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       96(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       104(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       112(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	MOVQ       120(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -7211,7 +8027,7 @@ store:
 	RET
 
 // func tileAVX512_1x64(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_1x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -7264,6 +8080,17 @@ in:
 	VADDPS    Z7, Z3, Z3
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       8(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -7325,7 +8152,7 @@ store:
 	RET
 
 // func tileAVX512_2x64(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_2x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -7391,6 +8218,22 @@ in:
 	VADDPS    Z11, Z7, Z7
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       16(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -7468,7 +8311,7 @@ store:
 	RET
 
 // func tileAVX512_3x64(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_3x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -7547,6 +8390,27 @@ in:
 	VADDPS    Z15, Z11, Z11
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       24(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -7640,7 +8504,7 @@ store:
 	RET
 
 // func tileAVX512_4x64(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_4x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -7732,6 +8596,32 @@ in:
 	VADDPS    Z19, Z15, Z15
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       32(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -7841,7 +8731,7 @@ store:
 	RET
 
 // func tileAVX512_5x64(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_5x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -7946,6 +8836,37 @@ in:
 	VADDPS    Z23, Z19, Z19
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       40(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -8071,7 +8992,7 @@ store:
 	RET
 
 // func tileAVX512_6x64(t *Tile)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_6x64(SB), NOSPLIT, $0-8
 	MOVQ  t+0(FP), DI
 	MOVQ  216(DI), CX
@@ -8189,6 +9110,42 @@ in:
 	VADDPS    Z27, Z23, Z23
 
 ready:
+	CMPQ       208(DI), $0x00000001
+	JE         nonext
+	MOVQ       96(DI), AX
+	MOVQ       248(DI), BX
+	MOVQ       48(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       56(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       64(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       72(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       80(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+	MOVQ       88(BX), CX
+	PREFETCHT0 (AX)(CX*4)
+	PREFETCHT0 64(AX)(CX*4)
+	PREFETCHT0 128(AX)(CX*4)
+	PREFETCHT0 192(AX)(CX*4)
+
+nonext:
 	MOVQ 240(DI), DX
 	MOVQ (DI), CX
 	MOVQ (DX), AX
@@ -8329,26 +9286,35 @@ store:
 	VZEROUPPER
 	RET
 
-// func copyAVX2(dst *float32, src *float32, dstStride int, srcStride int, rows int, cols int)
+// func panelsAVX2(dst *float32, src *float32, srcStride int, rows int, width int, panels int, panelStride int)
 // Requires: AVX
-TEXT ·copyAVX2(SB), NOSPLIT, $0-48
+TEXT ·panelsAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), DI
 	MOVQ src+8(FP), SI
-	MOVQ dstStride+16(FP), R8
-	MOVQ srcStride+24(FP), R9
-	MOVQ rows+32(FP), CX
-	MOVQ cols+40(FP), DX
-	SHLQ $0x02, DX
+	MOVQ srcStride+16(FP), R9
+	MOVQ rows+24(FP), CX
+	MOVQ width+32(FP), R8
+	SHLQ $0x02, R8
+	MOVQ panelStride+48(FP), R10
 
 row:
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ panels+40(FP), DX
+
+panel:
 	XORQ AX, AX
 
-col:
-	VMOVUPS (SI)(AX*1), Y0
-	VMOVUPS Y0, (DI)(AX*1)
+vector:
+	VMOVUPS (R11)(AX*1), Y0
+	VMOVUPS Y0, (R12)(AX*1)
 	ADDQ    $0x00000020, AX
-	CMPQ    AX, DX
-	JLT     col
+	CMPQ    AX, R8
+	JLT     vector
+	ADDQ    R8, R11
+	ADDQ    R10, R12
+	DECQ    DX
+	JNZ     panel
 	ADDQ    R8, DI
 	ADDQ    R9, SI
 	DECQ    CX
@@ -8423,5 +9389,149 @@ block:
 	ADDQ        $0x00000020, DI
 	SUBQ        $0x00000008, CX
 	JNZ         rows8
+	VZEROUPPER
+	RET
+
+// func dotsAVX2(y *float32, x *float32, b *float32, stride int, rows int, k int)
+// Requires: AVX, FMA3
+TEXT ·dotsAVX2(SB), NOSPLIT, $0-48
+	MOVQ    y+0(FP), DI
+	MOVQ    x+8(FP), SI
+	MOVQ    b+16(FP), AX
+	MOVQ    stride+24(FP), R8
+	MOVQ    rows+32(FP), CX
+	MOVQ    k+40(FP), DX
+	MOVQ    DX, BX
+	ANDQ    $0x00000007, BX
+	SHLQ    $0x02, BX
+	LEAQ    lanemask<>+32(SB), R11
+	SUBQ    BX, R11
+	VMOVUPS (R11), Y15
+	MOVQ    DX, R9
+	SHRQ    $0x03, R9
+	SHLQ    $0x05, R9
+	MOVQ    DX, R10
+	SHRQ    $0x04, R10
+	SHLQ    $0x06, R10
+
+rows4:
+	CMPQ   CX, $0x00000004
+	JLT    done4
+	LEAQ   (AX)(R8*1), BX
+	LEAQ   (BX)(R8*1), R11
+	LEAQ   (R11)(R8*1), R12
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	XORQ   R13, R13
+	CMPQ   R13, R10
+	JGE    one4
+
+two4:
+	VMOVUPS     (SI)(R13*1), Y8
+	VFMADD231PS (AX)(R13*1), Y8, Y0
+	VFMADD231PS (BX)(R13*1), Y8, Y2
+	VFMADD231PS (R11)(R13*1), Y8, Y4
+	VFMADD231PS (R12)(R13*1), Y8, Y6
+	VMOVUPS     32(SI)(R13*1), Y9
+	VFMADD231PS 32(AX)(R13*1), Y9, Y1
+	VFMADD231PS 32(BX)(R13*1), Y9, Y3
+	VFMADD231PS 32(R11)(R13*1), Y9, Y5
+	VFMADD231PS 32(R12)(R13*1), Y9, Y7
+	ADDQ        $0x00000040, R13
+	CMPQ        R13, R10
+	JLT         two4
+
+one4:
+	CMPQ        R13, R9
+	JGE         tail4
+	VMOVUPS     (SI)(R13*1), Y8
+	VFMADD231PS (AX)(R13*1), Y8, Y0
+	VFMADD231PS (BX)(R13*1), Y8, Y2
+	VFMADD231PS (R11)(R13*1), Y8, Y4
+	VFMADD231PS (R12)(R13*1), Y8, Y6
+	ADDQ        $0x00000020, R13
+
+tail4:
+	TESTQ       $0x00000007, DX
+	JZ          sum4
+	VMASKMOVPS  (SI)(R13*1), Y15, Y8
+	VMASKMOVPS  (AX)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y8, Y0
+	VMASKMOVPS  (BX)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y8, Y2
+	VMASKMOVPS  (R11)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y8, Y4
+	VMASKMOVPS  (R12)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y8, Y6
+
+sum4:
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VHADDPS      Y2, Y0, Y8
+	VHADDPS      Y6, Y4, Y9
+	VHADDPS      Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X9
+	VADDPS       X9, X8, X8
+	VMOVUPS      X8, (DI)
+	LEAQ         (R12)(R8*1), AX
+	ADDQ         $0x00000010, DI
+	SUBQ         $0x00000004, CX
+	JMP          rows4
+
+done4:
+rows1:
+	CMPQ   CX, $0x00000001
+	JLT    done1
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	XORQ   R13, R13
+	CMPQ   R13, R10
+	JGE    one1
+
+two1:
+	VMOVUPS     (SI)(R13*1), Y8
+	VFMADD231PS (AX)(R13*1), Y8, Y0
+	VMOVUPS     32(SI)(R13*1), Y9
+	VFMADD231PS 32(AX)(R13*1), Y9, Y1
+	ADDQ        $0x00000040, R13
+	CMPQ        R13, R10
+	JLT         two1
+
+one1:
+	CMPQ        R13, R9
+	JGE         tail1
+	VMOVUPS     (SI)(R13*1), Y8
+	VFMADD231PS (AX)(R13*1), Y8, Y0
+	ADDQ        $0x00000020, R13
+
+tail1:
+	TESTQ       $0x00000007, DX
+	JZ          sum1
+	VMASKMOVPS  (SI)(R13*1), Y15, Y8
+	VMASKMOVPS  (AX)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y8, Y0
+
+sum1:
+	VADDPS       Y1, Y0, Y0
+	VHADDPS      Y0, Y0, Y8
+	VHADDPS      Y0, Y0, Y9
+	VHADDPS      Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X9
+	VADDPS       X9, X8, X8
+	VMOVSS       X8, (DI)
+	LEAQ         (AX)(R8*1), AX
+	ADDQ         $0x00000004, DI
+	SUBQ         $0x00000001, CX
+	JMP          rows1
+
+done1:
 	VZEROUPPER
 	RET

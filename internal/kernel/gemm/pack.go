@@ -47,43 +47,35 @@ func (p Panels) Panel(i int) (off, ldb, j, cols int) {
 
 // Pack copies B into dst (p.Len() floats). Element B[k][n] is b[k·ldb+n], or b[n·ldb+k] if trans.
 func (p Panels) Pack(dst, b []float32, ldb int, trans bool) {
-	for i := range p.Count() {
-		off, w, j, cols := p.Panel(i)
-		packB(isa.Current(), dst[off:][:p.K*w], w, b, ldb, trans, 0, p.K, j, cols)
+	if p.K > 0 && p.N > 0 {
+		p.packRange(isa.Current(), dst, p.K, b, ldb, trans, 0, p.K, 0, p.N)
 	}
 }
 
-// packB copies rows k to k+kn, columns j to j+cols of B to dst, whose rows are w ≥ cols long; the rest of each row becomes 0.
-func packB(l isa.Level, dst []float32, w int, b []float32, ldb int, trans bool, k, kn, j, cols int) {
-	if kn == 0 {
+// packRange copies rows k to k+kn and columns j to j+n of B to dst as panels of p with room for depth ≥ kn rows each; j is the
+// first column of a panel, j+n the end of one.
+func (p Panels) packRange(l isa.Level, dst []float32, depth int, b []float32, ldb int, trans bool, k, kn, j, n int) {
+	full := n / p.width * p.width // columns of full panels
+	if trans {
+		for x := 0; x < full; x += p.width {
+			transpose(l, dst[x*depth:], b[(j+x)*ldb+k:], p.width, ldb, p.width, kn)
+		}
+	} else {
+		copyPanels(l, dst, b[k*ldb+j:], p.width, p.width*depth, ldb, kn, full)
+	}
+	rest := n - full
+	if rest == 0 {
 		return
 	}
+	dst, j = dst[full*depth:], j+full
 	if trans {
-		transpose(l, dst, b[j*ldb+k:], w, ldb, cols, kn)
+		transpose(l, dst, b[j*ldb+k:], p.last, ldb, rest, kn)
 	} else {
-		copyBlock(l, dst, b[k*ldb+j:], w, ldb, kn, cols)
+		copyPanels(l, dst, b[k*ldb+j:], p.last, 0, ldb, kn, rest)
 	}
-	if cols < w {
+	if rest < p.last {
 		for i := range kn {
-			clear(dst[i*w+cols : (i+1)*w])
-		}
-	}
-}
-
-// groupRows is how many rows of A packA stores side by side: a broadcast of one K index then touches one cache line or two,
-// whatever the tile's height.
-const groupRows = 8
-
-// packA copies rows i to i+rows, columns k to k+kn of A to dst, in groups of 8 rows that are depth ≥ kn long: A[r][c] goes to
-// ((r−i)/8·depth + c−k)·8 + (r−i)%8. The places of missing rows of the last group are left as they are.
-func packA(l isa.Level, dst, a []float32, lda int, trans bool, i, rows, k, kn, depth int) {
-	for r := 0; r < rows; r += groupRows {
-		n := min(groupRows, rows-r)
-		d := dst[r*depth:]
-		if trans {
-			copyBlock(l, d, a[k*lda+i+r:], groupRows, lda, kn, n)
-		} else {
-			transpose(l, d, a[(i+r)*lda+k:], groupRows, lda, n, kn)
+			clear(dst[i*p.last+rest : (i+1)*p.last])
 		}
 	}
 }

@@ -43,7 +43,6 @@ type Plan struct {
 
 	panels     Panels // of B; of op(A)ᵀ if swap
 	aOff, cOff []int  // row tables: of A and C, or of op(B)ᵀ and the scratch tile if swap
-	packedOff  []int  // row table of a block of packed A
 	cOffSum    []int  // {0}
 	work       []*worker
 
@@ -57,14 +56,20 @@ type Plan struct {
 type worker struct {
 	tile Tile
 	seg  [1]Seg
-	a    []float32 // a packed block of A
-	b    []float32 // a packed panel of B
-	c    []float32 // a block of Cᵀ
+	b    []float32 // packed columns of B
+	c    []float32 // a block of Cᵀ (swap), a part of a row of C (dot)
 }
 
 // New checks s and makes a plan for the current instruction set. It panics if s contradicts itself: shapes have been inferred
 // and verified before a kernel is chosen.
 func New(s Spec) *Plan {
+	s = s.complete()
+	level := isa.Current()
+	return build(level, s, choose(level, s))
+}
+
+// complete fills in the defaults and panics if s contradicts itself.
+func (s Spec) complete() Spec {
 	if s.Batch == 0 {
 		s.Batch = 1
 	}
@@ -85,19 +90,26 @@ func New(s Spec) *Plan {
 	def(&s.LDC, s.N)
 	switch {
 	case s.M < 0 || s.N < 0 || s.K < 0 || s.Batch < 0 || s.StrideA < 0 || s.StrideB < 0 || s.StrideC < 0:
-		panic("gemm: New: negative size or stride")
+		panic("gemm: negative size or stride")
 	case s.LDA < rowA || s.LDB < rowB || s.LDC < s.N:
-		panic("gemm: New: rows overlap")
+		panic("gemm: rows overlap")
 	case s.Accumulate && s.Residual:
-		panic("gemm: New: both Accumulate and Residual")
+		panic("gemm: both Accumulate and Residual")
 	case s.Batch > 1 && s.StrideC < extent(s.M, s.N, s.LDC):
-		panic("gemm: New: results of a batch overlap")
+		panic("gemm: results of a batch overlap")
 	case s.PackedB && s.StrideB != 0:
-		panic("gemm: New: PackedB holds one matrix")
+		panic("gemm: PackedB holds one matrix")
 	}
-	p := &Plan{Spec: s, level: isa.Current()}
-	p.choice = choose(p.level, p.Spec)
+	return s
+}
+
+// build makes the tables of a checked and completed Spec.
+func build(level isa.Level, s Spec, ch choice) *Plan {
+	p := &Plan{Spec: s, level: level, choice: ch}
 	p.cOffSum = []int{0}
+	if p.dot {
+		return p
+	}
 	if p.swap {
 		p.panels = NewPanels(s.K, s.M)
 		p.aOff, p.cOff = make([]int, p.cols), make([]int, p.cols)
@@ -118,14 +130,6 @@ func New(s Spec) *Plan {
 		}
 		if p.splits > 1 {
 			p.cOff[i] = i * s.N
-		}
-	}
-	if p.packA {
-		// Every K block but perhaps the last is p.kc deep, so a table for that depth and one for the last would do; A is
-		// packed at a fixed distance of p.kc instead.
-		p.packedOff = make([]int, p.rows)
-		for i := range p.packedOff {
-			p.packedOff[i] = i/groupRows*groupRows*p.kc + i%groupRows
 		}
 	}
 	if p.splits > 1 {
@@ -185,6 +189,8 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 	switch {
 	case p.K == 0:
 		pool.Run(p.Batch*p.M, (*emptyBody)(p))
+	case p.dot:
+		pool.Run(p.Batch*p.grid(), (*dotBody)(p))
 	case p.swap:
 		if !p.TransA {
 			pool.Run(p.packChunks(), (*packBody)(p))
@@ -206,14 +212,13 @@ func (p *Plan) newWorker() *worker {
 	w.tile.Segs = w.seg[:]
 	switch {
 	case p.K == 0:
+	case p.dot:
+		w.c = make([]float32, p.cols)
 	case p.swap:
 		w.c = make([]float32, p.cols*p.M)
 	default:
-		if p.packA {
-			w.a = make([]float32, (p.rows+groupRows-1)/groupRows*groupRows*p.kc)
-		}
 		if p.packB {
-			w.b = make([]float32, NewPanels(p.kc, min(p.N, NR())).Len())
+			w.b = make([]float32, p.kc*roundUp(p.cols, lanes(p.level)))
 		}
 	}
 	return w
@@ -250,7 +255,7 @@ func (p *Plan) check(a, b, c, bias, residual []float32) {
 
 // grid is the number of chunks of one matrix.
 func (p *Plan) grid() int {
-	if p.swap {
+	if p.dot || p.swap {
 		return (p.N + p.cols - 1) / p.cols
 	}
 	return (p.M + p.rows - 1) / p.rows * ((p.N + p.cols - 1) / p.cols) * p.splits
@@ -262,19 +267,19 @@ func (p *Plan) String() string {
 	if p.Batch != 1 {
 		s += fmt.Sprintf(" batch %d", p.Batch)
 	}
+	if p.dot {
+		return s + fmt.Sprintf(": dot products, %d chunks of %d columns", p.Batch*p.grid(), p.cols)
+	}
 	if p.swap {
 		return s + fmt.Sprintf(": transposed, %d chunks of %d columns, %d of K at a time", p.Batch*p.grid(), p.cols, p.kc)
 	}
-	how := func(packed bool) string {
-		if packed {
-			return "packed"
-		}
-		return "in place"
+	b := "in place"
+	switch {
+	case p.PackedB:
+		b = "packed beforehand"
+	case p.packB:
+		b = "packed"
 	}
-	b := how(p.packB)
-	if p.PackedB {
-		b = "prepacked"
-	}
-	return s + fmt.Sprintf(": %d chunks of %dx%d, %d of K at a time, K in %d parts, A %s, B %s",
-		p.Batch*p.grid(), p.rows, p.cols, p.kc, p.splits, how(p.packA), b)
+	return s + fmt.Sprintf(": %d chunks of %dx%d, %d of K at a time, K in %d parts, B %s",
+		p.Batch*p.grid(), p.rows, p.cols, p.kc, p.splits, b)
 }

@@ -198,31 +198,30 @@ func TestPlan(t *testing.T) {
 		for _, s := range []Spec{
 			{M: 130, N: 200, K: 600},
 			{M: 130, N: 200, K: 600, TransA: true},
-			{M: 130, N: 200, K: 600, TransB: true, Bias: true, Act: ReLU},
+			{M: 530, N: 200, K: 600, TransB: true, Bias: true, Act: ReLU},
 			{M: 20, N: 300, K: 1100, TransB: true, Bias: true, Residual: true, Act: ReLU},
 			{M: 20, N: 300, K: 300, TransB: true, TransA: true, Accumulate: true},
 			{M: 9, N: 32, K: 9000, TransA: true, Bias: true, Act: ReLU},
 			{M: 9, N: 77, K: 9000, TransA: true, Accumulate: true, LDC: 80},
 			{M: 5, N: 33, K: 4000, Batch: 2, StrideA: 20000, StrideB: 132000, StrideC: 165, Residual: true},
+			{M: 150, N: 201, K: 1100, TransB: true, LDC: 210, Act: ReLU},
+			{M: 64, N: 530, K: 70, Bias: true},
 			{M: 1, N: 130, K: 1600},
-			{M: 1, N: 500, K: 300, TransB: true},
+			{M: 1, N: 503, K: 301, TransB: true},
+			{M: 3, N: 503, K: 301, TransB: true, Bias: true, Accumulate: true, Act: ReLU},
 			{M: 500, N: 1, K: 300},
 			{M: 300, N: 70, K: 1, TransA: true},
 			{M: 500, N: 130, K: 300, PackedB: true, Bias: true},
 		} {
 			p := makeOperands(s, rng).run(t, ps)
-			for name, on := range map[string]bool{"swap": p.swap, "packA": p.packA, "packB": p.packB, "split": p.splits > 1,
+			for name, on := range map[string]bool{"dot": p.dot, "swap": p.swap, "packB": p.packB, "split": p.splits > 1,
 				"blocks of K": p.kc < p.K, "several chunks": p.grid() > 1} {
 				if on {
 					used[name]++
 				}
 			}
 		}
-		want := []string{"swap", "packB", "split", "blocks of K", "several chunks"}
-		if p := New(Spec{M: 200, N: 200, K: 200}); p.packA {
-			want = append(want, "packA")
-		}
-		for _, name := range want {
+		for _, name := range []string{"dot", "swap", "packB", "split", "blocks of K", "several chunks"} {
 			if used[name] == 0 {
 				t.Errorf("no shape of this test takes the branch %q", name)
 			}

@@ -51,34 +51,31 @@ func (q *blockBody) Chunk(i, worker int) {
 		bias, in, act = nil, nil, None
 	}
 	t := &w.tile
-	t.COff = p.cOff[:rows]
+	t.AOff, t.COff = p.aOff[:rows], p.cOff[:rows]
 	k0, k1 := split*p.K/p.splits, (split+1)*p.K/p.splits
 	for k := k0; k < k1; k += p.kc {
 		kn := min(p.kc, k1-k)
 		w.seg[0] = Seg{0, kn}
-		switch {
-		case p.packA:
-			packA(p.level, w.a, a, p.LDA, p.TransA, r, rows, k, kn, p.kc)
-			t.A, t.AOff, t.AStride = w.a, p.packedOff[:rows], groupRows
-		case p.TransA:
-			t.A, t.AOff, t.AStride = a[k*p.LDA+r:], p.aOff[:rows], p.LDA
-		default:
-			t.A, t.AOff, t.AStride = a[r*p.LDA+k:], p.aOff[:rows], 1
+		if p.TransA {
+			t.A, t.AStride = a[k*p.LDA+r:], p.LDA
+		} else {
+			t.A, t.AStride = a[r*p.LDA+k:], 1
+		}
+		if p.packB {
+			p.panels.packRange(p.level, w.b, p.kc, b, p.LDB, p.TransB, k, kn, j, cols)
 		}
 		t.Act = None
 		if k+kn == k1 {
 			t.Act = act
 		}
 		for jj := j; jj < j+cols; jj += p.panels.width {
-			t.Cols = min(p.panels.width, j+cols-jj)
+			panel, ldb, _, n := p.panels.Panel(jj / p.panels.width)
+			t.Cols = n
 			switch {
 			case p.PackedB:
-				off, ldb, _, _ := p.panels.Panel(jj / p.panels.width)
-				t.B, t.LDB = b[off+k*ldb:], ldb
+				t.B, t.LDB = b[panel+k*ldb:], ldb
 			case p.packB:
-				t.LDB = (t.Cols + 7) &^ 7
-				packB(p.level, w.b, t.LDB, b, p.LDB, p.TransB, k, kn, jj, t.Cols)
-				t.B = w.b
+				t.B, t.LDB = w.b[(jj-j)*p.kc:], ldb
 			default:
 				t.B, t.LDB = b[k*p.LDB+jj:], p.LDB
 			}
@@ -141,7 +138,7 @@ func (q *packBody) Chunk(i, worker int) {
 	dst := p.shared[z*p.panels.Len():]
 	for n := range p.panels.Count() {
 		off, ldb, j, cols := p.panels.Panel(n)
-		packB(p.level, dst[off+k*ldb:][:kn*ldb], ldb, p.a[z*p.StrideA:], p.LDA, true, k, kn, j, cols)
+		p.panels.packRange(p.level, dst[off+k*ldb:], kn, p.a[z*p.StrideA:], p.LDA, true, k, kn, j, cols)
 	}
 }
 

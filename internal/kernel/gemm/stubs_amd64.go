@@ -142,12 +142,18 @@ var tilesAVX512 = [...][maxRows + 1]func(*Tile){
 	4: {1: tileAVX512_1x64, 2: tileAVX512_2x64, 3: tileAVX512_3x64, 4: tileAVX512_4x64, 5: tileAVX512_5x64, 6: tileAVX512_6x64},
 }
 
-// copyAVX2 copies dst[i][j] = src[i][j] for i in [0, rows) and j in [0, cols); rows > 0, cols a positive multiple of 8.
+// panelsAVX2 copies dst[p·panelStride+i·width+j] = src[i·srcStride+p·width+j] for i in [0, rows), p in [0, panels) and j in [0, width); rows and panels > 0, width a positive multiple of 8 floats, strides in bytes.
 //
 //go:noescape
-func copyAVX2(dst, src *float32, dstStride, srcStride, rows, cols int)
+func panelsAVX2(dst, src *float32, srcStride, rows, width, panels, panelStride int)
 
-// transposeAVX2 copies dst[j][i] = src[i][j] for i in [0, rows) and j in [0, cols), both positive multiples of 8.
+// transposeAVX2 copies dst[j][i] = src[i][j] for i in [0, rows) and j in [0, cols), both positive multiples of 8; strides in bytes.
 //
 //go:noescape
 func transposeAVX2(dst, src *float32, dstStride, srcStride, rows, cols int)
+
+// dotsAVX2 computes y[r] = Σ x[i]·b[r·stride+i] over i in [0, k) for r in [0, rows); rows and k > 0, stride in bytes.
+// Every y[r] is summed in the same order whatever its place.
+//
+//go:noescape
+func dotsAVX2(y, x, b *float32, stride, rows, k int)

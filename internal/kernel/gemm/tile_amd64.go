@@ -15,10 +15,12 @@ func tileKernel(l isa.Level, rows, cols int) func(*Tile) {
 	return tilesAVX2[(cols+7)/8][rows]
 }
 
-func copyVec(dst, src *float32, dstStride, srcStride, rows, cols int) {
-	copyAVX2(dst, src, dstStride, srcStride, rows, cols)
+func panelsVec(dst, src *float32, srcStride, rows, width, panels, panelStride int) {
+	panelsAVX2(dst, src, srcStride, rows, width, panels, panelStride)
 }
 
 func transposeVec(dst, src *float32, dstStride, srcStride, rows, cols int) {
 	transposeAVX2(dst, src, dstStride, srcStride, rows, cols)
 }
+
+func dotsVec(y, x, b *float32, stride, rows, k int) { dotsAVX2(y, x, b, stride, rows, k) }

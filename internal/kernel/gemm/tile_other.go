@@ -9,8 +9,12 @@ func tileKernel(isa.Level, int, int) func(*Tile) {
 	panic(noAssembly)
 }
 
-func copyVec(dst, src *float32, dstStride, srcStride, rows, cols int) { panic(noAssembly) }
+func panelsVec(dst, src *float32, srcStride, rows, width, panels, panelStride int) {
+	panic(noAssembly)
+}
 
 func transposeVec(dst, src *float32, dstStride, srcStride, rows, cols int) { panic(noAssembly) }
+
+func dotsVec(y, x, b *float32, stride, rows, k int) { panic(noAssembly) }
 
 const noAssembly = "gemm: no assembly for this architecture"

@@ -10,10 +10,9 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// genCopies writes the routines that rearrange matrices. Both take strides in bytes.
+// genCopies writes the routines that rearrange matrices.
 func genCopies(c *build.Context, stubs *bytes.Buffer) {
-	const sig = "(dst, src *float32, dstStride, srcStride, rows, cols int)"
-	stub := func(name, doc string) {
+	stub := func(name, sig, doc string) {
 		c.Function(name)
 		c.Attributes(attr.NOSPLIT)
 		c.SignatureExpr("func" + sig)
@@ -21,28 +20,40 @@ func genCopies(c *build.Context, stubs *bytes.Buffer) {
 		fmt.Fprintf(stubs, "\n// %s %s\n//\n//go:noescape\nfunc %s%s\n", name, doc, name, sig)
 	}
 
-	stub("copyAVX2", "copies dst[i][j] = src[i][j] for i in [0, rows) and j in [0, cols); rows > 0, cols a positive multiple of 8.")
+	stub("panelsAVX2", "(dst, src *float32, srcStride, rows, width, panels, panelStride int)",
+		"copies dst[p·panelStride+i·width+j] = src[i·srcStride+p·width+j] for i in [0, rows), p in [0, panels) and j in [0, width);"+
+			" rows and panels > 0, width a positive multiple of 8 floats, strides in bytes.")
 	dst, src := c.Load(c.Param("dst"), reg.RDI), c.Load(c.Param("src"), reg.RSI)
-	ds, ss := c.Load(c.Param("dstStride"), reg.R8), c.Load(c.Param("srcStride"), reg.R9)
+	ss := c.Load(c.Param("srcStride"), reg.R9)
 	rows := c.Load(c.Param("rows"), reg.RCX)
-	cols := c.Load(c.Param("cols"), reg.RDX)
-	c.SHLQ(operand.U8(2), cols)
+	width := c.Load(c.Param("width"), reg.R8)
+	c.SHLQ(operand.U8(2), width)
+	ps := c.Load(c.Param("panelStride"), reg.R10)
 	c.Label("row")
+	c.MOVQ(src, reg.R11) // within the source row
+	c.MOVQ(dst, reg.R12) // row of the panel
+	c.Load(c.Param("panels"), reg.RDX)
+	c.Label("panel")
 	c.XORQ(reg.RAX, reg.RAX)
-	c.Label("col")
-	c.VMOVUPS(idx(src, reg.RAX, 1), reg.Y0)
-	c.VMOVUPS(reg.Y0, idx(dst, reg.RAX, 1))
+	c.Label("vector")
+	c.VMOVUPS(idx(reg.R11, reg.RAX, 1), reg.Y0)
+	c.VMOVUPS(reg.Y0, idx(reg.R12, reg.RAX, 1))
 	c.ADDQ(operand.U32(32), reg.RAX)
-	c.CMPQ(reg.RAX, cols)
-	c.JLT(operand.LabelRef("col"))
-	c.ADDQ(ds, dst)
+	c.CMPQ(reg.RAX, width)
+	c.JLT(operand.LabelRef("vector"))
+	c.ADDQ(width, reg.R11)
+	c.ADDQ(ps, reg.R12)
+	c.DECQ(reg.RDX)
+	c.JNZ(operand.LabelRef("panel"))
+	c.ADDQ(width, dst)
 	c.ADDQ(ss, src)
 	c.DECQ(rows)
 	c.JNZ(operand.LabelRef("row"))
 	c.VZEROUPPER()
 	c.RET()
 
-	stub("transposeAVX2", "copies dst[j][i] = src[i][j] for i in [0, rows) and j in [0, cols), both positive multiples of 8.")
+	stub("transposeAVX2", "(dst, src *float32, dstStride, srcStride, rows, cols int)",
+		"copies dst[j][i] = src[i][j] for i in [0, rows) and j in [0, cols), both positive multiples of 8; strides in bytes.")
 	c.Load(c.Param("dst"), reg.RDI)
 	c.Load(c.Param("src"), reg.RSI)
 	c.Load(c.Param("dstStride"), reg.R8)

@@ -170,6 +170,7 @@ func genTile(c *build.Context, s shape) {
 	}
 	g.Label("tile")
 	g.initial()
+	g.prefetch()
 	g.product()
 	g.finish()
 	g.ADDQ(operand.U32(8*uint32(s.rows)), at(regT, tCOffCur))
@@ -265,6 +266,23 @@ func (g *tiler) initial() {
 		}
 	}
 	g.Label("ready")
+}
+
+// prefetch asks for the elements of C that the next tile of this call will read or write.
+func (g *tiler) prefetch() {
+	g.CMPQ(at(regT, tTiles), operand.U32(1))
+	g.JE(operand.LabelRef("nonext"))
+	g.MOVQ(at(regT, tC), reg.RAX)
+	g.MOVQ(at(regT, tCOffCur), reg.RBX)
+	for r := range g.rows {
+		g.MOVQ(at(reg.RBX, 8*(g.rows+r)), reg.RCX)
+		for v := 0; v < g.vecs*g.width; v += 64 {
+			m := idx(reg.RAX, reg.RCX, 4)
+			m.Disp = v
+			g.PREFETCHT0(m)
+		}
+	}
+	g.Label("nonext")
 }
 
 // product adds Σ A·B to the accumulators.
