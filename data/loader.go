@@ -1,0 +1,301 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+
+	"github.com/jouleml/joule/tensor"
+)
+
+// Batch is N examples of one step. The last batch of an epoch may be smaller than the others.
+type Batch struct {
+	X, Y        []*tensor.Tensor // one for each input and target; the first axis is N
+	N           int
+	Epoch, Step int
+}
+
+// Position names a batch: step Step of epoch Epoch, both from 0.
+type Position struct{ Epoch, Step int }
+
+// Transform prepares a random change of examples, such as an augmentation, for data of the given spec; it returns an error when it does
+// not fit that spec. Each Loader prepares its own.
+type Transform func(Spec) (Apply, error)
+
+// Apply changes example row of a batch in place. It takes every random choice from r, which depends on nothing but the loader's seed,
+// the epoch and the example's number. A loader calls it from one goroutine at a time, so it may own scratch memory.
+type Apply func(r *rand.Rand, x, y []*tensor.Tensor, row int)
+
+// LoaderConfig says how a Loader makes batches. The zero value gives batches of 32 in the data set's order, for ever.
+type LoaderConfig struct {
+	Batch      int    // examples in a batch; 0: 32
+	Shuffle    bool   // a new order in each epoch, which depends on Seed and the epoch alone
+	Seed       uint64 // of the order and of the transforms
+	DropLast   bool   // leave out a last batch that would be smaller
+	Epochs     int    // Next returns io.EOF after this many epochs; 0: it never ends
+	Prefetch   int    // batches prepared ahead; 0: 2
+	Transforms []Transform
+}
+
+// Loader gives the batches of a Dataset one after another. They are prepared ahead on another goroutine, in a ring of tensors that is
+// allocated once. A Loader serves one consumer; Close ends the goroutine.
+type Loader struct {
+	ds    Dataset
+	cfg   LoaderConfig
+	apply []Apply
+	steps int
+	pos   Position // of the batch that the next call of Next gives
+
+	slots      []slot
+	free, full chan *slot // each has room for all slots, so a send never blocks
+	held       *slot      // what the consumer has
+	stop, done chan struct{}
+
+	// Owned by the goroutine in progress.
+	order      []int
+	orderEpoch int // -1: none yet
+	pcg        rand.PCG
+	rng        *rand.Rand
+}
+
+// slot is one place of the ring. The smaller last batch is a view of the same memory.
+type slot struct {
+	batch        Batch
+	x, y         []*tensor.Tensor
+	lastX, lastY []*tensor.Tensor
+	err          error
+}
+
+// ErrClosed is what a closed Loader returns.
+var ErrClosed = errors.New("data: the loader is closed")
+
+// NewLoader checks the configuration against the data set and allocates the ring. Nothing is read before the first Next.
+func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
+	if cfg.Batch == 0 {
+		cfg.Batch = 32
+	}
+	if cfg.Prefetch == 0 {
+		cfg.Prefetch = 2
+	}
+	n := ds.Len()
+	switch {
+	case cfg.Batch < 0 || cfg.Prefetch < 0 || cfg.Epochs < 0:
+		return nil, fmt.Errorf("data: batch %d, prefetch %d, epochs %d: none may be negative", cfg.Batch, cfg.Prefetch, cfg.Epochs)
+	case n == 0:
+		return nil, errors.New("data: the data set has no examples")
+	case cfg.DropLast && n < cfg.Batch:
+		return nil, fmt.Errorf("data: the data set has %d examples, fewer than one batch of %d, and the last partial batch is to be dropped", n, cfg.Batch)
+	}
+	spec := ds.Spec()
+	if err := spec.Check(); err != nil {
+		return nil, err
+	}
+	cfg.Batch = min(cfg.Batch, n) // a data set smaller than a batch makes one batch of its own size
+	l := &Loader{ds: ds, cfg: cfg, steps: n / cfg.Batch, order: make([]int, n), orderEpoch: -1}
+	last := n % cfg.Batch
+	if last != 0 && !cfg.DropLast {
+		l.steps++
+	}
+	for _, t := range cfg.Transforms {
+		a, err := t(spec)
+		if err != nil {
+			return nil, err
+		}
+		l.apply = append(l.apply, a)
+	}
+	l.rng = rand.New(&l.pcg)
+	l.slots = make([]slot, cfg.Prefetch+1) // one more than is prepared ahead: the consumer holds it
+	l.free, l.full = make(chan *slot, len(l.slots)), make(chan *slot, len(l.slots))
+	for i := range l.slots {
+		s := &l.slots[i]
+		s.x, s.y = spec.Tensors(cfg.Batch)
+		s.lastX, s.lastY = heads(s.x, last), heads(s.y, last)
+		l.free <- s
+	}
+	return l, nil
+}
+
+// heads is the first n rows of each tensor.
+func heads(ts []*tensor.Tensor, n int) []*tensor.Tensor {
+	out := make([]*tensor.Tensor, len(ts))
+	for i, t := range ts {
+		out[i] = t.Slice(0, n)
+	}
+	return out
+}
+
+// Steps is the number of batches in an epoch.
+func (l *Loader) Steps() int { return l.steps }
+
+// BatchSize is the number of examples in every batch but a smaller last one.
+func (l *Loader) BatchSize() int { return l.cfg.Batch }
+
+// LastBatch is the number of examples in the last batch of an epoch, at most BatchSize.
+func (l *Loader) LastBatch() int {
+	return min(l.ds.Len(), l.steps*l.cfg.Batch) - (l.steps-1)*l.cfg.Batch
+}
+
+// Position names the batch that the next call of Next gives. Kept in a checkpoint and given to Seek, it makes a run go on where it was.
+func (l *Loader) Position() Position { return l.pos }
+
+// Seek makes p the position. The batch that the last Next gave becomes invalid.
+func (l *Loader) Seek(p Position) error {
+	if l.slots == nil {
+		return ErrClosed
+	}
+	if p.Epoch < 0 || p.Step < 0 || p.Step >= l.steps {
+		return fmt.Errorf("data: no step %d of epoch %d: an epoch has %d steps of %d examples", p.Step, p.Epoch, l.steps, l.cfg.Batch)
+	}
+	l.halt()
+	l.release()
+	l.pos = p
+	return nil
+}
+
+// Next gives the next batch, which is valid until the next call of a method. It goes on from one epoch to the next and returns io.EOF
+// after the last. It waits no longer than ctx allows. After an error the position is unchanged, and Next tries the same batch again.
+func (l *Loader) Next(ctx context.Context) (*Batch, error) {
+	if l.slots == nil {
+		return nil, ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l.release()
+	if l.ended(l.pos) {
+		return nil, io.EOF
+	}
+	if l.done == nil {
+		l.stop, l.done = make(chan struct{}), make(chan struct{})
+		go l.produce(l.pos, l.stop, l.done)
+	}
+	select {
+	case s := <-l.full:
+		l.held = s
+		if s.err != nil {
+			l.halt()
+			return nil, s.err
+		}
+		l.pos = l.after(l.pos)
+		return &s.batch, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Close ends the goroutine and gives the memory free. The Loader is of no use afterwards.
+func (l *Loader) Close() {
+	l.halt()
+	l.slots, l.held, l.order = nil, nil, nil
+}
+
+func (l *Loader) ended(p Position) bool { return l.cfg.Epochs > 0 && p.Epoch >= l.cfg.Epochs }
+
+func (l *Loader) after(p Position) Position {
+	if p.Step++; p.Step == l.steps {
+		return Position{p.Epoch + 1, 0}
+	}
+	return p
+}
+
+// release gives the consumer's slot back to the ring.
+func (l *Loader) release() {
+	if l.held != nil {
+		l.free <- l.held
+		l.held = nil
+	}
+}
+
+// halt ends the goroutine, if there is one, and takes back what it had prepared.
+func (l *Loader) halt() {
+	if l.done == nil {
+		return
+	}
+	close(l.stop)
+	<-l.done
+	l.stop, l.done = nil, nil
+	for len(l.full) > 0 {
+		l.free <- <-l.full
+	}
+}
+
+// produce prepares batches from p on, as slots come free, until it is stopped, has come to the end or has met an error.
+func (l *Loader) produce(p Position, stop, done chan struct{}) {
+	defer close(done)
+	for ; !l.ended(p); p = l.after(p) {
+		var s *slot
+		select {
+		case <-stop:
+			return
+		case s = <-l.free:
+		}
+		s.err = l.fill(s, p)
+		l.full <- s
+		if s.err != nil {
+			return
+		}
+	}
+}
+
+// fill makes the batch of position p.
+func (l *Loader) fill(s *slot, p Position) error {
+	if l.orderEpoch != p.Epoch {
+		l.setOrder(p.Epoch)
+	}
+	lo := p.Step * l.cfg.Batch
+	idx := l.order[lo:min(lo+l.cfg.Batch, len(l.order))]
+	s.batch = Batch{X: s.x, Y: s.y, N: len(idx), Epoch: p.Epoch, Step: p.Step}
+	if len(idx) < l.cfg.Batch {
+		s.batch.X, s.batch.Y = s.lastX, s.lastY
+	}
+	if err := l.ds.Fill(idx, s.batch.X, s.batch.Y); err != nil {
+		return fmt.Errorf("reading batch %d of epoch %d: %w", p.Step, p.Epoch, err)
+	}
+	if len(l.apply) > 0 {
+		for row, i := range idx {
+			l.pcg.Seed(mix(mix(l.cfg.Seed+transformStream)+uint64(p.Epoch)), mix(uint64(i)))
+			for _, a := range l.apply {
+				a(l.rng, s.batch.X, s.batch.Y, row)
+			}
+		}
+	}
+	return nil
+}
+
+// setOrder makes the order of an epoch, by Fisher and Yates' shuffle of 0, 1, 2, ...
+func (l *Loader) setOrder(epoch int) {
+	l.orderEpoch = epoch
+	for i := range l.order {
+		l.order[i] = i
+	}
+	if l.cfg.Shuffle {
+		l.pcg.Seed(mix(l.cfg.Seed+orderStream), mix(uint64(epoch)))
+		shuffle(l.rng, l.order)
+	}
+}
+
+// Numbers that keep the uses of one seed apart.
+const (
+	orderStream uint64 = iota + 1
+	transformStream
+	splitStream
+)
+
+// shuffle puts a into a random order, each with the same probability.
+func shuffle(r *rand.Rand, a []int) {
+	for i := len(a) - 1; i > 0; i-- {
+		j := r.IntN(i + 1)
+		a[i], a[j] = a[j], a[i]
+	}
+}
+
+// mix is a bijection of 64-bit numbers that takes neighbours far apart (the output function of SplitMix64; Steele, Lea and Flood,
+// "Fast splittable pseudorandom number generators", 2014). It makes seeds out of counters.
+func mix(z uint64) uint64 {
+	z += 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
