@@ -197,3 +197,19 @@ func axisSet(axes []int, sh shape.Shape) ([]int, error) {
 	}
 	return out, nil
 }
+
+// u8 is an operand type for samples.
+func u8(dims ...int) typ { return graph.T(dtype.U8, dims...) }
+
+// positions makes operand values for samples: of three operands, the one at index i holds 0, 1, … , n-1 in a mixed order.
+func positions(n, i int, dims ...int) []*tensor.Tensor {
+	t := tensor.New(dtype.U8, dims...)
+	s := uint32(1)
+	for j := range t.Bytes() {
+		s = s*1664525 + 1013904223
+		t.Bytes()[j] = uint8((s >> 16) % uint32(n))
+	}
+	out := make([]*tensor.Tensor, 3)
+	out[i] = t
+	return out
+}

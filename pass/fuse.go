@@ -13,13 +13,7 @@ import (
 //
 // Only values that nothing else reads are swallowed.
 func Fuse(g *graph.Graph) (*graph.Graph, error) {
-	f := &fuser{uses: g.Uses(), live: g.Live(), pinned: map[*graph.Node]bool{}}
-	for _, o := range g.Outputs() {
-		f.pinned[o.Node] = true
-	}
-	for _, u := range g.Updates() {
-		f.pinned[u.Value] = true
-	}
+	f := newFuser(g)
 	// A match is keyed by the last node of its pattern; what it swallows dies with it.
 	match := map[*graph.Node]*affine{}
 	for _, n := range g.Nodes() {
@@ -48,6 +42,17 @@ type fuser struct {
 	uses   [][]*graph.Node
 	live   []bool
 	pinned map[*graph.Node]bool // read from outside the graph
+}
+
+func newFuser(g *graph.Graph) *fuser {
+	f := &fuser{uses: g.Uses(), live: g.Live(), pinned: map[*graph.Node]bool{}}
+	for _, o := range g.Outputs() {
+		f.pinned[o.Node] = true
+	}
+	for _, u := range g.Updates() {
+		f.pinned[u.Value] = true
+	}
+	return f
 }
 
 // sole is the only live reader of n, nil if there is none or more than one.

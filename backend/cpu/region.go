@@ -440,7 +440,9 @@ func plain[T vec.Number](rc *regionCompiler, n *graph.Node, a []source) instr {
 	if k, ok := compares[n.Op()]; ok {
 		f := vec.CompareOf[T](k)
 		x, y, d := two()
-		return func(w *blockWorker, lo, n int) { f(d.at(w, lo, n), cast[T](x.at(w, lo, n), n), cast[T](y.at(w, lo, n), n)) }
+		return func(w *blockWorker, lo, n int) {
+			f(d.at(w, lo, n), cast[T](x.at(w, lo, n), n), cast[T](y.at(w, lo, n), n))
+		}
 	}
 	return nil
 }

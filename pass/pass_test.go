@@ -1,0 +1,121 @@
+package pass_test
+
+import (
+	"testing"
+
+	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/backend/backendtest"
+	"github.com/jouleml/joule/backend/ref"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/grad"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/pass"
+	"github.com/jouleml/joule/tensor"
+)
+
+// network is a small convolutional net with loss and gradients: every pass has something to do in it.
+func network(t *testing.T) *graph.Graph {
+	t.Helper()
+	g, err := graph.Build(func(g *graph.Graph) {
+		x := g.Input("x", graph.T(dtype.F32, 2, 8, 8, 2))
+		w := g.Input("w", graph.T(dtype.F32, 3, 3, 2, 4))
+		b := g.Input("b", graph.T(dtype.F32, 4))
+		v := g.Input("v", graph.T(dtype.F32, 36, 5))
+		c := g.Input("c", graph.T(dtype.F32, 5))
+		labels := g.Const(tensor.Of([]int32{3, 1}))
+		at := op.ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 1}
+		y := op.Relu(op.Add(op.Conv(x, w, at), b))
+		y = op.MaxPool(y, op.PoolAttrs{Window: [2]int{2, 2}, Stride: [2]int{2, 2}})
+		y = op.Relu(op.Add(op.MatMul(op.Reshape(y, 2, 36), v), c))
+		y = op.Mul(y, op.Scalar(g, dtype.F32, 1))
+		loss := op.MeanAll(op.SparseXent(op.Tanh(op.Add(y, y)), labels, op.XentAttrs{}))
+		g.Output("loss", loss)
+		for i, d := range grad.Of(loss, x, w, b, v, c) {
+			g.Output([]string{"dx", "dw", "db", "dv", "dc"}[i], d)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func run(t *testing.T, g *graph.Graph) []*tensor.Tensor {
+	t.Helper()
+	st, _ := ref.Backend{}.NewState(nil)
+	e, err := ref.Backend{}.Compile(g, st, backend.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s graph.Sample
+	for _, x := range g.Inputs() {
+		s.In = append(s.In, x.Type())
+	}
+	out := backend.NewOutputs(g)
+	if err := e.Run(backendtest.Operands(s, 3), out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func all() []pass.Pass {
+	ps := append([]pass.Pass{}, pass.Standard...)
+	always := func(op.ConvPoolAttrs, graph.Type, graph.Type) bool { return true }
+	return append(ps, pass.Pass{Name: "convpool", Run: pass.ConvPool(always)}, pass.Pass{Name: "fuse", Run: pass.Fuse}, pass.Pass{Name: "regions", Run: pass.Regions})
+}
+
+func same(t *testing.T, got, want []*tensor.Tensor) {
+	t.Helper()
+	for i := range want {
+		if err := backendtest.Close(got[i], want[i], 1e-6); err != nil {
+			t.Errorf("output %d: %v", i, err)
+		}
+	}
+}
+
+// Each pass alone, all together, and all but each: the same numbers.
+func TestPassesKeepMeaning(t *testing.T) {
+	g := network(t)
+	want := run(t, g)
+	apply := func(name string, ps ...pass.Pass) {
+		t.Run(name, func(t *testing.T) {
+			h, err := pass.Apply(g, ps...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, run(t, h), want)
+		})
+	}
+	ps := all()
+	apply("all", ps...)
+	for i, p := range ps {
+		apply("only "+p.Name, p)
+		apply("all but "+p.Name, append(append([]pass.Pass{}, ps[:i]...), ps[i+1:]...)...)
+	}
+}
+
+// What the passes are for: after them the ops that they make are there and the ones that they replace are gone.
+func TestPassesFindTheirPatterns(t *testing.T) {
+	g, err := pass.Apply(network(t), all()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[*graph.Op]int{}
+	live := g.Live()
+	for _, n := range g.Nodes() {
+		if live[n.ID()] {
+			count[n.Op()]++
+		}
+	}
+	for _, o := range []*graph.Op{op.ConvPoolOp, op.ConvPoolFilterGradOp, op.ConvPoolInputGradOp, op.LinearOp, op.RegionOp} {
+		if count[o] != 1 && o != op.RegionOp || count[o] == 0 {
+			t.Errorf("%d nodes of %s\n%s", count[o], o.Name, graph.Print(g))
+		}
+	}
+	for _, o := range []*graph.Op{op.ConvOp, op.MaxPoolOp, op.MaxPoolGradOp, op.ConvFilterGradOp, op.ConvInputGradOp, op.ReluOp} {
+		if count[o] != 0 {
+			t.Errorf("%d nodes of %s are left", count[o], o.Name)
+		}
+	}
+}
