@@ -90,7 +90,7 @@ type CrossEntropySpec struct {
 // CrossEntropy is a plan for
 //
 //	loss[r]     = Σc t[r,c]·(log Σk e^x[r,k] - x[r,c])
-//	dlogits[r,c] = scale·(softmax(x[r])[c] - t[r,c])
+//	dlogits[r,c] = d[r]·(softmax(x[r])[c] - t[r,c])
 //
 // where t is the smoothed one-hot target of labels[r]. A label that is no class makes the row's loss and gradient NaN, so that it
 // cannot pass unseen.
@@ -102,7 +102,8 @@ type CrossEntropy struct {
 	x      []float32
 	loss   []float32
 	grad   []float32
-	scale  float32
+	d      []float32 // gradient of each loss, or
+	scale  float32   // of all of them
 }
 
 // NewCrossEntropy plans. It panics on negative sizes or a smoothing outside [0, 1].
@@ -113,14 +114,29 @@ func NewCrossEntropy(s CrossEntropySpec) *CrossEntropy {
 	return &CrossEntropy{spec: s, per: max(1, chunkLen/4/max(1, s.Classes)), l: current()}
 }
 
-// Run sets loss [Rows] and, unless it is nil, dlogits [Rows, Classes], from logits [Rows, Classes] and labels [Rows], in one pass.
+// Run sets loss [Rows] and dlogits [Rows, Classes], either of which may be nil, from logits [Rows, Classes] and labels [Rows], in one pass.
 // scale is what the gradient of the total is with respect to each loss: 1/Rows for a mean. dlogits may be logits.
 func (p *CrossEntropy) Run(pool *par.Pool, loss, dlogits, logits []float32, labels []int32, scale float32) {
-	s := p.spec
-	if len(loss) < s.Rows || len(labels) < s.Rows || len(logits) < s.Rows*s.Classes || dlogits != nil && len(dlogits) < s.Rows*s.Classes {
+	p.scale = scale
+	p.run(pool, loss, dlogits, logits, labels)
+}
+
+// RunEach is Run with d [Rows], the gradient of the total with respect to each loss.
+func (p *CrossEntropy) RunEach(pool *par.Pool, loss, dlogits, logits []float32, labels []int32, d []float32) {
+	if len(d) < p.spec.Rows {
 		panic("reduce: slice shorter than the plan says")
 	}
-	p.loss, p.grad, p.x, p.labels, p.scale = loss, dlogits, logits, labels, scale
+	p.d = d
+	p.run(pool, loss, dlogits, logits, labels)
+	p.d = nil
+}
+
+func (p *CrossEntropy) run(pool *par.Pool, loss, dlogits, logits []float32, labels []int32) {
+	s := p.spec
+	if loss != nil && len(loss) < s.Rows || loss == nil && dlogits == nil || len(labels) < s.Rows || len(logits) < s.Rows*s.Classes || dlogits != nil && len(dlogits) < s.Rows*s.Classes {
+		panic("reduce: slice shorter than the plan says")
+	}
+	p.loss, p.grad, p.x, p.labels = loss, dlogits, logits, labels
 	pool.Run(ceil(s.Rows, p.per), (*crossEntropyRows)(p))
 	p.loss, p.grad, p.x, p.labels = nil, nil, nil, nil
 }
@@ -141,6 +157,12 @@ func (p *CrossEntropy) Counted(labels []int32) int {
 
 type crossEntropyRows CrossEntropy
 
+func (p *crossEntropyRows) setLoss(r int, x float32) {
+	if p.loss != nil {
+		p.loss[r] = x
+	}
+}
+
 func (p *crossEntropyRows) Chunk(i, _ int) {
 	s, n := p.spec, p.spec.Classes
 	for r := i * p.per; r < min((i+1)*p.per, s.Rows); r++ {
@@ -151,13 +173,13 @@ func (p *crossEntropyRows) Chunk(i, _ int) {
 		}
 		k := p.labels[r]
 		if s.HasIgnore && k == s.Ignore {
-			p.loss[r] = 0
+			p.setLoss(r, 0)
 			clear(g)
 			continue
 		}
 		if k < 0 || int(k) >= n {
 			nan := float32(math.NaN())
-			p.loss[r] = nan
+			p.setLoss(r, nan)
 			for j := range g {
 				g[j] = nan
 			}
@@ -174,9 +196,15 @@ func (p *crossEntropyRows) Chunk(i, _ int) {
 			sum = p.l.sumExp(x, m)
 		} else {
 			sum = p.l.expSum(g, x, m)
-			p.l.mulAdd(g, g, p.scale/sum, -p.scale*s.Smoothing/float32(n))
-			g[k] -= p.scale * (1 - s.Smoothing)
+			d := p.scale
+			if p.d != nil {
+				d = p.d[r]
+			}
+			p.l.mulAdd(g, g, d/sum, -d*s.Smoothing/float32(n))
+			g[k] -= d * (1 - s.Smoothing)
 		}
-		p.loss[r] = float32(margin + math.Log(float64(sum)))
+		if p.loss != nil {
+			p.loss[r] = float32(margin + math.Log(float64(sum)))
+		}
 	}
 }

@@ -150,7 +150,17 @@ func TestCrossEntropy(t *testing.T) {
 				in := append([]float32{}, x...)
 				p.Run(pool, got, in, in, labels, scale)
 				close64(t, what+" gradient in place", in, grad, 2e-7)
-				return [][]float32{got, g, alone}
+				each := make([]float32, s.Rows)
+				for i := range each {
+					each[i] = float32(i%3) * scale
+				}
+				p.RunEach(pool, nil, in, x, labels, each)
+				for i := range in {
+					if w := float64(i/n%3) * grad[i]; math.Abs(float64(in[i])-w) > 4e-7 {
+						t.Fatalf("%s: gradient scaled apart: [%d] = %g, want %g", what, i, in[i], w)
+					}
+				}
+				return [][]float32{got, g, alone, in}
 			})
 		}
 	}
