@@ -103,6 +103,15 @@ func minVVAVX2(dst []float32, a []float32, b []float32)
 // minVSAVX2: dst[i] = min(a[i], s), with 8 lanes.
 func minVSAVX2(dst []float32, a []float32, s float32)
 
+// powVVAVX2: dst[i] = pow(a[i], b[i]), with 8 lanes.
+func powVVAVX2(dst []float32, a []float32, b []float32)
+
+// powVSAVX2: dst[i] = pow(a[i], s), with 8 lanes.
+func powVSAVX2(dst []float32, a []float32, s float32)
+
+// powSVAVX2: dst[i] = pow(s, a[i]), with 8 lanes.
+func powSVAVX2(dst []float32, a []float32, s float32)
+
 // reluGradVVAVX2: dst[i] = a if b > 0 else 0: with(a[i], b[i]), with 8 lanes.
 func reluGradVVAVX2(dst []float32, a []float32, b []float32)
 
@@ -290,6 +299,15 @@ func minVVAVX512(dst []float32, a []float32, b []float32)
 
 // minVSAVX512: dst[i] = min(a[i], s), with 16 lanes.
 func minVSAVX512(dst []float32, a []float32, s float32)
+
+// powVVAVX512: dst[i] = pow(a[i], b[i]), with 16 lanes.
+func powVVAVX512(dst []float32, a []float32, b []float32)
+
+// powVSAVX512: dst[i] = pow(a[i], s), with 16 lanes.
+func powVSAVX512(dst []float32, a []float32, s float32)
+
+// powSVAVX512: dst[i] = pow(s, a[i]), with 16 lanes.
+func powSVAVX512(dst []float32, a []float32, s float32)
 
 // reluGradVVAVX512: dst[i] = a if b > 0 else 0: with(a[i], b[i]), with 16 lanes.
 func reluGradVVAVX512(dst []float32, a []float32, b []float32)

@@ -7,14 +7,13 @@ import (
 )
 
 func init() {
-	portable := tables[isa.Portable] // filled before: files are initialised in the order of their names
 	tables[isa.AVX2] = &table{
 		unary: [NumUnary]UnaryFunc{negAVX2, absAVX2, signAVX2, squareAVX2, sqrtAVX2, rsqrtAVX2, recipAVX2, expAVX2, expm1AVX2, logAVX2,
 			log1pAVX2, tanhAVX2, sigmoidAVX2, softplusAVX2, erfAVX2, trig(sinAVX2, math.Sin), trig(cosAVX2, math.Cos), floorAVX2, ceilAVX2,
 			roundAVX2, reluAVX2},
-		binaryVV:     [NumBinary]BinaryVVFunc{addVVAVX2, subVVAVX2, mulVVAVX2, divVVAVX2, maxVVAVX2, minVVAVX2, portable.binaryVV[Pow], reluGradVVAVX2},
-		binaryVS:     [NumBinary]BinaryVSFunc{addVSAVX2, subVSAVX2, mulVSAVX2, divVSAVX2, maxVSAVX2, minVSAVX2, portable.binaryVS[Pow], reluGradVSAVX2},
-		binarySV:     [NumBinary]BinaryVSFunc{addVSAVX2, subSVAVX2, mulVSAVX2, divSVAVX2, maxVSAVX2, minVSAVX2, portable.binarySV[Pow], reluGradSVAVX2},
+		binaryVV:     [NumBinary]BinaryVVFunc{addVVAVX2, subVVAVX2, mulVVAVX2, divVVAVX2, maxVVAVX2, minVVAVX2, powVVAVX2, reluGradVVAVX2},
+		binaryVS:     [NumBinary]BinaryVSFunc{addVSAVX2, subVSAVX2, mulVSAVX2, divVSAVX2, maxVSAVX2, minVSAVX2, powVSAVX2, reluGradVSAVX2},
+		binarySV:     [NumBinary]BinaryVSFunc{addVSAVX2, subSVAVX2, mulVSAVX2, divSVAVX2, maxVSAVX2, minVSAVX2, powSVAVX2, reluGradSVAVX2},
 		mulAddVVV:    mulAddVVVAVX2,
 		mulAddVSV:    mulAddVSVAVX2,
 		mulAddVSS:    mulAddVSSAVX2,
@@ -34,9 +33,9 @@ func init() {
 		unary: [NumUnary]UnaryFunc{negAVX512, absAVX512, signAVX512, squareAVX512, sqrtAVX512, rsqrtAVX512, recipAVX512, expAVX512, expm1AVX512, logAVX512,
 			log1pAVX512, tanhAVX512, sigmoidAVX512, softplusAVX512, erfAVX512, trig(sinAVX512, math.Sin), trig(cosAVX512, math.Cos), floorAVX512, ceilAVX512,
 			roundAVX512, reluAVX512},
-		binaryVV:     [NumBinary]BinaryVVFunc{addVVAVX512, subVVAVX512, mulVVAVX512, divVVAVX512, maxVVAVX512, minVVAVX512, portable.binaryVV[Pow], reluGradVVAVX512},
-		binaryVS:     [NumBinary]BinaryVSFunc{addVSAVX512, subVSAVX512, mulVSAVX512, divVSAVX512, maxVSAVX512, minVSAVX512, portable.binaryVS[Pow], reluGradVSAVX512},
-		binarySV:     [NumBinary]BinaryVSFunc{addVSAVX512, subSVAVX512, mulVSAVX512, divSVAVX512, maxVSAVX512, minVSAVX512, portable.binarySV[Pow], reluGradSVAVX512},
+		binaryVV:     [NumBinary]BinaryVVFunc{addVVAVX512, subVVAVX512, mulVVAVX512, divVVAVX512, maxVVAVX512, minVVAVX512, powVVAVX512, reluGradVVAVX512},
+		binaryVS:     [NumBinary]BinaryVSFunc{addVSAVX512, subVSAVX512, mulVSAVX512, divVSAVX512, maxVSAVX512, minVSAVX512, powVSAVX512, reluGradVSAVX512},
+		binarySV:     [NumBinary]BinaryVSFunc{addVSAVX512, subSVAVX512, mulVSAVX512, divSVAVX512, maxVSAVX512, minVSAVX512, powSVAVX512, reluGradSVAVX512},
 		mulAddVVV:    mulAddVVVAVX512,
 		mulAddVSV:    mulAddVSVAVX512,
 		mulAddVSS:    mulAddVSSAVX512,

@@ -2,6 +2,7 @@ package vec
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/jouleml/joule/internal/isa"
@@ -36,6 +37,9 @@ func ulps(got float32, want float64) float64 {
 	case got != got && w != w:
 		return 0
 	case got == w && math.Signbit(float64(got)) == math.Signbit(want):
+		if math.IsInf(want, 0) {
+			return 0
+		}
 		return min(math.Abs(float64(got)-want)/ulp(w), 0.5) // min: an infinity that stands for a finite number
 	case got != got || w != w || math.IsInf(float64(w), 0):
 		return math.Inf(1)
@@ -65,6 +69,43 @@ func ends() []float32 {
 		xs = append(xs, -x)
 	}
 	return append(xs, float32(math.NaN()))
+}
+
+// TestPow: all pairs of special values, and many others whose power is finite or not.
+func TestPow(t *testing.T) {
+	const bound = 0.51
+	special := append(ends(), 3, -3, 1<<24+2, 1<<23+1, 16777215, 1<<25, 2.5, -2.5, 1./3)
+	r := rand.New(rand.NewPCG(1, 2))
+	var a, b []float32
+	for _, x := range special {
+		for _, y := range special {
+			a, b = append(a, x), append(b, y)
+		}
+	}
+	for range 300000 {
+		x := float32(math.Exp(r.NormFloat64() * 20))
+		y := float32(150 * (2*r.Float64() - 1) / (1 + math.Abs(math.Log2(float64(x)))))
+		if r.IntN(4) == 0 {
+			x, y = -x, float32(math.Round(float64(y)))
+		}
+		a, b = append(a, x), append(b, y)
+	}
+	got := make([]float32, len(a))
+	for _, l := range isa.Levels() {
+		restore := isa.Use(l)
+		Binary(Pow)(got, a, b)
+		restore()
+		worst := 0.0
+		for i := range a {
+			want := math.Pow(float64(a[i]), float64(b[i]))
+			d := ulps(got[i], want)
+			worst = max(worst, d)
+			if d > bound {
+				t.Fatalf("%v: pow(%g, %g) = %g, want %g: off by %.3f ulp", l, a[i], b[i], got[i], want, d)
+			}
+		}
+		t.Logf("%v: %.4f ulp", l, worst)
+	}
 }
 
 func TestUnaryULP(t *testing.T) {

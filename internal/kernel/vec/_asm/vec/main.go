@@ -15,18 +15,22 @@ func main() {
 	ConstraintExpr("amd64")
 	for _, l := range Targets {
 		for _, f := range unary {
-			Map{f.name, "dst[i] = " + f.doc, []string{"a"}, nil, f.unroll, func(l *L, s, _ []V) V { return f.body(l, s[0]) }}.Emit(l)
+			Map{Name: f.name, Doc: "dst[i] = " + f.doc, Srcs: []string{"a"}, Scalars: nil, Unroll: f.unroll, Body: func(l *L, s, _ []V) V { return f.body(l, s[0]) }}.Emit(l)
 		}
 		for _, f := range binary {
-			Map{f.name + "VV", "dst[i] = " + f.doc + "(a[i], b[i])", []string{"a", "b"}, nil, 4, func(l *L, s, _ []V) V { return f.body(l, s[0], s[1]) }}.Emit(l)
-			Map{f.name + "VS", "dst[i] = " + f.doc + "(a[i], s)", []string{"a"}, []string{"s"}, 4, func(l *L, s, t []V) V { return f.body(l, s[0], t[0]) }}.Emit(l)
+			unroll := 4
+			if f.name == "pow" {
+				unroll = 1
+			}
+			Map{Name: f.name + "VV", Doc: "dst[i] = " + f.doc + "(a[i], b[i])", Srcs: []string{"a", "b"}, Scalars: nil, Unroll: unroll, Body: func(l *L, s, _ []V) V { return f.body(l, s[0], s[1]) }}.Emit(l)
+			Map{Name: f.name + "VS", Doc: "dst[i] = " + f.doc + "(a[i], s)", Srcs: []string{"a"}, Scalars: []string{"s"}, Unroll: unroll, Body: func(l *L, s, t []V) V { return f.body(l, s[0], t[0]) }}.Emit(l)
 			if !f.commutes {
-				Map{f.name + "SV", "dst[i] = " + f.doc + "(s, a[i])", []string{"a"}, []string{"s"}, 4, func(l *L, s, t []V) V { return f.body(l, t[0], s[0]) }}.Emit(l)
+				Map{Name: f.name + "SV", Doc: "dst[i] = " + f.doc + "(s, a[i])", Srcs: []string{"a"}, Scalars: []string{"s"}, Unroll: unroll, Body: func(l *L, s, t []V) V { return f.body(l, t[0], s[0]) }}.Emit(l)
 			}
 		}
-		Map{"mulAddVVV", "dst[i] = a[i]*b[i] + c[i]", []string{"a", "b", "c"}, nil, 4, func(l *L, s, _ []V) V { return fma(l, s[0], s[1], s[2]) }}.Emit(l)
-		Map{"mulAddVSV", "dst[i] = a[i]*s + c[i]", []string{"a", "c"}, []string{"s"}, 4, func(l *L, s, t []V) V { return fma(l, s[0], t[0], s[1]) }}.Emit(l)
-		Map{"mulAddVSS", "dst[i] = a[i]*s + t", []string{"a"}, []string{"s", "t"}, 4, func(l *L, s, t []V) V { return fma(l, s[0], t[0], t[1]) }}.Emit(l)
+		Map{Name: "mulAddVVV", Doc: "dst[i] = a[i]*b[i] + c[i]", Srcs: []string{"a", "b", "c"}, Scalars: nil, Unroll: 4, Body: func(l *L, s, _ []V) V { return fma(l, s[0], s[1], s[2]) }}.Emit(l)
+		Map{Name: "mulAddVSV", Doc: "dst[i] = a[i]*s + c[i]", Srcs: []string{"a", "c"}, Scalars: []string{"s"}, Unroll: 4, Body: func(l *L, s, t []V) V { return fma(l, s[0], t[0], s[1]) }}.Emit(l)
+		Map{Name: "mulAddVSS", Doc: "dst[i] = a[i]*s + t", Srcs: []string{"a"}, Scalars: []string{"s", "t"}, Unroll: 4, Body: func(l *L, s, t []V) V { return fma(l, s[0], t[0], t[1]) }}.Emit(l)
 		narrow(l)
 	}
 	Generate()
@@ -78,6 +82,7 @@ var binary = []struct {
 	{"min", "min", true, func(l *L, a, b V) V {
 		return l.Blend(l.Cmp(UN, a, b), l.Add(a, b), l.Or(l.Min(a, b), l.Min(b, a)))
 	}},
+	{"pow", "pow", false, func(l *L, a, b V) V { return l.Pow(a, b) }},
 	{"reluGrad", "a if b > 0 else 0: with", false, func(l *L, a, b V) V { return l.Keep(l.Cmp(GT, b, l.Zero()), a) }},
 }
 
