@@ -13,3 +13,5 @@
 // Work is cut by the Spec alone and each element is added up in one order, so results are the same bits for any number of
 // threads.
 package conv
+
+//go:generate sh -c "cd _asm && go run ."

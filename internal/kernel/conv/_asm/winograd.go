@@ -1,0 +1,298 @@
+package main
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// The transforms of Winograd's algorithm on six points: 0, ±a, ±b and infinity. See ../winograd.go for the matrices.
+const (
+	a = 5.0 / 8
+	b = 3.0 / 2
+)
+
+var (
+	na = 1 / (2 * a * a * (a*a - b*b))
+	nb = 1 / (2 * b * b * (b*b - a*a))
+)
+
+// table holds the constants, each repeated over a vector of 64 bytes.
+var table = []struct {
+	name string
+	v    float64
+}{
+	{"p", a * a * b * b}, {"s", a*a + b*b}, {"a", a}, {"b", b}, {"a2", a * a}, {"b2", b * b}, {"a3", a * a * a}, {"b3", b * b * b},
+	{"a4", a * a * a * a}, {"b4", b * b * b * b}, {"1/p", 1 / (a * a * b * b)},
+	{"na", na}, {"nb", nb}, {"na·a", na * a}, {"nb·b", nb * b}, {"na·a2", na * a * a}, {"nb·b2", nb * b * b},
+	{"na·a3", na * a * a * a}, {"nb·b3", nb * b * b * b}, {"na·a4", na * a * a * a * a}, {"nb·b4", nb * b * b * b * b},
+}
+
+func constants(c *build.Context) {
+	c.StaticGlobal("constants")
+	c.DataAttributes(attr.NOPTR | attr.RODATA)
+	for i, k := range table {
+		for j := range 16 {
+			c.AddDatum(64*i+4*j, operand.U32(math.Float32bits(float32(k.v))))
+		}
+	}
+}
+
+// k is a constant as an operand in memory.
+func (g *gen) k(name string) operand.Mem {
+	for i, k := range table {
+		if k.name == name {
+			return operand.NewDataAddr(operand.NewStaticSymbol("constants"), 64*i)
+		}
+	}
+	panic("no constant " + name)
+}
+
+type vecs []reg.VecVirtual
+
+func (g *gen) vecs(n int) vecs {
+	v := make(vecs, n)
+	for i := range v {
+		v[i] = g.vec()
+	}
+	return v
+}
+
+// points is Bᵀ: six elements of an image to their values at the points, in place but for a shuffle of registers.
+func (g *gen) points(d vecs) vecs {
+	t0, t5 := g.vec(), g.vec()
+	// t0 = p·d0 − s·d2 + d4, t5 = p·d1 − s·d3 + d5
+	for i, t := range (vecs{t0, t5}) {
+		g.VMOVUPS(g.k("p"), t)
+		g.VFMADD213PS(d[4+i], d[i], t)
+		g.VFNMADD231PS(g.k("s"), d[2+i], t)
+	}
+	pair := func(x, x2 string) (plus, minus reg.VecVirtual) { // at ±x, the other points being ±√x2
+		o, e, f := g.vec(), g.vec(), g.vec()
+		g.VMOVAPS(d[3], o)
+		g.VFNMADD231PS(g.k(x2), d[1], o)
+		g.VMOVAPS(d[4], e)
+		g.VFNMADD231PS(g.k(x2), d[2], e)
+		g.VMOVAPS(e, f)
+		g.VFMADD231PS(g.k(x), o, e)
+		g.VFNMADD231PS(g.k(x), o, f)
+		return e, f
+	}
+	t1, t2 := pair("a", "b2")
+	t3, t4 := pair("b", "a2")
+	return vecs{t0, t1, t2, t3, t4, t5}
+}
+
+// filter is G: the r taps of a filter to their scaled values at the points.
+func (g *gen) filter(d vecs) vecs {
+	r := len(d)
+	t0 := g.vec()
+	g.VMULPS(g.k("1/p"), d[0], t0)
+	pair := func(x string) (plus, minus reg.VecVirtual) {
+		e, o, f := g.vec(), g.vec(), g.vec()
+		g.VMULPS(g.k("n"+x), d[0], e)
+		g.VMULPS(g.k("n"+x+"·"+x), d[1], o)
+		for i := 2; i < r; i++ {
+			g.VFMADD231PS(g.k(fmt.Sprintf("n%s·%s%d", x, x, i)), d[i], (vecs{e, o})[i%2])
+		}
+		g.VSUBPS(o, e, f)
+		g.VADDPS(o, e, e)
+		return e, f
+	}
+	t1, t2 := pair("a")
+	t3, t4 := pair("b")
+	return vecs{t0, t1, t2, t3, t4, d[r-1]}
+}
+
+// result is Aᵀ: values at the points to m elements of the result.
+func (g *gen) result(t vecs, m int) vecs {
+	p1, q1, p2, q2 := g.vec(), g.vec(), g.vec(), g.vec()
+	g.VADDPS(t[2], t[1], p1)
+	g.VSUBPS(t[2], t[1], q1)
+	g.VADDPS(t[4], t[3], p2)
+	g.VSUBPS(t[4], t[3], q2)
+	y := g.vecs(m)
+	g.VADDPS(p1, t[0], y[0])
+	g.VADDPS(p2, y[0], y[0])
+	for j := 1; j < m; j++ {
+		power := func(x string) string {
+			if j == 1 {
+				return x
+			}
+			return fmt.Sprint(x, j)
+		}
+		u, v := q1, q2
+		if j%2 == 0 {
+			u, v = p1, p2
+		}
+		if j == m-1 {
+			g.VMOVAPS(t[5], y[j])
+			g.VFMADD231PS(g.k(power("a")), u, y[j])
+		} else {
+			g.VMULPS(g.k(power("a")), u, y[j])
+		}
+		g.VFMADD231PS(g.k(power("b")), v, y[j])
+	}
+	return y
+}
+
+func genWinograd(g *gen) {
+	g.expand("points", 6, g.points)
+	for _, r := range []int{3, 4} {
+		g.expand(fmt.Sprint("filter", r), r, g.filter)
+	}
+	for _, m := range []int{4, 3} {
+		g.contract(m)
+	}
+}
+
+// expand writes the two-dimensional transform of r×r pixels to 6×6 points.
+func (g *gen) expand(name string, r int, line func(vecs) vecs) {
+	name += g.name
+	g.begin(name, "(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)",
+		fmt.Sprintf("is expandGo for %d rows and columns; n is a multiple of %d and tmp has room for 36 vectors.", r, g.bytes/4))
+	dst, ps, rows, cs := g.param("dst"), g.bytesOf(g.param("pointStride")), g.param("rows"), g.bytesOf(g.param("colStride"))
+	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
+	c, off, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.XORQ(c, c)
+	g.Label("vector")
+
+	// Columns of pixels to columns of points, in tmp.
+	g.MOVQ(c, off)
+	g.XORQ(j, j)
+	g.MOVQ(tmp, q)
+	g.Label("column")
+	j0 := g.Load(g.Param("j0"), g.GP64())
+	g.CMPQ(j, j0)
+	g.JLT(operand.LabelRef("empty"))
+	j1 := g.Load(g.Param("j1"), g.GP64())
+	g.CMPQ(j, j1)
+	g.JGE(operand.LabelRef("empty"))
+	d := g.vecs(r)
+	for i := range d {
+		g.MOVQ(at(rows, 24*i), p)
+		g.VMOVUPS(idx(p, off, 1), d[i])
+	}
+	for i, t := range line(d) {
+		g.VMOVUPS(t, at(q, i*g.bytes))
+	}
+	g.ADDQ(cs, off)
+	g.JMP(operand.LabelRef("next"))
+	g.Label("empty")
+	z := g.vec()
+	g.zero(z)
+	for i := range 6 {
+		g.VMOVUPS(z, at(q, i*g.bytes))
+	}
+	g.Label("next")
+	g.ADDQ(operand.U32(uint32(6*g.bytes)), q)
+	g.INCQ(j)
+	g.CMPQ(j, operand.U8(uint8(r)))
+	g.JLT(operand.LabelRef("column"))
+
+	// Rows of tmp to points.
+	g.LEAQ(idx(dst, c, 1), q)
+	g.MOVQ(tmp, p)
+	g.MOVQ(operand.U32(6), j)
+	g.Label("row")
+	d = g.vecs(r)
+	for i := range d {
+		g.VMOVUPS(at(p, 6*i*g.bytes), d[i])
+	}
+	for _, t := range line(d) {
+		g.VMOVUPS(t, at(q, 0))
+		g.ADDQ(ps, q)
+	}
+	g.ADDQ(operand.U32(uint32(g.bytes)), p)
+	g.DECQ(j)
+	g.JNZ(operand.LabelRef("row"))
+	g.ADDQ(operand.U32(uint32(g.bytes)), c)
+	g.CMPQ(c, n)
+	g.JLT(operand.LabelRef("vector"))
+	g.end()
+}
+
+// contract writes the two-dimensional transform of 6×6 points to up to m×m pixels.
+func (g *gen) contract(m int) {
+	name := fmt.Sprint("result", m, g.name)
+	g.begin(name, "(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)",
+		fmt.Sprintf("is contractGo for a result of %d×%d; n is a multiple of %d and tmp has room for 36 vectors.", m, m, g.bytes/4))
+	dst, rs, cs := g.param("dst"), g.bytesOf(g.param("rowStride")), g.bytesOf(g.param("colStride"))
+	src, ps := g.param("src"), g.bytesOf(g.param("pointStride"))
+	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
+	c, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.XORQ(c, c)
+	g.Label("vector")
+
+	// The points lie line by line: to lines of m in tmp.
+	g.LEAQ(idx(src, c, 1), q)
+	g.MOVQ(tmp, p)
+	g.MOVQ(operand.U32(6), j)
+	g.Label("row")
+	d := g.vecs(6)
+	for i := range d {
+		g.VMOVUPS(at(q, 0), d[i])
+		g.ADDQ(ps, q)
+	}
+	for i, t := range g.result(d, m) {
+		g.VMOVUPS(t, at(p, 6*i*g.bytes))
+	}
+	g.ADDQ(operand.U32(uint32(g.bytes)), p)
+	g.DECQ(j)
+	g.JNZ(operand.LabelRef("row"))
+
+	// tmp[i] holds column i of the result at the six points of its rows.
+	bias, limit, count := g.GP64(), g.GP64(), g.GP64()
+	v := g.vec()
+	g.zero(v)
+	g.Load(g.Param("bias"), bias)
+	g.TESTQ(bias, bias)
+	g.JZ(operand.LabelRef("nobias"))
+	g.VMOVUPS(idx(bias, c, 1), v)
+	g.Label("nobias")
+	g.Load(g.Param("cols"), j)
+	g.Load(g.Param("rows"), limit)
+	g.MOVQ(tmp, p)
+	g.LEAQ(idx(dst, c, 1), q)
+	g.Label("column")
+	d = g.vecs(6)
+	for i := range d {
+		g.VMOVUPS(at(p, i*g.bytes), d[i])
+	}
+	y := g.result(d, m)
+	for i := range y {
+		g.VADDPS(v, y[i], y[i])
+	}
+	g.Load(g.Param("relu"), count)
+	g.TESTQ(count, count)
+	g.JZ(operand.LabelRef("store"))
+	z := g.vec()
+	g.zero(z)
+	for i := range y {
+		g.VMAXPS(y[i], z, y[i]) // in this order a NaN stays a NaN
+	}
+	g.Label("store")
+	to := g.GP64()
+	g.MOVQ(q, to)
+	for i := range y {
+		if i > 0 {
+			g.CMPQ(limit, operand.U8(uint8(i)))
+			g.JLE(operand.LabelRef("stored"))
+		}
+		g.VMOVUPS(y[i], at(to, 0))
+		g.ADDQ(rs, to)
+	}
+	g.Label("stored")
+	g.ADDQ(operand.U32(uint32(6*g.bytes)), p)
+	g.ADDQ(cs, q)
+	g.DECQ(j)
+	g.JNZ(operand.LabelRef("column"))
+	g.ADDQ(operand.U32(uint32(g.bytes)), c)
+	g.CMPQ(c, n)
+	g.JLT(operand.LabelRef("vector"))
+	g.end()
+}

@@ -1,0 +1,131 @@
+package conv
+
+import "github.com/jouleml/joule/internal/isa"
+
+// The transforms of Winograd's minimal filtering on six points (A. Lavin and S. Gray, "Fast algorithms for convolutional neural
+// networks", 2015; the construction is Toom and Cook's). A line of m results of a filter of r = 7−m taps on 6 elements d is
+//
+//	y = Aᵀ[(G g) ⊙ (Bᵀ d)]
+//
+// The points are 0, ±a, ±b and infinity. Any distinct points give the exact result in exact arithmetic; those usual in the
+// literature, 0, ±1, ±2, lose about two bits more of a float32 than a = 5/8, b = 3/2, which leave an error of about twice that
+// of the direct sum and are exact in binary, as are the entries of A and B.
+const (
+	pointA = 5.0 / 8
+	pointB = 3.0 / 2
+)
+
+var points = [5]float64{0, pointA, -pointA, pointB, -pointB}
+
+// points6 is Bᵀ: row i holds the coefficients of the polynomial that vanishes at all finite points but the i-th.
+func points6() [][]float64 {
+	l := make([][]float64, 6)
+	for i := range l {
+		poly := []float64{1}
+		for k, p := range points {
+			if k == i {
+				continue
+			}
+			next := make([]float64, len(poly)+1)
+			for j, v := range poly {
+				next[j+1] += v
+				next[j] -= p * v
+			}
+			poly = next
+		}
+		l[i] = append(poly, make([]float64, 6-len(poly))...)
+	}
+	return l
+}
+
+// filterPoints is G for filters of r taps: their values at the points, divided by what Bᵀ leaves too much.
+func filterPoints(r int) [][]float64 {
+	l := make([][]float64, 6)
+	for i, p := range points {
+		scale := 1.0
+		for k, q := range points {
+			if k != i {
+				scale *= p - q
+			}
+		}
+		l[i] = powers(p, r)
+		for j := range l[i] {
+			l[i][j] /= scale
+		}
+	}
+	l[5] = make([]float64, r)
+	l[5][r-1] = 1
+	return l
+}
+
+// resultPoints is Aᵀ for m results: column i holds the powers of point i.
+func resultPoints(m int) [][]float64 {
+	l := make([][]float64, m)
+	for j := range l {
+		l[j] = make([]float64, 6)
+	}
+	for i, p := range points {
+		for j, v := range powers(p, m) {
+			l[j][i] = v
+		}
+	}
+	l[m-1][5] = 1
+	return l
+}
+
+func powers(x float64, n int) []float64 {
+	p := make([]float64, n)
+	v := 1.0
+	for i := range p {
+		p[i] = v
+		v *= x
+	}
+	return p
+}
+
+func round(m [][]float64) [][]float32 {
+	l := make([][]float32, len(m))
+	for i, row := range m {
+		for _, v := range row {
+			l[i] = append(l[i], float32(v))
+		}
+	}
+	return l
+}
+
+// lineOps is how many adds and multiplies the kernels make for one line of each transform.
+func lineOps(width int) int64 {
+	switch width {
+	case 6:
+		return 24
+	case 4:
+		return 18
+	}
+	return 15
+}
+
+// expandFunc takes r×r pixels of n channels to 6×6 points: dst[(6i+j)·pointStride+c] = (L d Lᵀ)[i][j] for each channel c.
+// Row i of the pixels starts at rows[i] with column j0; column j0+k is k·colStride further; columns outside of [j0, j1) are
+// zeros. tmp is scratch of 36 vectors.
+type expandFunc func(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// contractFunc takes 6×6 points of n channels to m×m pixels: the first rows×cols of Aᵀ s A, plus bias[c] if bias is not nil,
+// greater than zero if relu is 1, go to dst[i·rowStride+j·colStride+c].
+type contractFunc func(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// transforms are the kernels of one instruction set. n must be a multiple of lanes.
+type transforms struct {
+	lanes   int
+	points  expandFunc   // of images
+	filter3 expandFunc   // of 3×3 filters
+	filter4 expandFunc   // of 4×4 pixels of dy, which act as filters in the gradient for 3×3 filters
+	result4 contractFunc // to 4×4 pixels
+	result3 contractFunc // to the gradient for 3×3 filters
+}
+
+func newTransforms() transforms {
+	if l := isa.Current(); l != isa.Portable {
+		return vecTransforms(l)
+	}
+	return transforms{1, expandGo(points6()), expandGo(filterPoints(3)), expandGo(filterPoints(4)), contractGo(resultPoints(4)), contractGo(resultPoints(3))}
+}

@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package conv
+
+import "github.com/jouleml/joule/internal/isa"
+
+func vecTransforms(isa.Level) transforms { panic("conv: no assembly for this architecture") }

@@ -1,0 +1,278 @@
+package conv
+
+import (
+	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/par"
+)
+
+// winograd computes a product with 3×3 filters at stride 1 by F(4×4, 3×3): 36 multiplies for each 4×4 tile of the output and
+// each pair of channels, instead of 144. The output is cut into tiles; each needs 6×6 pixels of the input. These are
+// transformed to 36 points, the filters too, and for each point the tiles are the rows of a matrix product over the channels,
+// whose results are transformed back (see transform.go).
+//
+// The sums are taken in another order than the direct one, over numbers that the transforms mix: an infinity or a NaN in the
+// input makes the whole tile NaN.
+type winograd struct {
+	tiles            tiling
+	outH, outW, outC int
+	backward         bool
+	act              Act
+	tr               transforms
+	panels           []panel   // of output channels; off is that of point 0 in u
+	uPoint           int       // floats from one point to the next in u, for each panel
+	u                []float32 // filters: [panel][point][channel][column]
+	group            int       // tiles that are transformed together: all if the items do it themselves
+	shared           []float32 // their points, if they are
+	aOff, cOff       []int
+	workers          []*winogradWorker
+	phase            winogradPhase
+	t0, t1           int // the tiles of the group in progress
+	in, bias, out, w []float32
+}
+
+type winogradPhase int
+
+const (
+	filterPhase winogradPhase = iota
+	pointsPhase
+	productPhase
+)
+
+type winogradWorker struct {
+	tile   gemm.Tile
+	rows   [6][]float32 // where the lines of a tile start
+	seg    [1]gemm.Seg
+	tmp    []float32 // of the transforms
+	points []float32 // of the tiles of an item, if it transforms them itself
+	sums   []float32 // [point][tile][column] of one panel
+	taps   []float32 // transposed filters
+}
+
+const (
+	pointsN   = 36
+	tileBlock = 48 // tiles of an item; a multiple of the heights of the tile kernel
+	// skew keeps the points of an element from meeting in one set of the caches.
+	skew = 16
+	// filterRows is how many channels of the filters a chunk transforms.
+	filterRows = 8
+)
+
+// sharedFloats is about how many floats of points are kept at a time: they should stay in a share of the last-level cache.
+// It is a variable for the tests, which make many groups of few tiles.
+var sharedFloats = 2 << 20
+
+func newWinogradForward(s Spec) *winograd {
+	d := &winograd{outH: s.OH(), outW: s.OW(), outC: s.Cout, act: s.Epilogue.Act}
+	d.tiles = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: 6}
+	d.plan(s.N)
+	return d
+}
+
+func newWinogradBackward(s Spec) *winograd {
+	d := &winograd{outH: s.H, outW: s.W, outC: s.Cin, backward: true}
+	d.tiles = tiling{h: s.OH(), w: s.OW(), c: s.Cout, top: s.KH - 1 - s.PadTop, left: s.KW - 1 - s.PadLeft, size: 6}
+	d.plan(s.N)
+	return d
+}
+
+func (d *winograd) plan(images int) {
+	t := &d.tiles
+	t.cut(images, d.outH, d.outW)
+	d.tr = newTransforms()
+	nr := gemm.NR() / 16 * 16
+	off := 0
+	d.uPoint = t.c*min(nr, d.outC) + skew
+	for j := 0; j < d.outC; j += nr {
+		cols := min(nr, d.outC-j)
+		d.panels = append(d.panels, panel{off: off, ldb: cols, col: j, cols: cols})
+		off += pointsN * d.uPoint
+	}
+	d.u = make([]float32, off)
+	d.group = t.n
+	if len(d.panels) > 2 {
+		d.group = max(1, sharedFloats/(pointsN*t.c)/tileBlock) * tileBlock
+		d.group = min(d.group, t.n)
+		d.shared = make([]float32, pointsN*d.sharedPoint())
+	}
+	for i := range tileBlock {
+		d.aOff = append(d.aOff, i*t.c)
+		d.cOff = append(d.cOff, i*nr)
+	}
+}
+
+// sharedPoint is the number of floats from one point to the next in shared.
+func (d *winograd) sharedPoint() int { return d.group*d.tiles.c + skew }
+
+func (d *winograd) name() string { return "winograd" }
+
+func (d *winograd) flops() int64 {
+	c, k := int64(d.tiles.c), int64(d.outC)
+	products := 2 * pointsN * int64(d.tiles.n) * c * k
+	transforms := int64(d.tiles.n)*c*12*lineOps(6) + int64(d.tiles.n)*k*10*lineOps(3) + c*k*9*lineOps(3)
+	return products + transforms
+}
+
+func (d *winograd) grow(threads int) {
+	c := d.tiles.c
+	for len(d.workers) < threads {
+		w := &winogradWorker{tmp: make([]float32, pointsN*16), sums: make([]float32, pointsN*d.sumPoint())}
+		if d.shared == nil {
+			w.points = make([]float32, pointsN*(tileBlock*c+skew))
+		}
+		if d.backward {
+			w.taps = make([]float32, 9*filterRows*gemm.NR())
+		}
+		d.workers = append(d.workers, w)
+	}
+}
+
+// sumPoint is the number of floats from one point to the next in the sums of a worker.
+func (d *winograd) sumPoint() int { return tileBlock*gemm.NR() + skew }
+
+func (d *winograd) setFilter(pool *par.Pool, w []float32) {
+	d.grow(pool.Threads())
+	d.w, d.phase = w, filterPhase
+	pool.Run(len(d.panels)*((d.tiles.c+filterRows-1)/filterRows), d)
+	d.w = nil
+}
+
+func (d *winograd) run(pool *par.Pool, in, bias, out []float32) {
+	d.grow(pool.Threads())
+	d.in, d.bias, d.out = in, bias, out
+	for d.t0 = 0; d.t0 < d.tiles.n; d.t0 = d.t1 {
+		d.t1 = min(d.t0+d.group, d.tiles.n)
+		blocks := (d.t1 - d.t0 + tileBlock - 1) / tileBlock
+		d.phase = productPhase
+		if d.shared == nil {
+			pool.Run(blocks, d)
+			continue
+		}
+		d.phase = pointsPhase
+		pool.Run((d.t1-d.t0+pointsChunk-1)/pointsChunk, d)
+		d.phase = productPhase
+		pool.Run(blocks*len(d.panels), d)
+	}
+	d.in, d.bias, d.out = nil, nil, nil
+}
+
+// pointsChunk is how many tiles a chunk of pointsPhase transforms.
+const pointsChunk = 8
+
+// Chunk computes a chunk of the phase in progress.
+func (d *winograd) Chunk(i, worker int) {
+	w := d.workers[worker]
+	switch d.phase {
+	case filterPhase:
+		n := (d.tiles.c + filterRows - 1) / filterRows
+		d.filters(w, &d.panels[i/n], i%n*filterRows)
+	case pointsPhase:
+		lo := d.t0 + i*pointsChunk
+		d.tiles.transform(d.tr.points, w, d.in, lo, min(lo+pointsChunk, d.t1), d.shared[i*pointsChunk*d.tiles.c:], d.sharedPoint())
+	case productPhase:
+		if d.shared == nil {
+			lo := d.t0 + i*tileBlock
+			hi, point := min(lo+tileBlock, d.t1), tileBlock*d.tiles.c+skew
+			d.tiles.transform(d.tr.points, w, d.in, lo, hi, w.points, point)
+			for p := range d.panels {
+				d.product(w, &d.panels[p], lo, hi, w.points, point)
+			}
+			return
+		}
+		block, p := i/len(d.panels), i%len(d.panels)
+		lo := d.t0 + block*tileBlock
+		d.product(w, &d.panels[p], lo, min(lo+tileBlock, d.t1), d.shared[block*tileBlock*d.tiles.c:], d.sharedPoint())
+	}
+}
+
+// filters transforms the filters of input channels c to c+filterRows for one panel.
+func (d *winograd) filters(w *winogradWorker, p *panel, c int) {
+	n, cin := min(filterRows, d.tiles.c-c), d.tiles.c
+	src, tap, row := d.w, cin*d.outC, d.outC
+	at := c*d.outC + p.col
+	if d.backward {
+		// The filters turned by half a turn and transposed: [3][3][n][cols].
+		panels := gemm.NewPanels(n, p.cols)
+		for t := range 9 {
+			panels.Pack(w.taps[(8-t)*n*p.cols:], d.w[t*tap+p.col*cin+c:], cin, true)
+		}
+		src, tap, row, at = w.taps, n*p.cols, p.cols, 0
+	}
+	for k := range n {
+		for i := range 3 {
+			w.rows[i] = src[at+k*row+3*i*tap:]
+		}
+		d.tr.filter3(&d.u[p.off+(c+k)*p.ldb], d.uPoint, &w.rows[0], tap, 0, 3, p.cols, &w.tmp[0])
+	}
+	clear(w.rows[:])
+}
+
+// product multiplies the points of tiles lo to hi by one panel of the filters and transforms the sums back.
+func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []float32, point int) {
+	t, sums := &w.tile, d.sumPoint()
+	t.AOff, t.COff, t.Segs, t.AStride = d.aOff[:hi-lo], d.cOff[:hi-lo], d.tiles.seg(), 1
+	t.LDB, t.Cols = p.ldb, p.cols
+	for i := range pointsN {
+		t.A, t.B, t.C = points[i*point:], d.u[p.off+i*d.uPoint:], w.sums[i*sums:]
+		t.Run()
+	}
+	relu := 0
+	if d.act == ReLU {
+		relu = 1
+	}
+	var bias *float32
+	if d.bias != nil {
+		bias = &d.bias[p.col]
+	}
+	for i := lo; i < hi; i++ {
+		n, y, x := d.tiles.at(i)
+		rows, cols := min(d.outH-y, 4), min(d.outW-x, 4)
+		out := &d.out[((n*d.outH+y)*d.outW+x)*d.outC+p.col]
+		d.tr.result4(out, d.outW*d.outC, d.outC, &w.sums[d.cOff[i-lo]], sums, rows, cols, p.cols, bias, relu, &w.tmp[0])
+	}
+}
+
+// tiling cuts the images of a batch into tiles of size×size pixels, one for each 4×4 pixels of another image.
+type tiling struct {
+	h, w, c   int // the images
+	top, left int // zeros before them: the first tile starts at pixel (−top, −left)
+	size      int
+	n         int // tiles of the batch
+	th, tw    int // tiles of an image
+	zero      []float32
+	segs      [1]gemm.Seg
+}
+
+// cut makes the tiles for images of height×width results.
+func (t *tiling) cut(images, height, width int) {
+	t.th, t.tw = (height+3)/4, (width+3)/4
+	t.n = images * t.th * t.tw
+	t.zero = make([]float32, t.size*t.c)
+	t.segs[0].Len = t.c
+}
+
+// seg is the one segment of the channels of a tile.
+func (t *tiling) seg() []gemm.Seg { return t.segs[:] }
+
+// at is where the results of tile i stand.
+func (t *tiling) at(i int) (n, y, x int) {
+	return i / (t.th * t.tw), i / t.tw % t.th * 4, i % t.tw * 4
+}
+
+// transform takes tiles lo to hi to points: point p of tile t goes to dst[p·point + (t−lo)·c].
+func (t *tiling) transform(f expandFunc, w *winogradWorker, img []float32, lo, hi int, dst []float32, point int) {
+	for i := lo; i < hi; i++ {
+		n, y, x := t.at(i)
+		y, x = y-t.top, x-t.left
+		j0 := max(0, -x)
+		j1 := max(j0, min(t.size, t.w-x))
+		for r := range t.size {
+			if iy := y + r; iy >= 0 && iy < t.h && j0 < j1 {
+				w.rows[r] = img[((n*t.h+iy)*t.w+x+j0)*t.c:]
+			} else {
+				w.rows[r] = t.zero
+			}
+		}
+		f(&dst[(i-lo)*t.c], point, &w.rows[0], t.c, j0, j1, t.c, &w.tmp[0])
+	}
+	clear(w.rows[:])
+}
