@@ -15,20 +15,20 @@ func main() {
 	ConstraintExpr("amd64")
 	for _, l := range Targets {
 		for _, f := range unary {
-			Map{Name: f.name, Doc: "dst[i] = " + f.doc, Srcs: []string{"a"}, Scalars: nil, Unroll: f.unroll, Body: func(l *L, s, _ []V) V { return f.body(l, s[0]) }}.Emit(l)
+			Map{Name: f.name, Doc: "dst[i] = " + f.doc, Srcs: []string{"a"}, Unroll: f.unroll, Body: func(l *L, s, _ []V) V { return f.body(l, s[0]) }}.Emit(l)
 		}
 		for _, f := range binary {
 			unroll := 4
 			if f.name == "pow" {
-				unroll = 1
+				unroll = 1 // its 150 instructions keep the CPU busy
 			}
-			Map{Name: f.name + "VV", Doc: "dst[i] = " + f.doc + "(a[i], b[i])", Srcs: []string{"a", "b"}, Scalars: nil, Unroll: unroll, Body: func(l *L, s, _ []V) V { return f.body(l, s[0], s[1]) }}.Emit(l)
+			Map{Name: f.name + "VV", Doc: "dst[i] = " + f.doc + "(a[i], b[i])", Srcs: []string{"a", "b"}, Unroll: unroll, Body: func(l *L, s, _ []V) V { return f.body(l, s[0], s[1]) }}.Emit(l)
 			Map{Name: f.name + "VS", Doc: "dst[i] = " + f.doc + "(a[i], s)", Srcs: []string{"a"}, Scalars: []string{"s"}, Unroll: unroll, Body: func(l *L, s, t []V) V { return f.body(l, s[0], t[0]) }}.Emit(l)
 			if !f.commutes {
 				Map{Name: f.name + "SV", Doc: "dst[i] = " + f.doc + "(s, a[i])", Srcs: []string{"a"}, Scalars: []string{"s"}, Unroll: unroll, Body: func(l *L, s, t []V) V { return f.body(l, t[0], s[0]) }}.Emit(l)
 			}
 		}
-		Map{Name: "mulAddVVV", Doc: "dst[i] = a[i]*b[i] + c[i]", Srcs: []string{"a", "b", "c"}, Scalars: nil, Unroll: 4, Body: func(l *L, s, _ []V) V { return fma(l, s[0], s[1], s[2]) }}.Emit(l)
+		Map{Name: "mulAddVVV", Doc: "dst[i] = a[i]*b[i] + c[i]", Srcs: []string{"a", "b", "c"}, Unroll: 4, Body: func(l *L, s, _ []V) V { return fma(l, s[0], s[1], s[2]) }}.Emit(l)
 		Map{Name: "mulAddVSV", Doc: "dst[i] = a[i]*s + c[i]", Srcs: []string{"a", "c"}, Scalars: []string{"s"}, Unroll: 4, Body: func(l *L, s, t []V) V { return fma(l, s[0], t[0], s[1]) }}.Emit(l)
 		Map{Name: "mulAddVSS", Doc: "dst[i] = a[i]*s + t", Srcs: []string{"a"}, Scalars: []string{"s", "t"}, Unroll: 4, Body: func(l *L, s, t []V) V { return fma(l, s[0], t[0], t[1]) }}.Emit(l)
 		narrow(l)
