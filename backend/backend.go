@@ -43,6 +43,8 @@ type State interface {
 // Options say how to compile.
 type Options struct {
 	Threads int // 0: as many as the backend's default
+	// StopAtNaN makes a run fail at the first node whose result is not finite, with its layer and the line that made it. It is slow.
+	StopAtNaN bool
 }
 
 // Executable is a compiled graph. One goroutine may use it at a time.

@@ -20,6 +20,8 @@ type meter interface {
 	// add takes a batch of predictions [n …] and targets, in order.
 	add(pred, target *tensor.Tensor)
 	value() float64
+	// running is what has been added so far, as a pointer that JSON can write and read: a checkpoint in the middle of an epoch keeps it.
+	running() any
 }
 
 // classesOf sees predictions as rows of scores.
@@ -62,13 +64,15 @@ func decide(row []float32) int {
 }
 
 type ratio struct {
-	hits, all float64
+	Hits, All float64
 	count     func(r *ratio, pred, target *tensor.Tensor)
 }
 
 func (r *ratio) add(pred, target *tensor.Tensor) { r.count(r, pred, target) }
 
-func (r *ratio) value() float64 { return r.hits / max(r.all, 1) }
+func (r *ratio) running() any { return r }
+
+func (r *ratio) value() float64 { return r.Hits / max(r.All, 1) }
 
 // Accuracy is the share of examples whose most probable class is the right one.
 var Accuracy = Metric{"accuracy", func() meter {
@@ -76,10 +80,10 @@ var Accuracy = Metric{"accuracy", func() meter {
 		n, c, p := classesOf(pred)
 		for i := range n {
 			if decide(p[i*c:][:c]) == label(target, i, c) {
-				r.hits++
+				r.Hits++
 			}
 		}
-		r.all += float64(n)
+		r.All += float64(n)
 	}}
 }}
 
@@ -101,34 +105,36 @@ func TopK(k int) Metric {
 					}
 				}
 				if above < k {
-					r.hits++
+					r.Hits++
 				}
 			}
-			r.all += float64(n)
+			r.All += float64(n)
 		}}
 	}}
 }
 
 // confusion counts examples by class and decision.
 type confusion struct {
-	counts [][]int64 // [class][decision]
+	Counts [][]int64 // [class][decision]
 	score  func(c [][]int64) float64
 }
 
 func (m *confusion) add(pred, target *tensor.Tensor) {
 	n, c, p := classesOf(pred)
 	k := max(c, 2)
-	for len(m.counts) < k {
-		m.counts = append(m.counts, make([]int64, k))
+	for len(m.Counts) < k {
+		m.Counts = append(m.Counts, make([]int64, k))
 	}
 	for i := range n {
 		if l := label(target, i, c); l >= 0 && l < k {
-			m.counts[l][decide(p[i*c:][:c])]++
+			m.Counts[l][decide(p[i*c:][:c])]++
 		}
 	}
 }
 
-func (m *confusion) value() float64 { return m.score(m.counts) }
+func (m *confusion) running() any { return m }
+
+func (m *confusion) value() float64 { return m.score(m.Counts) }
 
 // perClass averages a score of each class's true positives, false positives and false negatives over the classes that occur; of two classes it is
 // the score of class 1.
@@ -178,29 +184,31 @@ var F1 = Metric{"f1", func() meter {
 	return &confusion{score: perClass(func(tp, fp, fn float64) float64 { return over(2*tp, 2*tp+fp+fn) })}
 }}
 
-type auc struct{ scores, labels []float64 }
+type auc struct{ Scores, Labels []float64 }
 
 func (a *auc) add(pred, target *tensor.Tensor) {
 	n, c, p := classesOf(pred)
 	for i := range n {
-		a.scores = append(a.scores, float64(p[i*c+c-1]))
-		a.labels = append(a.labels, float64(label(target, i, c)))
+		a.Scores = append(a.Scores, float64(p[i*c+c-1]))
+		a.Labels = append(a.Labels, float64(label(target, i, c)))
 	}
 }
+
+func (a *auc) running() any { return a }
 
 // value is the share of pairs of a positive and a negative in which the positive has the higher score, ties counting half
 // (Mann & Whitney 1947).
 func (a *auc) value() float64 {
-	ord := make([]int, len(a.scores))
+	ord := make([]int, len(a.Scores))
 	for i := range ord {
 		ord[i] = i
 	}
-	slices.SortFunc(ord, func(i, j int) int { return cmp.Compare(a.scores[i], a.scores[j]) })
+	slices.SortFunc(ord, func(i, j int) int { return cmp.Compare(a.Scores[i], a.Scores[j]) })
 	var pos, neg, won float64
 	for i := 0; i < len(ord); {
 		j, p, n := i, 0.0, 0.0
-		for ; j < len(ord) && a.scores[ord[j]] == a.scores[ord[i]]; j++ {
-			if a.labels[ord[j]] == 1 {
+		for ; j < len(ord) && a.Scores[ord[j]] == a.Scores[ord[i]]; j++ {
+			if a.Labels[ord[j]] == 1 {
 				p++
 			} else {
 				n++
@@ -219,13 +227,13 @@ func (a *auc) value() float64 {
 // ROCAUC is the area under the receiver operating characteristic, for two classes. It keeps every score of the epoch.
 var ROCAUC = Metric{"roc_auc", func() meter { return &auc{} }}
 
-func errors(name string, f func(d float64) float64, end func(mean float64) float64) Metric {
+func difference(name string, f func(d float64) float64, end func(mean float64) float64) Metric {
 	return Metric{name, func() meter {
 		r := &ratio{count: func(r *ratio, pred, target *tensor.Tensor) {
 			for i := range pred.Len() {
-				r.hits += f(pred.At(i) - target.At(i))
+				r.Hits += f(pred.At(i) - target.At(i))
 			}
-			r.all += float64(pred.Len())
+			r.All += float64(pred.Len())
 		}}
 		return ended{r, end}
 	}}
@@ -239,10 +247,10 @@ type ended struct {
 func (e ended) value() float64 { return e.end(e.ratio.value()) }
 
 // MAE is the mean absolute error.
-var MAE = errors("mae", math.Abs, func(m float64) float64 { return m })
+var MAE = difference("mae", math.Abs, func(m float64) float64 { return m })
 
 // RMSE is the root of the mean squared error.
-var RMSE = errors("rmse", func(d float64) float64 { return d * d }, math.Sqrt)
+var RMSE = difference("rmse", func(d float64) float64 { return d * d }, math.Sqrt)
 
 // Metrics are the metrics that a spec can name.
 var Metrics = map[string]Metric{}
@@ -257,5 +265,5 @@ func init() {
 func ConfusionMatrix(pred, target *tensor.Tensor) [][]int64 {
 	m := &confusion{}
 	m.add(pred, target)
-	return m.counts
+	return m.Counts
 }

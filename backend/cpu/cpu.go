@@ -103,7 +103,7 @@ func (b Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (ba
 	if err != nil {
 		return nil, err
 	}
-	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: debug.On("nan"), check: debug.Get("check") == "ref"}
+	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: o.StopAtNaN || debug.On("nan"), check: debug.Get("check") == "ref"}
 	c := &compiler{e: e, g: opt, host: h, bufs: make([][]*buf, len(opt.Nodes())), live: opt.Live()}
 	if err := c.compile(); err != nil {
 		return nil, err
@@ -211,11 +211,11 @@ func (e *exec) Memory() int64 { return e.bytes }
 
 // inspect serves JOULE_DEBUG nan and check=ref on a step that has just run.
 func (e *exec) inspect(s *step) error {
-	where := fmt.Sprintf("%v %s (layer %q, made at %s, kernel %s)", s.node, s.node.Op().Name, s.node.Scope(), s.node.Site(), s.kernel)
+	where := fmt.Sprintf("layer %s (made at %s): %s of %s pass, node %v, kernel %s", s.node.Scope(), s.node.Site(), s.node.Op().Name, s.node.Phase(), s.node, s.kernel)
 	if e.nan {
 		for _, b := range s.out {
 			if i := notFinite(b); i >= 0 {
-				return fmt.Errorf("nan: %s: element %d of its result is %v", where, i, tensor.Wrap(b.t.DType, b.t.Shape, b.raw).At(i))
+				return fmt.Errorf("%s: element %d of its result is %v", where, i, tensor.Wrap(b.t.DType, b.t.Shape, b.raw).At(i))
 			}
 		}
 	}

@@ -1,0 +1,477 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/tensor"
+)
+
+// ErrInterrupted is what Fit returns, wrapped, when its context was cancelled. The model is as the last finished step left it.
+var ErrInterrupted = errors.New("training was interrupted")
+
+// Log is a named number of an epoch: "loss", "accuracy", "val_loss", …
+type Log struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+}
+
+// Epoch is what one pass over the training data gave.
+type Epoch struct {
+	Epoch   int     `json:"epoch"` // from 1
+	Seconds float64 `json:"seconds"`
+	Rate    float64 `json:"rate"` // the learning rate of its last step
+	Logs    []Log   `json:"logs"`
+}
+
+// Log is the value of the given name, and whether there is one.
+func (e *Epoch) Log(name string) (float64, bool) {
+	for _, l := range e.Logs {
+		if l.Name == name {
+			return l.Value, true
+		}
+	}
+	return math.NaN(), false
+}
+
+// History is what Fit gives.
+type History struct {
+	Epochs  []Epoch `json:"epochs"`
+	Steps   int64   `json:"steps"` // batches trained on, over all sessions of a resumed run
+	Seconds float64 `json:"seconds"`
+	Stopped string  `json:"stopped,omitempty"` // why it ended before the last epoch
+}
+
+// FitOption refines Fit.
+type FitOption func(f *fit)
+
+// Epochs sets how often the training data is gone through; the default is 1.
+func Epochs(n int) FitOption { return func(f *fit) { f.epochs = n } }
+
+// BatchSize sets the number of examples in a step; the default is 32.
+func BatchSize(n int) FitOption { return func(f *fit) { f.batch = n } }
+
+// Validate evaluates on ds after each epoch, as val_loss and so on.
+func Validate(ds data.Dataset) FitOption { return func(f *fit) { f.validation = ds } }
+
+// InOrder trains on the data in its own order; without it each epoch has a new random order, which depends on the seed and the epoch alone.
+func InOrder() FitOption { return func(f *fit) { f.inOrder = true } }
+
+// Augment changes examples at random as they are loaded.
+func Augment(t ...data.Transform) FitOption {
+	return func(f *fit) { f.transforms = append(f.transforms, t...) }
+}
+
+// MaxSteps ends the training after n steps.
+func MaxSteps(n int64) FitOption { return func(f *fit) { f.maxSteps = n } }
+
+// Callbacks are told of every step and epoch, in order.
+func Callbacks(cs ...Callback) FitOption {
+	return func(f *fit) { f.callbacks = append(f.callbacks, cs...) }
+}
+
+// From goes on with the training that p describes; see Model.Restore.
+func From(p *Progress) FitOption { return func(f *fit) { f.from = p } }
+
+// Progress is where a training stands between two steps: what a checkpoint keeps beside the model's variables.
+type Progress struct {
+	Position data.Position     `json:"position"` // of the next batch
+	Steps    int64             `json:"steps"`
+	Updates  int64             `json:"updates"` // optimizer steps, which the learning rate's schedule counts
+	Factor   float64           `json:"factor"`  // what callbacks have multiplied the rate by
+	LossSum  float64           `json:"loss_sum"`
+	Examples int64             `json:"examples"` // of the epoch so far
+	Meters   []json.RawMessage `json:"meters"`
+	History  History           `json:"history"`
+	EpochSec float64           `json:"epoch_seconds"` // spent on the epoch so far
+}
+
+// Training is a fit in progress, as callbacks see it.
+type Training struct {
+	Model      *Model
+	Epochs     int     // to be done in all
+	EpochSteps int     // batches in an epoch
+	BatchSize  int     // examples in a full batch
+	Epoch      int     // the current one, from 1
+	Step       int     // batches done of this epoch
+	Steps      int64   // batches done in all
+	Examples   int64   // examples done of this epoch
+	Loss       float64 // mean of the epoch so far
+	LastLoss   float64 // of the last batch
+	Rate       float64 // of the last step
+	Started    time.Time
+	History    *History
+
+	f *fit
+}
+
+// Logs are the running values of the epoch: loss and metrics; after the epoch's end also those of validation.
+func (t *Training) Logs() []Log { return t.f.logs() }
+
+// Stop ends the training after the current step or epoch, with the reason for the history.
+func (t *Training) Stop(reason string) { t.History.Stopped = reason }
+
+// ScaleRate multiplies the learning rate from now on.
+func (t *Training) ScaleRate(by float64) { t.f.p.Factor *= by }
+
+// Progress is what a checkpoint must keep to go on after the last step.
+func (t *Training) Progress() (*Progress, error) { return t.f.progress() }
+
+// Callback is told what happens during Fit. An error ends the training.
+type Callback interface {
+	Begin(t *Training) error // before the first step
+	AfterStep(t *Training) error
+	AfterEpoch(t *Training) error // the epoch is the last of t.History.Epochs
+	End(t *Training) error        // after the last step, also when interrupted
+}
+
+// Hooks is a Callback that does nothing; embed it to implement only what is needed.
+type Hooks struct{}
+
+// Begin implements Callback.
+func (Hooks) Begin(*Training) error { return nil }
+
+// AfterStep implements Callback.
+func (Hooks) AfterStep(*Training) error { return nil }
+
+// AfterEpoch implements Callback.
+func (Hooks) AfterEpoch(*Training) error { return nil }
+
+// End implements Callback.
+func (Hooks) End(*Training) error { return nil }
+
+// fit is one call of Fit.
+type fit struct {
+	m          *Model
+	epochs     int
+	batch      int
+	maxSteps   int64
+	validation data.Dataset
+	inOrder    bool
+	transforms []data.Transform
+	callbacks  []Callback
+	from       *Progress
+
+	p      Progress
+	meters []meter
+	t      *Training
+	loader *data.Loader
+	begun  time.Time // of this session's part of the epoch
+	snap   *snapshot
+}
+
+// Fit trains on ds. It returns the history also with an error. When ctx is cancelled it finishes the step and returns an error that wraps
+// ErrInterrupted; a loss that is not a number ends it with the layer in which that arose.
+func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*History, error) {
+	f := &fit{m: m, epochs: 1, batch: 32}
+	for _, o := range opts {
+		o(f)
+	}
+	if err := f.check(ds); err != nil {
+		return nil, err
+	}
+	var err error
+	f.loader, err = data.NewLoader(ds, data.LoaderConfig{Batch: f.batch, Shuffle: !f.inOrder, Seed: m.seed, Epochs: f.epochs, Transforms: f.transforms})
+	if err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	defer f.loader.Close()
+	start := time.Now()
+	if err := f.begin(start); err != nil {
+		return nil, err
+	}
+	h := &f.p.History
+	before := h.Seconds
+	err = f.loop(ctx)
+	h.Seconds = before + time.Since(start).Seconds()
+	for _, c := range f.callbacks {
+		if e := c.End(f.t); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	return h, err
+}
+
+func (f *fit) check(ds data.Dataset) error {
+	switch {
+	case f.epochs < 1:
+		return fmt.Errorf("train: %d epochs: at least 1 is needed", f.epochs)
+	case f.batch < 1:
+		return fmt.Errorf("train: a batch of %d examples: at least 1 is needed", f.batch)
+	case ds.Len() == 0:
+		return errors.New("train: the training data has no examples")
+	}
+	for _, d := range []data.Dataset{ds, f.validation} {
+		if d == nil {
+			continue
+		}
+		if err := f.m.fits(d.Spec()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fits checks that data has the shapes and types that the model was compiled for.
+func (m *Model) fits(s data.Spec) error {
+	same := func(kind string, a, b []data.Field) error {
+		if len(a) != len(b) {
+			return fmt.Errorf("train: the model was compiled for data with %d %ss, this has %d", len(b), kind, len(a))
+		}
+		for i := range a {
+			if a[i].DType != b[i].DType || !a[i].Shape.Equal(b[i].Shape) {
+				return fmt.Errorf("train: %s %d (%s) is %v%v, the model was compiled for %v%v", kind, i, a[i].Name, a[i].DType, a[i].Shape, b[i].DType, b[i].Shape)
+			}
+		}
+		return nil
+	}
+	if err := same("input", s.Inputs, m.Spec.Inputs); err != nil {
+		return err
+	}
+	return same("target", s.Targets, m.Spec.Targets)
+}
+
+func (f *fit) begin(now time.Time) error {
+	f.p.Factor = 1
+	for _, k := range f.m.metrics {
+		f.meters = append(f.meters, k.make())
+	}
+	if f.from != nil {
+		f.p = *f.from
+		if len(f.p.Meters) > 0 && len(f.p.Meters) != len(f.meters) {
+			return fmt.Errorf("train: the checkpoint has the state of %d metrics, the model %d", len(f.p.Meters), len(f.meters))
+		}
+		for i, j := range f.p.Meters {
+			if err := json.Unmarshal(j, f.meters[i].running()); err != nil {
+				return fmt.Errorf("train: metric %s in the checkpoint: %w", f.m.metrics[i].Name, err)
+			}
+		}
+		if f.p.Position.Epoch < f.epochs {
+			if err := f.loader.Seek(f.p.Position); err != nil {
+				return fmt.Errorf("train: %w", err)
+			}
+		}
+		f.p.History.Stopped = ""
+	}
+	f.begun = now
+	f.t = &Training{Model: f.m, Epochs: f.epochs, EpochSteps: f.loader.Steps(), BatchSize: f.batch, Started: now, History: &f.p.History, f: f}
+	f.place()
+	for _, c := range f.callbacks {
+		if err := c.Begin(f.t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place brings what callbacks see up to date.
+func (f *fit) place() {
+	t := f.t
+	t.Epoch, t.Step, t.Steps, t.Examples = f.p.Position.Epoch+1, f.p.Position.Step, f.p.Steps, f.p.Examples
+	if f.p.Examples > 0 {
+		t.Loss = f.p.LossSum / float64(f.p.Examples)
+	}
+}
+
+func (f *fit) loop(ctx context.Context) error {
+	for f.p.Position.Epoch < f.epochs && f.t.History.Stopped == "" {
+		if f.snap == nil || f.p.Position.Step == 0 {
+			if err := f.snapshot(); err != nil {
+				return err
+			}
+		}
+		b, err := f.loader.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			f.t.History.Stopped = "interrupted"
+			return fmt.Errorf("train: epoch %d, step %d: %w", f.t.Epoch, f.t.Step, ErrInterrupted)
+		}
+		if err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
+		if err := f.step(b); err != nil {
+			return err
+		}
+		if b.Step+1 == f.loader.Steps() {
+			if err := f.endEpoch(ctx); err != nil {
+				return err
+			}
+		}
+		if f.maxSteps > 0 && f.p.Steps >= f.maxSteps && f.t.History.Stopped == "" {
+			f.t.Stop(fmt.Sprintf("after %d steps, as asked", f.maxSteps))
+		}
+	}
+	return nil
+}
+
+// step trains on one batch.
+func (f *fit) step(b *data.Batch) error {
+	mode := train
+	if n := int64(f.m.accumulate); n > 1 && (f.p.Steps+1)%n != 0 {
+		mode = gather
+	}
+	p, err := f.m.program(mode, b.N)
+	if err != nil {
+		return err
+	}
+	rate := f.m.opt.Schedule.At(f.p.Updates) * f.p.Factor
+	if err := p.run(b.X, b.Y, rate); err != nil {
+		return err
+	}
+	loss := p.loss()
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return f.diverged(b, loss)
+	}
+	f.p.Steps++
+	if mode == train {
+		f.p.Updates++
+	}
+	f.p.LossSum += loss * float64(b.N)
+	f.p.Examples += int64(b.N)
+	for _, k := range f.meters {
+		k.add(p.prediction(), b.Y[0])
+	}
+	f.p.Position = f.loader.Position()
+	f.t.LastLoss, f.t.Rate = loss, rate
+	f.place()
+	if b.Step+1 == f.loader.Steps() { // the position is already in the next epoch; callbacks still see this one
+		f.t.Epoch, f.t.Step = b.Epoch+1, b.Step+1
+	}
+	for _, c := range f.callbacks {
+		if err := c.AfterStep(f.t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fit) logs() []Log {
+	out := []Log{{"loss", f.t.Loss}}
+	for i, k := range f.meters {
+		out = append(out, Log{f.m.metrics[i].Name, k.value()})
+	}
+	return out
+}
+
+// endEpoch evaluates, records the epoch and begins the next.
+func (f *fit) endEpoch(ctx context.Context) error {
+	e := Epoch{Epoch: f.t.Epoch, Rate: f.t.Rate, Logs: f.logs()}
+	if f.validation != nil {
+		r, err := f.m.Evaluate(ctx, f.validation, f.batch)
+		if err != nil {
+			return err
+		}
+		for _, l := range r {
+			e.Logs = append(e.Logs, Log{"val_" + l.Name, l.Value})
+		}
+	}
+	now := time.Now()
+	e.Seconds = f.p.EpochSec + now.Sub(f.begun).Seconds()
+	f.begun, f.p.EpochSec = now, 0
+	f.p.History.Epochs = append(f.p.History.Epochs, e)
+	f.p.History.Steps = f.p.Steps
+	f.p.LossSum, f.p.Examples = 0, 0
+	for i, k := range f.m.metrics {
+		f.meters[i] = k.make()
+	}
+	for _, c := range f.callbacks {
+		if err := c.AfterEpoch(f.t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fit) progress() (*Progress, error) {
+	p := f.p
+	p.Meters = nil
+	for _, k := range f.meters {
+		j, err := json.Marshal(k.running())
+		if err != nil {
+			return nil, fmt.Errorf("train: %w", err)
+		}
+		p.Meters = append(p.Meters, j)
+	}
+	p.EpochSec += time.Since(f.begun).Seconds()
+	p.History.Steps = p.Steps
+	p.History.Epochs = append([]Epoch(nil), p.History.Epochs...)
+	return &p, nil
+}
+
+// Evaluate gives loss and metrics on ds, in batches of the given size (0: 32).
+func (m *Model) Evaluate(ctx context.Context, ds data.Dataset, batch int) ([]Log, error) {
+	if ds.Len() == 0 {
+		return nil, errors.New("train: there are no examples to evaluate on")
+	}
+	if err := m.fits(ds.Spec()); err != nil {
+		return nil, err
+	}
+	var meters []meter
+	for _, k := range m.metrics {
+		meters = append(meters, k.make())
+	}
+	sum := 0.0
+	err := m.each(ctx, ds, batch, evaluate, func(b *data.Batch, p *program) {
+		sum += p.loss() * float64(b.N)
+		for _, k := range meters {
+			k.add(p.prediction(), b.Y[0])
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := []Log{{"loss", sum / float64(ds.Len())}}
+	for i, k := range meters {
+		out = append(out, Log{m.metrics[i].Name, k.value()})
+	}
+	return out, nil
+}
+
+// Predict gives the model's output for every example of ds, [examples …], in batches of the given size (0: 32).
+func (m *Model) Predict(ctx context.Context, ds data.Dataset, batch int) (*tensor.Tensor, error) {
+	var out *tensor.Tensor
+	at := 0
+	err := m.each(ctx, ds, batch, predict, func(b *data.Batch, p *program) {
+		y := p.prediction()
+		if out == nil {
+			out = tensor.New(y.DType(), append([]int{ds.Len()}, y.Shape()[1:]...)...)
+		}
+		copy(out.Slice(at, at+b.N).Bytes(), y.Bytes())
+		at += b.N
+	})
+	return out, err
+}
+
+// each runs a program over a data set, in order.
+func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f func(b *data.Batch, p *program)) error {
+	l, err := data.NewLoader(ds, data.LoaderConfig{Batch: batch, Epochs: 1})
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	defer l.Close()
+	for {
+		b, err := l.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
+		p, err := m.program(k, b.N)
+		if err != nil {
+			return err
+		}
+		if err := p.run(b.X, b.Y, 0); err != nil {
+			return err
+		}
+		f(b, p)
+	}
+}
