@@ -23,27 +23,27 @@ const budget = 50 * time.Millisecond
 const chains = 12
 
 // FLOPS is the number of f32 operations per second (a fused multiply-add counts as two) that the given number of threads
-// reach together in registers, with the vectors of isa.Current(). On a portable build it is that of plain Go code.
+// reach in registers, with the vectors of isa.Current(). On a portable build it is that of plain Go code.
 func FLOPS(threads int) float64 {
 	const rounds = 20_000 // about 0.1 ms a go
 	perRound := 2 * chains * vectorLanes()
-	return float64(threads*rounds*perRound) / best(threads, func(int) { fma(rounds) })
+	return float64(rounds*perRound) * rate(threads, func(int) { fma(rounds) })
 }
 
 // bandwidthBytes is the memory that ReadBandwidth walks through: several times the last-level cache of a desktop or of one
 // cache domain of a server.
 const bandwidthBytes = 128 << 20
 
-// ReadBandwidth is the number of bytes per second that the given number of threads read together from memory. While it runs
-// it holds 128 MB.
+// ReadBandwidth is the number of bytes per second that the given number of threads read from memory. While it runs it holds
+// 128 MB.
 func ReadBandwidth(threads int) float64 {
 	buf := make([]byte, bandwidthBytes)
 	for i := 0; i < len(buf); i += 4096 {
 		buf[i] = 1 // an untouched page is a mapping of the one zero page and would be read from the cache
 	}
-	// A round is a whole pass over the buffer, so that what the cache still holds of the last pass is gone before it comes up.
+	// A go is a whole pass over the buffer, so that what the cache still holds of the last pass is gone before it comes up.
 	part := bandwidthBytes / threads / 512 * 512
-	return float64(threads*part) / best(threads, func(t int) {
+	return float64(part) * rate(threads, func(t int) {
 		for p := buf[t*part:][:part]; len(p) > 0; {
 			n := min(len(p), 1<<20) // an assembly call cannot be interrupted: keep it short
 			read(p[:n])
@@ -52,51 +52,42 @@ func ReadBandwidth(threads int) float64 {
 	})
 }
 
-// best runs f(0) … f(threads−1) at the same time, again and again, and returns the shortest time in seconds from the common
-// start to the last end.
-func best(threads int, f func(thread int)) float64 {
+// rate runs f(0) … f(threads−1), each again and again on a thread of its own, all at the same time, and returns the sum of
+// what each thread reaches at best, in goes per second. (To wait for each other between goes would be stricter where threads
+// share something, but on a busy machine they would then hardly ever run together.)
+func rate(threads int, f func(thread int)) float64 {
 	var (
-		round   atomic.Int64 // the round that may start; −1: no more
-		ready   atomic.Int64 // threads that wait for the next round
-		done    atomic.Int64
 		wg      sync.WaitGroup
-		fastest = time.Duration(1<<63 - 1)
+		running atomic.Int64
+		fastest = make([]time.Duration, threads)
 	)
-	turn := func(t int) { f(t); done.Add(1) }
-	for t := 1; t < threads; t++ {
+	for t := range threads {
 		wg.Go(func() {
-			for seen := int64(0); ; {
-				ready.Add(1)
-				for round.Load() == seen {
-					if threads > runtime.GOMAXPROCS(0) {
-						runtime.Gosched()
-					}
-				}
-				if seen = round.Load(); seen < 0 {
-					return
-				}
-				turn(t)
+			running.Add(1)
+			for running.Load() < int64(threads) {
+				runtime.Gosched()
 			}
+			best := time.Duration(1<<63 - 1)
+			start := time.Now()
+			for end := start.Add(budget); start.Before(end); {
+				f(t)
+				now := time.Now()
+				best = min(best, now.Sub(start))
+				start = now
+			}
+			fastest[t] = max(best, 1) // a clock may be too coarse to see the go
 		})
 	}
-	end := time.Now().Add(budget)
-	for i := int64(1); i == 1 || time.Now().Before(end); i++ {
-		for ready.Load() < int64(threads-1) {
-			runtime.Gosched()
-		}
-		ready.Store(0)
-		done.Store(0)
-		start := time.Now()
-		round.Store(i)
-		turn(0)
-		for done.Load() < int64(threads) {
-			runtime.Gosched()
-		}
-		fastest = min(fastest, time.Since(start))
-	}
-	round.Store(-1)
 	wg.Wait()
-	return max(fastest, 1).Seconds() // a clock may be too coarse to see the round
+	sum := 0.0
+	for _, d := range fastest {
+		sum += 1 / d.Seconds()
+	}
+	if cpus := runtime.GOMAXPROCS(0); threads > cpus {
+		// They took turns, and each had a CPU to itself at its best.
+		sum *= float64(cpus) / float64(threads)
+	}
+	return sum
 }
 
 func vectorLanes() int {

@@ -38,6 +38,8 @@ var benchShapes = []struct {
 	{"dense2/batch32", Spec{M: 32, K: 128, N: 10}},
 	{"dense2/dX/batch32", Spec{M: 32, K: 10, N: 128, TransB: true}},
 	{"dense2/dW/batch32", Spec{M: 128, K: 32, N: 10, TransA: true}},
+	{"decode/4096x4096", Spec{M: 1, K: 4096, N: 4096}},
+	{"decode/transposed/4096x4096", Spec{M: 1, K: 4096, N: 4096, TransB: true}},
 	{"conv/3872x288x64", Spec{M: 3872, K: 288, N: 64}},
 	{"conv/dW/288x3872x64", Spec{M: 288, K: 3872, N: 64, TransA: true}},
 	{"conv/dW/9x21632x32", Spec{M: 9, K: 21632, N: 32, TransA: true}},

@@ -23,6 +23,8 @@ const (
 	maxChunkRows = 1024
 	// maxPackedB is the most floats of B that a thread copies at a time.
 	maxPackedB = 128 << 10
+	// pageFloats is the number of floats in a page of memory.
+	pageFloats = 1024
 	// maxDotRows is the most rows of A for which a pass over B for each row beats a tile with mostly empty lanes.
 	maxDotRows = 4
 	// dotBlock is about how many elements of B a chunk of dot products reads.
@@ -78,10 +80,24 @@ func choose(l isa.Level, s Spec) choice {
 	}
 	ch.packB = !s.PackedB && (s.TransB || s.M >= rows && s.N > width && s.LDB >= far)
 
+	// Few rows do not pay for a copy of a far-flung B: then the K indices are visited a few at a time over many columns, so
+	// that each row of B is read in long runs.
+	narrowest := 1
+	if !ch.packB && !s.PackedB && s.LDB >= pageFloats {
+		narrowest = pageFloats
+		ch.kc = 64
+		if s.M < 8 {
+			ch.kc = 16
+		}
+	}
+
 	// The grid of chunks that costs least.
 	least := -1.0
 	for across := 1; across <= min(panels, maxAcross); across++ {
 		cols := ceilDiv(panels, across) * width
+		if across > 1 && cols < narrowest {
+			break
+		}
 		if ceilDiv(s.N, cols) != across || ch.packB && cols > width && cols*ch.kc > maxPackedB {
 			continue
 		}
@@ -106,7 +122,7 @@ func choose(l isa.Level, s Spec) choice {
 			chunks := across * down
 			cost += float64(chunks) * chunkCost
 			// With few chunks threads wait for the last.
-			cost *= 1 + 1/float64(chunks)
+			cost *= 1 + 1/float64(chunks*s.Batch)
 			if least < 0 || cost < least {
 				least = cost
 				ch.rows, ch.cols = min(rows, s.M), min(cols, s.N)
@@ -115,9 +131,9 @@ func choose(l isa.Level, s Spec) choice {
 	}
 	// A deep product with a small result has no chunks to share out but parts of K.
 	chunks := ceilDiv(s.M, ch.rows) * ceilDiv(s.N, ch.cols)
-	if want := min(work/(32*chunkCost), maxSplits); float64(2*chunks) <= want {
-		ch.splits = max(1, min(int(want)/chunks, s.K/256))
-		ch.kc = block(ceilDiv(s.K, ch.splits), deep)
+	if want := min(work/(32*chunkCost), maxSplits); float64(2*chunks*s.Batch) <= want {
+		ch.splits = max(1, min(int(want)/(chunks*s.Batch), s.K/256))
+		ch.kc = min(ch.kc, block(ceilDiv(s.K, ch.splits), deep))
 	}
 	return ch
 }

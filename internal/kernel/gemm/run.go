@@ -119,7 +119,7 @@ func (q *sumBody) Chunk(i, worker int) {
 }
 
 // packBlock is about how many elements a chunk of packBody copies.
-const packBlock = 32 << 10
+const packBlock = 4 << 10
 
 // packDepth is the number of K indices in a chunk of packBody.
 func (p *Plan) packDepth() int { return max(8, packBlock/p.M&^7) }
