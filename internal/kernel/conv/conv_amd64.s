@@ -935,6 +935,796 @@ stored:
 	VZEROUPPER
 	RET
 
+// func depthwiseAVX2(y *float32, x *float32, w *float32, taps *int, nTaps int, yStride int, xStride int, pixels int, c int, bias *float32, relu int)
+// Requires: AVX, FMA3
+TEXT ·depthwiseAVX2(SB), NOSPLIT, $0-88
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ yStride+40(FP), BX
+	SHLQ $0x02, BX
+	MOVQ xStride+48(FP), SI
+	SHLQ $0x02, SI
+	LEAQ (SI)(SI*2), DI
+	SHLQ $0x02, c+64(FP)
+
+pixels:
+	CMPQ pixels+56(FP), $0x08
+	JLT  less8
+	XORQ R8, R8
+
+vectors_8:
+	MOVQ    c+64(FP), R9
+	SUBQ    R8, R9
+	CMPQ    R9, $0x00000020
+	JLT     tail_8
+	VXORPS  Y0, Y0, Y0
+	MOVQ    bias+72(FP), R9
+	TESTQ   R9, R9
+	JZ      nobias_8
+	VMOVUPS (R9)(R8*1), Y0
+
+nobias_8:
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_8:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS     (R11)(R8*1), Y8
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Y8, Y0
+	VFMADD231PS (R11)(SI*1), Y8, Y1
+	VFMADD231PS (R11)(SI*2), Y8, Y2
+	VFMADD231PS (R11)(DI*1), Y8, Y3
+	LEAQ        (R11)(SI*4), R11
+	VFMADD231PS (R11), Y8, Y4
+	VFMADD231PS (R11)(SI*1), Y8, Y5
+	VFMADD231PS (R11)(SI*2), Y8, Y6
+	VFMADD231PS (R11)(DI*1), Y8, Y7
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_8
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_8
+	VXORPS      Y8, Y8, Y8
+	VMAXPS      Y0, Y8, Y0
+	VMAXPS      Y1, Y8, Y1
+	VMAXPS      Y2, Y8, Y2
+	VMAXPS      Y3, Y8, Y3
+	VMAXPS      Y4, Y8, Y4
+	VMAXPS      Y5, Y8, Y5
+	VMAXPS      Y6, Y8, Y6
+	VMAXPS      Y7, Y8, Y7
+
+store_8:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Y0, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y2, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y3, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y4, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y5, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y6, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y7, (R11)
+	ADDQ    $0x00000020, R8
+	JMP     vectors_8
+
+tail_8:
+	CMPQ   R8, c+64(FP)
+	JGE    done_8
+	VXORPS X0, X0, X0
+	MOVQ   bias+72(FP), R9
+	TESTQ  R9, R9
+	JZ     nobias_8t
+	VMOVSS (R9)(R8*1), X0
+
+nobias_8t:
+	VMOVAPS X0, X1
+	VMOVAPS X0, X2
+	VMOVAPS X0, X3
+	VMOVAPS X0, X4
+	VMOVAPS X0, X5
+	VMOVAPS X0, X6
+	VMOVAPS X0, X7
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_8t:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVSS      (R11)(R8*1), X8
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231SS (R11), X8, X0
+	VFMADD231SS (R11)(SI*1), X8, X1
+	VFMADD231SS (R11)(SI*2), X8, X2
+	VFMADD231SS (R11)(DI*1), X8, X3
+	LEAQ        (R11)(SI*4), R11
+	VFMADD231SS (R11), X8, X4
+	VFMADD231SS (R11)(SI*1), X8, X5
+	VFMADD231SS (R11)(SI*2), X8, X6
+	VFMADD231SS (R11)(DI*1), X8, X7
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_8t
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_8t
+	VXORPS      X8, X8, X8
+	VMAXSS      X0, X8, X0
+	VMAXSS      X1, X8, X1
+	VMAXSS      X2, X8, X2
+	VMAXSS      X3, X8, X3
+	VMAXSS      X4, X8, X4
+	VMAXSS      X5, X8, X5
+	VMAXSS      X6, X8, X6
+	VMAXSS      X7, X8, X7
+
+store_8t:
+	LEAQ   (AX)(R8*1), R11
+	VMOVSS X0, (R11)
+	ADDQ   BX, R11
+	VMOVSS X1, (R11)
+	ADDQ   BX, R11
+	VMOVSS X2, (R11)
+	ADDQ   BX, R11
+	VMOVSS X3, (R11)
+	ADDQ   BX, R11
+	VMOVSS X4, (R11)
+	ADDQ   BX, R11
+	VMOVSS X5, (R11)
+	ADDQ   BX, R11
+	VMOVSS X6, (R11)
+	ADDQ   BX, R11
+	VMOVSS X7, (R11)
+	ADDQ   $0x00000004, R8
+	JMP    tail_8
+
+done_8:
+	MOVQ BX, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, AX
+	MOVQ SI, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, CX
+	SUBQ $0x08, pixels+56(FP)
+	JMP  pixels
+
+less8:
+	CMPQ pixels+56(FP), $0x04
+	JLT  less4
+	XORQ R8, R8
+
+vectors_4:
+	MOVQ    c+64(FP), R9
+	SUBQ    R8, R9
+	CMPQ    R9, $0x00000020
+	JLT     tail_4
+	VXORPS  Y0, Y0, Y0
+	MOVQ    bias+72(FP), R9
+	TESTQ   R9, R9
+	JZ      nobias_4
+	VMOVUPS (R9)(R8*1), Y0
+
+nobias_4:
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_4:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS     (R11)(R8*1), Y4
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Y4, Y0
+	VFMADD231PS (R11)(SI*1), Y4, Y1
+	VFMADD231PS (R11)(SI*2), Y4, Y2
+	VFMADD231PS (R11)(DI*1), Y4, Y3
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_4
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_4
+	VXORPS      Y4, Y4, Y4
+	VMAXPS      Y0, Y4, Y0
+	VMAXPS      Y1, Y4, Y1
+	VMAXPS      Y2, Y4, Y2
+	VMAXPS      Y3, Y4, Y3
+
+store_4:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Y0, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y2, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Y3, (R11)
+	ADDQ    $0x00000020, R8
+	JMP     vectors_4
+
+tail_4:
+	CMPQ   R8, c+64(FP)
+	JGE    done_4
+	VXORPS X0, X0, X0
+	MOVQ   bias+72(FP), R9
+	TESTQ  R9, R9
+	JZ     nobias_4t
+	VMOVSS (R9)(R8*1), X0
+
+nobias_4t:
+	VMOVAPS X0, X1
+	VMOVAPS X0, X2
+	VMOVAPS X0, X3
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_4t:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVSS      (R11)(R8*1), X4
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231SS (R11), X4, X0
+	VFMADD231SS (R11)(SI*1), X4, X1
+	VFMADD231SS (R11)(SI*2), X4, X2
+	VFMADD231SS (R11)(DI*1), X4, X3
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_4t
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_4t
+	VXORPS      X4, X4, X4
+	VMAXSS      X0, X4, X0
+	VMAXSS      X1, X4, X1
+	VMAXSS      X2, X4, X2
+	VMAXSS      X3, X4, X3
+
+store_4t:
+	LEAQ   (AX)(R8*1), R11
+	VMOVSS X0, (R11)
+	ADDQ   BX, R11
+	VMOVSS X1, (R11)
+	ADDQ   BX, R11
+	VMOVSS X2, (R11)
+	ADDQ   BX, R11
+	VMOVSS X3, (R11)
+	ADDQ   $0x00000004, R8
+	JMP    tail_4
+
+done_4:
+	MOVQ BX, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, AX
+	MOVQ SI, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, CX
+	SUBQ $0x04, pixels+56(FP)
+	JMP  pixels
+
+less4:
+	CMPQ pixels+56(FP), $0x00
+	JLE  less1
+	XORQ R8, R8
+
+vectors_1:
+	MOVQ    c+64(FP), R9
+	SUBQ    R8, R9
+	CMPQ    R9, $0x00000020
+	JLT     tail_1
+	VXORPS  Y0, Y0, Y0
+	MOVQ    bias+72(FP), R9
+	TESTQ   R9, R9
+	JZ      nobias_1
+	VMOVUPS (R9)(R8*1), Y0
+
+nobias_1:
+	MOVQ taps+24(FP), R9
+	MOVQ nTaps+32(FP), R10
+
+tap_1:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS     (R11)(R8*1), Y1
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Y1, Y0
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_1
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_1
+	VXORPS      Y1, Y1, Y1
+	VMAXPS      Y0, Y1, Y0
+
+store_1:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Y0, (R11)
+	ADDQ    $0x00000020, R8
+	JMP     vectors_1
+
+tail_1:
+	CMPQ   R8, c+64(FP)
+	JGE    done_1
+	VXORPS X0, X0, X0
+	MOVQ   bias+72(FP), R9
+	TESTQ  R9, R9
+	JZ     nobias_1t
+	VMOVSS (R9)(R8*1), X0
+
+nobias_1t:
+	MOVQ taps+24(FP), R9
+	MOVQ nTaps+32(FP), R10
+
+tap_1t:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVSS      (R11)(R8*1), X1
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231SS (R11), X1, X0
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_1t
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_1t
+	VXORPS      X1, X1, X1
+	VMAXSS      X0, X1, X0
+
+store_1t:
+	LEAQ   (AX)(R8*1), R11
+	VMOVSS X0, (R11)
+	ADDQ   $0x00000004, R8
+	JMP    tail_1
+
+done_1:
+	MOVQ BX, R8
+	ADDQ R8, AX
+	MOVQ SI, R8
+	ADDQ R8, CX
+	SUBQ $0x01, pixels+56(FP)
+	JMP  pixels
+
+less1:
+	VZEROUPPER
+	RET
+
+// func depthwiseFilterAVX2(dw *float32, x *float32, dy *float32, taps *int, nTaps int, yStride int, xStride int, pixels int, c int)
+// Requires: AVX, FMA3
+TEXT ·depthwiseFilterAVX2(SB), NOSPLIT, $0-72
+	MOVQ dw+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ dy+16(FP), DX
+	MOVQ yStride+40(FP), BX
+	SHLQ $0x02, BX
+	MOVQ xStride+48(FP), SI
+	SHLQ $0x02, SI
+	SHLQ $0x02, c+64(FP)
+
+taps:
+	CMPQ nTaps+32(FP), $0x03
+	JLT  less3
+	XORQ DI, DI
+
+vectors_3:
+	MOVQ    c+64(FP), R8
+	SUBQ    DI, R8
+	CMPQ    R8, $0x00000020
+	JLT     tail_3
+	MOVQ    taps+24(FP), R8
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    (R8), R9
+	LEAQ    (CX)(R9*4), R11
+	ADDQ    DI, R11
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    16(R8), R9
+	LEAQ    (CX)(R9*4), R12
+	ADDQ    DI, R12
+	MOVQ    40(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Y4
+	VXORPS  Y5, Y5, Y5
+	MOVQ    32(R8), R9
+	LEAQ    (CX)(R9*4), R13
+	ADDQ    DI, R13
+	LEAQ    (DX)(DI*1), R9
+	MOVQ    pixels+56(FP), R10
+	SUBQ    $0x02, R10
+	JLT     last_3
+
+pair_3:
+	VMOVUPS     (R9), Y6
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Y6, Y0
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Y6, Y2
+	ADDQ        SI, R12
+	VFMADD231PS (R13), Y6, Y4
+	ADDQ        SI, R13
+	VMOVUPS     (R9), Y6
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Y6, Y1
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Y6, Y3
+	ADDQ        SI, R12
+	VFMADD231PS (R13), Y6, Y5
+	ADDQ        SI, R13
+	SUBQ        $0x02, R10
+	JGE         pair_3
+
+last_3:
+	ADDQ        $0x02, R10
+	JZ          store_3
+	VMOVUPS     (R9), Y6
+	VFMADD231PS (R11), Y6, Y0
+	VFMADD231PS (R12), Y6, Y2
+	VFMADD231PS (R13), Y6, Y4
+
+store_3:
+	VADDPS  Y1, Y0, Y0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Y0, (R9)(DI*1)
+	VADDPS  Y3, Y2, Y2
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Y2, (R9)(DI*1)
+	VADDPS  Y5, Y4, Y4
+	MOVQ    40(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Y4, (R9)(DI*1)
+	ADDQ    $0x00000020, DI
+	JMP     vectors_3
+
+tail_3:
+	CMPQ   DI, c+64(FP)
+	JGE    done_3
+	MOVQ   taps+24(FP), R8
+	MOVQ   8(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS (R9)(DI*1), X0
+	VXORPS X1, X1, X1
+	MOVQ   (R8), R9
+	LEAQ   (CX)(R9*4), R11
+	ADDQ   DI, R11
+	MOVQ   24(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS (R9)(DI*1), X2
+	VXORPS X3, X3, X3
+	MOVQ   16(R8), R9
+	LEAQ   (CX)(R9*4), R12
+	ADDQ   DI, R12
+	MOVQ   40(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS (R9)(DI*1), X4
+	VXORPS X5, X5, X5
+	MOVQ   32(R8), R9
+	LEAQ   (CX)(R9*4), R13
+	ADDQ   DI, R13
+	LEAQ   (DX)(DI*1), R9
+	MOVQ   pixels+56(FP), R10
+	SUBQ   $0x02, R10
+	JLT    last_3t
+
+pair_3t:
+	VMOVSS      (R9), X6
+	ADDQ        BX, R9
+	VFMADD231SS (R11), X6, X0
+	ADDQ        SI, R11
+	VFMADD231SS (R12), X6, X2
+	ADDQ        SI, R12
+	VFMADD231SS (R13), X6, X4
+	ADDQ        SI, R13
+	VMOVSS      (R9), X6
+	ADDQ        BX, R9
+	VFMADD231SS (R11), X6, X1
+	ADDQ        SI, R11
+	VFMADD231SS (R12), X6, X3
+	ADDQ        SI, R12
+	VFMADD231SS (R13), X6, X5
+	ADDQ        SI, R13
+	SUBQ        $0x02, R10
+	JGE         pair_3t
+
+last_3t:
+	ADDQ        $0x02, R10
+	JZ          store_3t
+	VMOVSS      (R9), X6
+	VFMADD231SS (R11), X6, X0
+	VFMADD231SS (R12), X6, X2
+	VFMADD231SS (R13), X6, X4
+
+store_3t:
+	VADDSS X1, X0, X0
+	MOVQ   8(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS X0, (R9)(DI*1)
+	VADDSS X3, X2, X2
+	MOVQ   24(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS X2, (R9)(DI*1)
+	VADDSS X5, X4, X4
+	MOVQ   40(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS X4, (R9)(DI*1)
+	ADDQ   $0x00000004, DI
+	JMP    tail_3
+
+done_3:
+	ADDQ $0x30, taps+24(FP)
+	SUBQ $0x03, nTaps+32(FP)
+	JMP  taps
+
+less3:
+	CMPQ nTaps+32(FP), $0x02
+	JLT  less2
+	XORQ DI, DI
+
+vectors_2:
+	MOVQ    c+64(FP), R8
+	SUBQ    DI, R8
+	CMPQ    R8, $0x00000020
+	JLT     tail_2
+	MOVQ    taps+24(FP), R8
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    (R8), R9
+	LEAQ    (CX)(R9*4), R11
+	ADDQ    DI, R11
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    16(R8), R9
+	LEAQ    (CX)(R9*4), R12
+	ADDQ    DI, R12
+	LEAQ    (DX)(DI*1), R9
+	MOVQ    pixels+56(FP), R10
+	SUBQ    $0x02, R10
+	JLT     last_2
+
+pair_2:
+	VMOVUPS     (R9), Y4
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Y4, Y0
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Y4, Y2
+	ADDQ        SI, R12
+	VMOVUPS     (R9), Y4
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Y4, Y1
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Y4, Y3
+	ADDQ        SI, R12
+	SUBQ        $0x02, R10
+	JGE         pair_2
+
+last_2:
+	ADDQ        $0x02, R10
+	JZ          store_2
+	VMOVUPS     (R9), Y4
+	VFMADD231PS (R11), Y4, Y0
+	VFMADD231PS (R12), Y4, Y2
+
+store_2:
+	VADDPS  Y1, Y0, Y0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Y0, (R9)(DI*1)
+	VADDPS  Y3, Y2, Y2
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Y2, (R9)(DI*1)
+	ADDQ    $0x00000020, DI
+	JMP     vectors_2
+
+tail_2:
+	CMPQ   DI, c+64(FP)
+	JGE    done_2
+	MOVQ   taps+24(FP), R8
+	MOVQ   8(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS (R9)(DI*1), X0
+	VXORPS X1, X1, X1
+	MOVQ   (R8), R9
+	LEAQ   (CX)(R9*4), R11
+	ADDQ   DI, R11
+	MOVQ   24(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS (R9)(DI*1), X2
+	VXORPS X3, X3, X3
+	MOVQ   16(R8), R9
+	LEAQ   (CX)(R9*4), R12
+	ADDQ   DI, R12
+	LEAQ   (DX)(DI*1), R9
+	MOVQ   pixels+56(FP), R10
+	SUBQ   $0x02, R10
+	JLT    last_2t
+
+pair_2t:
+	VMOVSS      (R9), X4
+	ADDQ        BX, R9
+	VFMADD231SS (R11), X4, X0
+	ADDQ        SI, R11
+	VFMADD231SS (R12), X4, X2
+	ADDQ        SI, R12
+	VMOVSS      (R9), X4
+	ADDQ        BX, R9
+	VFMADD231SS (R11), X4, X1
+	ADDQ        SI, R11
+	VFMADD231SS (R12), X4, X3
+	ADDQ        SI, R12
+	SUBQ        $0x02, R10
+	JGE         pair_2t
+
+last_2t:
+	ADDQ        $0x02, R10
+	JZ          store_2t
+	VMOVSS      (R9), X4
+	VFMADD231SS (R11), X4, X0
+	VFMADD231SS (R12), X4, X2
+
+store_2t:
+	VADDSS X1, X0, X0
+	MOVQ   8(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS X0, (R9)(DI*1)
+	VADDSS X3, X2, X2
+	MOVQ   24(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS X2, (R9)(DI*1)
+	ADDQ   $0x00000004, DI
+	JMP    tail_2
+
+done_2:
+	ADDQ $0x20, taps+24(FP)
+	SUBQ $0x02, nTaps+32(FP)
+	JMP  taps
+
+less2:
+	CMPQ nTaps+32(FP), $0x01
+	JLT  less1
+	XORQ DI, DI
+
+vectors_1:
+	MOVQ    c+64(FP), R8
+	SUBQ    DI, R8
+	CMPQ    R8, $0x00000020
+	JLT     tail_1
+	MOVQ    taps+24(FP), R8
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    (R8), R9
+	LEAQ    (CX)(R9*4), R11
+	ADDQ    DI, R11
+	LEAQ    (DX)(DI*1), R9
+	MOVQ    pixels+56(FP), R10
+	SUBQ    $0x02, R10
+	JLT     last_1
+
+pair_1:
+	VMOVUPS     (R9), Y2
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Y2, Y0
+	ADDQ        SI, R11
+	VMOVUPS     (R9), Y2
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Y2, Y1
+	ADDQ        SI, R11
+	SUBQ        $0x02, R10
+	JGE         pair_1
+
+last_1:
+	ADDQ        $0x02, R10
+	JZ          store_1
+	VMOVUPS     (R9), Y2
+	VFMADD231PS (R11), Y2, Y0
+
+store_1:
+	VADDPS  Y1, Y0, Y0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Y0, (R9)(DI*1)
+	ADDQ    $0x00000020, DI
+	JMP     vectors_1
+
+tail_1:
+	CMPQ   DI, c+64(FP)
+	JGE    done_1
+	MOVQ   taps+24(FP), R8
+	MOVQ   8(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS (R9)(DI*1), X0
+	VXORPS X1, X1, X1
+	MOVQ   (R8), R9
+	LEAQ   (CX)(R9*4), R11
+	ADDQ   DI, R11
+	LEAQ   (DX)(DI*1), R9
+	MOVQ   pixels+56(FP), R10
+	SUBQ   $0x02, R10
+	JLT    last_1t
+
+pair_1t:
+	VMOVSS      (R9), X2
+	ADDQ        BX, R9
+	VFMADD231SS (R11), X2, X0
+	ADDQ        SI, R11
+	VMOVSS      (R9), X2
+	ADDQ        BX, R9
+	VFMADD231SS (R11), X2, X1
+	ADDQ        SI, R11
+	SUBQ        $0x02, R10
+	JGE         pair_1t
+
+last_1t:
+	ADDQ        $0x02, R10
+	JZ          store_1t
+	VMOVSS      (R9), X2
+	VFMADD231SS (R11), X2, X0
+
+store_1t:
+	VADDSS X1, X0, X0
+	MOVQ   8(R8), R9
+	LEAQ   (AX)(R9*4), R9
+	VMOVSS X0, (R9)(DI*1)
+	ADDQ   $0x00000004, DI
+	JMP    tail_1
+
+done_1:
+	ADDQ $0x10, taps+24(FP)
+	SUBQ $0x01, nTaps+32(FP)
+	JMP  taps
+
+less1:
+	VZEROUPPER
+	RET
+
 // func pointsAVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
 // Requires: AVX, AVX512F
 TEXT ·pointsAVX512(SB), NOSPLIT, $0-64
@@ -1527,5 +2317,803 @@ stored:
 	ADDQ $0x00000040, R9
 	CMPQ R9, DI
 	JLT  vector
+	VZEROUPPER
+	RET
+
+// func depthwiseAVX512(y *float32, x *float32, w *float32, taps *int, nTaps int, yStride int, xStride int, pixels int, c int, bias *float32, relu int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·depthwiseAVX512(SB), NOSPLIT, $0-88
+	MOVQ  y+0(FP), AX
+	MOVQ  x+8(FP), CX
+	MOVQ  w+16(FP), DX
+	MOVQ  yStride+40(FP), BX
+	SHLQ  $0x02, BX
+	MOVQ  xStride+48(FP), SI
+	SHLQ  $0x02, SI
+	LEAQ  (SI)(SI*2), DI
+	SHLQ  $0x02, c+64(FP)
+	MOVQ  c+64(FP), R8
+	SHRQ  $0x02, R8
+	ANDQ  $0x0f, R8
+	MOVQ  $0x00000001, R9
+	SHLXQ R8, R9, R9
+	DECQ  R9
+	KMOVW R9, K1
+
+pixels:
+	CMPQ pixels+56(FP), $0x08
+	JLT  less8
+	XORQ R8, R8
+
+vectors_8:
+	MOVQ    c+64(FP), R9
+	SUBQ    R8, R9
+	CMPQ    R9, $0x00000040
+	JLT     tail_8
+	VPXORD  Z0, Z0, Z0
+	MOVQ    bias+72(FP), R9
+	TESTQ   R9, R9
+	JZ      nobias_8
+	VMOVUPS (R9)(R8*1), Z0
+
+nobias_8:
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_8:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS     (R11)(R8*1), Z8
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Z8, Z0
+	VFMADD231PS (R11)(SI*1), Z8, Z1
+	VFMADD231PS (R11)(SI*2), Z8, Z2
+	VFMADD231PS (R11)(DI*1), Z8, Z3
+	LEAQ        (R11)(SI*4), R11
+	VFMADD231PS (R11), Z8, Z4
+	VFMADD231PS (R11)(SI*1), Z8, Z5
+	VFMADD231PS (R11)(SI*2), Z8, Z6
+	VFMADD231PS (R11)(DI*1), Z8, Z7
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_8
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_8
+	VPXORD      Z8, Z8, Z8
+	VMAXPS      Z0, Z8, Z0
+	VMAXPS      Z1, Z8, Z1
+	VMAXPS      Z2, Z8, Z2
+	VMAXPS      Z3, Z8, Z3
+	VMAXPS      Z4, Z8, Z4
+	VMAXPS      Z5, Z8, Z5
+	VMAXPS      Z6, Z8, Z6
+	VMAXPS      Z7, Z8, Z7
+
+store_8:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Z0, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z2, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z3, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z4, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z5, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z6, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z7, (R11)
+	ADDQ    $0x00000040, R8
+	JMP     vectors_8
+
+tail_8:
+	CMPQ      R8, c+64(FP)
+	JGE       done_8
+	VPXORD    Z9, Z9, Z9
+	MOVQ      bias+72(FP), R9
+	TESTQ     R9, R9
+	JZ        nobias_8t
+	VMOVUPS.Z (R9)(R8*1), K1, Z9
+
+nobias_8t:
+	VMOVAPS Z9, Z1
+	VMOVAPS Z9, Z2
+	VMOVAPS Z9, Z3
+	VMOVAPS Z9, Z4
+	VMOVAPS Z9, Z5
+	VMOVAPS Z9, Z6
+	VMOVAPS Z9, Z7
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_8t:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS.Z   (R11)(R8*1), K1, Z8
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Z8, K1, Z9
+	VFMADD231PS (R11)(SI*1), Z8, K1, Z1
+	VFMADD231PS (R11)(SI*2), Z8, K1, Z2
+	VFMADD231PS (R11)(DI*1), Z8, K1, Z3
+	LEAQ        (R11)(SI*4), R11
+	VFMADD231PS (R11), Z8, K1, Z4
+	VFMADD231PS (R11)(SI*1), Z8, K1, Z5
+	VFMADD231PS (R11)(SI*2), Z8, K1, Z6
+	VFMADD231PS (R11)(DI*1), Z8, K1, Z7
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_8t
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_8t
+	VPXORD      Z8, Z8, Z8
+	VMAXPS      Z9, Z8, Z9
+	VMAXPS      Z1, Z8, Z1
+	VMAXPS      Z2, Z8, Z2
+	VMAXPS      Z3, Z8, Z3
+	VMAXPS      Z4, Z8, Z4
+	VMAXPS      Z5, Z8, Z5
+	VMAXPS      Z6, Z8, Z6
+	VMAXPS      Z7, Z8, Z7
+
+store_8t:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Z9, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z1, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z2, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z3, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z4, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z5, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z6, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z7, K1, (R11)
+	ADDQ    $0x00000040, R8
+
+done_8:
+	MOVQ BX, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, AX
+	MOVQ SI, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, CX
+	SUBQ $0x08, pixels+56(FP)
+	JMP  pixels
+
+less8:
+	CMPQ pixels+56(FP), $0x04
+	JLT  less4
+	XORQ R8, R8
+
+vectors_4:
+	MOVQ    c+64(FP), R9
+	SUBQ    R8, R9
+	CMPQ    R9, $0x00000040
+	JLT     tail_4
+	VPXORD  Z10, Z10, Z10
+	MOVQ    bias+72(FP), R9
+	TESTQ   R9, R9
+	JZ      nobias_4
+	VMOVUPS (R9)(R8*1), Z10
+
+nobias_4:
+	VMOVAPS Z10, Z1
+	VMOVAPS Z10, Z2
+	VMOVAPS Z10, Z3
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_4:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS     (R11)(R8*1), Z4
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Z4, Z10
+	VFMADD231PS (R11)(SI*1), Z4, Z1
+	VFMADD231PS (R11)(SI*2), Z4, Z2
+	VFMADD231PS (R11)(DI*1), Z4, Z3
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_4
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_4
+	VPXORD      Z4, Z4, Z4
+	VMAXPS      Z10, Z4, Z10
+	VMAXPS      Z1, Z4, Z1
+	VMAXPS      Z2, Z4, Z2
+	VMAXPS      Z3, Z4, Z3
+
+store_4:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Z10, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z2, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z3, (R11)
+	ADDQ    $0x00000040, R8
+	JMP     vectors_4
+
+tail_4:
+	CMPQ      R8, c+64(FP)
+	JGE       done_4
+	VPXORD    Z11, Z11, Z11
+	MOVQ      bias+72(FP), R9
+	TESTQ     R9, R9
+	JZ        nobias_4t
+	VMOVUPS.Z (R9)(R8*1), K1, Z11
+
+nobias_4t:
+	VMOVAPS Z11, Z1
+	VMOVAPS Z11, Z2
+	VMOVAPS Z11, Z3
+	MOVQ    taps+24(FP), R9
+	MOVQ    nTaps+32(FP), R10
+
+tap_4t:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS.Z   (R11)(R8*1), K1, Z4
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Z4, K1, Z11
+	VFMADD231PS (R11)(SI*1), Z4, K1, Z1
+	VFMADD231PS (R11)(SI*2), Z4, K1, Z2
+	VFMADD231PS (R11)(DI*1), Z4, K1, Z3
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_4t
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_4t
+	VPXORD      Z4, Z4, Z4
+	VMAXPS      Z11, Z4, Z11
+	VMAXPS      Z1, Z4, Z1
+	VMAXPS      Z2, Z4, Z2
+	VMAXPS      Z3, Z4, Z3
+
+store_4t:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Z11, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z1, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z2, K1, (R11)
+	ADDQ    BX, R11
+	VMOVUPS Z3, K1, (R11)
+	ADDQ    $0x00000040, R8
+
+done_4:
+	MOVQ BX, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, AX
+	MOVQ SI, R8
+	ADDQ R8, R8
+	ADDQ R8, R8
+	ADDQ R8, CX
+	SUBQ $0x04, pixels+56(FP)
+	JMP  pixels
+
+less4:
+	CMPQ pixels+56(FP), $0x00
+	JLE  less1
+	XORQ R8, R8
+
+vectors_1:
+	MOVQ    c+64(FP), R9
+	SUBQ    R8, R9
+	CMPQ    R9, $0x00000040
+	JLT     tail_1
+	VPXORD  Z12, Z12, Z12
+	MOVQ    bias+72(FP), R9
+	TESTQ   R9, R9
+	JZ      nobias_1
+	VMOVUPS (R9)(R8*1), Z12
+
+nobias_1:
+	MOVQ taps+24(FP), R9
+	MOVQ nTaps+32(FP), R10
+
+tap_1:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS     (R11)(R8*1), Z1
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Z1, Z12
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_1
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_1
+	VPXORD      Z1, Z1, Z1
+	VMAXPS      Z12, Z1, Z12
+
+store_1:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Z12, (R11)
+	ADDQ    $0x00000040, R8
+	JMP     vectors_1
+
+tail_1:
+	CMPQ      R8, c+64(FP)
+	JGE       done_1
+	VPXORD    Z13, Z13, Z13
+	MOVQ      bias+72(FP), R9
+	TESTQ     R9, R9
+	JZ        nobias_1t
+	VMOVUPS.Z (R9)(R8*1), K1, Z13
+
+nobias_1t:
+	MOVQ taps+24(FP), R9
+	MOVQ nTaps+32(FP), R10
+
+tap_1t:
+	MOVQ        8(R9), R11
+	LEAQ        (DX)(R11*4), R11
+	VMOVUPS.Z   (R11)(R8*1), K1, Z1
+	MOVQ        (R9), R11
+	LEAQ        (CX)(R11*4), R11
+	ADDQ        R8, R11
+	VFMADD231PS (R11), Z1, K1, Z13
+	ADDQ        $0x10, R9
+	DECQ        R10
+	JNZ         tap_1t
+	MOVQ        relu+80(FP), R9
+	TESTQ       R9, R9
+	JZ          store_1t
+	VPXORD      Z1, Z1, Z1
+	VMAXPS      Z13, Z1, Z13
+
+store_1t:
+	LEAQ    (AX)(R8*1), R11
+	VMOVUPS Z13, K1, (R11)
+	ADDQ    $0x00000040, R8
+
+done_1:
+	MOVQ BX, R8
+	ADDQ R8, AX
+	MOVQ SI, R8
+	ADDQ R8, CX
+	SUBQ $0x01, pixels+56(FP)
+	JMP  pixels
+
+less1:
+	VZEROUPPER
+	RET
+
+// func depthwiseFilterAVX512(dw *float32, x *float32, dy *float32, taps *int, nTaps int, yStride int, xStride int, pixels int, c int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·depthwiseFilterAVX512(SB), NOSPLIT, $0-72
+	MOVQ  dw+0(FP), AX
+	MOVQ  x+8(FP), CX
+	MOVQ  dy+16(FP), DX
+	MOVQ  yStride+40(FP), BX
+	SHLQ  $0x02, BX
+	MOVQ  xStride+48(FP), SI
+	SHLQ  $0x02, SI
+	SHLQ  $0x02, c+64(FP)
+	MOVQ  c+64(FP), DI
+	SHRQ  $0x02, DI
+	ANDQ  $0x0f, DI
+	MOVQ  $0x00000001, R8
+	SHLXQ DI, R8, R8
+	DECQ  R8
+	KMOVW R8, K1
+
+taps:
+	CMPQ nTaps+32(FP), $0x03
+	JLT  less3
+	XORQ DI, DI
+
+vectors_3:
+	MOVQ    c+64(FP), R8
+	SUBQ    DI, R8
+	CMPQ    R8, $0x00000040
+	JLT     tail_3
+	MOVQ    taps+24(FP), R8
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    (R8), R9
+	LEAQ    (CX)(R9*4), R11
+	ADDQ    DI, R11
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    16(R8), R9
+	LEAQ    (CX)(R9*4), R12
+	ADDQ    DI, R12
+	MOVQ    40(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    32(R8), R9
+	LEAQ    (CX)(R9*4), R13
+	ADDQ    DI, R13
+	LEAQ    (DX)(DI*1), R9
+	MOVQ    pixels+56(FP), R10
+	SUBQ    $0x02, R10
+	JLT     last_3
+
+pair_3:
+	VMOVUPS     (R9), Z6
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z6, Z0
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z6, Z2
+	ADDQ        SI, R12
+	VFMADD231PS (R13), Z6, Z4
+	ADDQ        SI, R13
+	VMOVUPS     (R9), Z6
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z6, Z1
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z6, Z3
+	ADDQ        SI, R12
+	VFMADD231PS (R13), Z6, Z5
+	ADDQ        SI, R13
+	SUBQ        $0x02, R10
+	JGE         pair_3
+
+last_3:
+	ADDQ        $0x02, R10
+	JZ          store_3
+	VMOVUPS     (R9), Z6
+	VFMADD231PS (R11), Z6, Z0
+	VFMADD231PS (R12), Z6, Z2
+	VFMADD231PS (R13), Z6, Z4
+
+store_3:
+	VADDPS  Z1, Z0, Z0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z0, (R9)(DI*1)
+	VADDPS  Z3, Z2, Z2
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z2, (R9)(DI*1)
+	VADDPS  Z5, Z4, Z4
+	MOVQ    40(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z4, (R9)(DI*1)
+	ADDQ    $0x00000040, DI
+	JMP     vectors_3
+
+tail_3:
+	CMPQ      DI, c+64(FP)
+	JGE       done_3
+	MOVQ      taps+24(FP), R8
+	MOVQ      8(R8), R9
+	LEAQ      (AX)(R9*4), R9
+	VMOVUPS.Z (R9)(DI*1), K1, Z0
+	VPXORD    Z7, Z7, Z7
+	MOVQ      (R8), R9
+	LEAQ      (CX)(R9*4), R11
+	ADDQ      DI, R11
+	MOVQ      24(R8), R9
+	LEAQ      (AX)(R9*4), R9
+	VMOVUPS.Z (R9)(DI*1), K1, Z2
+	VPXORD    Z8, Z8, Z8
+	MOVQ      16(R8), R9
+	LEAQ      (CX)(R9*4), R12
+	ADDQ      DI, R12
+	MOVQ      40(R8), R9
+	LEAQ      (AX)(R9*4), R9
+	VMOVUPS.Z (R9)(DI*1), K1, Z4
+	VPXORD    Z9, Z9, Z9
+	MOVQ      32(R8), R9
+	LEAQ      (CX)(R9*4), R13
+	ADDQ      DI, R13
+	LEAQ      (DX)(DI*1), R9
+	MOVQ      pixels+56(FP), R10
+	SUBQ      $0x02, R10
+	JLT       last_3t
+
+pair_3t:
+	VMOVUPS.Z   (R9), K1, Z6
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z6, K1, Z0
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z6, K1, Z2
+	ADDQ        SI, R12
+	VFMADD231PS (R13), Z6, K1, Z4
+	ADDQ        SI, R13
+	VMOVUPS.Z   (R9), K1, Z6
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z6, K1, Z7
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z6, K1, Z8
+	ADDQ        SI, R12
+	VFMADD231PS (R13), Z6, K1, Z9
+	ADDQ        SI, R13
+	SUBQ        $0x02, R10
+	JGE         pair_3t
+
+last_3t:
+	ADDQ        $0x02, R10
+	JZ          store_3t
+	VMOVUPS.Z   (R9), K1, Z6
+	VFMADD231PS (R11), Z6, K1, Z0
+	VFMADD231PS (R12), Z6, K1, Z2
+	VFMADD231PS (R13), Z6, K1, Z4
+
+store_3t:
+	VADDPS  Z7, Z0, Z0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z0, K1, (R9)(DI*1)
+	VADDPS  Z8, Z2, Z2
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z2, K1, (R9)(DI*1)
+	VADDPS  Z9, Z4, Z4
+	MOVQ    40(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z4, K1, (R9)(DI*1)
+	ADDQ    $0x00000040, DI
+
+done_3:
+	ADDQ $0x30, taps+24(FP)
+	SUBQ $0x03, nTaps+32(FP)
+	JMP  taps
+
+less3:
+	CMPQ nTaps+32(FP), $0x02
+	JLT  less2
+	XORQ DI, DI
+
+vectors_2:
+	MOVQ    c+64(FP), R8
+	SUBQ    DI, R8
+	CMPQ    R8, $0x00000040
+	JLT     tail_2
+	MOVQ    taps+24(FP), R8
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Z0
+	VPXORD  Z10, Z10, Z10
+	MOVQ    (R8), R9
+	LEAQ    (CX)(R9*4), R11
+	ADDQ    DI, R11
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Z2
+	VPXORD  Z11, Z11, Z11
+	MOVQ    16(R8), R9
+	LEAQ    (CX)(R9*4), R12
+	ADDQ    DI, R12
+	LEAQ    (DX)(DI*1), R9
+	MOVQ    pixels+56(FP), R10
+	SUBQ    $0x02, R10
+	JLT     last_2
+
+pair_2:
+	VMOVUPS     (R9), Z4
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z4, Z0
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z4, Z2
+	ADDQ        SI, R12
+	VMOVUPS     (R9), Z4
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z4, Z10
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z4, Z11
+	ADDQ        SI, R12
+	SUBQ        $0x02, R10
+	JGE         pair_2
+
+last_2:
+	ADDQ        $0x02, R10
+	JZ          store_2
+	VMOVUPS     (R9), Z4
+	VFMADD231PS (R11), Z4, Z0
+	VFMADD231PS (R12), Z4, Z2
+
+store_2:
+	VADDPS  Z10, Z0, Z0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z0, (R9)(DI*1)
+	VADDPS  Z11, Z2, Z2
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z2, (R9)(DI*1)
+	ADDQ    $0x00000040, DI
+	JMP     vectors_2
+
+tail_2:
+	CMPQ      DI, c+64(FP)
+	JGE       done_2
+	MOVQ      taps+24(FP), R8
+	MOVQ      8(R8), R9
+	LEAQ      (AX)(R9*4), R9
+	VMOVUPS.Z (R9)(DI*1), K1, Z0
+	VPXORD    Z12, Z12, Z12
+	MOVQ      (R8), R9
+	LEAQ      (CX)(R9*4), R11
+	ADDQ      DI, R11
+	MOVQ      24(R8), R9
+	LEAQ      (AX)(R9*4), R9
+	VMOVUPS.Z (R9)(DI*1), K1, Z2
+	VPXORD    Z13, Z13, Z13
+	MOVQ      16(R8), R9
+	LEAQ      (CX)(R9*4), R12
+	ADDQ      DI, R12
+	LEAQ      (DX)(DI*1), R9
+	MOVQ      pixels+56(FP), R10
+	SUBQ      $0x02, R10
+	JLT       last_2t
+
+pair_2t:
+	VMOVUPS.Z   (R9), K1, Z4
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z4, K1, Z0
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z4, K1, Z2
+	ADDQ        SI, R12
+	VMOVUPS.Z   (R9), K1, Z4
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z4, K1, Z12
+	ADDQ        SI, R11
+	VFMADD231PS (R12), Z4, K1, Z13
+	ADDQ        SI, R12
+	SUBQ        $0x02, R10
+	JGE         pair_2t
+
+last_2t:
+	ADDQ        $0x02, R10
+	JZ          store_2t
+	VMOVUPS.Z   (R9), K1, Z4
+	VFMADD231PS (R11), Z4, K1, Z0
+	VFMADD231PS (R12), Z4, K1, Z2
+
+store_2t:
+	VADDPS  Z12, Z0, Z0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z0, K1, (R9)(DI*1)
+	VADDPS  Z13, Z2, Z2
+	MOVQ    24(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z2, K1, (R9)(DI*1)
+	ADDQ    $0x00000040, DI
+
+done_2:
+	ADDQ $0x20, taps+24(FP)
+	SUBQ $0x02, nTaps+32(FP)
+	JMP  taps
+
+less2:
+	CMPQ nTaps+32(FP), $0x01
+	JLT  less1
+	XORQ DI, DI
+
+vectors_1:
+	MOVQ    c+64(FP), R8
+	SUBQ    DI, R8
+	CMPQ    R8, $0x00000040
+	JLT     tail_1
+	MOVQ    taps+24(FP), R8
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS (R9)(DI*1), Z0
+	VPXORD  Z14, Z14, Z14
+	MOVQ    (R8), R9
+	LEAQ    (CX)(R9*4), R11
+	ADDQ    DI, R11
+	LEAQ    (DX)(DI*1), R9
+	MOVQ    pixels+56(FP), R10
+	SUBQ    $0x02, R10
+	JLT     last_1
+
+pair_1:
+	VMOVUPS     (R9), Z2
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z2, Z0
+	ADDQ        SI, R11
+	VMOVUPS     (R9), Z2
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z2, Z14
+	ADDQ        SI, R11
+	SUBQ        $0x02, R10
+	JGE         pair_1
+
+last_1:
+	ADDQ        $0x02, R10
+	JZ          store_1
+	VMOVUPS     (R9), Z2
+	VFMADD231PS (R11), Z2, Z0
+
+store_1:
+	VADDPS  Z14, Z0, Z0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z0, (R9)(DI*1)
+	ADDQ    $0x00000040, DI
+	JMP     vectors_1
+
+tail_1:
+	CMPQ      DI, c+64(FP)
+	JGE       done_1
+	MOVQ      taps+24(FP), R8
+	MOVQ      8(R8), R9
+	LEAQ      (AX)(R9*4), R9
+	VMOVUPS.Z (R9)(DI*1), K1, Z0
+	VPXORD    Z15, Z15, Z15
+	MOVQ      (R8), R9
+	LEAQ      (CX)(R9*4), R11
+	ADDQ      DI, R11
+	LEAQ      (DX)(DI*1), R9
+	MOVQ      pixels+56(FP), R10
+	SUBQ      $0x02, R10
+	JLT       last_1t
+
+pair_1t:
+	VMOVUPS.Z   (R9), K1, Z2
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z2, K1, Z0
+	ADDQ        SI, R11
+	VMOVUPS.Z   (R9), K1, Z2
+	ADDQ        BX, R9
+	VFMADD231PS (R11), Z2, K1, Z15
+	ADDQ        SI, R11
+	SUBQ        $0x02, R10
+	JGE         pair_1t
+
+last_1t:
+	ADDQ        $0x02, R10
+	JZ          store_1t
+	VMOVUPS.Z   (R9), K1, Z2
+	VFMADD231PS (R11), Z2, K1, Z0
+
+store_1t:
+	VADDPS  Z15, Z0, Z0
+	MOVQ    8(R8), R9
+	LEAQ    (AX)(R9*4), R9
+	VMOVUPS Z0, K1, (R9)(DI*1)
+	ADDQ    $0x00000040, DI
+
+done_1:
+	ADDQ $0x10, taps+24(FP)
+	SUBQ $0x01, nTaps+32(FP)
+	JMP  taps
+
+less1:
 	VZEROUPPER
 	RET

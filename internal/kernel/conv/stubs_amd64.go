@@ -27,6 +27,16 @@ func result4AVX2(dst *float32, rowStride, colStride int, src *float32, pointStri
 //go:noescape
 func result3AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
+// depthwiseAVX2 is depthwiseGo.
+//
+//go:noescape
+func depthwiseAVX2(y, x, w *float32, taps *int, nTaps, yStride, xStride, pixels, c int, bias *float32, relu int)
+
+// depthwiseFilterAVX2 is depthwiseFilterGo.
+//
+//go:noescape
+func depthwiseFilterAVX2(dw, x, dy *float32, taps *int, nTaps, yStride, xStride, pixels, c int)
+
 // pointsAVX512 is expandGo for 6 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
 //
 //go:noescape
@@ -51,3 +61,13 @@ func result4AVX512(dst *float32, rowStride, colStride int, src *float32, pointSt
 //
 //go:noescape
 func result3AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// depthwiseAVX512 is depthwiseGo.
+//
+//go:noescape
+func depthwiseAVX512(y, x, w *float32, taps *int, nTaps, yStride, xStride, pixels, c int, bias *float32, relu int)
+
+// depthwiseFilterAVX512 is depthwiseFilterGo.
+//
+//go:noescape
+func depthwiseFilterAVX512(dw, x, dy *float32, taps *int, nTaps, yStride, xStride, pixels, c int)

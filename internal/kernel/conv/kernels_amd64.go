@@ -8,3 +8,10 @@ func vecTransforms(l isa.Level) transforms {
 	}
 	return transforms{8, pointsAVX2, filter3AVX2, filter4AVX2, result4AVX2, result3AVX2}
 }
+
+func depthwiseVec(l isa.Level) (depthwiseFunc, depthwiseFilterFunc) {
+	if l == isa.AVX512 {
+		return depthwiseAVX512, depthwiseFilterAVX512
+	}
+	return depthwiseAVX2, depthwiseFilterAVX2
+}

@@ -1,0 +1,11 @@
+//go:build !amd64
+
+package conv
+
+import "github.com/jouleml/joule/internal/isa"
+
+const noAssembly = "conv: no assembly for this architecture"
+
+func vecTransforms(isa.Level) transforms { panic(noAssembly) }
+
+func depthwiseVec(isa.Level) (depthwiseFunc, depthwiseFilterFunc) { panic(noAssembly) }
