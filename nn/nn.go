@@ -17,6 +17,7 @@ import (
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/shape"
 )
 
@@ -109,9 +110,19 @@ type Call struct {
 	// Seed is the i64 [2] state of random layers in training, nil otherwise; each layer draws from a stream of its own.
 	Seed *graph.Node
 
-	layer  *Layer
-	Params []Param // every parameter met so far, in order
-	known  map[string]*graph.Node
+	layer   *Layer
+	Params  []Param // every parameter met so far, in order
+	known   map[string]*graph.Node
+	streams int // of random numbers drawn from Seed so far
+}
+
+// Uniform is random f32 numbers in [0, 1), others at each step and each call of Uniform.
+func (c *Call) Uniform(dims ...int) *graph.Node {
+	if c.Seed == nil {
+		c.Fail("random numbers are needed but the call has no seed")
+	}
+	c.streams++
+	return op.RandomUniform(c.Seed, c.streams, dims...)
 }
 
 // Param is the layer's parameter of the given name: made at the first call, shared afterwards.
