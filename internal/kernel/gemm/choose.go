@@ -6,9 +6,10 @@ import "github.com/jouleml/joule/internal/isa"
 // alone, not on threads, since it fixes the order of additions.
 type choice struct {
 	dot        bool // B is stored by columns and A has few rows: dot products
+	stream     bool // A has few rows and B is large: add up rows of B
 	swap       bool // compute Cᵀ = op(B)ᵀ·op(A)ᵀ: B is read in place a row at a time, the small A is transposed instead
 	packB      bool // copy panels of B
-	rows, cols int  // of C in one chunk; with dot or swap a chunk has all rows
+	rows, cols int  // of C in one chunk; with dot, stream or swap a chunk has all rows
 	kc         int  // K indices between two visits to an element of C
 	splits     int  // parts of K that are summed apart and then together
 }
@@ -27,6 +28,9 @@ const (
 	pageFloats = 1024
 	// maxDotRows is the most rows of A for which a pass over B for each row beats a tile with mostly empty lanes.
 	maxDotRows = 4
+	// maxStreamRows is the same for adding up rows of B, and streamBlock the bytes of B that a chunk then reads at least.
+	maxStreamRows = 4
+	streamBlock   = 128 << 10
 	// dotBlock is about how many elements of B a chunk of dot products reads.
 	dotBlock = 16 << 10
 	// maxSplits bounds the memory for partial sums.
@@ -57,6 +61,19 @@ func choose(l isa.Level, s Spec) choice {
 
 	if s.TransB && !s.PackedB && !s.TransA && s.M <= maxDotRows {
 		return choice{dot: true, rows: s.M, cols: min(s.N, roundUp(ceilDiv(dotBlock, s.K), 4)), kc: s.K, splits: 1}
+	}
+
+	long := 256 // where a row of B is worth a stream of its own
+	if l == isa.AVX512 {
+		long = pageFloats
+	}
+	if !s.TransB && !s.PackedB && s.M <= maxStreamRows && s.LDB >= long && s.N >= 256 {
+		cols := s.N
+		if across := s.N / pageFloats; across > 1 {
+			cols = roundUp(ceilDiv(s.N, across), 8)
+		}
+		want := min(4*s.K*s.N/streamBlock, maxSplits) / s.Batch
+		return choice{stream: true, rows: s.M, cols: cols, kc: 64, splits: max(1, min(want/ceilDiv(s.N, cols), s.K/64))}
 	}
 
 	// With B stored by columns, either B is transposed (K·N) or the product is turned over: A (M·K) and C (M·N) are.

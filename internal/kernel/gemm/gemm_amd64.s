@@ -9535,3 +9535,106 @@ sum1:
 done1:
 	VZEROUPPER
 	RET
+
+// func axpysAVX2(y *float32, x *float32, b *float32, xStride int, stride int, k int, n int)
+// Requires: AVX, FMA3
+TEXT ·axpysAVX2(SB), NOSPLIT, $0-56
+	MOVQ    y+0(FP), DI
+	MOVQ    x+8(FP), SI
+	MOVQ    b+16(FP), AX
+	MOVQ    xStride+24(FP), R9
+	MOVQ    stride+32(FP), R8
+	MOVQ    k+40(FP), CX
+	MOVQ    n+48(FP), DX
+	MOVQ    DX, R10
+	ANDQ    $0x00000007, R10
+	LEAQ    lanemask<>+32(SB), R11
+	MOVQ    R10, BX
+	SHLQ    $0x02, BX
+	SUBQ    BX, R11
+	VMOVUPS (R11), Y15
+	SHRQ    $0x03, DX
+	SHLQ    $0x05, DX
+
+rows4:
+	CMPQ         CX, $0x00000004
+	JLT          done4
+	LEAQ         (AX)(R8*1), BX
+	LEAQ         (BX)(R8*1), R11
+	LEAQ         (R11)(R8*1), R12
+	VBROADCASTSS (SI), Y0
+	ADDQ         R9, SI
+	VBROADCASTSS (SI), Y1
+	ADDQ         R9, SI
+	VBROADCASTSS (SI), Y2
+	ADDQ         R9, SI
+	VBROADCASTSS (SI), Y3
+	ADDQ         R9, SI
+	XORQ         R13, R13
+	TESTQ        DX, DX
+	JZ           tail4
+
+vector4:
+	VMOVUPS     (DI)(R13*1), Y8
+	VFMADD231PS (AX)(R13*1), Y0, Y8
+	VFMADD231PS (BX)(R13*1), Y1, Y8
+	VFMADD231PS (R11)(R13*1), Y2, Y8
+	VFMADD231PS (R12)(R13*1), Y3, Y8
+	VMOVUPS     Y8, (DI)(R13*1)
+	ADDQ        $0x00000020, R13
+	CMPQ        R13, DX
+	JLT         vector4
+
+tail4:
+	TESTQ       R10, R10
+	JZ          next4
+	VMASKMOVPS  (DI)(R13*1), Y15, Y8
+	VMASKMOVPS  (AX)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y0, Y8
+	VMASKMOVPS  (BX)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y1, Y8
+	VMASKMOVPS  (R11)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y2, Y8
+	VMASKMOVPS  (R12)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y3, Y8
+	VMASKMOVPS  Y8, Y15, (DI)(R13*1)
+
+next4:
+	LEAQ (R12)(R8*1), AX
+	SUBQ $0x00000004, CX
+	JMP  rows4
+
+done4:
+rows1:
+	CMPQ         CX, $0x00000001
+	JLT          done1
+	VBROADCASTSS (SI), Y0
+	ADDQ         R9, SI
+	XORQ         R13, R13
+	TESTQ        DX, DX
+	JZ           tail1
+
+vector1:
+	VMOVUPS     (DI)(R13*1), Y8
+	VFMADD231PS (AX)(R13*1), Y0, Y8
+	VMOVUPS     Y8, (DI)(R13*1)
+	ADDQ        $0x00000020, R13
+	CMPQ        R13, DX
+	JLT         vector1
+
+tail1:
+	TESTQ       R10, R10
+	JZ          next1
+	VMASKMOVPS  (DI)(R13*1), Y15, Y8
+	VMASKMOVPS  (AX)(R13*1), Y15, Y9
+	VFMADD231PS Y9, Y0, Y8
+	VMASKMOVPS  Y8, Y15, (DI)(R13*1)
+
+next1:
+	LEAQ (AX)(R8*1), AX
+	SUBQ $0x00000001, CX
+	JMP  rows1
+
+done1:
+	VZEROUPPER
+	RET

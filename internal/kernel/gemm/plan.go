@@ -121,7 +121,13 @@ func build(level isa.Level, s Spec, ch choice) *Plan {
 		}
 		return p
 	}
+	if p.splits > 1 {
+		p.shared = make([]float32, p.splits*s.Batch*s.M*s.N)
+	}
 	p.panels = NewPanels(s.K, s.N)
+	if p.stream {
+		return p
+	}
 	p.aOff, p.cOff = make([]int, p.rows), make([]int, p.rows)
 	for i := range p.aOff {
 		p.aOff[i], p.cOff[i] = i*s.LDA, i*s.LDC
@@ -131,9 +137,6 @@ func build(level isa.Level, s Spec, ch choice) *Plan {
 		if p.splits > 1 {
 			p.cOff[i] = i * s.N
 		}
-	}
-	if p.splits > 1 {
-		p.shared = make([]float32, p.splits*s.Batch*s.M*s.N)
 	}
 	return p
 }
@@ -197,7 +200,11 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 		}
 		pool.Run(p.Batch*p.grid(), (*swapBody)(p))
 	default:
-		pool.Run(p.Batch*p.grid(), (*blockBody)(p))
+		if p.stream {
+			pool.Run(p.Batch*p.grid(), (*streamBody)(p))
+		} else {
+			pool.Run(p.Batch*p.grid(), (*blockBody)(p))
+		}
 		if p.splits > 1 {
 			pool.Run((p.Batch*p.M+sumRows-1)/sumRows, (*sumBody)(p))
 		}
@@ -272,6 +279,9 @@ func (p *Plan) String() string {
 	}
 	if p.swap {
 		return s + fmt.Sprintf(": transposed, %d chunks of %d columns, %d of K at a time", p.Batch*p.grid(), p.cols, p.kc)
+	}
+	if p.stream {
+		return s + fmt.Sprintf(": rows of B added up, %d chunks of %d columns, K in %d parts", p.Batch*p.grid(), p.cols, p.splits)
 	}
 	b := "in place"
 	switch {

@@ -211,7 +211,11 @@ func TestPlan(t *testing.T) {
 			{M: 1, N: 130, K: 1600},
 			{M: 20, N: 80, K: 1500, Bias: true, Act: ReLU},
 			{M: 100, N: 520, K: 1100, Bias: true, Residual: true, Act: ReLU},
+			{M: 6, N: 1100, K: 70, Bias: true, Act: ReLU},
 			{M: 3, N: 1100, K: 70, Bias: true, Act: ReLU},
+			{M: 1, N: 515, K: 700, LDB: 1030, Bias: true, Accumulate: true},
+			{M: 2, N: 2100, K: 130, TransA: true, Residual: true, LDC: 2110, Act: ReLU},
+			{M: 2, N: 600, K: 130, Batch: 2, StrideA: 260, StrideB: 78000, StrideC: 1300, Accumulate: true},
 			{M: 20, N: 70, K: 1100, PackedB: true, Bias: true, Act: ReLU},
 			{M: 1, N: 503, K: 301, TransB: true},
 			{M: 3, N: 503, K: 301, TransB: true, Bias: true, Accumulate: true, Act: ReLU},
@@ -220,14 +224,14 @@ func TestPlan(t *testing.T) {
 			{M: 500, N: 130, K: 300, PackedB: true, Bias: true},
 		} {
 			p := makeOperands(s, rng).run(t, ps)
-			for name, on := range map[string]bool{"dot": p.dot, "swap": p.swap, "packB": p.packB, "split": p.splits > 1,
+			for name, on := range map[string]bool{"dot": p.dot, "stream": p.stream, "swap": p.swap, "packB": p.packB, "split": p.splits > 1,
 				"blocks of K": p.kc < p.K, "several chunks": p.grid() > 1} {
 				if on {
 					used[name]++
 				}
 			}
 		}
-		for _, name := range []string{"dot", "swap", "packB", "split", "blocks of K", "several chunks"} {
+		for _, name := range []string{"dot", "stream", "swap", "packB", "split", "blocks of K", "several chunks"} {
 			if used[name] == 0 {
 				t.Errorf("no shape of this test takes the branch %q", name)
 			}

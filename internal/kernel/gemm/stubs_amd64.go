@@ -157,3 +157,9 @@ func transposeAVX2(dst, src *float32, dstStride, srcStride, rows, cols int)
 //
 //go:noescape
 func dotsAVX2(y, x, b *float32, stride, rows, k int)
+
+// axpysAVX2 computes y[j] += Σ x[i·xStride]·b[i·stride+j] over i in [0, k), in that order, for j in [0, n); k and n > 0,
+// strides in bytes.
+//
+//go:noescape
+func axpysAVX2(y, x, b *float32, xStride, stride, k, n int)

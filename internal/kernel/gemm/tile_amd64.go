@@ -24,3 +24,7 @@ func transposeVec(dst, src *float32, dstStride, srcStride, rows, cols int) {
 }
 
 func dotsVec(y, x, b *float32, stride, rows, k int) { dotsAVX2(y, x, b, stride, rows, k) }
+
+func axpysVec(y, x, b *float32, xStride, stride, k, n int) {
+	axpysAVX2(y, x, b, xStride, stride, k, n)
+}

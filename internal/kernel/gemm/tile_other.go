@@ -17,4 +17,6 @@ func transposeVec(dst, src *float32, dstStride, srcStride, rows, cols int) { pan
 
 func dotsVec(y, x, b *float32, stride, rows, k int) { panic(noAssembly) }
 
+func axpysVec(y, x, b *float32, xStride, stride, k, n int) { panic(noAssembly) }
+
 const noAssembly = "gemm: no assembly for this architecture"

@@ -112,3 +112,75 @@ func genDots(c *build.Context, stubs *bytes.Buffer) {
 	c.VZEROUPPER()
 	c.RET()
 }
+
+// genAxpys writes axpysAVX2: a vector times a matrix, four rows of the matrix at a time, so that each row is read in one long run.
+func genAxpys(c *build.Context, stubs *bytes.Buffer) {
+	const name, sig = "axpysAVX2", "(y, x, b *float32, xStride, stride, k, n int)"
+	c.Function(name)
+	c.Attributes(attr.NOSPLIT)
+	c.SignatureExpr("func" + sig)
+	c.Pragma("noescape")
+	fmt.Fprintf(stubs, "\n// axpysAVX2 computes y[j] += Σ x[i·xStride]·b[i·stride+j] over i in [0, k), in that order, for j in [0, n); k and n > 0,\n"+
+		"// strides in bytes.\n//\n//go:noescape\nfunc %s%s\n", name, sig)
+
+	y, x := c.Load(c.Param("y"), reg.RDI), c.Load(c.Param("x"), reg.RSI)
+	b := c.Load(c.Param("b"), reg.RAX)
+	xs, stride := c.Load(c.Param("xStride"), reg.R9), c.Load(c.Param("stride"), reg.R8)
+	k := c.Load(c.Param("k"), reg.RCX)
+	n := c.Load(c.Param("n"), reg.RDX)
+	// Y15: mask of the last n%8 elements, R10 their number. RDX: bytes in whole vectors.
+	c.MOVQ(n, reg.R10)
+	c.ANDQ(operand.U32(7), reg.R10)
+	c.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.R11)
+	c.MOVQ(reg.R10, reg.RBX)
+	c.SHLQ(operand.U8(2), reg.RBX)
+	c.SUBQ(reg.RBX, reg.R11)
+	c.VMOVUPS(at(reg.R11, 0), reg.Y15)
+	c.SHRQ(operand.U8(3), n)
+	c.SHLQ(operand.U8(5), n)
+
+	body := func(rows int) {
+		ptr := []reg.Register{reg.RAX, reg.RBX, reg.R11, reg.R12}[:rows]
+		l := func(s string) string { return fmt.Sprintf("%s%d", s, rows) }
+		c.Label(l("rows"))
+		c.CMPQ(k, operand.U32(uint32(rows)))
+		c.JLT(operand.LabelRef(l("done")))
+		for i := 1; i < rows; i++ {
+			c.LEAQ(idx(ptr[i-1], stride, 1), ptr[i])
+		}
+		for i := range rows {
+			c.VBROADCASTSS(at(x, 0), ymm[i])
+			c.ADDQ(xs, x)
+		}
+		c.XORQ(reg.R13, reg.R13)
+		c.TESTQ(n, n)
+		c.JZ(operand.LabelRef(l("tail")))
+		c.Label(l("vector"))
+		c.VMOVUPS(idx(y, reg.R13, 1), reg.Y8)
+		for i, p := range ptr {
+			c.VFMADD231PS(idx(p, reg.R13, 1), ymm[i], reg.Y8)
+		}
+		c.VMOVUPS(reg.Y8, idx(y, reg.R13, 1))
+		c.ADDQ(operand.U32(32), reg.R13)
+		c.CMPQ(reg.R13, n)
+		c.JLT(operand.LabelRef(l("vector")))
+		c.Label(l("tail"))
+		c.TESTQ(reg.R10, reg.R10)
+		c.JZ(operand.LabelRef(l("next")))
+		c.VMASKMOVPS(idx(y, reg.R13, 1), reg.Y15, reg.Y8)
+		for i, p := range ptr {
+			c.VMASKMOVPS(idx(p, reg.R13, 1), reg.Y15, reg.Y9)
+			c.VFMADD231PS(reg.Y9, ymm[i], reg.Y8)
+		}
+		c.VMASKMOVPS(reg.Y8, reg.Y15, idx(y, reg.R13, 1))
+		c.Label(l("next"))
+		c.LEAQ(idx(ptr[rows-1], stride, 1), b)
+		c.SUBQ(operand.U32(uint32(rows)), k)
+		c.JMP(operand.LabelRef(l("rows")))
+		c.Label(l("done"))
+	}
+	body(4)
+	body(1)
+	c.VZEROUPPER()
+	c.RET()
+}

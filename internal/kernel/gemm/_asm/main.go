@@ -28,6 +28,7 @@ func main() {
 	genTiles(asm, stubs)
 	genCopies(asm, stubs)
 	genDots(asm, stubs)
+	genAxpys(asm, stubs)
 
 	file, err := asm.Result()
 	check(err)

@@ -45,3 +45,37 @@ func TestDots(t *testing.T) {
 		}
 	})
 }
+
+func TestAxpys(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(21, 22))
+		for k := 1; k < 10; k++ {
+			for n := 1; n < 60; n++ {
+				ldb, step := n+rng.IntN(3), 1+rng.IntN(3)
+				b, _ := guarded(extent(k, n, ldb), rng.IntN(16))
+				x, _ := guarded((k-1)*step+1, rng.IntN(16))
+				for i := range k {
+					fill(rng, b[i*ldb:][:n])
+					x[i*step] = float32(rng.NormFloat64())
+				}
+				y, intact := guarded(n, rng.IntN(16))
+				fill(rng, y)
+				before := append([]float32(nil), y...)
+				axpys(isa.Current(), y, x, b, step, ldb, k)
+				if !intact() {
+					t.Fatalf("k=%d n=%d: wrote outside of y", k, n)
+				}
+				for j := range n {
+					want, abs := float64(before[j]), math.Abs(float64(before[j]))
+					for i := range k {
+						v := float64(x[i*step]) * float64(b[i*ldb+j])
+						want, abs = want+v, abs+math.Abs(v)
+					}
+					if !near(y[j], want, abs, k) {
+						t.Fatalf("k=%d n=%d: y[%d] = %v, want %v", k, n, j, y[j], want)
+					}
+				}
+			}
+		}
+	})
+}
