@@ -47,7 +47,9 @@ const (
 	readCost      = 1.0 / 16 // an element from the L2 or L3 cache
 	packCost      = 0.45     // an element of B copied to a panel
 	turnCost      = 0.6      // an element transposed
-	chunkCost     = 500      // starting a chunk
+	chunkCost     = 2000     // starting a chunk
+	splitWork     = 16000    // the least work worth a part of K of its own
+	turnedWork    = 4000     // about the work of a turned chunk
 )
 
 // choose is the selection rule.
@@ -79,8 +81,8 @@ func choose(l isa.Level, s Spec) choice {
 	// With B stored by columns, either B is transposed (K·N) or the product is turned over: A (M·K) and C (M·N) are.
 	if s.TransB && !s.PackedB && s.M <= 512 && s.M*(s.K+s.N) < s.K*s.N {
 		read := float64(s.K) * float64(s.N) * readCost
-		chunks := min(max(1, int((work+read)/(8*chunkCost))), maxDown)
-		cols := min(128, max(groupCols, roundUp(ceilDiv(s.N, chunks), groupCols)))
+		chunks := min(roundUp(int((work+read)/turnedWork)+1, 4), maxDown)
+		cols := min(128, roundUp(ceilDiv(s.N, chunks), 8))
 		return choice{swap: true, rows: s.M, cols: min(cols, s.N), kc: block(s.K, depth), splits: 1}
 	}
 
@@ -138,8 +140,7 @@ func choose(l isa.Level, s Spec) choice {
 			cost += float64(s.K) * float64(s.N) * float64(down) * b
 			chunks := across * down
 			cost += float64(chunks) * chunkCost
-			// With few chunks threads wait for the last.
-			cost *= 1 + 1/float64(chunks*s.Batch)
+			cost *= idle(chunks * s.Batch)
 			if least < 0 || cost < least {
 				least = cost
 				ch.rows, ch.cols = min(rows, s.M), min(cols, s.N)
@@ -148,15 +149,22 @@ func choose(l isa.Level, s Spec) choice {
 	}
 	// A deep product with a small result has no chunks to share out but parts of K.
 	chunks := ceilDiv(s.M, ch.rows) * ceilDiv(s.N, ch.cols)
-	if want := min(work/(32*chunkCost), maxSplits); float64(2*chunks*s.Batch) <= want {
+	if want := min(work/splitWork, maxSplits); float64(2*chunks*s.Batch) <= want {
 		ch.splits = max(1, min(int(want)/(chunks*s.Batch), s.K/256))
 		ch.kc = min(ch.kc, block(ceilDiv(s.K, ch.splits), deep))
 	}
 	return ch
 }
 
-// groupCols is what the columns of a turned chunk are a multiple of: the height of tiles (6 or 8) and of transposed blocks (8).
-const groupCols = 24
+// idle is by what factor waiting for the last of n equal chunks lengthens the work: the mean for 2 and for 4 threads, and a
+// little for chunks that take longer than others.
+func idle(n int) float64 {
+	sum := 0.0
+	for _, threads := range []int{2, 4} {
+		sum += float64(roundUp(n, threads)) / float64(n)
+	}
+	return sum/2 + 0.5/float64(n)
+}
 
 // block is the size of equal blocks of about most at most into which k can be cut.
 func block(k, most int) int { return roundUp(ceilDiv(k, ceilDiv(k, most)), 8) }

@@ -2,8 +2,21 @@
 //
 // Terminology. A product is C[M,N] = A[M,K]·B[K,N], all row-major. A tile is the block of C whose elements are kept in
 // registers while K is walked once: up to 8 rows of up to 4 vectors. A panel is NR columns of B. A is the side whose elements
-// are broadcast one at a time, B the side that is read a vector at a time.
+// are broadcast one at a time, B the side that is read a vector at a time. A chunk is what one thread does at a time.
 //
-// There is one kernel, Tile, in versions for each height and width of tile; everything else here decides in which order it
-// visits the matrices and what is copied ("packed") beforehand. The convolutions call Tile too.
+// Almost all arithmetic is done by one kernel, Tile, in versions for each height and width of tile; the rest of the package
+// decides in which order it visits the matrices and what is copied ("packed") beforehand. The convolutions call Tile too.
+//
+// What is particular here:
+//   - A is never copied. A tile reads its rows through a table of offsets, at a constant distance between K indices, so rows,
+//     columns (a transposed A) and patches of an image are all the same to it. Wide tiles use each element of A for up to 64
+//     columns, which leaves the memory system time enough.
+//   - B is read in place where its rows are near each other, and else copied to panels by the chunk that uses them; there is
+//     no packing phase with a barrier.
+//   - With B stored by columns and few rows of A, the product is turned over: Cᵀ = Bᵀ·Aᵀ reads B in place, once.
+//   - A row or a few times a large matrix is bound by reading the matrix: dot products or sums of its rows, in long runs.
+//   - A deep product with a small result is cut along K into parts that are added up at the end, in a fixed order.
+//
+// Function choose holds the whole selection rule. It knows the shape and the instruction set, not the number of threads:
+// results are the same bits for any pool.
 package gemm

@@ -175,7 +175,7 @@ func TestPlan(t *testing.T) {
 			}
 			return 1 + rng.IntN(40)
 		}
-		for range 600 {
+		for range 400 {
 			s := Spec{M: size(), N: size(), K: size(), TransA: rng.IntN(2) == 0, TransB: rng.IntN(2) == 0,
 				Accumulate: rng.IntN(4) == 0, Bias: rng.IntN(3) == 0, Act: Act(rng.IntN(2)), PackedB: rng.IntN(4) == 0}
 			s.Residual = !s.Accumulate && rng.IntN(3) == 0
