@@ -80,3 +80,37 @@ func BenchmarkConv(b *testing.B) {
 		pool.Close()
 	}
 }
+
+// BenchmarkTransforms reports what one 64-channel tile costs when its points stay in L1 (dense) or go to as many places as in
+// a block of tiles (block).
+func BenchmarkTransforms(b *testing.B) {
+	tr := newTransforms()
+	const c = 64
+	tmp := make([]float32, pointsN*16)
+	bias := make([]float32, c)
+	for _, block := range []int{1, 24} {
+		point := block*c + skew
+		points := make([]float32, pointsN*point)
+		img := make([]float32, 6*6*c)
+		var rows [6][]float32
+		for i := range rows {
+			rows[i] = img[i*6*c:]
+		}
+		name := map[int]string{1: "dense", 24: "block"}[block]
+		b.Run("points/"+name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				tr.points(&points[i%block*c], point, &rows[0], c, 0, 6, c, &tmp[0])
+			}
+		})
+		b.Run("filter4/"+name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				tr.filter4(&points[i%block*c], point, &rows[0], c, 0, 4, c, &tmp[0])
+			}
+		})
+		b.Run("result4/"+name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				tr.result4(&img[0], 32*c, c, &points[i%block*c], point, 4, 4, c, &bias[0], 1, &tmp[0])
+			}
+		})
+	}
+}

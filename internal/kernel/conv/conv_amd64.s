@@ -1728,16 +1728,22 @@ less1:
 // func pointsAVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
 // Requires: AVX, AVX512F
 TEXT ·pointsAVX512(SB), NOSPLIT, $0-64
-	MOVQ dst+0(FP), AX
-	MOVQ pointStride+8(FP), CX
-	SHLQ $0x02, CX
-	MOVQ rows+16(FP), DX
-	MOVQ colStride+24(FP), BX
-	SHLQ $0x02, BX
-	MOVQ n+48(FP), SI
-	SHLQ $0x02, SI
-	MOVQ tmp+56(FP), DI
-	XORQ R8, R8
+	MOVQ    dst+0(FP), AX
+	MOVQ    pointStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    colStride+24(FP), BX
+	SHLQ    $0x02, BX
+	MOVQ    n+48(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    tmp+56(FP), DI
+	VMOVUPS constants<>+0(SB), Z0
+	VMOVUPS constants<>+64(SB), Z1
+	VMOVUPS constants<>+128(SB), Z2
+	VMOVUPS constants<>+192(SB), Z3
+	VMOVUPS constants<>+256(SB), Z4
+	VMOVUPS constants<>+320(SB), Z5
+	XORQ    R8, R8
 
 vector:
 	MOVQ R8, R9
@@ -1752,54 +1758,54 @@ column:
 	CMPQ         R10, R12
 	JGE          empty
 	MOVQ         (DX), R12
-	VMOVUPS      (R12)(R9*1), Z0
+	VMOVUPS      (R12)(R9*1), Z6
 	MOVQ         24(DX), R12
-	VMOVUPS      (R12)(R9*1), Z1
+	VMOVUPS      (R12)(R9*1), Z7
 	MOVQ         48(DX), R12
-	VMOVUPS      (R12)(R9*1), Z2
+	VMOVUPS      (R12)(R9*1), Z8
 	MOVQ         72(DX), R12
-	VMOVUPS      (R12)(R9*1), Z3
+	VMOVUPS      (R12)(R9*1), Z9
 	MOVQ         96(DX), R12
-	VMOVUPS      (R12)(R9*1), Z4
+	VMOVUPS      (R12)(R9*1), Z10
 	MOVQ         120(DX), R12
-	VMOVUPS      (R12)(R9*1), Z5
-	VMOVUPS      constants<>+0(SB), Z6
-	VFMADD213PS  Z4, Z0, Z6
-	VFNMADD231PS constants<>+64(SB), Z2, Z6
-	VMOVUPS      constants<>+0(SB), Z0
-	VFMADD213PS  Z5, Z1, Z0
-	VFNMADD231PS constants<>+64(SB), Z3, Z0
-	VMOVAPS      Z3, Z5
-	VFNMADD231PS constants<>+320(SB), Z1, Z5
-	VMOVAPS      Z4, Z8
-	VFNMADD231PS constants<>+320(SB), Z2, Z8
-	VMOVAPS      Z8, Z9
-	VFMADD231PS  constants<>+128(SB), Z5, Z8
-	VFNMADD231PS constants<>+128(SB), Z5, Z9
-	VMOVAPS      Z3, Z3
-	VFNMADD231PS constants<>+256(SB), Z1, Z3
-	VMOVAPS      Z4, Z1
-	VFNMADD231PS constants<>+256(SB), Z2, Z1
-	VMOVAPS      Z1, Z2
-	VFMADD231PS  constants<>+192(SB), Z3, Z1
-	VFNMADD231PS constants<>+192(SB), Z3, Z2
-	VMOVUPS      Z6, (R11)
-	VMOVUPS      Z8, 64(R11)
-	VMOVUPS      Z9, 128(R11)
-	VMOVUPS      Z1, 192(R11)
-	VMOVUPS      Z2, 256(R11)
-	VMOVUPS      Z0, 320(R11)
+	VMOVUPS      (R12)(R9*1), Z11
+	VMOVAPS      Z0, Z12
+	VFMADD213PS  Z10, Z6, Z12
+	VFNMADD231PS Z1, Z8, Z12
+	VMOVAPS      Z0, Z6
+	VFMADD213PS  Z11, Z7, Z6
+	VFNMADD231PS Z1, Z9, Z6
+	VMOVAPS      Z9, Z11
+	VFNMADD231PS Z5, Z7, Z11
+	VMOVAPS      Z10, Z14
+	VFNMADD231PS Z5, Z8, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD231PS  Z2, Z11, Z14
+	VFNMADD231PS Z2, Z11, Z15
+	VMOVAPS      Z9, Z9
+	VFNMADD231PS Z4, Z7, Z9
+	VMOVAPS      Z10, Z7
+	VFNMADD231PS Z4, Z8, Z7
+	VMOVAPS      Z7, Z8
+	VFMADD231PS  Z3, Z9, Z7
+	VFNMADD231PS Z3, Z9, Z8
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z14, 64(R11)
+	VMOVUPS      Z15, 128(R11)
+	VMOVUPS      Z7, 192(R11)
+	VMOVUPS      Z8, 256(R11)
+	VMOVUPS      Z6, 320(R11)
 	ADDQ         BX, R9
 	JMP          next
 
 empty:
-	VPXORD  Z7, Z7, Z7
-	VMOVUPS Z7, (R11)
-	VMOVUPS Z7, 64(R11)
-	VMOVUPS Z7, 128(R11)
-	VMOVUPS Z7, 192(R11)
-	VMOVUPS Z7, 256(R11)
-	VMOVUPS Z7, 320(R11)
+	VPXORD  Z13, Z13, Z13
+	VMOVUPS Z13, (R11)
+	VMOVUPS Z13, 64(R11)
+	VMOVUPS Z13, 128(R11)
+	VMOVUPS Z13, 192(R11)
+	VMOVUPS Z13, 256(R11)
+	VMOVUPS Z13, 320(R11)
 
 next:
 	ADDQ $0x00000180, R11
@@ -1811,43 +1817,43 @@ next:
 	MOVQ $0x00000006, R10
 
 row:
-	VMOVUPS      (R12), Z0
-	VMOVUPS      384(R12), Z1
-	VMOVUPS      768(R12), Z2
-	VMOVUPS      1152(R12), Z3
-	VMOVUPS      1536(R12), Z4
-	VMOVUPS      1920(R12), Z5
-	VMOVUPS      constants<>+0(SB), Z6
-	VFMADD213PS  Z4, Z0, Z6
-	VFNMADD231PS constants<>+64(SB), Z2, Z6
-	VMOVUPS      constants<>+0(SB), Z0
-	VFMADD213PS  Z5, Z1, Z0
-	VFNMADD231PS constants<>+64(SB), Z3, Z0
-	VMOVAPS      Z3, Z5
-	VFNMADD231PS constants<>+320(SB), Z1, Z5
-	VMOVAPS      Z4, Z8
-	VFNMADD231PS constants<>+320(SB), Z2, Z8
-	VMOVAPS      Z8, Z9
-	VFMADD231PS  constants<>+128(SB), Z5, Z8
-	VFNMADD231PS constants<>+128(SB), Z5, Z9
-	VMOVAPS      Z3, Z3
-	VFNMADD231PS constants<>+256(SB), Z1, Z3
-	VMOVAPS      Z4, Z1
-	VFNMADD231PS constants<>+256(SB), Z2, Z1
-	VMOVAPS      Z1, Z2
-	VFMADD231PS  constants<>+192(SB), Z3, Z1
-	VFNMADD231PS constants<>+192(SB), Z3, Z2
-	VMOVUPS      Z6, (R11)
+	VMOVUPS      (R12), Z6
+	VMOVUPS      384(R12), Z7
+	VMOVUPS      768(R12), Z8
+	VMOVUPS      1152(R12), Z9
+	VMOVUPS      1536(R12), Z10
+	VMOVUPS      1920(R12), Z11
+	VMOVAPS      Z0, Z12
+	VFMADD213PS  Z10, Z6, Z12
+	VFNMADD231PS Z1, Z8, Z12
+	VMOVAPS      Z0, Z6
+	VFMADD213PS  Z11, Z7, Z6
+	VFNMADD231PS Z1, Z9, Z6
+	VMOVAPS      Z9, Z11
+	VFNMADD231PS Z5, Z7, Z11
+	VMOVAPS      Z10, Z14
+	VFNMADD231PS Z5, Z8, Z14
+	VMOVAPS      Z14, Z15
+	VFMADD231PS  Z2, Z11, Z14
+	VFNMADD231PS Z2, Z11, Z15
+	VMOVAPS      Z9, Z9
+	VFNMADD231PS Z4, Z7, Z9
+	VMOVAPS      Z10, Z7
+	VFNMADD231PS Z4, Z8, Z7
+	VMOVAPS      Z7, Z8
+	VFMADD231PS  Z3, Z9, Z7
+	VFNMADD231PS Z3, Z9, Z8
+	VMOVUPS      Z12, (R11)
+	ADDQ         CX, R11
+	VMOVUPS      Z14, (R11)
+	ADDQ         CX, R11
+	VMOVUPS      Z15, (R11)
+	ADDQ         CX, R11
+	VMOVUPS      Z7, (R11)
 	ADDQ         CX, R11
 	VMOVUPS      Z8, (R11)
 	ADDQ         CX, R11
-	VMOVUPS      Z9, (R11)
-	ADDQ         CX, R11
-	VMOVUPS      Z1, (R11)
-	ADDQ         CX, R11
-	VMOVUPS      Z2, (R11)
-	ADDQ         CX, R11
-	VMOVUPS      Z0, (R11)
+	VMOVUPS      Z6, (R11)
 	ADDQ         CX, R11
 	ADDQ         $0x00000040, R12
 	DECQ         R10
@@ -1861,16 +1867,25 @@ row:
 // func filter3AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
 // Requires: AVX, AVX512F
 TEXT ·filter3AVX512(SB), NOSPLIT, $0-64
-	MOVQ dst+0(FP), AX
-	MOVQ pointStride+8(FP), CX
-	SHLQ $0x02, CX
-	MOVQ rows+16(FP), DX
-	MOVQ colStride+24(FP), BX
-	SHLQ $0x02, BX
-	MOVQ n+48(FP), SI
-	SHLQ $0x02, SI
-	MOVQ tmp+56(FP), DI
-	XORQ R8, R8
+	MOVQ    dst+0(FP), AX
+	MOVQ    pointStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    colStride+24(FP), BX
+	SHLQ    $0x02, BX
+	MOVQ    n+48(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    tmp+56(FP), DI
+	VMOVUPS constants<>+640(SB), Z0
+	VMOVUPS constants<>+704(SB), Z1
+	VMOVUPS constants<>+768(SB), Z2
+	VMOVUPS constants<>+832(SB), Z3
+	VMOVUPS constants<>+896(SB), Z4
+	VMOVUPS constants<>+960(SB), Z5
+	VMOVUPS constants<>+1024(SB), Z6
+	VMOVUPS constants<>+1088(SB), Z7
+	VMOVUPS constants<>+1152(SB), Z7
+	XORQ    R8, R8
 
 vector:
 	MOVQ R8, R9
@@ -1885,138 +1900,28 @@ column:
 	CMPQ        R10, R12
 	JGE         empty
 	MOVQ        (DX), R12
-	VMOVUPS     (R12)(R9*1), Z0
+	VMOVUPS     (R12)(R9*1), Z7
 	MOVQ        24(DX), R12
-	VMOVUPS     (R12)(R9*1), Z1
+	VMOVUPS     (R12)(R9*1), Z9
 	MOVQ        48(DX), R12
-	VMOVUPS     (R12)(R9*1), Z2
-	VMULPS      constants<>+640(SB), Z0, Z3
-	VMULPS      constants<>+704(SB), Z0, Z4
-	VMULPS      constants<>+832(SB), Z1, Z5
-	VFMADD231PS constants<>+960(SB), Z2, Z4
-	VSUBPS      Z5, Z4, Z6
-	VADDPS      Z5, Z4, Z4
-	VMULPS      constants<>+768(SB), Z0, Z0
-	VMULPS      constants<>+896(SB), Z1, Z1
-	VFMADD231PS constants<>+1024(SB), Z2, Z0
-	VSUBPS      Z1, Z0, Z5
-	VADDPS      Z1, Z0, Z0
-	VMOVUPS     Z3, (R11)
-	VMOVUPS     Z4, 64(R11)
-	VMOVUPS     Z6, 128(R11)
-	VMOVUPS     Z0, 192(R11)
-	VMOVUPS     Z5, 256(R11)
-	VMOVUPS     Z2, 320(R11)
-	ADDQ        BX, R9
-	JMP         next
-
-empty:
-	VPXORD  Z7, Z7, Z7
-	VMOVUPS Z7, (R11)
-	VMOVUPS Z7, 64(R11)
-	VMOVUPS Z7, 128(R11)
-	VMOVUPS Z7, 192(R11)
-	VMOVUPS Z7, 256(R11)
-	VMOVUPS Z7, 320(R11)
-
-next:
-	ADDQ $0x00000180, R11
-	INCQ R10
-	CMPQ R10, $0x03
-	JLT  column
-	LEAQ (AX)(R8*1), R11
-	MOVQ DI, R12
-	MOVQ $0x00000006, R10
-
-row:
-	VMOVUPS     (R12), Z0
-	VMOVUPS     384(R12), Z1
-	VMOVUPS     768(R12), Z2
-	VMULPS      constants<>+640(SB), Z0, Z3
-	VMULPS      constants<>+704(SB), Z0, Z4
-	VMULPS      constants<>+832(SB), Z1, Z5
-	VFMADD231PS constants<>+960(SB), Z2, Z4
-	VSUBPS      Z5, Z4, Z6
-	VADDPS      Z5, Z4, Z4
-	VMULPS      constants<>+768(SB), Z0, Z0
-	VMULPS      constants<>+896(SB), Z1, Z1
-	VFMADD231PS constants<>+1024(SB), Z2, Z0
-	VSUBPS      Z1, Z0, Z5
-	VADDPS      Z1, Z0, Z0
-	VMOVUPS     Z3, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z4, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z6, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z0, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z5, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z2, (R11)
-	ADDQ        CX, R11
-	ADDQ        $0x00000040, R12
-	DECQ        R10
-	JNZ         row
-	ADDQ        $0x00000040, R8
-	CMPQ        R8, SI
-	JLT         vector
-	VZEROUPPER
-	RET
-
-// func filter4AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, AVX512F
-TEXT ·filter4AVX512(SB), NOSPLIT, $0-64
-	MOVQ dst+0(FP), AX
-	MOVQ pointStride+8(FP), CX
-	SHLQ $0x02, CX
-	MOVQ rows+16(FP), DX
-	MOVQ colStride+24(FP), BX
-	SHLQ $0x02, BX
-	MOVQ n+48(FP), SI
-	SHLQ $0x02, SI
-	MOVQ tmp+56(FP), DI
-	XORQ R8, R8
-
-vector:
-	MOVQ R8, R9
-	XORQ R10, R10
-	MOVQ DI, R11
-
-column:
-	MOVQ        j0+32(FP), R12
-	CMPQ        R10, R12
-	JLT         empty
-	MOVQ        j1+40(FP), R12
-	CMPQ        R10, R12
-	JGE         empty
-	MOVQ        (DX), R12
-	VMOVUPS     (R12)(R9*1), Z0
-	MOVQ        24(DX), R12
-	VMOVUPS     (R12)(R9*1), Z1
-	MOVQ        48(DX), R12
-	VMOVUPS     (R12)(R9*1), Z2
-	MOVQ        72(DX), R12
-	VMOVUPS     (R12)(R9*1), Z3
-	VMULPS      constants<>+640(SB), Z0, Z4
-	VMULPS      constants<>+704(SB), Z0, Z5
-	VMULPS      constants<>+832(SB), Z1, Z6
-	VFMADD231PS constants<>+960(SB), Z2, Z5
-	VFMADD231PS constants<>+1088(SB), Z3, Z6
-	VSUBPS      Z6, Z5, Z7
-	VADDPS      Z6, Z5, Z5
-	VMULPS      constants<>+768(SB), Z0, Z0
-	VMULPS      constants<>+896(SB), Z1, Z1
-	VFMADD231PS constants<>+1024(SB), Z2, Z0
-	VFMADD231PS constants<>+1152(SB), Z3, Z1
-	VSUBPS      Z1, Z0, Z2
-	VADDPS      Z1, Z0, Z0
-	VMOVUPS     Z4, (R11)
-	VMOVUPS     Z5, 64(R11)
-	VMOVUPS     Z7, 128(R11)
-	VMOVUPS     Z0, 192(R11)
-	VMOVUPS     Z2, 256(R11)
-	VMOVUPS     Z3, 320(R11)
+	VMOVUPS     (R12)(R9*1), Z10
+	VMULPS      Z0, Z7, Z11
+	VMULPS      Z1, Z7, Z12
+	VMULPS      Z3, Z9, Z13
+	VFMADD231PS Z5, Z10, Z12
+	VSUBPS      Z13, Z12, Z14
+	VADDPS      Z13, Z12, Z12
+	VMULPS      Z2, Z7, Z7
+	VMULPS      Z4, Z9, Z9
+	VFMADD231PS Z6, Z10, Z7
+	VSUBPS      Z9, Z7, Z13
+	VADDPS      Z9, Z7, Z7
+	VMOVUPS     Z11, (R11)
+	VMOVUPS     Z12, 64(R11)
+	VMOVUPS     Z14, 128(R11)
+	VMOVUPS     Z7, 192(R11)
+	VMOVUPS     Z13, 256(R11)
+	VMOVUPS     Z10, 320(R11)
 	ADDQ        BX, R9
 	JMP         next
 
@@ -2032,6 +1937,125 @@ empty:
 next:
 	ADDQ $0x00000180, R11
 	INCQ R10
+	CMPQ R10, $0x03
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS     (R12), Z7
+	VMOVUPS     384(R12), Z9
+	VMOVUPS     768(R12), Z10
+	VMULPS      Z0, Z7, Z11
+	VMULPS      Z1, Z7, Z12
+	VMULPS      Z3, Z9, Z13
+	VFMADD231PS Z5, Z10, Z12
+	VSUBPS      Z13, Z12, Z14
+	VADDPS      Z13, Z12, Z12
+	VMULPS      Z2, Z7, Z7
+	VMULPS      Z4, Z9, Z9
+	VFMADD231PS Z6, Z10, Z7
+	VSUBPS      Z9, Z7, Z13
+	VADDPS      Z9, Z7, Z7
+	VMOVUPS     Z11, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z12, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z14, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z7, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z13, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z10, (R11)
+	ADDQ        CX, R11
+	ADDQ        $0x00000040, R12
+	DECQ        R10
+	JNZ         row
+	ADDQ        $0x00000040, R8
+	CMPQ        R8, SI
+	JLT         vector
+	VZEROUPPER
+	RET
+
+// func filter4AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, AVX512F
+TEXT ·filter4AVX512(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    pointStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    colStride+24(FP), BX
+	SHLQ    $0x02, BX
+	MOVQ    n+48(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    tmp+56(FP), DI
+	VMOVUPS constants<>+640(SB), Z0
+	VMOVUPS constants<>+704(SB), Z1
+	VMOVUPS constants<>+768(SB), Z2
+	VMOVUPS constants<>+832(SB), Z3
+	VMOVUPS constants<>+896(SB), Z4
+	VMOVUPS constants<>+960(SB), Z5
+	VMOVUPS constants<>+1024(SB), Z6
+	VMOVUPS constants<>+1088(SB), Z7
+	VMOVUPS constants<>+1152(SB), Z8
+	XORQ    R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ        j0+32(FP), R12
+	CMPQ        R10, R12
+	JLT         empty
+	MOVQ        j1+40(FP), R12
+	CMPQ        R10, R12
+	JGE         empty
+	MOVQ        (DX), R12
+	VMOVUPS     (R12)(R9*1), Z9
+	MOVQ        24(DX), R12
+	VMOVUPS     (R12)(R9*1), Z10
+	MOVQ        48(DX), R12
+	VMOVUPS     (R12)(R9*1), Z11
+	MOVQ        72(DX), R12
+	VMOVUPS     (R12)(R9*1), Z12
+	VMULPS      Z0, Z9, Z13
+	VMULPS      Z1, Z9, Z14
+	VMULPS      Z3, Z10, Z15
+	VFMADD231PS Z5, Z11, Z14
+	VFMADD231PS Z7, Z12, Z15
+	VSUBPS      Z15, Z14, Z16
+	VADDPS      Z15, Z14, Z14
+	VMULPS      Z2, Z9, Z9
+	VMULPS      Z4, Z10, Z10
+	VFMADD231PS Z6, Z11, Z9
+	VFMADD231PS Z8, Z12, Z10
+	VSUBPS      Z10, Z9, Z11
+	VADDPS      Z10, Z9, Z9
+	VMOVUPS     Z13, (R11)
+	VMOVUPS     Z14, 64(R11)
+	VMOVUPS     Z16, 128(R11)
+	VMOVUPS     Z9, 192(R11)
+	VMOVUPS     Z11, 256(R11)
+	VMOVUPS     Z12, 320(R11)
+	ADDQ        BX, R9
+	JMP         next
+
+empty:
+	VPXORD  Z17, Z17, Z17
+	VMOVUPS Z17, (R11)
+	VMOVUPS Z17, 64(R11)
+	VMOVUPS Z17, 128(R11)
+	VMOVUPS Z17, 192(R11)
+	VMOVUPS Z17, 256(R11)
+	VMOVUPS Z17, 320(R11)
+
+next:
+	ADDQ $0x00000180, R11
+	INCQ R10
 	CMPQ R10, $0x04
 	JLT  column
 	LEAQ (AX)(R8*1), R11
@@ -2039,34 +2063,34 @@ next:
 	MOVQ $0x00000006, R10
 
 row:
-	VMOVUPS     (R12), Z0
-	VMOVUPS     384(R12), Z1
-	VMOVUPS     768(R12), Z2
-	VMOVUPS     1152(R12), Z3
-	VMULPS      constants<>+640(SB), Z0, Z4
-	VMULPS      constants<>+704(SB), Z0, Z5
-	VMULPS      constants<>+832(SB), Z1, Z6
-	VFMADD231PS constants<>+960(SB), Z2, Z5
-	VFMADD231PS constants<>+1088(SB), Z3, Z6
-	VSUBPS      Z6, Z5, Z7
-	VADDPS      Z6, Z5, Z5
-	VMULPS      constants<>+768(SB), Z0, Z0
-	VMULPS      constants<>+896(SB), Z1, Z1
-	VFMADD231PS constants<>+1024(SB), Z2, Z0
-	VFMADD231PS constants<>+1152(SB), Z3, Z1
-	VSUBPS      Z1, Z0, Z2
-	VADDPS      Z1, Z0, Z0
-	VMOVUPS     Z4, (R11)
+	VMOVUPS     (R12), Z9
+	VMOVUPS     384(R12), Z10
+	VMOVUPS     768(R12), Z11
+	VMOVUPS     1152(R12), Z12
+	VMULPS      Z0, Z9, Z13
+	VMULPS      Z1, Z9, Z14
+	VMULPS      Z3, Z10, Z15
+	VFMADD231PS Z5, Z11, Z14
+	VFMADD231PS Z7, Z12, Z15
+	VSUBPS      Z15, Z14, Z16
+	VADDPS      Z15, Z14, Z14
+	VMULPS      Z2, Z9, Z9
+	VMULPS      Z4, Z10, Z10
+	VFMADD231PS Z6, Z11, Z9
+	VFMADD231PS Z8, Z12, Z10
+	VSUBPS      Z10, Z9, Z11
+	VADDPS      Z10, Z9, Z9
+	VMOVUPS     Z13, (R11)
 	ADDQ        CX, R11
-	VMOVUPS     Z5, (R11)
+	VMOVUPS     Z14, (R11)
 	ADDQ        CX, R11
-	VMOVUPS     Z7, (R11)
+	VMOVUPS     Z16, (R11)
 	ADDQ        CX, R11
-	VMOVUPS     Z0, (R11)
+	VMOVUPS     Z9, (R11)
 	ADDQ        CX, R11
-	VMOVUPS     Z2, (R11)
+	VMOVUPS     Z11, (R11)
 	ADDQ        CX, R11
-	VMOVUPS     Z3, (R11)
+	VMOVUPS     Z12, (R11)
 	ADDQ        CX, R11
 	ADDQ        $0x00000040, R12
 	DECQ        R10
@@ -2080,18 +2104,24 @@ row:
 // func result4AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
 // Requires: AVX, AVX512F
 TEXT ·result4AVX512(SB), NOSPLIT, $0-88
-	MOVQ dst+0(FP), AX
-	MOVQ rowStride+8(FP), CX
-	SHLQ $0x02, CX
-	MOVQ colStride+16(FP), DX
-	SHLQ $0x02, DX
-	MOVQ src+24(FP), BX
-	MOVQ pointStride+32(FP), SI
-	SHLQ $0x02, SI
-	MOVQ n+56(FP), DI
-	SHLQ $0x02, DI
-	MOVQ tmp+80(FP), R8
-	XORQ R9, R9
+	MOVQ    dst+0(FP), AX
+	MOVQ    rowStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    colStride+16(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    src+24(FP), BX
+	MOVQ    pointStride+32(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    n+56(FP), DI
+	SHLQ    $0x02, DI
+	MOVQ    tmp+80(FP), R8
+	VMOVUPS constants<>+128(SB), Z0
+	VMOVUPS constants<>+192(SB), Z1
+	VMOVUPS constants<>+256(SB), Z2
+	VMOVUPS constants<>+320(SB), Z3
+	VMOVUPS constants<>+384(SB), Z4
+	VMOVUPS constants<>+448(SB), Z5
+	XORQ    R9, R9
 
 vector:
 	LEAQ (BX)(R9*1), R11
@@ -2099,43 +2129,43 @@ vector:
 	MOVQ $0x00000006, R10
 
 row:
-	VMOVUPS     (R11), Z0
+	VMOVUPS     (R11), Z6
 	ADDQ        SI, R11
-	VMOVUPS     (R11), Z1
+	VMOVUPS     (R11), Z7
 	ADDQ        SI, R11
-	VMOVUPS     (R11), Z2
+	VMOVUPS     (R11), Z8
 	ADDQ        SI, R11
-	VMOVUPS     (R11), Z3
+	VMOVUPS     (R11), Z9
 	ADDQ        SI, R11
-	VMOVUPS     (R11), Z4
+	VMOVUPS     (R11), Z10
 	ADDQ        SI, R11
-	VMOVUPS     (R11), Z5
+	VMOVUPS     (R11), Z11
 	ADDQ        SI, R11
-	VADDPS      Z2, Z1, Z6
-	VSUBPS      Z2, Z1, Z1
-	VADDPS      Z4, Z3, Z2
-	VSUBPS      Z4, Z3, Z3
-	VADDPS      Z6, Z0, Z0
-	VADDPS      Z2, Z0, Z0
-	VMULPS      constants<>+128(SB), Z1, Z4
-	VFMADD231PS constants<>+192(SB), Z3, Z4
-	VMULPS      constants<>+256(SB), Z6, Z6
-	VFMADD231PS constants<>+320(SB), Z2, Z6
-	VMOVAPS     Z5, Z2
-	VFMADD231PS constants<>+384(SB), Z1, Z2
-	VFMADD231PS constants<>+448(SB), Z3, Z2
-	VMOVUPS     Z0, (R12)
-	VMOVUPS     Z4, 384(R12)
-	VMOVUPS     Z6, 768(R12)
-	VMOVUPS     Z2, 1152(R12)
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z6, Z6
+	VADDPS      Z8, Z6, Z6
+	VMULPS      Z0, Z7, Z10
+	VFMADD231PS Z1, Z9, Z10
+	VMULPS      Z2, Z12, Z12
+	VFMADD231PS Z3, Z8, Z12
+	VMOVAPS     Z11, Z8
+	VFMADD231PS Z4, Z7, Z8
+	VFMADD231PS Z5, Z9, Z8
+	VMOVUPS     Z6, (R12)
+	VMOVUPS     Z10, 384(R12)
+	VMOVUPS     Z12, 768(R12)
+	VMOVUPS     Z8, 1152(R12)
 	ADDQ        $0x00000040, R12
 	DECQ        R10
 	JNZ         row
-	VPXORD      Z7, Z7, Z7
+	VPXORD      Z13, Z13, Z13
 	MOVQ        bias+64(FP), R10
 	TESTQ       R10, R10
 	JZ          nobias
-	VMOVUPS     (R10)(R9*1), Z7
+	VMOVUPS     (R10)(R9*1), Z13
 
 nobias:
 	MOVQ cols+48(FP), R10
@@ -2144,53 +2174,53 @@ nobias:
 	LEAQ (AX)(R9*1), R11
 
 column:
-	VMOVUPS     (R12), Z0
-	VMOVUPS     64(R12), Z1
-	VMOVUPS     128(R12), Z2
-	VMOVUPS     192(R12), Z3
-	VMOVUPS     256(R12), Z4
-	VMOVUPS     320(R12), Z5
-	VADDPS      Z2, Z1, Z6
-	VSUBPS      Z2, Z1, Z1
-	VADDPS      Z4, Z3, Z2
-	VSUBPS      Z4, Z3, Z3
-	VADDPS      Z6, Z0, Z0
-	VADDPS      Z2, Z0, Z0
-	VMULPS      constants<>+128(SB), Z1, Z4
-	VFMADD231PS constants<>+192(SB), Z3, Z4
-	VMULPS      constants<>+256(SB), Z6, Z6
-	VFMADD231PS constants<>+320(SB), Z2, Z6
-	VMOVAPS     Z5, Z2
-	VFMADD231PS constants<>+384(SB), Z1, Z2
-	VFMADD231PS constants<>+448(SB), Z3, Z2
-	VADDPS      Z7, Z0, Z0
-	VADDPS      Z7, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z7, Z2, Z2
+	VMOVUPS     (R12), Z6
+	VMOVUPS     64(R12), Z7
+	VMOVUPS     128(R12), Z8
+	VMOVUPS     192(R12), Z9
+	VMOVUPS     256(R12), Z10
+	VMOVUPS     320(R12), Z11
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z6, Z6
+	VADDPS      Z8, Z6, Z6
+	VMULPS      Z0, Z7, Z10
+	VFMADD231PS Z1, Z9, Z10
+	VMULPS      Z2, Z12, Z12
+	VFMADD231PS Z3, Z8, Z12
+	VMOVAPS     Z11, Z8
+	VFMADD231PS Z4, Z7, Z8
+	VFMADD231PS Z5, Z9, Z8
+	VADDPS      Z13, Z6, Z6
+	VADDPS      Z13, Z10, Z10
+	VADDPS      Z13, Z12, Z12
+	VADDPS      Z13, Z8, Z8
 	MOVQ        relu+72(FP), R14
 	TESTQ       R14, R14
 	JZ          store
-	VPXORD      Z8, Z8, Z8
-	VMAXPS      Z0, Z8, Z0
-	VMAXPS      Z4, Z8, Z4
-	VMAXPS      Z6, Z8, Z6
-	VMAXPS      Z2, Z8, Z2
+	VPXORD      Z14, Z14, Z14
+	VMAXPS      Z6, Z14, Z6
+	VMAXPS      Z10, Z14, Z10
+	VMAXPS      Z12, Z14, Z12
+	VMAXPS      Z8, Z14, Z8
 
 store:
 	MOVQ    R11, R14
-	VMOVUPS Z0, (R14)
+	VMOVUPS Z6, (R14)
 	ADDQ    CX, R14
 	CMPQ    R13, $0x01
 	JLE     stored
-	VMOVUPS Z4, (R14)
+	VMOVUPS Z10, (R14)
 	ADDQ    CX, R14
 	CMPQ    R13, $0x02
 	JLE     stored
-	VMOVUPS Z6, (R14)
+	VMOVUPS Z12, (R14)
 	ADDQ    CX, R14
 	CMPQ    R13, $0x03
 	JLE     stored
-	VMOVUPS Z2, (R14)
+	VMOVUPS Z8, (R14)
 	ADDQ    CX, R14
 
 stored:
@@ -2207,18 +2237,24 @@ stored:
 // func result3AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
 // Requires: AVX, AVX512F
 TEXT ·result3AVX512(SB), NOSPLIT, $0-88
-	MOVQ dst+0(FP), AX
-	MOVQ rowStride+8(FP), CX
-	SHLQ $0x02, CX
-	MOVQ colStride+16(FP), DX
-	SHLQ $0x02, DX
-	MOVQ src+24(FP), BX
-	MOVQ pointStride+32(FP), SI
-	SHLQ $0x02, SI
-	MOVQ n+56(FP), DI
-	SHLQ $0x02, DI
-	MOVQ tmp+80(FP), R8
-	XORQ R9, R9
+	MOVQ    dst+0(FP), AX
+	MOVQ    rowStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    colStride+16(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    src+24(FP), BX
+	MOVQ    pointStride+32(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    n+56(FP), DI
+	SHLQ    $0x02, DI
+	MOVQ    tmp+80(FP), R8
+	VMOVUPS constants<>+128(SB), Z0
+	VMOVUPS constants<>+192(SB), Z1
+	VMOVUPS constants<>+256(SB), Z2
+	VMOVUPS constants<>+320(SB), Z3
+	VMOVUPS constants<>+384(SB), Z4
+	VMOVUPS constants<>+448(SB), Z4
+	XORQ    R9, R9
 
 vector:
 	LEAQ (BX)(R9*1), R11
@@ -2226,40 +2262,40 @@ vector:
 	MOVQ $0x00000006, R10
 
 row:
-	VMOVUPS     (R11), Z0
-	ADDQ        SI, R11
-	VMOVUPS     (R11), Z1
-	ADDQ        SI, R11
-	VMOVUPS     (R11), Z2
-	ADDQ        SI, R11
-	VMOVUPS     (R11), Z3
-	ADDQ        SI, R11
 	VMOVUPS     (R11), Z4
 	ADDQ        SI, R11
-	VMOVUPS     (R11), Z5
+	VMOVUPS     (R11), Z7
 	ADDQ        SI, R11
-	VADDPS      Z2, Z1, Z6
-	VSUBPS      Z2, Z1, Z1
-	VADDPS      Z4, Z3, Z2
-	VSUBPS      Z4, Z3, Z3
-	VADDPS      Z6, Z0, Z0
-	VADDPS      Z2, Z0, Z0
-	VMULPS      constants<>+128(SB), Z1, Z1
-	VFMADD231PS constants<>+192(SB), Z3, Z1
-	VMOVAPS     Z5, Z3
-	VFMADD231PS constants<>+256(SB), Z6, Z3
-	VFMADD231PS constants<>+320(SB), Z2, Z3
-	VMOVUPS     Z0, (R12)
-	VMOVUPS     Z1, 384(R12)
-	VMOVUPS     Z3, 768(R12)
+	VMOVUPS     (R11), Z8
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z9
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z10
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z11
+	ADDQ        SI, R11
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z4, Z4
+	VADDPS      Z8, Z4, Z4
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS Z1, Z9, Z7
+	VMOVAPS     Z11, Z9
+	VFMADD231PS Z2, Z12, Z9
+	VFMADD231PS Z3, Z8, Z9
+	VMOVUPS     Z4, (R12)
+	VMOVUPS     Z7, 384(R12)
+	VMOVUPS     Z9, 768(R12)
 	ADDQ        $0x00000040, R12
 	DECQ        R10
 	JNZ         row
-	VPXORD      Z7, Z7, Z7
+	VPXORD      Z5, Z5, Z5
 	MOVQ        bias+64(FP), R10
 	TESTQ       R10, R10
 	JZ          nobias
-	VMOVUPS     (R10)(R9*1), Z7
+	VMOVUPS     (R10)(R9*1), Z5
 
 nobias:
 	MOVQ cols+48(FP), R10
@@ -2268,45 +2304,45 @@ nobias:
 	LEAQ (AX)(R9*1), R11
 
 column:
-	VMOVUPS     (R12), Z0
-	VMOVUPS     64(R12), Z1
-	VMOVUPS     128(R12), Z2
-	VMOVUPS     192(R12), Z3
-	VMOVUPS     256(R12), Z4
-	VMOVUPS     320(R12), Z5
-	VADDPS      Z2, Z1, Z6
-	VSUBPS      Z2, Z1, Z1
-	VADDPS      Z4, Z3, Z2
-	VSUBPS      Z4, Z3, Z3
-	VADDPS      Z6, Z0, Z0
-	VADDPS      Z2, Z0, Z0
-	VMULPS      constants<>+128(SB), Z1, Z1
-	VFMADD231PS constants<>+192(SB), Z3, Z1
-	VMOVAPS     Z5, Z3
-	VFMADD231PS constants<>+256(SB), Z6, Z3
-	VFMADD231PS constants<>+320(SB), Z2, Z3
-	VADDPS      Z7, Z0, Z0
-	VADDPS      Z7, Z1, Z1
-	VADDPS      Z7, Z3, Z3
+	VMOVUPS     (R12), Z4
+	VMOVUPS     64(R12), Z7
+	VMOVUPS     128(R12), Z8
+	VMOVUPS     192(R12), Z9
+	VMOVUPS     256(R12), Z10
+	VMOVUPS     320(R12), Z11
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z4, Z4
+	VADDPS      Z8, Z4, Z4
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS Z1, Z9, Z7
+	VMOVAPS     Z11, Z9
+	VFMADD231PS Z2, Z12, Z9
+	VFMADD231PS Z3, Z8, Z9
+	VADDPS      Z5, Z4, Z4
+	VADDPS      Z5, Z7, Z7
+	VADDPS      Z5, Z9, Z9
 	MOVQ        relu+72(FP), R14
 	TESTQ       R14, R14
 	JZ          store
-	VPXORD      Z8, Z8, Z8
-	VMAXPS      Z0, Z8, Z0
-	VMAXPS      Z1, Z8, Z1
-	VMAXPS      Z3, Z8, Z3
+	VPXORD      Z6, Z6, Z6
+	VMAXPS      Z4, Z6, Z4
+	VMAXPS      Z7, Z6, Z7
+	VMAXPS      Z9, Z6, Z9
 
 store:
 	MOVQ    R11, R14
-	VMOVUPS Z0, (R14)
+	VMOVUPS Z4, (R14)
 	ADDQ    CX, R14
 	CMPQ    R13, $0x01
 	JLE     stored
-	VMOVUPS Z1, (R14)
+	VMOVUPS Z7, (R14)
 	ADDQ    CX, R14
 	CMPQ    R13, $0x02
 	JLE     stored
-	VMOVUPS Z3, (R14)
+	VMOVUPS Z9, (R14)
 	ADDQ    CX, R14
 
 stored:

@@ -20,7 +20,9 @@ type winograd struct {
 	tr               transforms
 	panels           []panel   // of output channels; off is that of point 0 in u
 	uPoint           int       // floats from one point to the next in u, for each panel
-	u                []float32 // filters: [panel][point][channel][column]
+	u                []float32 // filters: [panel][point][channel][column]; nil if fused
+	fused            bool      // the filters are transformed where they are used, see fusedTiles
+	block            int       // tiles of an item
 	group            int       // tiles that are transformed together: all if the items do it themselves
 	shared           []float32 // their points, if they are
 	aOff, cOff       []int
@@ -39,22 +41,28 @@ const (
 )
 
 type winogradWorker struct {
-	tile   gemm.Tile
-	rows   [6][]float32 // where the lines of a tile start
-	seg    [1]gemm.Seg
-	tmp    []float32 // of the transforms
-	points []float32 // of the tiles of an item, if it transforms them itself
-	sums   []float32 // [point][tile][column] of one panel
-	taps   []float32 // transposed filters
+	tile    gemm.Tile
+	rows    [6][]float32 // where the lines of a tile start
+	seg     [1]gemm.Seg
+	tmp     []float32 // of the transforms
+	points  []float32 // of the tiles of an item, if it transforms them itself
+	sums    []float32 // [point][tile][column] of one panel
+	taps    []float32 // transposed filters
+	filters []float32 // of an item of a fused plan: [point][channel][column]
 }
 
 const (
-	pointsN   = 36
-	tileBlock = 48 // tiles of an item; a multiple of the heights of the tile kernel
+	pointsN = 36
 	// skew keeps the points of an element from meeting in one set of the caches.
 	skew = 16
-	// filterRows is how many channels of the filters a chunk transforms.
+	// filterRows is how many channels of the filters a chunk transforms, fusedRows how many an item of a fused plan does.
 	filterRows = 8
+	fusedRows  = 64
+	fusedCols  = 32 // of a panel
+	// fusedTiles and fusedFloats: if there are no more tiles than that, and more floats of transformed filters, it is faster to
+	// transform the filters a few at a time, in L2, than to write them to memory and read them again once.
+	fusedTiles  = 96
+	fusedFloats = 4 << 20
 )
 
 // sharedFloats is about how many floats of points are kept at a time: they should stay in a share of the last-level cache.
@@ -79,22 +87,37 @@ func (d *winograd) plan(images int) {
 	t := &d.tiles
 	t.cut(images, d.outH, d.outW)
 	d.tr = newTransforms()
-	nr := gemm.NR() / 16 * 16
+	nr := gemm.NR()
+	// The block's points and sums should share L2 with the filters, if these fit; a multiple of the heights of the tile kernel.
+	d.block = 48
+	if t.c <= 64 {
+		d.block = 24
+	}
 	off := 0
+	d.fused = t.n <= fusedTiles && pointsN*t.c*d.outC > fusedFloats
 	d.uPoint = t.c*min(nr, d.outC) + skew
+	if d.fused {
+		d.block = t.n
+		nr = min(nr, fusedCols)
+		d.uPoint = fusedRows*min(nr, d.outC) + skew
+	}
 	for j := 0; j < d.outC; j += nr {
 		cols := min(nr, d.outC-j)
 		d.panels = append(d.panels, panel{off: off, ldb: cols, col: j, cols: cols})
 		off += pointsN * d.uPoint
 	}
-	d.u = make([]float32, off)
+	if !d.fused {
+		d.u = make([]float32, off)
+	}
 	d.group = t.n
-	if len(d.panels) > 2 {
-		d.group = max(1, sharedFloats/(pointsN*t.c)/tileBlock) * tileBlock
-		d.group = min(d.group, t.n)
+	if len(d.panels) > 2 || d.fused {
+		d.group = max(1, sharedFloats/(pointsN*t.c)/d.block) * d.block
+		if d.group > t.n || d.fused {
+			d.group = t.n
+		}
 		d.shared = make([]float32, pointsN*d.sharedPoint())
 	}
-	for i := range tileBlock {
+	for i := range d.block {
 		d.aOff = append(d.aOff, i*t.c)
 		d.cOff = append(d.cOff, i*nr)
 	}
@@ -117,9 +140,12 @@ func (d *winograd) grow(threads int) {
 	for len(d.workers) < threads {
 		w := &winogradWorker{tmp: make([]float32, pointsN*16), sums: make([]float32, pointsN*d.sumPoint())}
 		if d.shared == nil {
-			w.points = make([]float32, pointsN*(tileBlock*c+skew))
+			w.points = make([]float32, pointsN*(d.block*c+skew))
 		}
-		if d.backward {
+		if d.fused {
+			w.filters = make([]float32, pointsN*d.uPoint)
+		}
+		if d.backward || d.fused {
 			w.taps = make([]float32, 9*filterRows*gemm.NR())
 		}
 		d.workers = append(d.workers, w)
@@ -127,11 +153,14 @@ func (d *winograd) grow(threads int) {
 }
 
 // sumPoint is the number of floats from one point to the next in the sums of a worker.
-func (d *winograd) sumPoint() int { return tileBlock*gemm.NR() + skew }
+func (d *winograd) sumPoint() int { return d.block*gemm.NR() + skew }
 
 func (d *winograd) setFilter(pool *par.Pool, w []float32) {
 	d.grow(pool.Threads())
 	d.w, d.phase = w, filterPhase
+	if d.fused {
+		return
+	}
 	pool.Run(len(d.panels)*((d.tiles.c+filterRows-1)/filterRows), d)
 	d.w = nil
 }
@@ -141,7 +170,7 @@ func (d *winograd) run(pool *par.Pool, in, bias, out []float32) {
 	d.in, d.bias, d.out = in, bias, out
 	for d.t0 = 0; d.t0 < d.tiles.n; d.t0 = d.t1 {
 		d.t1 = min(d.t0+d.group, d.tiles.n)
-		blocks := (d.t1 - d.t0 + tileBlock - 1) / tileBlock
+		blocks := (d.t1 - d.t0 + d.block - 1) / d.block
 		d.phase = productPhase
 		if d.shared == nil {
 			pool.Run(blocks, d)
@@ -164,14 +193,15 @@ func (d *winograd) Chunk(i, worker int) {
 	switch d.phase {
 	case filterPhase:
 		n := (d.tiles.c + filterRows - 1) / filterRows
-		d.filters(w, &d.panels[i/n], i%n*filterRows)
+		p, c := &d.panels[i/n], i%n*filterRows
+		d.filters(w, p, c, d.u[p.off+c*p.ldb:])
 	case pointsPhase:
 		lo := d.t0 + i*pointsChunk
 		d.tiles.transform(d.tr.points, w, d.in, lo, min(lo+pointsChunk, d.t1), d.shared[i*pointsChunk*d.tiles.c:], d.sharedPoint())
 	case productPhase:
 		if d.shared == nil {
-			lo := d.t0 + i*tileBlock
-			hi, point := min(lo+tileBlock, d.t1), tileBlock*d.tiles.c+skew
+			lo := d.t0 + i*d.block
+			hi, point := min(lo+d.block, d.t1), d.block*d.tiles.c+skew
 			d.tiles.transform(d.tr.points, w, d.in, lo, hi, w.points, point)
 			for p := range d.panels {
 				d.product(w, &d.panels[p], lo, hi, w.points, point)
@@ -179,21 +209,25 @@ func (d *winograd) Chunk(i, worker int) {
 			return
 		}
 		block, p := i/len(d.panels), i%len(d.panels)
-		lo := d.t0 + block*tileBlock
-		d.product(w, &d.panels[p], lo, min(lo+tileBlock, d.t1), d.shared[block*tileBlock*d.tiles.c:], d.sharedPoint())
+		lo := d.t0 + block*d.block
+		d.product(w, &d.panels[p], lo, min(lo+d.block, d.t1), d.shared[block*d.block*d.tiles.c:], d.sharedPoint())
 	}
 }
 
 // filters transforms the filters of input channels c to c+filterRows for one panel.
-func (d *winograd) filters(w *winogradWorker, p *panel, c int) {
+func (d *winograd) filters(w *winogradWorker, p *panel, c int, dst []float32) {
 	n, cin := min(filterRows, d.tiles.c-c), d.tiles.c
 	src, tap, row := d.w, cin*d.outC, d.outC
 	at := c*d.outC + p.col
-	if d.backward {
-		// The filters turned by half a turn and transposed: [3][3][n][cols].
+	if w.taps != nil {
+		// [3][3][n][cols], backward turned by half a turn and transposed.
 		panels := gemm.NewPanels(n, p.cols)
 		for t := range 9 {
-			panels.Pack(w.taps[(8-t)*n*p.cols:], d.w[t*tap+p.col*cin+c:], cin, true)
+			if d.backward {
+				panels.Pack(w.taps[(8-t)*n*p.cols:], d.w[t*tap+p.col*cin+c:], cin, true)
+			} else {
+				panels.Pack(w.taps[t*n*p.cols:], d.w[t*tap+at:], row, false)
+			}
 		}
 		src, tap, row, at = w.taps, n*p.cols, p.cols, 0
 	}
@@ -201,7 +235,7 @@ func (d *winograd) filters(w *winogradWorker, p *panel, c int) {
 		for i := range 3 {
 			w.rows[i] = src[at+k*row+3*i*tap:]
 		}
-		d.tr.filter3(&d.u[p.off+(c+k)*p.ldb], d.uPoint, &w.rows[0], tap, 0, 3, p.cols, &w.tmp[0])
+		d.tr.filter3(&dst[k*p.ldb], d.uPoint, &w.rows[0], tap, 0, 3, p.cols, &w.tmp[0])
 	}
 	clear(w.rows[:])
 }
@@ -209,11 +243,31 @@ func (d *winograd) filters(w *winogradWorker, p *panel, c int) {
 // product multiplies the points of tiles lo to hi by one panel of the filters and transforms the sums back.
 func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []float32, point int) {
 	t, sums := &w.tile, d.sumPoint()
-	t.AOff, t.COff, t.Segs, t.AStride = d.aOff[:hi-lo], d.cOff[:hi-lo], d.tiles.seg(), 1
+	t.AOff, t.COff, t.AStride = d.aOff[:hi-lo], d.cOff[:hi-lo], 1
 	t.LDB, t.Cols = p.ldb, p.cols
-	for i := range pointsN {
-		t.A, t.B, t.C = points[i*point:], d.u[p.off+i*d.uPoint:], w.sums[i*sums:]
-		t.Run()
+	step, u := d.tiles.c, d.u
+	if d.fused {
+		step, u = fusedRows, w.filters
+	}
+	for c := 0; c < d.tiles.c; c += step {
+		n := min(step, d.tiles.c-c)
+		if d.fused {
+			for k := 0; k < n; k += filterRows {
+				d.filters(w, p, c+k, u[k*p.ldb:])
+			}
+		} else {
+			u = u[p.off:]
+		}
+		w.seg[0] = gemm.Seg{Len: n}
+		t.Segs = w.seg[:]
+		for i := range pointsN {
+			t.A, t.B, t.C = points[i*point+c:], u[i*d.uPoint:], w.sums[i*sums:]
+			t.In = nil
+			if c > 0 {
+				t.In = t.C
+			}
+			t.Run()
+		}
 	}
 	relu := 0
 	if d.act == ReLU {
@@ -239,7 +293,6 @@ type tiling struct {
 	n         int // tiles of the batch
 	th, tw    int // tiles of an image
 	zero      []float32
-	segs      [1]gemm.Seg
 }
 
 // cut makes the tiles for images of height×width results.
@@ -247,11 +300,7 @@ func (t *tiling) cut(images, height, width int) {
 	t.th, t.tw = (height+3)/4, (width+3)/4
 	t.n = images * t.th * t.tw
 	t.zero = make([]float32, t.size*t.c)
-	t.segs[0].Len = t.c
 }
-
-// seg is the one segment of the channels of a tile.
-func (t *tiling) seg() []gemm.Seg { return t.segs[:] }
 
 // at is where the results of tile i stand.
 func (t *tiling) at(i int) (n, y, x int) {

@@ -42,14 +42,39 @@ func constants(c *build.Context) {
 	}
 }
 
-// k is a constant as an operand in memory.
-func (g *gen) k(name string) operand.Mem {
+// k is a constant as an operand: a register, if hold put it there, else in memory.
+func (g *gen) k(name string) operand.Op {
+	if r, ok := g.held[name]; ok {
+		return r
+	}
 	for i, k := range table {
 		if k.name == name {
 			return operand.NewDataAddr(operand.NewStaticSymbol("constants"), 64*i)
 		}
 	}
 	panic("no constant " + name)
+}
+
+// hold loads the constants that the lines of a transform will ask for into registers, where there are enough of these.
+func (g *gen) hold(names ...string) {
+	g.held = map[string]reg.Register{}
+	if g.bytes < 64 {
+		return
+	}
+	for _, n := range names {
+		r := g.vec()
+		g.VMOVUPS(g.k(n), r)
+		g.held[n] = r
+	}
+}
+
+// copy sets r to a constant.
+func (g *gen) copy(k operand.Op, r reg.Register) {
+	if _, ok := k.(reg.Register); ok {
+		g.VMOVAPS(k, r)
+		return
+	}
+	g.VMOVUPS(k, r)
 }
 
 type vecs []reg.VecVirtual
@@ -67,7 +92,7 @@ func (g *gen) points(d vecs) vecs {
 	t0, t5 := g.vec(), g.vec()
 	// t0 = p·d0 − s·d2 + d4, t5 = p·d1 − s·d3 + d5
 	for i, t := range (vecs{t0, t5}) {
-		g.VMOVUPS(g.k("p"), t)
+		g.copy(g.k("p"), t)
 		g.VFMADD213PS(d[4+i], d[i], t)
 		g.VFNMADD231PS(g.k("s"), d[2+i], t)
 	}
@@ -141,9 +166,9 @@ func (g *gen) result(t vecs, m int) vecs {
 }
 
 func genWinograd(g *gen) {
-	g.expand("points", 6, g.points)
+	g.expand("points", 6, g.points, "p", "s", "a", "b", "a2", "b2")
 	for _, r := range []int{3, 4} {
-		g.expand(fmt.Sprint("filter", r), r, g.filter)
+		g.expand(fmt.Sprint("filter", r), r, g.filter, "1/p", "na", "nb", "na·a", "nb·b", "na·a2", "nb·b2", "na·a3", "nb·b3")
 	}
 	for _, m := range []int{4, 3} {
 		g.contract(m)
@@ -151,13 +176,14 @@ func genWinograd(g *gen) {
 }
 
 // expand writes the two-dimensional transform of r×r pixels to 6×6 points.
-func (g *gen) expand(name string, r int, line func(vecs) vecs) {
+func (g *gen) expand(name string, r int, line func(vecs) vecs, constants ...string) {
 	name += g.name
 	g.begin(name, "(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)",
 		fmt.Sprintf("is expandGo for %d rows and columns; n is a multiple of %d and tmp has room for 36 vectors.", r, g.bytes/4))
 	dst, ps, rows, cs := g.param("dst"), g.bytesOf(g.param("pointStride")), g.param("rows"), g.bytesOf(g.param("colStride"))
 	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
 	c, off, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.hold(constants...)
 	g.XORQ(c, c)
 	g.Label("vector")
 
@@ -225,6 +251,7 @@ func (g *gen) contract(m int) {
 	src, ps := g.param("src"), g.bytesOf(g.param("pointStride"))
 	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
 	c, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.hold("a", "b", "a2", "b2", "a3", "b3")
 	g.XORQ(c, c)
 	g.Label("vector")
 
