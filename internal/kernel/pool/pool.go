@@ -12,6 +12,8 @@ package pool
 
 import "github.com/jouleml/joule/internal/par"
 
+//go:generate sh -c "cd _asm && go run ."
+
 // Spec is a pooling over windows of KH×KW pixels. Strides of 0 mean the window's size, as in Keras.
 type Spec struct {
 	N, H, W, C                           int
@@ -68,9 +70,18 @@ type Plan struct {
 	rows   int // output rows of a chunk of the forward directions
 	chunks int
 	bands  []band
+	line   []run   // the windows of an output row
+	taps   [][]int // for each number of rows and of columns of real pixels, from 1: where they are
+	step   int     // elements of x from one window of a run to the next
+	k      kernels
 
-	do      func(p *Plan, i int)
-	x, y, v []float32
+	// The gradients add to dx where windows overlap; otherwise they store, and what no window covers must be cleared.
+	add     int
+	covered bool
+
+	do       func(p *Plan, w windows)
+	gradient bool
+	x, y, v  []float32
 }
 
 // band is a part of an image for the gradients: windows of output rows oy0 to oy1 send into rows y0 to y1 of x, and no other
@@ -103,8 +114,29 @@ func New(s Spec) *Plan {
 			p.bands = append(p.bands, b)
 		}
 	}
+	p.line = s.runs()
+	for rows := 1; rows <= s.KH; rows++ {
+		for cols := 1; cols <= s.KW; cols++ {
+			var t []int
+			for i := range rows {
+				for j := range cols {
+					t = append(t, (i*s.W+j)*s.C)
+				}
+			}
+			p.taps = append(p.taps, t)
+		}
+	}
+	p.step = s.StrideW * s.C
+	if s.KH > s.StrideH || s.KW > s.StrideW {
+		p.add = 1
+	}
+	p.covered = covers(s.H, p.oh, s.KH, s.StrideH, s.PadTop) && covers(s.W, p.ow, s.KW, s.StrideW, s.PadLeft)
+	p.k = newKernels()
 	return p
 }
+
+// covers reports whether out windows of k pixels cover all n.
+func covers(n, out, k, stride, pad int) bool { return k >= stride && (out-1)*stride-pad+k >= n }
 
 // Spec is what the plan was made for, defaults filled in.
 func (p *Plan) Spec() Spec { return p.s }
@@ -112,45 +144,45 @@ func (p *Plan) Spec() Spec { return p.s }
 // MaxForward computes y [N,OH,OW,C], the greatest pixels of the windows of x [N,H,W,C]. A NaN counts as greatest only if it
 // is the first pixel of its window.
 func (p *Plan) MaxForward(pool *par.Pool, x, y []float32) {
-	p.forward(pool, x, nil, y, (*Plan).maxRows)
+	p.forward(pool, x, nil, y, (*Plan).maxRun)
 }
 
 // MaxPick computes y [N,OH,OW,C], the elements of v [N,H,W,C] that stand where x is greatest: the gradient of MaxBackward for
 // its dy.
 func (p *Plan) MaxPick(pool *par.Pool, x, v, y []float32) {
 	checkLen(len(v), p.s.SizeX(), "pool: length of v")
-	p.forward(pool, x, v, y, (*Plan).pickRows)
+	p.forward(pool, x, v, y, (*Plan).pickRun)
 }
 
 // AvgForward computes y [N,OH,OW,C], the means of the windows of x [N,H,W,C].
 func (p *Plan) AvgForward(pool *par.Pool, x, y []float32) {
-	p.forward(pool, x, nil, y, (*Plan).avgRows)
+	p.forward(pool, x, nil, y, (*Plan).avgRun)
 }
 
 // MaxBackward computes dx [N,H,W,C], the gradient for x of MaxForward: dy [N,OH,OW,C] goes to the greatest pixels of x.
 func (p *Plan) MaxBackward(pool *par.Pool, x, dy, dx []float32) {
 	checkLen(len(x), p.s.SizeX(), "pool: length of x")
 	p.v = x
-	p.backward(pool, dy, dx, (*Plan).maxBand)
+	p.backward(pool, dy, dx, (*Plan).scatterRun)
 }
 
 // AvgBackward computes dx [N,H,W,C], the gradient for x of AvgForward: each pixel of a window gets its share of dy [N,OH,OW,C].
 func (p *Plan) AvgBackward(pool *par.Pool, dy, dx []float32) {
-	p.backward(pool, dy, dx, (*Plan).avgBand)
+	p.backward(pool, dy, dx, (*Plan).spreadRun)
 }
 
-func (p *Plan) forward(pool *par.Pool, x, v, y []float32, do func(*Plan, int)) {
+func (p *Plan) forward(pool *par.Pool, x, v, y []float32, do func(*Plan, windows)) {
 	checkLen(len(x), p.s.SizeX(), "pool: length of x")
 	checkLen(len(y), p.s.SizeY(), "pool: length of y")
-	p.x, p.v, p.y, p.do = x, v, y, do
+	p.x, p.v, p.y, p.do, p.gradient = x, v, y, do, false
 	pool.Run(p.chunks, p)
 	p.x, p.v, p.y = nil, nil, nil
 }
 
-func (p *Plan) backward(pool *par.Pool, dy, dx []float32, do func(*Plan, int)) {
+func (p *Plan) backward(pool *par.Pool, dy, dx []float32, do func(*Plan, windows)) {
 	checkLen(len(dx), p.s.SizeX(), "pool: length of dx")
 	checkLen(len(dy), p.s.SizeY(), "pool: length of dy")
-	p.x, p.y, p.do = dx, dy, do
+	p.x, p.y, p.do, p.gradient = dx, dy, do, true
 	pool.Run(len(p.bands), p)
 	p.x, p.v, p.y = nil, nil, nil
 }
@@ -162,76 +194,92 @@ func checkLen(got, want int, what string) {
 }
 
 // Chunk computes chunk i of the call in progress.
-func (p *Plan) Chunk(i, _ int) { p.do(p, i) }
+func (p *Plan) Chunk(i, _ int) {
+	if !p.gradient {
+		for r := i * p.rows; r < min((i+1)*p.rows, p.s.N*p.oh); r++ {
+			for _, run := range p.line {
+				p.do(p, p.windows(r/p.oh, r%p.oh, run))
+			}
+		}
+		return
+	}
+	b := &p.bands[i]
+	if p.add != 0 || !p.covered {
+		p.clearBand(b)
+	}
+	for oy := b.oy0; oy < b.oy1; oy++ {
+		for _, run := range p.line {
+			p.do(p, p.windows(b.n, oy, run))
+		}
+	}
+}
 
-// window is the real pixels of one window: rows×cols of them from element at of x on.
-type window struct{ at, rows, cols int }
+// run is windows next to each other in a row that have the same number of columns of real pixels.
+type run struct {
+	ox, count int // the windows
+	x         int // first real column of the first
+	cols      int
+}
 
-func (p *Plan) window(n, oy, ox int) window {
+// runs cuts the windows of a row into runs.
+func (s Spec) runs() []run {
+	var rs []run
+	for ox := range s.OW() {
+		x := ox*s.StrideW - s.PadLeft
+		x0 := max(x, 0)
+		cols := min(x+s.KW, s.W) - x0
+		if n := len(rs) - 1; n >= 0 && rs[n].cols == cols && x0 == rs[n].x+rs[n].count*s.StrideW {
+			rs[n].count++
+			continue
+		}
+		rs = append(rs, run{ox, 1, x0, cols})
+	}
+	return rs
+}
+
+// windows is a run of windows with their place in memory: the first real pixel of the first one is element x of the images,
+// its result element y.
+type windows struct {
+	run
+	taps []int // where the real pixels of a window are, in elements from the first one
+	x, y int
+	// share is what the sum of a window is multiplied by to make its mean.
+	share float32
+}
+
+// windows is run r of the windows of output row oy of image n.
+func (p *Plan) windows(n, oy int, r run) windows {
 	s := &p.s
-	y, x := oy*s.StrideH-s.PadTop, ox*s.StrideW-s.PadLeft
-	y0, x0 := max(y, 0), max(x, 0)
-	return window{((n*s.H+y0)*s.W + x0) * s.C, min(y+s.KH, s.H) - y0, min(x+s.KW, s.W) - x0}
+	y := oy*s.StrideH - s.PadTop
+	y0 := max(y, 0)
+	rows := min(y+s.KH, s.H) - y0
+	w := windows{run: r, taps: p.taps[(rows-1)*s.KW+r.cols-1], share: 1 / float32(rows*r.cols)}
+	w.x = ((n*s.H+y0)*s.W + r.x) * s.C
+	w.y = ((n*p.oh+oy)*p.ow + r.ox) * s.C
+	if s.CountPad {
+		w.share = 1 / float32(s.KH*s.KW)
+	}
+	return w
 }
 
-// share is what a window's sum is multiplied by to make its mean.
-func (p *Plan) share(w window) float32 {
-	if p.s.CountPad {
-		return 1 / float32(p.s.KH*p.s.KW)
-	}
-	return 1 / float32(w.rows*w.cols)
+func (p *Plan) maxRun(w windows) {
+	p.k.max(&p.y[w.y], &p.x[w.x], &w.taps[0], len(w.taps), p.step, w.count, p.s.C)
 }
 
-func (p *Plan) maxRows(i int) {
-	c := p.s.C
-	for r := i * p.rows; r < min((i+1)*p.rows, p.s.N*p.oh); r++ {
-		for ox := range p.ow {
-			w := p.window(r/p.oh, r%p.oh, ox)
-			maxWindow(p.y[(r*p.ow+ox)*c:][:c], p.x[w.at:], w.rows, w.cols, p.s.W*c)
-		}
-	}
+func (p *Plan) pickRun(w windows) {
+	p.k.pick(&p.y[w.y], &p.x[w.x], &p.v[w.x], &w.taps[0], len(w.taps), p.step, w.count, p.s.C)
 }
 
-func (p *Plan) avgRows(i int) {
-	c := p.s.C
-	for r := i * p.rows; r < min((i+1)*p.rows, p.s.N*p.oh); r++ {
-		for ox := range p.ow {
-			w := p.window(r/p.oh, r%p.oh, ox)
-			sumWindow(p.y[(r*p.ow+ox)*c:][:c], p.x[w.at:], w.rows, w.cols, p.s.W*c, p.share(w))
-		}
-	}
+func (p *Plan) avgRun(w windows) {
+	p.k.sum(&p.y[w.y], &p.x[w.x], &w.taps[0], len(w.taps), p.step, w.count, p.s.C, w.share)
 }
 
-func (p *Plan) pickRows(i int) {
-	c := p.s.C
-	for r := i * p.rows; r < min((i+1)*p.rows, p.s.N*p.oh); r++ {
-		for ox := range p.ow {
-			w := p.window(r/p.oh, r%p.oh, ox)
-			pickWindow(p.y[(r*p.ow+ox)*c:][:c], p.x[w.at:], p.v[w.at:], w.rows, w.cols, p.s.W*c)
-		}
-	}
+func (p *Plan) scatterRun(w windows) {
+	p.k.scatter(&p.x[w.x], &p.v[w.x], &p.y[w.y], &w.taps[0], len(w.taps), p.step, w.count, p.s.C, p.add)
 }
 
-func (p *Plan) maxBand(i int) {
-	c, b := p.s.C, &p.bands[i]
-	p.clearBand(b)
-	for oy := b.oy0; oy < b.oy1; oy++ {
-		for ox := range p.ow {
-			w := p.window(b.n, oy, ox)
-			scatterWindow(p.x[w.at:], p.v[w.at:], p.y[((b.n*p.oh+oy)*p.ow+ox)*c:][:c], w.rows, w.cols, p.s.W*c)
-		}
-	}
-}
-
-func (p *Plan) avgBand(i int) {
-	c, b := p.s.C, &p.bands[i]
-	p.clearBand(b)
-	for oy := b.oy0; oy < b.oy1; oy++ {
-		for ox := range p.ow {
-			w := p.window(b.n, oy, ox)
-			spreadWindow(p.x[w.at:], p.y[((b.n*p.oh+oy)*p.ow+ox)*c:][:c], w.rows, w.cols, p.s.W*c, p.share(w))
-		}
-	}
+func (p *Plan) spreadRun(w windows) {
+	p.k.spread(&p.x[w.x], &p.y[w.y], &w.taps[0], len(w.taps), p.step, w.count, p.s.C, w.share, p.add)
 }
 
 func (p *Plan) clearBand(b *band) {
