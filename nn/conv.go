@@ -1,196 +1,202 @@
 package nn
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 )
 
-// Padding says what happens at the borders of images: Valid keeps to real pixels, Same pads with zeros to ⌈n/stride⌉ results.
-type Padding string
-
-// The paddings.
-const (
-	Valid Padding = "valid"
-	Same  Padding = "same"
-)
-
-func (p Padding) apply(l *Layer) {
-	setting{"padding " + string(p), func(k kind) bool {
-		w, ok := k.(windowed)
-		if ok {
-			w.geometry().Padding = p
-		}
-		return ok
-	}}.apply(l)
+func init() {
+	classes["Conv1D"] = func() kind { return newConv(1, 0, 0) }
+	classes["Conv2D"] = func() kind { return newConv(2, 0, 0) }
+	classes["Conv2DTranspose"] = func() kind { return newTranspose(0, 0) }
+	classes["DepthwiseConv2D"] = func() kind { return newDepthwise(0) }
 }
 
-// geometry is how a window of size Kernel moves over an image. Zero strides mean the layer's default.
+// geometry is how the filters of a convolution move.
 type geometry struct {
-	Kernel   pair    `json:"kernel_size"`
-	Strides  pair    `json:"strides"`
+	Kernel   lens    `json:"kernel_size"`
+	Strides  lens    `json:"strides"`
 	Padding  Padding `json:"padding"`
-	Dilation pair    `json:"dilation_rate,omitzero"`
+	Dilation lens    `json:"dilation_rate"`
+	rank     int     // of the images: 1 or 2
 }
 
-func (g *geometry) geometry() *geometry { return g }
-
-type windowed interface{ geometry() *geometry }
-
-// pair is a length along height and width; JSON may give one number for both.
-type pair [2]int
-
-// UnmarshalJSON reads 3 or [3, 3].
-func (p *pair) UnmarshalJSON(b []byte) error {
-	var n int
-	if json.Unmarshal(b, &n) == nil {
-		*p = pair{n, n}
-		return nil
+func newGeometry(rank, size int) geometry {
+	g := geometry{Strides: lens{1}, Padding: Valid, Dilation: lens{1}, rank: rank}
+	if size != 0 {
+		g.Kernel = lens{size}
 	}
-	var s []int
-	if err := json.Unmarshal(b, &s); err != nil || len(s) < 1 || len(s) > 2 {
-		return fmt.Errorf("want a number or two, not %s", b)
+	return g
+}
+
+func (g *geometry) window() window { return window{&g.Kernel, &g.Strides, &g.Dilation, &g.Padding} }
+
+func (g *geometry) check() error {
+	return first(g.Kernel.check("kernel_size", g.rank), g.Strides.check("strides", g.rank), g.Dilation.check("dilation_rate", g.rank), g.Padding.check(g.rank == 1))
+}
+
+// attrs are the attributes of the convolution of images of h×w pixels.
+func (g *geometry) attrs(h, w, groups int) op.ConvAttrs {
+	a := op.ConvAttrs{Stride: g.Strides.two(g.rank), Dilation: g.Dilation.two(g.rank), Groups: groups}
+	a.Pad = g.Padding.pads([2]int{h, w}, g.Kernel.two(g.rank), a.Stride, a.Dilation)
+	return a
+}
+
+// positive checks a count.
+func positive(what string, n int) error {
+	if n < 1 {
+		return fmt.Errorf("%s must be at least 1, not %d", what, n)
 	}
-	*p = pair{s[0], s[len(s)-1]}
 	return nil
 }
 
-// Strides sets how far the window moves: one number for both axes, or height and width.
-func Strides(s ...int) Option {
-	return setting{"Strides", func(k kind) bool {
-		w, ok := k.(windowed)
-		if ok {
-			w.geometry().Strides = twice(s)
-		}
-		return ok
-	}}
-}
-
-// Dilation sets the distance between filter taps.
-func Dilation(d ...int) Option {
-	return setting{"Dilation", func(k kind) bool {
-		w, ok := k.(windowed)
-		if ok {
-			w.geometry().Dilation = twice(d)
-		}
-		return ok
-	}}
-}
-
-// Kernel sets a window that is not square.
-func Kernel(height, width int) Option {
-	return setting{"Kernel", func(k kind) bool {
-		w, ok := k.(windowed)
-		if ok {
-			w.geometry().Kernel = pair{height, width}
-		}
-		return ok
-	}}
-}
-
-func twice(s []int) pair {
-	if len(s) == 0 {
-		return pair{}
-	}
-	return pair{s[0], s[len(s)-1]}
-}
-
-// pads are the zeros before and after each axis of an image of h×w pixels.
-func (g *geometry) pads(c *Call, h, w int) [2][2]int {
-	switch g.Padding {
-	case Valid, "":
-		return [2][2]int{}
-	case Same:
-		return [2][2]int{op.SamePad(h, g.Kernel[0], g.Strides[0], g.Dilation[0]), op.SamePad(w, g.Kernel[1], g.Strides[1], g.Dilation[1])}
-	}
-	c.Fail("unknown padding %q (known: valid, same)", string(g.Padding))
-	return [2][2]int{}
-}
-
-func (g *geometry) defaults(stride pair) {
-	if g.Strides == (pair{}) {
-		g.Strides = stride
-	}
-	if g.Dilation == (pair{}) {
-		g.Dilation = pair{1, 1}
-	}
-	if g.Padding == "" {
-		g.Padding = Valid
-	}
-}
-
-func (g *geometry) check(c *Call) {
-	for i := range 2 {
-		if g.Kernel[i] < 1 || g.Strides[i] < 1 || g.Dilation[i] < 1 {
-			c.Fail("window %v, strides %v and dilation %v must be at least 1", g.Kernel, g.Strides, g.Dilation)
+// first is the first error, if there is one.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-func init() {
-	classes["Conv2D"] = func() kind { return &conv2D{weights: defaultWeights, Groups: 1} }
-	classes["MaxPooling2D"] = func() kind { return &pool2D{Max: true, geometry: geometry{Kernel: pair{2, 2}}} }
-	classes["AveragePooling2D"] = func() kind { return &pool2D{geometry: geometry{Kernel: pair{2, 2}}} }
-}
-
-type conv2D struct {
+type conv struct {
 	Filters int `json:"filters"`
 	geometry
 	Groups int `json:"groups"`
 	weights
 }
 
-// Conv2D is a convolution of images with filters of size×size pixels.
+func newConv(rank, filters, size int) *conv {
+	return &conv{filters, newGeometry(rank, size), 1, defaultWeights}
+}
+
+// Conv1D is a convolution of sequences [time, features] with filters of size steps.
+func Conv1D(filters, size int, opts ...Option) *Layer {
+	return layer("Conv1D", newConv(1, filters, size), opts)
+}
+
+// Conv2D is a convolution of images [height, width, channels] with filters of size×size pixels.
 func Conv2D(filters, size int, opts ...Option) *Layer {
-	return layer("Conv2D", &conv2D{filters, geometry{Kernel: pair{size, size}}, 1, defaultWeights}, opts)
+	return layer("Conv2D", newConv(2, filters, size), opts)
 }
 
-// image checks that a layer's operand is a batch of images.
-func image(c *Call, x []*graph.Node) *graph.Node {
-	in := only(c, x)
-	if len(in.Shape()) != 4 {
-		c.Fail("takes images [batch height width channels], not %v", in.Shape())
+// Groups cuts the channels of a convolution into n parts that are convolved apart.
+func Groups(n int) Option {
+	return setting{"Groups", func(k kind) bool {
+		c, ok := k.(*conv)
+		if ok {
+			c.Groups = n
+		}
+		return ok
+	}}
+}
+
+func (k *conv) check() error {
+	err := first(positive("filters", k.Filters), positive("groups", k.Groups), k.geometry.check(), k.weights.check())
+	if err == nil && k.Filters%k.Groups != 0 {
+		err = fmt.Errorf("%d filters cannot be cut into %d groups", k.Filters, k.Groups)
 	}
-	return in
+	return err
 }
 
-func (k *conv2D) call(c *Call, x []*graph.Node) *graph.Node {
-	in := image(c, x)
-	k.defaults(pair{1, 1})
-	k.check(c)
+func (k *conv) call(c *Call, x []*graph.Node) *graph.Node {
+	in := spatial(c, x, k.rank)
 	s := in.Shape()
-	if k.Filters < 1 || k.Groups < 1 || s[3]%k.Groups != 0 || k.Filters%k.Groups != 0 {
-		c.Fail("%d filters in %d groups do not divide %d channels", k.Filters, k.Groups, s[3])
+	if s[3]%k.Groups != 0 || s[3] == 0 {
+		c.Fail("the %d channels of %v cannot be cut into %d groups", s[3], x[0].Shape(), k.Groups)
 	}
-	w := c.Param("kernel", k.KernelInit, true, k.Kernel[0], k.Kernel[1], s[3]/k.Groups, k.Filters)
-	y := op.Conv(in, w, op.ConvAttrs{Stride: k.Strides, Dilation: k.Dilation, Pad: k.pads(c, s[1], s[2]), Groups: k.Groups})
+	size := k.Kernel.two(k.rank)
+	dims := []int{size[0], size[1], s[3] / k.Groups, k.Filters}
+	var w *graph.Node
+	if k.rank == 1 { // kept as Keras has it: [size, in, out]
+		w = op.Reshape(c.Param("kernel", k.KernelInit, true, dims[1:]...), dims...)
+	} else {
+		w = c.Param("kernel", k.KernelInit, true, dims...)
+	}
+	y := op.Conv(in, w, k.attrs(s[1], s[2], k.Groups))
+	return unspatial(k.finish(c, y, k.Filters), k.rank)
+}
+
+type convTranspose struct {
+	Filters int `json:"filters"`
+	geometry
+	weights
+}
+
+func newTranspose(filters, size int) *convTranspose {
+	return &convTranspose{filters, newGeometry(2, size), defaultWeights}
+}
+
+// Conv2DTranspose goes the way of a convolution backwards: its strides enlarge images. Results are n·stride long with padding Same,
+// n·stride + max(size-stride, 0) with Valid, size counting dilation.
+func Conv2DTranspose(filters, size int, opts ...Option) *Layer {
+	return layer("Conv2DTranspose", newTranspose(filters, size), opts)
+}
+
+func (k *convTranspose) check() error {
+	return first(positive("filters", k.Filters), k.geometry.check(), k.weights.check())
+}
+
+func (k *convTranspose) call(c *Call, x []*graph.Node) *graph.Node {
+	in := spatial(c, x, 2)
+	s := in.Shape()
+	size, stride, dilation := k.Kernel.two(2), k.Strides.two(2), k.Dilation.two(2)
+	var out [2]int
+	for i := range 2 {
+		out[i] = s[1+i] * stride[i]
+		if k.Padding == Valid {
+			out[i] += max((size[i]-1)*dilation[i]+1-stride[i], 0)
+		}
+	}
+	w := c.Param("kernel", k.KernelInit, true, size[0], size[1], k.Filters, s[3])
+	y := op.ConvInputGrad(in, w, k.attrs(out[0], out[1], 1), out[0], out[1])
 	return k.finish(c, y, k.Filters)
 }
 
-type pool2D struct {
+type depthwise struct {
 	geometry
-	Max bool `json:"-"`
+	Multiplier int         `json:"depth_multiplier"`
+	KernelInit Initializer `json:"depthwise_initializer"`
+	bias
 }
 
-// MaxPool2D takes the greatest pixel of each window of size×size, which move by their size unless Strides says otherwise.
-func MaxPool2D(size int, opts ...Option) *Layer {
-	return layer("MaxPooling2D", &pool2D{geometry{Kernel: pair{size, size}}, true}, opts)
+func newDepthwise(size int) *depthwise {
+	return &depthwise{newGeometry(2, size), 1, GlorotUniform, defaultBias}
 }
 
-// AveragePool2D averages each window. Pixels of padding do not count.
-func AveragePool2D(size int, opts ...Option) *Layer {
-	return layer("AveragePooling2D", &pool2D{geometry{Kernel: pair{size, size}}, false}, opts)
+// DepthwiseConv2D convolves each channel apart, with as many filters of size×size pixels as DepthMultiplier says (1).
+func DepthwiseConv2D(size int, opts ...Option) *Layer {
+	return layer("DepthwiseConv2D", newDepthwise(size), opts)
 }
 
-func (p *pool2D) call(c *Call, x []*graph.Node) *graph.Node {
-	in := image(c, x)
-	p.defaults(p.Kernel)
-	p.check(c)
-	a := op.PoolAttrs{Window: p.Kernel, Stride: p.Strides, Pad: p.pads(c, in.Shape()[1], in.Shape()[2])}
-	if p.Max {
-		return op.MaxPool(in, a)
+// DepthMultiplier sets how many filters each channel of a DepthwiseConv2D has.
+func DepthMultiplier(n int) Option {
+	return setting{"DepthMultiplier", func(k kind) bool {
+		d, ok := k.(*depthwise)
+		if ok {
+			d.Multiplier = n
+		}
+		return ok
+	}}
+}
+
+func (k *depthwise) kernelInit() *Initializer { return &k.KernelInit }
+
+func (k *depthwise) check() error {
+	return first(positive("depth_multiplier", k.Multiplier), k.geometry.check(), k.KernelInit.check("depthwise_initializer"), k.bias.check())
+}
+
+func (k *depthwise) call(c *Call, x []*graph.Node) *graph.Node {
+	in := spatial(c, x, 2)
+	s := in.Shape()
+	if s[3] == 0 {
+		c.Fail("takes images with channels, not %v", s)
 	}
-	return op.AvgPool(in, a)
+	size := k.Kernel.two(2)
+	w := c.Param("kernel", k.KernelInit, true, size[0], size[1], s[3], k.Multiplier)
+	w = op.Reshape(w, size[0], size[1], 1, s[3]*k.Multiplier)
+	return k.finish(c, op.Conv(in, w, k.attrs(s[1], s[2], s[3])), s[3]*k.Multiplier)
 }

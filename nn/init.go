@@ -3,6 +3,7 @@ package nn
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
@@ -30,49 +31,55 @@ const (
 // Source gives random numbers for initialisers, in [0, 1).
 type Source interface{ Float64() float64 }
 
-// Fill gives a parameter its first values from the random source.
-func (in Initializer) Fill(t *tensor.Tensor, r Source) error {
-	fanIn, fanOut := fans(t.Shape())
-	uniform := func(limit float64) { fill(t, func() float64 { return (2*r.Float64() - 1) * limit }) }
-	// A normal cut off at two deviations has 0.8796 of the deviation: Keras divides by it.
-	truncated := func(variance float64) {
-		s := math.Sqrt(variance) / 0.87962566103423978
-		fill(t, func() float64 { return s * cutNormal(r) })
+// initializers is the table of distributions: how one value is drawn for a parameter with the given fans. A normal cut off at two
+// deviations has 0.8796 of the deviation: Keras divides by it.
+var initializers = map[Initializer]func(in, out float64, r Source) float64{
+	Zeros:           func(_, _ float64, _ Source) float64 { return 0 },
+	Ones:            func(_, _ float64, _ Source) float64 { return 1 },
+	GlorotUniform:   func(in, out float64, r Source) float64 { return uniform(math.Sqrt(6/(in+out)), r) },
+	GlorotNormal:    func(in, out float64, r Source) float64 { return cutNormal(math.Sqrt(2/(in+out))/cutDeviation, r) },
+	HeUniform:       func(in, _ float64, r Source) float64 { return uniform(math.Sqrt(6/in), r) },
+	HeNormal:        func(in, _ float64, r Source) float64 { return cutNormal(math.Sqrt(2/in)/cutDeviation, r) },
+	LecunUniform:    func(in, _ float64, r Source) float64 { return uniform(math.Sqrt(3/in), r) },
+	LecunNormal:     func(in, _ float64, r Source) float64 { return cutNormal(math.Sqrt(1/in)/cutDeviation, r) },
+	RandomNormal:    func(_, _ float64, r Source) float64 { return 0.05 * normal(r) },
+	RandomUniform:   func(_, _ float64, r Source) float64 { return uniform(0.05, r) },
+	TruncatedNormal: func(_, _ float64, r Source) float64 { return cutNormal(0.05, r) },
+}
+
+const cutDeviation = 0.87962566103423978
+
+// Initializers lists the names of all initialisers in alphabetical order.
+func Initializers() []string {
+	var out []string
+	for i := range initializers {
+		out = append(out, string(i))
 	}
-	switch in {
-	case Zeros:
-		fill(t, func() float64 { return 0 })
-	case Ones:
-		fill(t, func() float64 { return 1 })
-	case GlorotUniform:
-		uniform(math.Sqrt(6 / (fanIn + fanOut)))
-	case GlorotNormal:
-		truncated(2 / (fanIn + fanOut))
-	case HeUniform:
-		uniform(math.Sqrt(6 / fanIn))
-	case HeNormal:
-		truncated(2 / fanIn)
-	case LecunUniform:
-		uniform(math.Sqrt(3 / fanIn))
-	case LecunNormal:
-		truncated(1 / fanIn)
-	case RandomNormal:
-		fill(t, func() float64 { return 0.05 * normal(r) })
-	case RandomUniform:
-		uniform(0.05)
-	case TruncatedNormal:
-		fill(t, func() float64 { return 0.05 * cutNormal(r) })
-	default:
-		return fmt.Errorf("nn: unknown initializer %q", string(in))
+	slices.Sort(out)
+	return out
+}
+
+func (in Initializer) check(field string) error {
+	if initializers[in] == nil {
+		return fmt.Errorf("%s: %w", field, unknown("initializer", string(in), Initializers()))
 	}
 	return nil
 }
 
-func fill(t *tensor.Tensor, f func() float64) {
-	for i := range t.Len() {
-		t.Set(i, f())
+// Fill gives a parameter its first values from the random source.
+func (in Initializer) Fill(t *tensor.Tensor, r Source) error {
+	draw := initializers[in]
+	if draw == nil {
+		return fmt.Errorf("nn: %w", unknown("initializer", string(in), Initializers()))
 	}
+	fanIn, fanOut := fans(t.Shape())
+	for i := range t.Len() {
+		t.Set(i, draw(fanIn, fanOut, r))
+	}
+	return nil
 }
+
+func uniform(limit float64, r Source) float64 { return (2*r.Float64() - 1) * limit }
 
 func fans(sh shape.Shape) (in, out float64) {
 	switch n := len(sh); n {
@@ -92,10 +99,11 @@ func normal(r Source) float64 {
 	return math.Sqrt(-2*math.Log(u)) * math.Cos(2*math.Pi*r.Float64())
 }
 
-func cutNormal(r Source) float64 {
+// cutNormal is normal times a deviation, drawn again beyond two deviations.
+func cutNormal(deviation float64, r Source) float64 {
 	for {
 		if x := normal(r); math.Abs(x) <= 2 {
-			return x
+			return deviation * x
 		}
 	}
 }

@@ -29,8 +29,10 @@ type Layer struct {
 	site  graph.Site
 }
 
-// kind is the configuration of one class of layer; its exported fields are what a saved model keeps.
+// kind is the configuration of one class of layer; its fields with JSON names are what a saved model keeps. It never changes once the layer is made.
 type kind interface {
+	// check says what is wrong with the settings, whatever the layer is applied to.
+	check() error
 	// call adds the layer's nodes to the graph and gives its result.
 	call(c *Call, x []*graph.Node) *graph.Node
 }
@@ -113,7 +115,9 @@ type Call struct {
 	layer   *Layer
 	Params  []Param // every parameter met so far, in order
 	known   map[string]*graph.Node
-	streams int // of random numbers drawn from Seed so far
+	streams int            // of random numbers drawn from Seed so far
+	moves   []graph.Assign // of moving averages: see move
+	seen    func(l *Layer, y *graph.Node)
 }
 
 // Uniform is random f32 numbers in [0, 1), others at each step and each call of Uniform.
@@ -125,6 +129,9 @@ func (c *Call) Uniform(dims ...int) *graph.Node {
 	return op.RandomUniform(c.Seed, c.streams, dims...)
 }
 
+// maxParam is the number of elements of a parameter above which it must be a mistake: 32 GiB of f32.
+const maxParam = 1 << 33
+
 // Param is the layer's parameter of the given name: made at the first call, shared afterwards.
 func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int) *graph.Node {
 	full := c.layer.name + "/" + name
@@ -135,6 +142,9 @@ func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int)
 		return n
 	}
 	t := graph.T(dtype.F32, dims...)
+	if t.Shape.Check() != nil || t.Shape.Size() > maxParam {
+		c.Fail("its %s of shape %v would have more than %d elements", name, t.Shape, maxParam)
+	}
 	n := c.G.Variable(full, t)
 	c.known[full] = n
 	c.Params = append(c.Params, Param{Name: full, Type: t, Init: init, Trainable: trainable, Decay: trainable && len(dims) > 1})
@@ -158,7 +168,7 @@ type Model struct {
 
 // Sequential is layers one after another. The shape of the input comes from the data when the model is compiled.
 func Sequential(layers ...*Layer) *Model {
-	m := &Model{Name: "sequential", chain: layers}
+	m := &Model{Name: "sequential", chain: append([]*Layer{}, layers...)}
 	m.layers = distinct(layers)
 	m.nameLayers()
 	return m
@@ -169,6 +179,9 @@ func Functional(inputs, outputs []*Value) (*Model, error) {
 	m := &Model{Name: "functional", inputs: inputs, outputs: outputs}
 	seen := map[*Value]bool{}
 	for i, v := range inputs {
+		if v == nil {
+			return nil, fmt.Errorf("nn: input %d of the model is nil", i)
+		}
 		if v.layer != nil {
 			return nil, fmt.Errorf("nn: input %d of the model is the result of layer %s; inputs are made by nn.Input", i, v.layer.class)
 		}
@@ -193,14 +206,17 @@ func Functional(inputs, outputs []*Value) (*Model, error) {
 		m.layers = append(m.layers, v.layer)
 		return nil
 	}
-	for _, v := range outputs {
+	for i, v := range outputs {
+		if v == nil {
+			return nil, fmt.Errorf("nn: output %d of the model is nil", i)
+		}
 		if err := visit(v); err != nil {
 			return nil, err
 		}
 	}
 	m.layers = distinct(m.layers)
 	m.nameLayers()
-	return m, nil
+	return m, m.check()
 }
 
 func distinct(layers []*Layer) []*Layer {
@@ -215,14 +231,34 @@ func distinct(layers []*Layer) []*Layer {
 	return out
 }
 
+// check finds mistakes of construction that only all layers together show.
+func (m *Model) check() error {
+	if m.chain != nil && len(m.chain) == 0 || m.chain == nil && len(m.outputs) == 0 {
+		return fmt.Errorf("nn: model %q has no layers", m.Name)
+	}
+	named := map[string]*Layer{}
+	for i, l := range m.layers {
+		if l == nil {
+			return fmt.Errorf("nn: layer %d of model %q is nil", i, m.Name)
+		}
+		if old := named[l.name]; old != nil {
+			return fmt.Errorf("nn: two layers of model %q are named %q (%s at %s and %s at %s); parameters are kept by name", m.Name, l.name, old.class, old.site, l.class, l.site)
+		}
+		named[l.name] = l
+	}
+	return nil
+}
+
 // nameLayers gives nameless layers Keras's names: conv2d, conv2d_1, …
 func (m *Model) nameLayers() {
 	used := map[string]bool{}
 	for _, l := range m.layers {
-		used[l.name] = true
+		if l != nil {
+			used[l.name] = true
+		}
 	}
 	for _, l := range m.layers {
-		if l.name != "" {
+		if l == nil || l.name != "" {
 			continue
 		}
 		base := snake(l.class)
@@ -281,9 +317,21 @@ func batched(n int, t graph.Type) graph.Type {
 // Call adds the model's nodes to c.G, with x as its inputs (batch first), and gives its outputs. It panics with *graph.Error, as builders do;
 // the error names the layer and the line that made it.
 func (m *Model) Call(c *Call, x []*graph.Node) []*graph.Node {
+	if err := m.check(); err != nil {
+		c.G.Fail("model", nil, "%v", err)
+	}
 	if c.known == nil {
 		c.known = map[string]*graph.Node{}
 	}
+	out := m.apply(c, x)
+	for _, a := range c.moves {
+		c.G.Update(a.Var, a.Value)
+	}
+	c.moves = nil
+	return out
+}
+
+func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 	if m.chain != nil {
 		y := x[0]
 		for _, l := range m.chain {
@@ -316,7 +364,17 @@ func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
 	old := c.layer
 	c.layer = l
 	defer func() { c.layer = old }()
-	c.G.In(l.name, func() { c.G.At(l.site, func() { y = l.kind.call(c, x) }) })
+	c.G.In(l.name, func() {
+		c.G.At(l.site, func() {
+			if err := l.kind.check(); err != nil {
+				c.Fail("%v", err)
+			}
+			y = l.kind.call(c, x)
+		})
+	})
+	if c.seen != nil {
+		c.seen(l, y)
+	}
 	return y
 }
 

@@ -2,14 +2,11 @@ package nn
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 )
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // Option sets part of a layer's configuration: an Activation, a Padding, Strides, … An option that does not apply to a
 // layer panics when the layer is made, a bug of the caller.
@@ -84,13 +81,19 @@ func Activations() []string {
 	return out
 }
 
-// on applies the activation in the graph.
-func (a Activation) on(c *Call, x *graph.Node) *graph.Node {
-	f := activations[a]
-	if f == nil {
-		c.Fail("unknown activation %q (known: %v)", string(a), Activations())
+func (a Activation) check() error {
+	if activations[a] == nil {
+		return unknown("activation", string(a), Activations())
 	}
-	return f(x)
+	return nil
+}
+
+// on applies the activation, which has been checked, in the graph.
+func (a Activation) on(c *Call, x *graph.Node) *graph.Node {
+	if !x.DType().IsFloat() {
+		c.Fail("activation %s takes floats, not %v", a, x.Type())
+	}
+	return activations[a](x)
 }
 
 // setting is an option that changes fields of the configurations that have them.

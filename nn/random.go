@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"fmt"
+
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 )
@@ -17,11 +19,15 @@ type dropout struct {
 // et al., JMLR 15, 2014). Otherwise it does nothing.
 func Dropout(rate float64) *Layer { return layer("Dropout", &dropout{rate}, nil) }
 
+func (d *dropout) check() error {
+	if !(d.Rate >= 0 && d.Rate < 1) {
+		return fmt.Errorf("rate must be in [0, 1), not %g", d.Rate)
+	}
+	return nil
+}
+
 func (d *dropout) call(c *Call, x []*graph.Node) *graph.Node {
 	in := only(c, x)
-	if !(d.Rate >= 0 && d.Rate < 1) {
-		c.Fail("rate must be in [0, 1), not %g", d.Rate)
-	}
 	if !c.Training || d.Rate == 0 {
 		return in
 	}

@@ -12,8 +12,8 @@ import (
 
 // Regions gathers elementwise nodes of one shape, and the broadcasts that feed them, into region nodes.
 //
-// A set of nodes can become one node if no path leaves the set and comes back. Nodes are taken in order; each joins the regions of
-// its operands as far as that keeps.
+// A set of nodes can become one node if no path leaves the set and comes back, where a path may enter another region at one member and
+// leave it at any. Nodes are taken in order; each joins the regions of its operands as far as that keeps.
 func Regions(g *graph.Graph) (*graph.Graph, error) {
 	r := &regions{g: g, live: g.Live(), uses: g.Uses(), of: make([]*region, len(g.Nodes()))}
 	r.reachability()
@@ -40,7 +40,7 @@ type regions struct {
 	g    *graph.Graph
 	live []bool
 	uses [][]*graph.Node
-	deps [][]uint64 // by ID: the set of nodes that it depends on, itself included
+	deps [][]uint64 // by ID: the set of nodes that it depends on, itself included, once the regions so far are one node each
 	of   []*region  // by ID: where the node is, nil if nowhere
 }
 
@@ -79,6 +79,27 @@ func (r *regions) place(n *graph.Node) {
 			own.members = all
 			for _, m := range p.members {
 				r.of[m.ID()] = own
+			}
+			r.contract(all)
+		}
+	}
+}
+
+// contract makes what depends on one of the members depend on all that any member depends on.
+func (r *regions) contract(members []*graph.Node) {
+	words := len(r.deps[0])
+	all := make([]uint64, words)
+	first := members[0].ID()
+	for _, m := range members {
+		first = min(first, m.ID())
+		for w, v := range r.deps[m.ID()] {
+			all[w] |= v
+		}
+	}
+	for _, d := range r.deps[first:] {
+		if slices.ContainsFunc(members, func(m *graph.Node) bool { return d[m.ID()/64]>>(m.ID()%64)&1 == 1 }) {
+			for w, v := range all {
+				d[w] |= v
 			}
 		}
 	}
