@@ -44,6 +44,11 @@ var benchmarks = []struct {
 	{"depthwise 3x3 256 14", depthwiseSpec(16, 14, 256, 1)},
 	{"depthwise 3x3s2 128 28", depthwiseSpec(16, 28, 128, 2)},
 	{"mnist 3x3 1-32 28", Spec{N: 32, H: 28, W: 28, Cin: 1, Cout: 32, KH: 3, KW: 3}},
+	{"one 3x3 1-32 28", Spec{N: 1, H: 28, W: 28, Cin: 1, Cout: 32, KH: 3, KW: 3}},
+	{"one 3x3 32-64 13", Spec{N: 1, H: 13, W: 13, Cin: 32, Cout: 64, KH: 3, KW: 3}},
+	{"one 3x3 64-64 32", square(1, 32, 64, 64, 3, 1)},
+	{"one 3x3 256-256 14", square(1, 14, 256, 256, 3, 1)},
+	{"one 3x3 512-512 7", square(1, 7, 512, 512, 3, 1)},
 	{"mnist 3x3 32-64 13", Spec{N: 32, H: 13, W: 13, Cin: 32, Cout: 64, KH: 3, KW: 3}},
 }
 
@@ -62,6 +67,7 @@ func BenchmarkConv(b *testing.B) {
 				run  func()
 			}{
 				{"fwd", func() { p.Forward(pool, x, w, nil, y) }},
+				{"fixed", func() { p.Forward(pool, x, nil, nil, y) }},
 				{"bwdx", func() { p.BackwardInput(pool, w, dy, dx) }},
 				{"bwdw", func() { p.BackwardFilter(pool, x, dy, dw) }},
 			} {

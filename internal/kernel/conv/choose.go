@@ -43,5 +43,5 @@ func (s Spec) winogradFits() bool {
 // winograd reports whether it is the faster way, too: it was with all measured numbers of channels from 16 up, unless there
 // are so few pixels that the transforms of the filters cost more than they save.
 func (s Spec) winograd() bool {
-	return s.winogradFits() && isa.Current() != isa.Portable && s.N*s.OH()*s.OW() >= 64
+	return s.winogradFits() && isa.Current() != isa.Portable && s.N*s.OH()*s.OW() >= 36
 }

@@ -46,7 +46,7 @@ func newWinogradFilter(s Spec) *winogradFilter {
 	f.y = tiling{h: s.OH(), w: s.OW(), c: s.Cout, size: 4}
 	f.x.cut(s.N, s.OH(), s.OW())
 	f.y.cut(s.N, s.OH(), s.OW())
-	f.group = min(f.x.n, max(1, sharedFloats/(pointsN*max(s.Cin, s.Cout))/48)*48)
+	f.group = max(1, f.x.groups(max(s.Cin, s.Cout)))
 	f.xp = make([]float32, pointsN*f.xPoint())
 	f.yp = make([]float32, pointsN*f.yPoint())
 	nr := gemm.NR() / 16 * 16

@@ -67,7 +67,7 @@ const (
 
 // sharedFloats is about how many floats of points are kept at a time: they should stay in a share of the last-level cache.
 // It is a variable for the tests, which make many groups of few tiles.
-var sharedFloats = 2 << 20
+var sharedFloats = 1 << 20
 
 func newWinogradForward(s Spec) *winograd {
 	d := &winograd{outH: s.OH(), outW: s.OW(), outC: s.Cout, act: s.Epilogue.Act}
@@ -93,6 +93,10 @@ func (d *winograd) plan(images int) {
 	if t.c <= 64 {
 		d.block = 24
 	}
+	few := t.n <= 2*d.block && d.outC > 16
+	if few { // let more than one thread work on them
+		nr = min(nr, max(32, d.outC/4/16*16))
+	}
 	off := 0
 	d.fused = t.n <= fusedTiles && pointsN*t.c*d.outC > fusedFloats
 	d.uPoint = t.c*min(nr, d.outC) + skew
@@ -110,10 +114,9 @@ func (d *winograd) plan(images int) {
 		d.u = make([]float32, off)
 	}
 	d.group = t.n
-	if len(d.panels) > 2 || d.fused {
-		d.group = max(1, sharedFloats/(pointsN*t.c)/d.block) * d.block
-		if d.group > t.n || d.fused {
-			d.group = t.n
+	if len(d.panels) > 2 || d.fused || few {
+		if !d.fused {
+			d.group = t.groups(t.c)
 		}
 		d.shared = make([]float32, pointsN*d.sharedPoint())
 	}
@@ -300,6 +303,16 @@ func (t *tiling) cut(images, height, width int) {
 	t.th, t.tw = (height+3)/4, (width+3)/4
 	t.n = images * t.th * t.tw
 	t.zero = make([]float32, t.size*t.c)
+}
+
+// groups is how many tiles to transform at a time if the points of one are c channels: all or as many as sharedFloats hold.
+func (t *tiling) groups(c int) int {
+	most := max(1, sharedFloats/(pointsN*c))
+	if t.n <= most+most/2 {
+		return t.n
+	}
+	n := (t.n + most - 1) / most
+	return ((t.n+n-1)/n + 47) / 48 * 48
 }
 
 // at is where the results of tile i stand.
