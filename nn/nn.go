@@ -13,6 +13,7 @@ package nn
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/jouleml/joule/dtype"
@@ -270,19 +271,14 @@ func (m *Model) nameLayers() {
 	}
 }
 
-// snake turns "MaxPooling2D" into "max_pooling2d".
+var (
+	word  = regexp.MustCompile(`(.)([A-Z][a-z]+)`)
+	upper = regexp.MustCompile(`([a-z])([A-Z])`)
+)
+
+// snake turns "MaxPooling2D" into "max_pooling2d", by Keras's two rules.
 func snake(class string) string {
-	var b strings.Builder
-	for i, r := range class {
-		if r >= 'A' && r <= 'Z' {
-			if p := i - 1; p >= 0 && class[p] >= 'a' && class[p] <= 'z' {
-				b.WriteByte('_')
-			}
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
+	return strings.ToLower(upper.ReplaceAllString(word.ReplaceAllString(class, "${1}_$2"), "${1}_$2"))
 }
 
 // Layers are the model's layers in the order of first use.

@@ -16,17 +16,25 @@ import (
 // LayerOf makes a layer from its class, name ("" for none yet) and configuration, as Layer.Config gives it; nil is empty. Fields that are missing
 // have their defaults. An unknown class or field, a value of the wrong type and one out of range are errors that name the layer, the field and what is known.
 func LayerOf(class, name string, config json.RawMessage) (*Layer, error) {
+	l, err := layerOf(class, name, config)
+	if err != nil {
+		return nil, fmt.Errorf("nn: %w", err)
+	}
+	return l, nil
+}
+
+func layerOf(class, name string, config json.RawMessage) (*Layer, error) {
 	who := class
 	if name != "" {
 		who = fmt.Sprintf("%s (%s)", name, class)
 	}
 	empty := classes[class]
 	if empty == nil {
-		return nil, fmt.Errorf("nn: layer %s: %w", who, unknown("class", class, Classes()))
+		return nil, fmt.Errorf("layer %s: %w", who, unknown("class", class, Classes()))
 	}
 	k := empty()
 	if err := configure(k, config); err != nil {
-		return nil, fmt.Errorf("nn: layer %s: %w", who, err)
+		return nil, fmt.Errorf("layer %s: %w", who, err)
 	}
 	l := layer(class, k, nil)
 	return l.Named(name), nil
@@ -104,12 +112,12 @@ func unknown(what, word string, known []string) error {
 	return fmt.Errorf("unknown %s %q%s (known: %s)", what, word, hint, list)
 }
 
-// nearest is the known word at the least edit distance (Levenshtein 1966), case aside; "" if all are far.
+// nearest is the known word at the least edit distance, case aside; "" if all are far.
 func nearest(word string, known []string) string {
-	best, least := "", max(2, len(word)/3)+1
 	if len(word) > 100 {
 		return ""
 	}
+	best, least := "", min(max(2, len(word)/3), len(word)-1)+1
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
 			best, least = k, d
@@ -118,24 +126,27 @@ func nearest(word string, known []string) string {
 	return best
 }
 
+// distance is the number of letters to insert, delete, change, or swap with a neighbour (optimal string alignment: Damerau 1964, Levenshtein 1966).
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
+	d := make([][]int, len(a)+1)
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		for j := range d[i] {
+			switch {
+			case i == 0 || j == 0:
+				d[i][j] = i + j
+				continue
+			case a[i-1] == b[j-1]:
+				d[i][j] = d[i-1][j-1]
+			default:
+				d[i][j] = 1 + min(d[i-1][j-1], d[i-1][j], d[i][j-1])
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], 1+d[i-2][j-2])
+			}
 		}
 	}
-	return row[len(b)]
+	return d[len(a)][len(b)]
 }
 
 // saved is a model in JSON. Layers are listed in the order of their application. A layer that is applied again is listed again under its name. What an entry gives
@@ -229,7 +240,7 @@ func ModelOf(data []byte) (*Model, error) {
 		if e.Name == "" {
 			return nil, fmt.Errorf("nn: model %q: layer %d (%s) has no name", s.Name, i, e.Class)
 		}
-		l, err := LayerOf(e.Class, e.Name, e.Config)
+		l, err := layerOf(e.Class, e.Name, e.Config)
 		if err != nil {
 			return nil, fmt.Errorf("nn: model %q: layer %d: %w", s.Name, i, err)
 		}
