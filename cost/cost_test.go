@@ -1,0 +1,47 @@
+package cost_test
+
+import (
+	"testing"
+
+	"github.com/jouleml/joule/backend/backendtest"
+	"github.com/jouleml/joule/cost"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+)
+
+// Every op that computes costs something, and twice the batch at least as much.
+func TestEveryOpHasAPrice(t *testing.T) {
+	for _, o := range op.All() {
+		for _, s := range o.Samples {
+			if s.Bad != "" {
+				continue
+			}
+			g, err := backendtest.Single(o, s.Attrs, s.In)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := cost.Graph(g)
+			elements := 0
+			for _, out := range g.Outputs() {
+				elements += out.Node.Shape().Size()
+			}
+			if c.FLOPs < 0 || c.Bytes() < 0 || o.Kind != graph.Movement && elements > 0 && c.FLOPs == 0 {
+				t.Errorf("%s/%s costs %+v", o.Name, s.Name, c)
+			}
+		}
+	}
+}
+
+func TestProductCost(t *testing.T) {
+	for _, batch := range []int{1, 2, 8} {
+		g, err := backendtest.Single(op.DotOp, op.DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, []graph.Type{graph.T(dtype.F32, batch, 100), graph.T(dtype.F32, 100, 30)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := cost.Graph(g)
+		if c.FLOPs != int64(2*batch*100*30) || c.Read != int64(4*(batch*100+3000)) || c.Written != int64(4*batch*30) {
+			t.Errorf("batch %d: %+v", batch, c)
+		}
+	}
+}
