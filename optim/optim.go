@@ -6,7 +6,9 @@ package optim
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -228,4 +230,24 @@ func Lion(set ...Setting) *Optimizer {
 		u.g.Update(m, mix(b2))
 		return w
 	}, set)
+}
+
+// ByName makes the optimizer of the given name with its default settings, changed by set.
+func ByName(name string, set ...Setting) (*Optimizer, error) {
+	make, ok := byName[name]
+	if !ok {
+		return nil, fmt.Errorf("optim: unknown optimizer %q (known: %v)", name, Names())
+	}
+	return make(set...), nil
+}
+
+// Names lists the optimizers in alphabetical order.
+func Names() []string { return slices.Sorted(maps.Keys(byName)) }
+
+var byName = map[string]func(set ...Setting) *Optimizer{
+	"sgd":     func(set ...Setting) *Optimizer { return SGD(0, false, set...) },
+	"adam":    Adam,
+	"adamw":   AdamW,
+	"rmsprop": func(set ...Setting) *Optimizer { return RMSprop(0, false, set...) },
+	"lion":    Lion,
 }

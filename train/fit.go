@@ -22,6 +22,34 @@ type Log struct {
 	Value float64 `json:"value"`
 }
 
+// MarshalJSON writes a value that is not finite as null, for which JSON has no other word.
+func (l Log) MarshalJSON() ([]byte, error) {
+	v := &l.Value
+	if math.IsNaN(*v) || math.IsInf(*v, 0) {
+		v = nil
+	}
+	return json.Marshal(struct {
+		Name  string   `json:"name"`
+		Value *float64 `json:"value"`
+	}{l.Name, v})
+}
+
+// UnmarshalJSON reads null as NaN.
+func (l *Log) UnmarshalJSON(b []byte) error {
+	var s struct {
+		Name  string
+		Value *float64
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	l.Name, l.Value = s.Name, math.NaN()
+	if s.Value != nil {
+		l.Value = *s.Value
+	}
+	return nil
+}
+
 // Epoch is what one pass over the training data gave.
 type Epoch struct {
 	Epoch   int     `json:"epoch"` // from 1
@@ -117,6 +145,9 @@ func (t *Training) Logs() []Log { return t.f.logs() }
 // Stop ends the training after the current step or epoch, with the reason for the history.
 func (t *Training) Stop(reason string) { t.History.Stopped = reason }
 
+// failed reports, in End, that the training ended in an error.
+func (t *Training) failed() bool { return t.f.bad }
+
 // ScaleRate multiplies the learning rate from now on.
 func (t *Training) ScaleRate(by float64) { t.f.p.Factor *= by }
 
@@ -164,6 +195,7 @@ type fit struct {
 	loader *data.Loader
 	begun  time.Time // of this session's part of the epoch
 	snap   *snapshot
+	bad    bool // the training ended in an error other than an interruption
 }
 
 // Fit trains on ds. It returns the history also with an error. When ctx is cancelled it finishes the step and returns an error that wraps
@@ -189,6 +221,7 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 	h := &f.p.History
 	before := h.Seconds
 	err = f.loop(ctx)
+	f.bad = err != nil && !errors.Is(err, ErrInterrupted)
 	h.Seconds = before + time.Since(start).Seconds()
 	for _, c := range f.callbacks {
 		if e := c.End(f.t); e != nil {

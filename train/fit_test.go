@@ -227,4 +227,3 @@ func TestBadShapesNameTheLayer(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 }
-

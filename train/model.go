@@ -15,8 +15,10 @@ import (
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/cpu"
+	"github.com/jouleml/joule/cost"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/grad"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
@@ -167,6 +169,9 @@ type program struct {
 	exec backend.Executable
 	in   []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
 	out  []*tensor.Tensor // predictions, then loss
+
+	keys   []energy.Key  // of the executed nodes, and of what else the ledger books
+	prices []energy.Cost // of one run of each
 }
 
 // fieldTypes are the types of fields for a batch of n.
@@ -321,4 +326,36 @@ func (m *Model) PredictBatch(x ...*tensor.Tensor) (*tensor.Tensor, error) {
 		return nil, err
 	}
 	return p.prediction(), nil
+}
+
+// ParamCount is the number of elements of all parameters.
+func (m *Model) ParamCount() int {
+	n := 0
+	for _, p := range m.params {
+		n += p.Type.Shape.Size()
+	}
+	return n
+}
+
+// StepCost is the arithmetic and the bytes that a train step on a batch asks for.
+func (m *Model) StepCost(batch int) energy.Cost { return m.cost(programKey{train, batch}) }
+
+// PredictCost is the arithmetic and the bytes that predicting a batch asks for.
+func (m *Model) PredictCost(batch int) energy.Cost { return m.cost(programKey{predict, batch}) }
+
+func (m *Model) cost(k programKey) energy.Cost {
+	g, _, err := m.graph(k)
+	if err != nil {
+		return energy.Cost{} // the model was compiled: its graph can be built
+	}
+	return cost.Graph(g)
+}
+
+// Summary describes the model's layers: shapes, parameters, arithmetic.
+func (m *Model) Summary() (nn.Description, error) {
+	var in []graph.Type
+	for _, f := range m.Spec.Inputs {
+		in = append(in, graph.Type{DType: f.DType, Shape: f.Shape})
+	}
+	return m.Net.Describe(in)
 }

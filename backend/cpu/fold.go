@@ -26,6 +26,9 @@ func init() {
 	f32Logits := func(n *graph.Node) bool { return n.Input(0).DType() == dtype.F32 }
 	rows[op.SparseXentOp] = []row{{name: "cross-entropy", ok: f32Logits, make: makeXent}}
 	rows[op.SparseXentGradOp] = []row{{name: "cross-entropy gradient", ok: f32Logits, make: makeXentGrad}}
+	rows[op.ArgMaxOp] = []row{{name: "argmax", ok: f32Logits, make: makeArg(false)}}
+	rows[op.ArgMinOp] = []row{{name: "argmin", ok: f32Logits, make: makeArg(true)}}
+	rows[op.CumSumOp] = []row{{name: "cumsum", ok: allF32, make: makeCumSum}}
 	rows[op.BatchNormOp] = []row{{name: "batch norm", ok: allF32, make: makeBatchNorm}}
 	rows[op.BatchNormGradOp] = []row{{name: "batch norm gradient", ok: allF32, make: makeBatchNormGrad}}
 	rows[op.AdamOp] = []row{{name: "adam", ok: allF32, make: makeAdam}}
@@ -108,39 +111,26 @@ func makeXent(k *call) (string, func(), error) {
 }
 
 func makeXentGrad(k *call) (string, func(), error) {
-	s := xentSpec(k)
-	p := reduce.NewCrossEntropy(s)
-	loss := make([]float32, s.Rows) // computed in the same pass, and not needed
-	k.scratch = int64(s.Rows) * 4
+	p := reduce.NewCrossEntropy(xentSpec(k))
 	x, labels, d, y := k.in[0], k.in[1], k.in[2], k.out[0]
 	k.mayReplace(0, 0)
-	return "cross-entropy gradient", func() {
-		dy := d.f32()
-		if same(dy) { // the gradient of a mean: one number for all rows
-			scale := float32(1)
-			if len(dy) > 0 {
-				scale = dy[0]
-			}
-			p.Run(k.pool, loss, y.f32(), x.f32(), view[int32](labels), scale)
-			return
-		}
-		p.Run(k.pool, loss, y.f32(), x.f32(), view[int32](labels), 1)
-		out := y.f32()
-		for r, v := range dy {
-			for c := range s.Classes {
-				out[r*s.Classes+c] *= v
-			}
-		}
-	}, nil
+	return "cross-entropy gradient", func() { p.RunEach(k.pool, nil, y.f32(), x.f32(), view[int32](labels), d.f32()) }, nil
 }
 
-func same(x []float32) bool {
-	for _, v := range x {
-		if v != x[0] {
-			return false
-		}
+func makeArg(least bool) func(k *call) (string, func(), error) {
+	return func(k *call) (string, func(), error) {
+		s, a := k.in[0].t.Shape, k.n.Attrs().(op.AxisAttrs).Axis
+		p := reduce.NewArg(s[:a].Size(), s[a], s[a+1:].Size(), least)
+		x, y := k.in[0], k.out[0]
+		return k.n.Op().Name, func() { p.Run(k.pool, view[int32](y), x.f32()) }, nil
 	}
-	return true
+}
+
+func makeCumSum(k *call) (string, func(), error) {
+	s, a := k.in[0].t.Shape, k.n.Attrs().(op.CumSumAttrs)
+	p := reduce.NewCumSum(s[:a.Axis].Size(), s[a.Axis], s[a.Axis+1:].Size(), a.Exclusive, a.Reverse)
+	x, y := k.in[0], k.out[0]
+	return "cumsum", func() { p.Run(k.pool, y.f32(), x.f32()) }, nil
 }
 
 func makeBatchNorm(k *call) (string, func(), error) {

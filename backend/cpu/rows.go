@@ -103,3 +103,16 @@ func makeReference(k *call) (string, func(), error) {
 		}
 	}, nil
 }
+
+// Support says how this backend runs an op: by which kernels, or how else.
+func Support(o *graph.Op) string {
+	switch {
+	case len(rows[o]) > 0:
+		return "kernel"
+	case o.Kind == graph.Elementwise && o.Ref != nil:
+		return "elementwise region"
+	case o.Decompose != nil:
+		return "decomposed"
+	}
+	return "reference"
+}

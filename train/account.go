@@ -1,0 +1,160 @@
+package train
+
+import (
+	"time"
+
+	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/cost"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/par"
+)
+
+// Account gathers what a model's programs have cost since the last call of StartAccount, as a ledger by layer, op and phase.
+type Account struct {
+	m     *Model
+	start time.Time
+	meter energy.Meter
+	from  float64
+	model energy.Model
+}
+
+// StartAccount sets the profiles of all programs to zero and reads the meter (nil: there is none, and energy is estimated).
+func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
+	for _, p := range m.programs {
+		p.exec.Reset()
+	}
+	a := &Account{m: m, start: time.Now(), meter: meter, model: energy.CPU}
+	if meter != nil {
+		var err error
+		if a.from, err = meter.Joules(); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// Cores is the number of cores that the model's programs use.
+func (m *Model) Cores() int {
+	if m.threads > 0 {
+		return m.threads
+	}
+	return par.DefaultThreads()
+}
+
+// Ledger closes the account. The time of the run that no node took is a line of phase idle.
+func (a *Account) Ledger() (*energy.Ledger, error) {
+	l := energy.NewLedger(a.model, a.m.Cores())
+	for _, p := range a.m.programs {
+		a.book(l, p)
+	}
+	wall := time.Since(a.start)
+	if a.meter == nil {
+		l.Close(wall, nil)
+		return l, nil
+	}
+	now, err := a.meter.Joules()
+	if err != nil {
+		return nil, err
+	}
+	v := now - a.from
+	l.Close(wall, &energy.Joules{Value: v, Low: v, High: v, Source: a.meter.Source()})
+	return l, nil
+}
+
+// book adds a program's nodes. The arithmetic that the model asks for is counted on the graph before any pass, by layer and phase, and lies on the first executed node of
+// each; time, bytes and executed arithmetic are those of the nodes that ran.
+func (a *Account) book(l *energy.Ledger, p *program) {
+	times := p.exec.Profile()
+	if len(times) == 0 || times[0].Calls == 0 {
+		return
+	}
+	calls := times[0].Calls
+	if p.prices == nil {
+		p.price(times)
+	}
+	for i, t := range times {
+		c := p.prices[i]
+		l.Book(p.keys[i], t.Calls, t.Time, c.Times(calls), c.Bytes() <= a.model.CacheSize)
+	}
+	for i := len(times); i < len(p.keys); i++ {
+		l.Book(p.keys[i], calls, 0, p.prices[i].Times(calls), true)
+	}
+}
+
+// price finds, once, the ledger's key and the cost of a run of each executed node, and of layers that fusion has left no node of their own: their
+// arithmetic runs inside another's.
+func (p *program) price(times []backend.NodeTime) {
+	type place struct {
+		layer string
+		phase graph.Phase
+	}
+	asked := map[place]int64{}
+	var order []place
+	live := p.g.Live()
+	for _, n := range p.g.Nodes() {
+		if f := cost.Node(n).FLOPs; live[n.ID()] && f > 0 {
+			at := place{n.Scope(), n.Phase()}
+			if asked[at] == 0 {
+				order = append(order, at)
+			}
+			asked[at] += f
+		}
+	}
+	key := func(at place, op string) energy.Key {
+		k := energy.Key{Layer: at.layer, Op: op, Phase: at.phase.String()}
+		if p.key.mode == evaluate || p.key.mode == predict {
+			k.Phase = p.key.mode.String()
+		}
+		return k
+	}
+	for _, t := range times {
+		at := place{t.Node.Scope(), t.Node.Phase()}
+		c := cost.Node(t.Node)
+		c.FLOPs = asked[at]
+		asked[at] = 0
+		p.keys, p.prices = append(p.keys, key(at, t.Node.Op().Name)), append(p.prices, c)
+	}
+	for _, at := range order {
+		if asked[at] > 0 {
+			p.keys, p.prices = append(p.keys, key(at, "fused")), append(p.prices, energy.Cost{FLOPs: asked[at]})
+		}
+	}
+}
+
+// NodeCost is what one executed node of a step costs.
+type NodeCost struct {
+	energy.Key
+	Kernel  string        `json:"kernel"`
+	Cost    energy.Cost   `json:"cost"`
+	Seconds float64       `json:"seconds"` // mean of a run
+	Joules  energy.Joules `json:"energy"`
+}
+
+// NodeCosts are the nodes of the train step (or of prediction) for a batch size, in the order in which they run, with the mean time since the last
+// StartAccount. It is nil where no such step has run.
+func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {
+	k := programKey{train, batch}
+	if prediction {
+		k.mode = predict
+	}
+	p := m.programs[k]
+	if p == nil {
+		return nil
+	}
+	var out []NodeCost
+	times := p.exec.Profile()
+	if p.prices == nil {
+		p.price(times)
+	}
+	for i, t := range times {
+		if t.Calls == 0 {
+			continue
+		}
+		c := cost.Node(t.Node)
+		c.FLOPs = p.prices[i].FLOPs
+		d := t.Time / time.Duration(t.Calls)
+		out = append(out, NodeCost{p.keys[i], t.Kernel, c, d.Seconds(), energy.CPU.Estimate(c, d, m.Cores(), c.Bytes() <= energy.CPU.CacheSize)})
+	}
+	return out
+}

@@ -1,0 +1,414 @@
+package train
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"time"
+
+	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/format/csvlog"
+	"github.com/jouleml/joule/format/safetensors"
+	"github.com/jouleml/joule/format/tfevents"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Keeper is a Callback with a memory that a resumed training needs. State is a pointer that JSON can write and read; Key names it among
+// the callbacks.
+type Keeper interface {
+	Callback
+	Key() string
+	State() any
+}
+
+// watch follows one value over epochs.
+type watch struct {
+	name     string
+	minDelta float64
+	s        struct {
+		Best float64 `json:"best"`
+		Wait int     `json:"wait"` // epochs since the best
+		Seen bool    `json:"seen"`
+	}
+}
+
+// better takes the epoch's value and reports whether it is the best so far. Values whose name ends in "loss", and errors, are better when lower.
+func (w *watch) better(t *Training) (bool, error) {
+	e := t.History.Epochs[len(t.History.Epochs)-1]
+	v, ok := e.Log(w.name)
+	if !ok {
+		var names []string
+		for _, l := range e.Logs {
+			names = append(names, l.Name)
+		}
+		return false, fmt.Errorf("train: no value %q to watch; there are %v", w.name, names)
+	}
+	if !w.s.Seen || Better(w.name, v, w.s.Best, w.minDelta) {
+		w.s.Best, w.s.Wait, w.s.Seen = v, 0, true
+		return true, nil
+	}
+	w.s.Wait++
+	return false, nil
+}
+
+// LowerIsBetter reports whether a value of this name is better when it is lower: losses and errors.
+func LowerIsBetter(name string) bool {
+	for _, s := range []string{"loss", "mae", "rmse", "error"} {
+		if n := len(name) - len(s); n >= 0 && name[n:] == s {
+			return true
+		}
+	}
+	return false
+}
+
+// Better reports whether v is better than best by more than delta, for a value of that name.
+func Better(name string, v, best, delta float64) bool {
+	if LowerIsBetter(name) {
+		return v < best-delta
+	}
+	return v > best+delta
+}
+
+// EarlyStopping ends the training when a value has not become better by more than MinDelta for Patience epochs. With Restore the variables of the
+// best epoch come back at the end.
+type EarlyStopping struct {
+	Hooks
+	Watch    string // "val_loss" if empty
+	Patience int
+	MinDelta float64
+	Restore  bool
+
+	w    watch
+	best []*tensor.Tensor
+}
+
+// Key implements Keeper.
+func (c *EarlyStopping) Key() string { return "early_stopping" }
+
+// State implements Keeper.
+func (c *EarlyStopping) State() any { return &c.w.s }
+
+// AfterEpoch implements Callback.
+func (c *EarlyStopping) AfterEpoch(t *Training) error {
+	c.w.name, c.w.minDelta = or(c.Watch, "val_loss"), c.MinDelta
+	better, err := c.w.better(t)
+	if err != nil {
+		return err
+	}
+	if better && c.Restore {
+		if c.best, err = t.Model.variables(); err != nil {
+			return err
+		}
+	}
+	if c.w.s.Wait > c.Patience {
+		t.Stop(fmt.Sprintf("early: %s has not been better than %.6g for %d epochs", c.w.name, c.w.s.Best, c.w.s.Wait))
+	}
+	return nil
+}
+
+// End implements Callback.
+func (c *EarlyStopping) End(t *Training) error {
+	if c.best == nil {
+		return nil
+	}
+	return t.Model.setVariables(c.best)
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// variables copies all variables.
+func (m *Model) variables() ([]*tensor.Tensor, error) {
+	var out []*tensor.Tensor
+	for _, v := range m.state.Vars() {
+		t, err := m.state.Get(v.Name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func (m *Model) setVariables(ts []*tensor.Tensor) error {
+	for i, v := range m.state.Vars()[:len(ts)] {
+		if err := m.state.Set(v.Name, ts[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReduceOnPlateau multiplies the learning rate by Factor when a value has not become better by more than MinDelta for Patience epochs.
+type ReduceOnPlateau struct {
+	Hooks
+	Watch    string  // "val_loss" if empty
+	Factor   float64 // in (0, 1); 0 means 0.1
+	Patience int
+	MinDelta float64
+	MinRate  float64
+
+	w watch
+}
+
+// Key implements Keeper.
+func (c *ReduceOnPlateau) Key() string { return "reduce_on_plateau" }
+
+// State implements Keeper.
+func (c *ReduceOnPlateau) State() any { return &c.w.s }
+
+// Begin implements Callback.
+func (c *ReduceOnPlateau) Begin(*Training) error {
+	if c.Factor == 0 {
+		c.Factor = 0.1
+	}
+	if c.Factor < 0 || c.Factor >= 1 {
+		return fmt.Errorf("train: ReduceOnPlateau: factor %g is not in (0, 1)", c.Factor)
+	}
+	return nil
+}
+
+// AfterEpoch implements Callback.
+func (c *ReduceOnPlateau) AfterEpoch(t *Training) error {
+	c.w.name, c.w.minDelta = or(c.Watch, "val_loss"), c.MinDelta
+	better, err := c.w.better(t)
+	if err != nil || better || c.w.s.Wait < max(1, c.Patience) {
+		return err
+	}
+	c.w.s.Wait = 0
+	if t.Rate > c.MinRate {
+		t.ScaleRate(max(c.Factor, c.MinRate/t.Rate))
+	}
+	return nil
+}
+
+// TargetReached ends the training when a value is as good as Value.
+type TargetReached struct {
+	Hooks
+	Watch string
+	Value float64
+}
+
+// AfterEpoch implements Callback.
+func (c *TargetReached) AfterEpoch(t *Training) error {
+	v, ok := t.History.Epochs[len(t.History.Epochs)-1].Log(c.Watch)
+	if !ok {
+		return fmt.Errorf("train: no value %q to watch", c.Watch)
+	}
+	if v == c.Value || Better(c.Watch, v, c.Value, 0) {
+		t.Stop(fmt.Sprintf("%s has reached %.6g, the target is %.6g", c.Watch, v, c.Value))
+	}
+	return nil
+}
+
+// CSV appends each epoch's values to a file.
+type CSV struct {
+	Hooks
+	Path string
+	log  *csvlog.Log
+}
+
+// Begin implements Callback.
+func (c *CSV) Begin(*Training) (err error) {
+	c.log, err = csvlog.Open(c.Path, "epoch")
+	return err
+}
+
+// AfterEpoch implements Callback.
+func (c *CSV) AfterEpoch(t *Training) error {
+	e := t.History.Epochs[len(t.History.Epochs)-1]
+	vs := []csvlog.Value{{Name: "seconds", Value: e.Seconds}, {Name: "rate", Value: e.Rate}}
+	for _, l := range e.Logs {
+		vs = append(vs, csvlog.Value{Name: l.Name, Value: l.Value})
+	}
+	return c.log.Append(int64(e.Epoch), vs...)
+}
+
+// End implements Callback.
+func (c *CSV) End(*Training) error { return c.log.Close() }
+
+// TensorBoard writes each epoch's values as an event file that TensorBoard shows.
+type TensorBoard struct {
+	Hooks
+	Dir string
+	w   *tfevents.Writer
+}
+
+// Begin implements Callback.
+func (c *TensorBoard) Begin(*Training) (err error) {
+	c.w, err = tfevents.Create(c.Dir)
+	return err
+}
+
+// AfterEpoch implements Callback.
+func (c *TensorBoard) AfterEpoch(t *Training) error {
+	e := t.History.Epochs[len(t.History.Epochs)-1]
+	vs := []tfevents.Scalar{{Tag: "rate", Value: e.Rate}, {Tag: "seconds", Value: e.Seconds}}
+	for _, l := range e.Logs {
+		vs = append(vs, tfevents.Scalar{Tag: "epoch/" + l.Name, Value: l.Value})
+	}
+	return c.w.Scalars(int64(e.Epoch), vs...)
+}
+
+// End implements Callback.
+func (c *TensorBoard) End(*Training) error { return c.w.Close() }
+
+// Checkpoints saves the whole state of the training in a folder: after each epoch, after Every seconds of steps, and when it ends or is
+// interrupted. Files are replaced atomically; the last few and the best stay.
+type Checkpoints struct {
+	Hooks
+	Dir   string
+	Keep  int           // how many of the newest stay; 0: checkpoint.DefaultKeep
+	Every time.Duration // 0: 30 s
+	Watch string        // the value by which an epoch is best; none if empty
+	// Keepers are the callbacks whose memory belongs in the checkpoint.
+	Keepers []Keeper
+	// Saved is told of each file, if not nil.
+	Saved func(path string)
+	// Extra, if not nil, gives sections to keep beside Joule's own, at each save.
+	Extra func() (map[string]json.RawMessage, error)
+
+	last time.Time
+	at   int64 // steps at the last save
+}
+
+// SectionProgress and SectionKeepers name parts of a checkpoint.
+const (
+	SectionProgress = "progress"
+	SectionKeepers  = "callbacks"
+)
+
+// Begin implements Callback.
+func (c *Checkpoints) Begin(t *Training) error {
+	c.last, c.at = time.Now(), t.Steps
+	return nil
+}
+
+// AfterStep implements Callback.
+func (c *Checkpoints) AfterStep(t *Training) error {
+	every := c.Every
+	if every == 0 {
+		every = 30 * time.Second
+	}
+	if time.Since(c.last) < every || t.Step == t.EpochSteps { // the end of the epoch follows at once
+		return nil
+	}
+	return c.save(t, math.NaN())
+}
+
+// AfterEpoch implements Callback.
+func (c *Checkpoints) AfterEpoch(t *Training) error {
+	score := math.NaN()
+	if c.Watch != "" {
+		if v, ok := t.History.Epochs[len(t.History.Epochs)-1].Log(c.Watch); ok {
+			if score = v; LowerIsBetter(c.Watch) {
+				score = -v
+			}
+		}
+	}
+	return c.save(t, score)
+}
+
+// End implements Callback. It saves what the last save does not have; a training that ended in an error keeps the last good one.
+func (c *Checkpoints) End(t *Training) error {
+	if t.Steps == c.at || t.failed() {
+		return nil
+	}
+	return c.save(t, math.NaN())
+}
+
+func (c *Checkpoints) save(t *Training, score float64) error {
+	s, err := t.Model.Checkpoint(t)
+	if err != nil {
+		return err
+	}
+	s.Score = score
+	keep := map[string]any{}
+	for _, k := range c.Keepers {
+		keep[k.Key()] = k.State()
+	}
+	if s.Sections[SectionKeepers], err = json.Marshal(keep); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	if c.Extra != nil {
+		more, err := c.Extra()
+		if err != nil {
+			return err
+		}
+		maps.Copy(s.Sections, more)
+	}
+	path, err := checkpoint.Folder{Dir: c.Dir, Keep: c.Keep}.Save(s)
+	if err != nil {
+		return fmt.Errorf("train: checkpoint at step %d: %w", t.Steps, err)
+	}
+	c.last, c.at = time.Now(), t.Steps
+	if c.Saved != nil {
+		c.Saved(path)
+	}
+	return nil
+}
+
+// Checkpoint is the whole state of a training between two steps: variables and progress.
+func (m *Model) Checkpoint(t *Training) (*checkpoint.State, error) {
+	s := &checkpoint.State{Step: t.Steps, Epoch: int64(len(t.History.Epochs)), Score: math.NaN(), Sections: map[string]json.RawMessage{}}
+	p, err := t.Progress()
+	if err != nil {
+		return nil, err
+	}
+	if s.Sections[SectionProgress], err = json.Marshal(p); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	if s.Tensors, err = m.tensors(); err != nil {
+		return nil, err
+	}
+	return s, m.describe(s.Sections)
+}
+
+func (m *Model) tensors() ([]safetensors.Named, error) {
+	var out []safetensors.Named
+	ts, err := m.variables()
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range m.state.Vars() {
+		out = append(out, safetensors.Named{Name: v.Name, Value: ts[i]})
+	}
+	return out, nil
+}
+
+// Restore gives the model the variables of a checkpoint and the callbacks their memory; the result is for From. The model must have been compiled from the
+// same specification.
+func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, error) {
+	for _, v := range m.state.Vars() {
+		t := s.Tensor(v.Name)
+		if t == nil {
+			return nil, fmt.Errorf("train: the checkpoint has no variable %q: it belongs to another model or optimizer", v.Name)
+		}
+		if err := m.state.Set(v.Name, t); err != nil {
+			return nil, fmt.Errorf("train: the checkpoint belongs to another model: %w", err)
+		}
+	}
+	p := &Progress{}
+	if err := json.Unmarshal(s.Sections[SectionProgress], p); err != nil {
+		return nil, fmt.Errorf("train: the checkpoint's progress: %w", err)
+	}
+	if j := s.Sections[SectionKeepers]; j != nil {
+		var kept map[string]json.RawMessage
+		if err := json.Unmarshal(j, &kept); err != nil {
+			return nil, fmt.Errorf("train: the checkpoint's callbacks: %w", err)
+		}
+		for _, k := range keepers {
+			if j := kept[k.Key()]; j != nil {
+				if err := json.Unmarshal(j, k.State()); err != nil {
+					return nil, fmt.Errorf("train: the checkpoint's %s: %w", k.Key(), err)
+				}
+			}
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,138 @@
+package train
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/optim"
+	"github.com/jouleml/joule/shape"
+)
+
+// SectionSpec is the part of a saved model that describes the data it is for.
+const SectionSpec = "spec"
+
+// describe adds what is needed to build the model again: its layers, the data it is for, and how it was compiled.
+func (m *Model) describe(sections map[string]json.RawMessage) error {
+	for name, v := range map[string]any{
+		checkpoint.SectionModel: m.Net,
+		SectionSpec:             m.Spec,
+		checkpoint.SectionConfig: config{
+			Optimizer: m.opt.Name, Loss: m.loss.Name, Metrics: m.metricNames(), Seed: m.seed, Accumulate: m.accumulate,
+		},
+	} {
+		j, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("train: %s of the model: %w", name, err)
+		}
+		sections[name] = j
+	}
+	return nil
+}
+
+// config is how a model was compiled.
+type config struct {
+	Optimizer  string   `json:"optimizer"`
+	Loss       string   `json:"loss"`
+	Metrics    []string `json:"metrics"`
+	Seed       uint64   `json:"seed"`
+	Accumulate int      `json:"accumulate"`
+}
+
+func (m *Model) metricNames() []string {
+	var out []string
+	for _, k := range m.metrics {
+		out = append(out, k.Name)
+	}
+	return out
+}
+
+// Save writes the model to a file: layers, weights, optimizer state. The file is in the safetensors format, so other programs can read the weights too.
+// It is replaced atomically.
+func (m *Model) Save(path string) error {
+	s := &checkpoint.State{Score: math.NaN(), Sections: map[string]json.RawMessage{}}
+	var err error
+	if s.Tensors, err = m.tensors(); err != nil {
+		return err
+	}
+	if err := m.describe(s.Sections); err != nil {
+		return err
+	}
+	return checkpoint.Save(path, s)
+}
+
+// Load reads a model that Save or Checkpoints has written. It predicts and evaluates as the saved one did; to train on, the optimizer has its default settings
+// unless opts say otherwise.
+func Load(path string, opts ...Option) (*Model, error) {
+	s, err := checkpoint.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := FromState(s, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// FromState makes the model that a checkpoint holds.
+func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
+	net, err := nn.ModelOf(s.Sections[checkpoint.SectionModel])
+	if err != nil {
+		return nil, err
+	}
+	var spec data.Spec
+	if err := json.Unmarshal(s.Sections[SectionSpec], &spec); err != nil {
+		return nil, fmt.Errorf("train: section %s: %w", SectionSpec, err)
+	}
+	for _, fs := range [][]data.Field{spec.Inputs, spec.Targets} {
+		for i := range fs {
+			if fs[i].Shape == nil {
+				fs[i].Shape = shape.Shape{}
+			}
+			if err := fs[i].Shape.Check(); err != nil || !fs[i].DType.Valid() {
+				return nil, fmt.Errorf("train: section %s: field %q: %v%v is no type", SectionSpec, fs[i].Name, fs[i].DType, fs[i].Shape)
+			}
+		}
+	}
+	var c config
+	if err := json.Unmarshal(s.Sections[checkpoint.SectionConfig], &c); err != nil {
+		return nil, fmt.Errorf("train: section %s: %w", checkpoint.SectionConfig, err)
+	}
+	loss, ok := Losses[c.Loss]
+	if !ok {
+		return nil, fmt.Errorf("train: unknown loss %q", c.Loss)
+	}
+	opt, err := optim.ByName(c.Optimizer)
+	if err != nil {
+		return nil, err
+	}
+	all := []Option{Seed(c.Seed), Accumulate(max(1, c.Accumulate))}
+	for _, name := range c.Metrics {
+		k, ok := Metrics[name]
+		if !ok {
+			return nil, fmt.Errorf("train: unknown metric %q", name)
+		}
+		all = append(all, k)
+	}
+	m, err := Compile(net, spec, opt, loss, append(all, opts...)...)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range m.state.Vars() {
+		if t := s.Tensor(v.Name); t != nil {
+			if err := m.state.Set(v.Name, t); err != nil {
+				return nil, fmt.Errorf("train: %w", err)
+			}
+		}
+	}
+	for _, p := range m.params {
+		if s.Tensor(p.Name) == nil {
+			return nil, fmt.Errorf("train: the weights of %s are missing", p.Name)
+		}
+	}
+	return m, nil
+}
