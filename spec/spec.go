@@ -1,0 +1,354 @@
+// Package spec reads specifications: YAML files that say what to train on what, with Keras's names.
+//
+//	name: digits
+//	data: mnist
+//	model:
+//	  - Conv2D: {filters: 32, kernel_size: 3, activation: relu}
+//	  - MaxPooling2D: {pool_size: 2}
+//	  - Flatten
+//	  - Dense: {units: 10, activation: softmax}
+//	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
+//	fit: {epochs: 10, batch_size: 32}
+//
+// A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data. Every
+// error names the file and the line.
+package spec
+
+import (
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/internal/nearest"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/optim"
+	"github.com/jouleml/joule/train"
+)
+
+// Spec is what a file says.
+type Spec struct {
+	Name  string
+	Doc   string
+	Text  string // the file itself
+	Data  string // a name or path that data.Open takes
+	Fit   Fit
+	Split Split
+
+	file      string
+	layers    []layerSpec
+	loss      train.Loss
+	metrics   []train.Metric
+	optimizer func(steps int64) (*optim.Optimizer, error)
+}
+
+// Fit are the settings of the training.
+type Fit struct {
+	Epochs     int
+	BatchSize  int
+	Accumulate int
+	Augment    []data.Transform
+	Callbacks  []train.Callback
+}
+
+// Split says which examples are used.
+type Split struct {
+	Take int // if > 0: only the first so many examples of the training part
+}
+
+type layerSpec struct {
+	line   int
+	class  string
+	name   string
+	inputs []string
+	layer  *nn.Layer
+}
+
+//go:embed presets/*.yaml
+var presets embed.FS
+
+// Presets lists the names of the specifications that come with Joule.
+func Presets() []string {
+	files, _ := fs.Glob(presets, "presets/*.yaml")
+	var out []string
+	for _, f := range files {
+		out = append(out, strings.TrimSuffix(strings.TrimPrefix(f, "presets/"), ".yaml"))
+	}
+	return out
+}
+
+// Open reads a preset by name, or a file.
+func Open(name string) (*Spec, error) {
+	if b, err := presets.ReadFile("presets/" + name + ".yaml"); err == nil {
+		return Parse(b, "preset "+name)
+	}
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && !strings.ContainsAny(name, "./\\") {
+		return nil, fmt.Errorf("spec: there is no preset %q and no file of that name; presets: %s", name, strings.Join(Presets(), ", "))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("spec: %w", err)
+	}
+	return Parse(b, name)
+}
+
+// at is an error at a line of a file.
+func at(file string, n *yaml.Node, format string, args ...any) error {
+	return fmt.Errorf("%s:%d: %w", file, n.Line, fmt.Errorf(format, args...))
+}
+
+// reader walks a mapping: each key it is asked for is taken, and what is left at the end is unknown.
+type reader struct {
+	file string
+	what string // "compile", "fit", …
+	node *yaml.Node
+	keys map[string]*yaml.Node
+	seen []string
+}
+
+func mapping(file, what string, n *yaml.Node) (*reader, error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, at(file, n, "%s must be a mapping of keys to values", what)
+	}
+	r := &reader{file, what, n, map[string]*yaml.Node{}, nil}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i].Value
+		if r.keys[k] != nil {
+			return nil, at(file, n.Content[i], "%s has the key %q twice", what, k)
+		}
+		r.keys[k] = n.Content[i+1]
+	}
+	return r, nil
+}
+
+// take gives the value of a key, nil if there is none.
+func (r *reader) take(key string) *yaml.Node {
+	r.seen = append(r.seen, key)
+	return r.keys[key]
+}
+
+// into decodes the value of a key, if there is one.
+func (r *reader) into(key string, to any) error {
+	n := r.take(key)
+	if n == nil {
+		return nil
+	}
+	if err := n.Decode(to); err != nil {
+		return at(r.file, n, "%s: %s: want a value like %v", r.what, key, example(to))
+	}
+	return nil
+}
+
+func example(to any) string {
+	switch to.(type) {
+	case *int, *int64, *uint64:
+		return "32"
+	case *float64:
+		return "0.001"
+	case *bool:
+		return "true"
+	case *[]string:
+		return "[accuracy]"
+	}
+	return "mnist"
+}
+
+// done reports the first key that nobody took, with the nearest known one.
+func (r *reader) done() error {
+	for i := 0; i+1 < len(r.node.Content); i += 2 {
+		k := r.node.Content[i]
+		if !slices.Contains(r.seen, k.Value) {
+			return at(r.file, k, "%s has no key %q%s", r.what, k.Value, known(k.Value, r.seen))
+		}
+	}
+	return nil
+}
+
+// known is the end of an error about an unknown word: the known word nearest to it, if one is near, and all known words.
+func known(word string, words []string) string {
+	words = slices.Sorted(slices.Values(words))
+	return nearest.Hint(word, words) + " (known: " + strings.Join(words, ", ") + ")"
+}
+
+// Parse reads a specification. file is named in errors.
+func Parse(text []byte, file string) (*Spec, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(doc.Content) == 0 {
+		return nil, fmt.Errorf("%s: the file is empty", file)
+	}
+	s := &Spec{Name: "model", Text: string(text), file: file, Fit: Fit{Epochs: 1, BatchSize: 32, Accumulate: 1}}
+	r, err := mapping(file, "the specification", doc.Content[0])
+	if err != nil {
+		return nil, err
+	}
+	steps := []error{r.into("name", &s.Name), r.into("doc", &s.Doc), s.data(r), s.model(r), s.compile(r), s.fit(r), r.done()}
+	for _, err := range steps {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Spec) data(r *reader) error {
+	n := r.take("data")
+	if n == nil {
+		return at(s.file, r.node, "data is missing: the name of a data set, such as mnist, or a path")
+	}
+	if n.Kind == yaml.ScalarNode {
+		s.Data = n.Value
+		return nil
+	}
+	d, err := mapping(s.file, "data", n)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.into("name", &s.Data), d.into("take", &s.Split.Take)); err != nil {
+		return err
+	}
+	if s.Data == "" {
+		return at(s.file, n, "data: name is missing")
+	}
+	return d.done()
+}
+
+func (s *Spec) model(r *reader) error {
+	n := r.take("model")
+	if n == nil {
+		return at(s.file, r.node, "model is missing: a list of layers")
+	}
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		return at(s.file, n, "model must be a list of layers")
+	}
+	names := []string{"input"}
+	for _, e := range n.Content {
+		l, err := s.layer(e)
+		if err != nil {
+			return err
+		}
+		for _, in := range l.inputs {
+			if !slices.Contains(names, in) {
+				return at(s.file, e, "layer %s takes %q, and no layer before it has that name%s", l.class, in, known(in, names))
+			}
+		}
+		if l.name != "" {
+			if slices.Contains(names, l.name) {
+				return at(s.file, e, "two layers are named %q", l.name)
+			}
+			names = append(names, l.name)
+		}
+		s.layers = append(s.layers, l)
+	}
+	return nil
+}
+
+// layer reads "Flatten" or "Dense: {units: 10}".
+func (s *Spec) layer(n *yaml.Node) (layerSpec, error) {
+	l := layerSpec{line: n.Line}
+	config := map[string]any{}
+	switch {
+	case n.Kind == yaml.ScalarNode:
+		l.class = n.Value
+	case n.Kind == yaml.MappingNode && len(n.Content) == 2:
+		l.class = n.Content[0].Value
+		v := n.Content[1]
+		if v.Kind == yaml.ScalarNode && v.Tag == "!!null" {
+			break
+		}
+		r, err := mapping(s.file, "layer "+l.class, v)
+		if err != nil {
+			return l, err
+		}
+		if err := errors.Join(r.into("name", &l.name), r.into("inputs", &l.inputs)); err != nil {
+			return l, err
+		}
+		for k, node := range r.keys {
+			if k == "name" || k == "inputs" {
+				continue
+			}
+			var x any
+			if err := node.Decode(&x); err != nil {
+				return l, at(s.file, node, "layer %s: %s: %v", l.class, k, err)
+			}
+			config[k] = x
+		}
+	default:
+		return l, at(s.file, n, "a layer is a name, or one name with its settings: \"- Dense: {units: 10}\"")
+	}
+	j, err := json.Marshal(config)
+	if err != nil {
+		return l, at(s.file, n, "layer %s: %v", l.class, err)
+	}
+	if l.layer, err = nn.LayerOf(l.class, l.name, j); err != nil {
+		return l, at(s.file, n, "%w", err)
+	}
+	return l, nil
+}
+
+// Model makes the model for data of the given spec.
+func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
+	simple := true
+	for _, l := range s.layers {
+		simple = simple && len(l.inputs) == 0
+	}
+	if simple {
+		var ls []*nn.Layer
+		for _, l := range s.layers {
+			ls = append(ls, l.layer)
+		}
+		return nn.Sequential(ls...), nil
+	}
+	if len(d.Inputs) != 1 {
+		return nil, fmt.Errorf("%s: a model of named layers takes data with one input, this has %d", s.file, len(d.Inputs))
+	}
+	f := d.Inputs[0]
+	in := nn.InputOf(f.Name, f.DType, f.Shape...)
+	by := map[string]*nn.Value{"input": in}
+	last := in
+	for _, l := range s.layers {
+		args := []*nn.Value{last}
+		if len(l.inputs) > 0 {
+			args = nil
+			for _, name := range l.inputs {
+				args = append(args, by[name])
+			}
+		}
+		last = l.layer.On(args...)
+		if l.name != "" {
+			by[l.name] = last
+		}
+	}
+	return nn.Functional([]*nn.Value{in}, []*nn.Value{last})
+}
+
+// Compile makes the model and compiles it. steps is the number of optimizer steps of the whole training, which schedules refer to.
+func (s *Spec) Compile(d data.Spec, steps int64, opts ...train.Option) (*train.Model, error) {
+	net, err := s.Model(d)
+	if err != nil {
+		return nil, err
+	}
+	net.Name = s.Name
+	opt, err := s.optimizer(steps)
+	if err != nil {
+		return nil, err
+	}
+	all := []train.Option{train.Accumulate(s.Fit.Accumulate)}
+	for _, k := range s.metrics {
+		all = append(all, k)
+	}
+	m, err := train.Compile(net, d, opt, s.loss, append(all, opts...)...)
+	if err != nil {
+		return nil, s.blame(err)
+	}
+	return m, nil
+}
