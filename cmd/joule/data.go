@@ -1,0 +1,100 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/catalog"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/spec"
+)
+
+// openData opens the data that a specification names.
+func openData(s *spec.Spec) (*data.Set, error) {
+	set, err := catalog.Open(s.Data)
+	if err != nil {
+		return nil, err
+	}
+	if s.Split.Take > 0 && s.Split.Take < set.Train.Len() {
+		set = &data.Set{Name: set.Name, Train: data.Take(set.Train, s.Split.Take), Test: set.Test}
+	}
+	return set, nil
+}
+
+func dataCmd() *cobra.Command {
+	c := &cobra.Command{Use: "data", Short: "List, get and describe data sets"}
+	var asJSON bool
+	list := &cobra.Command{
+		Use: "list", Short: "List the data sets that have a name", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if asJSON {
+				return json.NewEncoder(c.OutOrStdout()).Encode(catalog.List())
+			}
+			for _, i := range catalog.List() {
+				where := i.Where
+				if where == "" {
+					where = "not here: joule data get " + i.Name + " (" + energy.SI(float64(i.Bytes()), "B") + ")"
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%-15s %-45s %6d + %d  %s\n", i.Name, i.What, i.Train, i.Test, where)
+			}
+			fmt.Fprintln(c.OutOrStdout(), "Any folder of class folders of pictures (folder:PATH) or table (csv:PATH) can be used too.")
+			return nil
+		},
+	}
+	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	get := &cobra.Command{
+		Use: "get NAME", Short: "Download a data set from its official address (or the mirror in JOULE_DATA_MIRROR)", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			dir, err := catalog.Get(c.Context(), args[0], nil)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is in %s\n", args[0], dir)
+			return nil
+		},
+	}
+	info := &cobra.Command{
+		Use: "info NAME", Short: "Describe a data set", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return dataInfo(c, args[0]) },
+	}
+	c.AddCommand(list, get, info)
+	for _, s := range c.Commands() {
+		s.Args = usageArgs(s.Args)
+	}
+	return c
+}
+
+func dataInfo(c *cobra.Command, name string) error {
+	w := c.OutOrStdout()
+	if i, err := catalog.Find(name); err == nil {
+		fmt.Fprintf(w, "%s: %s\nlicence %s, %s\n", i.Name, i.What, i.Licence, i.Home)
+		for _, f := range i.Files {
+			fmt.Fprintf(w, "  %s  %s  sha256 %s\n", f.URL, energy.SI(float64(f.Bytes), "B"), f.SHA256)
+		}
+		if i.Where == "" {
+			fmt.Fprintf(w, "not on this machine: joule data get %s\n", i.Name)
+			return nil
+		}
+		fmt.Fprintln(w, "found:", i.Where)
+	}
+	set, err := catalog.Open(name)
+	if err != nil {
+		return err
+	}
+	s := set.Spec()
+	fmt.Fprintf(w, "%d training and %d test examples\n", set.Train.Len(), set.Test.Len())
+	for _, f := range s.Inputs {
+		fmt.Fprintf(w, "input %s: %v%v\n", f.Name, f.DType, f.Shape)
+	}
+	for _, f := range s.Targets {
+		fmt.Fprintf(w, "target %s: %v%v\n", f.Name, f.DType, f.Shape)
+	}
+	if s.Classes > 0 {
+		fmt.Fprintf(w, "%d classes %s\n", s.Classes, strings.Join(s.ClassNames, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+// Command joule trains, evaluates and runs models, and says what each costs in arithmetic, bytes, seconds and joules.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	jdebug "github.com/jouleml/joule/internal/debug"
+	"github.com/jouleml/joule/train"
+)
+
+// Exit codes.
+const (
+	exitFailure     = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	// The first Ctrl-C ends the work in order; the second kills the process, as is usual.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	err := jdebug.Err()
+	if err == nil {
+		err = root().ExecuteContext(ctx)
+	}
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "joule:", err)
+		return exitInterrupted
+	case errors.As(err, &usage):
+		fmt.Fprintln(os.Stderr, "joule:", err)
+		return exitUsage
+	}
+	fmt.Fprintln(os.Stderr, "joule:", err)
+	return exitFailure
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "joule",
+		Short:         "Deep learning that counts its compute and its energy",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version(),
+	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())}
+	})
+	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), summaryCmd(), explainCmd(), runsCmd(), dataCmd(), opsCmd(), envCmd())
+	for _, s := range c.Commands() {
+		s.Args = usageArgs(s.Args)
+	}
+	return c
+}
+
+// usageArgs makes a wrong number of arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if check == nil {
+			return nil
+		}
+		if err := check(c, args); err != nil {
+			return usageError{fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())}
+		}
+		return nil
+	}
+}
+
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "unknown"
+}

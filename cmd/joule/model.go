@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jouleml/joule/data/catalog"
+	"github.com/jouleml/joule/data/folder"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/spec"
+	"github.com/jouleml/joule/tensor"
+	"github.com/jouleml/joule/train"
+	"github.com/jouleml/joule/train/runs"
+)
+
+// modelFlags are shared by the commands that take a trained model.
+type modelFlags struct {
+	out     string
+	threads int
+	json    bool
+}
+
+func (f *modelFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.out, "out", runs.DefaultRoot, "folder of all runs")
+	c.Flags().IntVar(&f.threads, "threads", 0, "threads to use (default: one for each CPU)")
+	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+}
+
+// load opens the model of a run, or a model file, and says which data it was trained on ("" of a file).
+func (f *modelFlags) load(ref string) (m *train.Model, data string, err error) {
+	if f.threads < 0 {
+		return nil, "", usageError{errors.New("--threads must not be negative")}
+	}
+	if strings.HasSuffix(ref, ".safetensors") {
+		m, err = train.Load(ref, train.Threads(f.threads))
+		return m, "", err
+	}
+	info, err := runs.Open(f.out).Get(ref)
+	if err != nil {
+		return nil, "", err
+	}
+	path := filepath.Join(info.Dir, modelFile)
+	if _, e := os.Stat(path); errors.Is(e, os.ErrNotExist) {
+		return nil, "", fmt.Errorf("run %s has no model yet: it is %s; joule train --resume %s brings it to its end", info.ID, info.State, info.ID)
+	}
+	if m, err = train.Load(path, train.Threads(f.threads)); err != nil {
+		return nil, "", err
+	}
+	if s, err := spec.Parse([]byte(info.Spec), "the specification of run "+info.ID); err == nil {
+		data = s.Data
+	}
+	return m, data, nil
+}
+
+func evalCmd() *cobra.Command {
+	var f modelFlags
+	var on string
+	var batch int
+	c := &cobra.Command{
+		Use:   "eval [RUN | model.safetensors]",
+		Short: "Evaluate a trained model on the test part of a data set",
+		Long:  "Eval measures loss and metrics of the model of a run (its id, the beginning of it, or last, the default) or of a file.",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if batch < 1 {
+				return usageError{fmt.Errorf("--batch %d must be at least 1", batch)}
+			}
+			m, of, err := f.load(first(args, "last"))
+			if err != nil {
+				return err
+			}
+			if on == "" {
+				on = of
+			}
+			if on == "" {
+				return usageError{errors.New("--data says which data set to evaluate on")}
+			}
+			set, err := catalog.Open(on)
+			if err != nil {
+				return err
+			}
+			meter, _ := energy.Open()
+			a, err := m.StartAccount(meter)
+			if err != nil {
+				return err
+			}
+			logs, err := m.Evaluate(c.Context(), set.Test, batch)
+			if err != nil {
+				return err
+			}
+			l, err := a.Ledger()
+			if err != nil {
+				return err
+			}
+			l.Examples = int64(set.Test.Len())
+			if f.json {
+				out := map[string]any{"examples": set.Test.Len(), "seconds": l.Seconds, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High, "energy_source": l.Joules.Source.String()}
+				for _, v := range logs {
+					out[v.Name] = v.Value
+				}
+				return json.NewEncoder(c.OutOrStdout()).Encode(out)
+			}
+			for _, v := range logs {
+				fmt.Fprintf(c.OutOrStdout(), "%-12s %.4f\n", v.Name, v.Value)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "\n%s", l.Table())
+			return nil
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
+	c.Flags().IntVar(&batch, "batch", 128, "examples at a time")
+	return c
+}
+
+func first(args []string, otherwise string) string {
+	if len(args) > 0 {
+		return args[0]
+	}
+	return otherwise
+}
+
+func predictCmd() *cobra.Command {
+	var f modelFlags
+	var ref string
+	var invert bool
+	var top int
+	c := &cobra.Command{
+		Use:   "predict FILE…",
+		Short: "Say what is on pictures (PNG or JPEG), one line a file",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			m, _, err := f.load(ref)
+			if err != nil {
+				return err
+			}
+			return f.predict(c, m, args, top, invert)
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&ref, "run", "last", "the run, or a model file, to predict with")
+	c.Flags().BoolVar(&invert, "invert", false, "take white for black: for dark digits on light paper, since MNIST's are light on dark")
+	c.Flags().IntVar(&top, "top", 3, "how many classes to print")
+	return c
+}
+
+func (f *modelFlags) predict(c *cobra.Command, m *train.Model, files []string, top int, invert bool) error {
+	in := m.Spec.Inputs
+	if len(in) != 1 || len(in[0].Shape) != 3 || in[0].DType != dtype.F32 {
+		return errors.New("predict takes models for pictures; this one takes something else")
+	}
+	sh := in[0].Shape
+	x := tensor.New(dtype.F32, append([]int{1}, sh...)...)
+	for _, file := range files {
+		if err := c.Context().Err(); err != nil {
+			return err
+		}
+		if err := folder.ReadImage(file, folder.Size{Height: sh[0], Width: sh[1], Channels: sh[2]}, x.F32()); err != nil {
+			return err
+		}
+		if invert {
+			for i, v := range x.F32() {
+				x.F32()[i] = 1 - v
+			}
+		}
+		y, err := m.PredictBatch(x)
+		if err != nil {
+			return err
+		}
+		type guess struct {
+			Class       string  `json:"class"`
+			Probability float64 `json:"probability"`
+		}
+		var best []guess
+		p := append([]float32(nil), y.F32()...)
+		for range min(max(1, top), len(p)) {
+			k := 0
+			for i, v := range p {
+				if v > p[k] {
+					k = i
+				}
+			}
+			name := fmt.Sprint(k)
+			if k < len(m.Spec.ClassNames) {
+				name = m.Spec.ClassNames[k]
+			}
+			best = append(best, guess{name, float64(p[k])})
+			p[k] = -1
+		}
+		if f.json {
+			if err := json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": file, "guesses": best}); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s:", file)
+		for _, g := range best {
+			fmt.Fprintf(c.OutOrStdout(), "  %s %.1f%%", g.Class, 100*g.Probability)
+		}
+		fmt.Fprintln(c.OutOrStdout())
+	}
+	return nil
+}
+
+// compiled is a model to look at: of a run or model file, or of a preset or specification, not trained.
+func (f *modelFlags) compiled(ctx context.Context, ref string) (*train.Model, *spec.Spec, error) {
+	if s, err := spec.Open(ref); err == nil {
+		set, err := openData(s)
+		if err != nil {
+			return nil, nil, err
+		}
+		m, err := s.Compile(set.Spec(), 1, train.Threads(f.threads))
+		return m, s, err
+	} else if strings.HasSuffix(ref, ".yaml") || strings.HasSuffix(ref, ".yml") {
+		return nil, nil, err
+	}
+	m, _, err := f.load(ref)
+	return m, nil, err
+}
+
+func summaryCmd() *cobra.Command {
+	var f modelFlags
+	c := &cobra.Command{
+		Use:   "summary [preset | spec.yaml | RUN | model.safetensors]",
+		Short: "Print the layers of a model: shapes, parameters, arithmetic",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			m, _, err := f.compiled(c.Context(), first(args, "mnist"))
+			if err != nil {
+				return err
+			}
+			s, err := m.Summary()
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(c.OutOrStdout(), s)
+			return nil
+		},
+	}
+	f.add(c)
+	return c
+}

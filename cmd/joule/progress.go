@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/train"
+)
+
+// progress shows a training: one line that is written over and over on a terminal, a line for each epoch elsewhere, JSON if asked for.
+type progress struct {
+	train.Hooks
+	j     *job
+	w     io.Writer
+	live  bool // a terminal: the line is rewritten
+	width int
+
+	meter        energy.Meter
+	peak         float64 // FLOP/s that the machine reaches; 0: not measured
+	flops        float64 // of an example in a train step
+	last         time.Time
+	lastStep     time.Time
+	rateFrom     time.Time
+	rateExamples int64
+	examples     int64 // trained on in this session
+	joulesBefore float64
+	stepTimes    []float64 // milliseconds, of the steps so far: up to stepTimesCap, then every so many
+	stride       int64
+	drawn        bool
+}
+
+const stepTimesCap = 1 << 14
+
+func newProgress(j *job, m energy.Meter) *progress {
+	p := &progress{j: j, w: j.out, meter: m, stride: 1}
+	if f, ok := j.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !j.f.quiet && !j.f.json && os.Getenv("TERM") != "dumb" {
+		p.live = true
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			p.width = w
+		}
+	}
+	if p.width == 0 {
+		p.width = 100
+	}
+	if j.past != nil {
+		p.joulesBefore = j.past.Joules.Value
+	}
+	return p
+}
+
+// Begin implements train.Callback.
+func (p *progress) Begin(t *train.Training) error {
+	p.flops = float64(t.Model.StepCost(t.BatchSize).FLOPs) / float64(t.BatchSize)
+	now := time.Now()
+	p.last, p.lastStep, p.rateFrom = now, now, now
+	if !p.j.f.json && !p.j.f.quiet {
+		fmt.Fprintf(p.w, "%s: %d training and %d test examples, %d parameters, %d threads, %s\n", p.j.spec.Name, p.j.set.Train.Len(), p.j.set.Test.Len(), t.Model.ParamCount(), t.Model.Cores(), p.j.source())
+		if t.Steps > 0 {
+			fmt.Fprintf(p.w, "resumed at epoch %d, step %d\n", t.Epoch, t.Step)
+		}
+	}
+	return nil
+}
+
+// AfterStep implements train.Callback.
+func (p *progress) AfterStep(t *train.Training) error {
+	now := time.Now()
+	ms := now.Sub(p.lastStep).Seconds() * 1e3
+	p.lastStep = now
+	n := t.Examples
+	if t.Step > 1 {
+		n = int64(t.BatchSize)
+	}
+	p.examples += min(n, int64(t.BatchSize))
+	if t.Steps%p.stride == 0 {
+		if p.stepTimes = append(p.stepTimes, ms); len(p.stepTimes) == stepTimesCap {
+			for i := range stepTimesCap / 2 {
+				p.stepTimes[i] = p.stepTimes[2*i]
+			}
+			p.stepTimes = p.stepTimes[:stepTimesCap/2]
+			p.stride *= 2
+		}
+	}
+	if p.j.guess == nil && len(p.stepTimes) == billSteps {
+		p.j.predict(p.stepTimes)
+	}
+	if p.live && now.Sub(p.last) > 100*time.Millisecond {
+		p.last = now
+		p.draw(p.line(t, now))
+	}
+	return nil
+}
+
+// line is the running state of the training.
+func (p *progress) line(t *train.Training, now time.Time) string {
+	perSecond := float64(p.examples) / now.Sub(p.rateFrom).Seconds()
+	var b strings.Builder
+	fmt.Fprintf(&b, "epoch %d/%d %3.0f%%", t.Epoch, t.Epochs, 100*float64(t.Step)/float64(t.EpochSteps))
+	for _, l := range t.Logs() {
+		fmt.Fprintf(&b, "  %s %.4f", l.Name, l.Value)
+	}
+	fmt.Fprintf(&b, "  %.0f/s  %s", perSecond, energy.SI(perSecond*p.flops, "FLOP/s"))
+	if l := p.j.ledger(); l != nil && l.Seconds > 0 {
+		mark := "≈"
+		if l.Joules.Source.Measured {
+			mark = ""
+		}
+		fmt.Fprintf(&b, "  %s%s %s%s", mark, energy.SI(l.Joules.Value/l.Seconds, "W"), mark, energy.SI(l.Joules.Value, "J"))
+	}
+	left := float64(t.Epochs)*float64(t.EpochSteps) - float64(t.Epoch-1)*float64(t.EpochSteps) - float64(t.Step)
+	if perSecond > 0 {
+		fmt.Fprintf(&b, "  %v left", time.Duration(left*float64(t.BatchSize)/perSecond*1e9).Round(time.Second))
+	}
+	return b.String()
+}
+
+func (p *progress) draw(line string) {
+	if r := []rune(line); len(r) >= p.width {
+		line = string(r[:p.width-1])
+	}
+	fmt.Fprintf(p.w, "\r\x1b[K%s", line)
+	p.drawn = true
+}
+
+// clear takes the running line away.
+func (p *progress) clear() {
+	if p.drawn {
+		fmt.Fprint(p.w, "\r\x1b[K")
+		p.drawn = false
+	}
+}
+
+// AfterEpoch implements train.Callback.
+func (p *progress) AfterEpoch(t *train.Training) error {
+	e := t.History.Epochs[len(t.History.Epochs)-1]
+	p.lastStep = time.Now() // evaluation is no step
+	switch {
+	case p.j.f.json:
+		out := map[string]any{"epoch": e.Epoch, "seconds": e.Seconds, "rate": e.Rate}
+		for _, l := range e.Logs {
+			out[l.Name] = l
+		}
+		for _, l := range e.Logs {
+			out[l.Name] = l.Value
+			if l.Value-l.Value != 0 {
+				out[l.Name] = nil
+			}
+		}
+		text, err := json.Marshal(out)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(p.w, string(text))
+	case !p.j.f.quiet:
+		p.clear()
+		var b strings.Builder
+		fmt.Fprintf(&b, "epoch %2d/%d  %6s", e.Epoch, t.Epochs, energy.SI(e.Seconds, "s"))
+		for _, l := range e.Logs {
+			fmt.Fprintf(&b, "  %s %.4f", l.Name, l.Value)
+		}
+		rate := float64(p.j.set.Train.Len()) / e.Seconds
+		fmt.Fprintf(&b, "  %.0f examples/s", rate)
+		fmt.Fprintln(p.w, b.String())
+	}
+	return nil
+}
+
+// medianStep is the median time of a step, in milliseconds.
+func (p *progress) medianStep() float64 {
+	if len(p.stepTimes) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(p.stepTimes))
+	return s[len(s)/2]
+}

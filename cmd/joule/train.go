@@ -1,0 +1,383 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/format/csvlog"
+	"github.com/jouleml/joule/internal/atomicfile"
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/spec"
+	"github.com/jouleml/joule/train"
+	"github.com/jouleml/joule/train/runs"
+)
+
+// trainFlags are the settings of joule train.
+type trainFlags struct {
+	epochs, batch, threads int
+	seed                   uint64
+	target                 float64
+	out, resume            string
+	dryRun, quiet, json    bool
+	grid                   float64
+	every                  time.Duration
+}
+
+func trainCmd() *cobra.Command {
+	var f trainFlags
+	c := &cobra.Command{
+		Use:   "train [preset | spec.yaml]",
+		Short: "Train a model; without arguments the main job: a convolutional network on MNIST",
+		Long: "Train trains what a preset or a specification says, shows its progress, and ends with an account of what each layer cost.\n\n" +
+			"Presets: " + strings.Join(spec.Presets(), ", ") + ". The run is kept in a folder of its own under --out.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return f.run(c, args)
+		},
+		ValidArgs: spec.Presets(),
+	}
+	fs := c.Flags()
+	fs.IntVar(&f.epochs, "epochs", 0, "passes over the training data (default: as the specification says)")
+	fs.IntVar(&f.batch, "batch", 0, "examples in a step (default: as the specification says)")
+	fs.Uint64Var(&f.seed, "seed", 0, "the number that everything random follows from")
+	fs.IntVar(&f.threads, "threads", 0, "threads to use (default: one for each CPU)")
+	fs.Float64Var(&f.target, "target-accuracy", 0, "end when the accuracy on the test data is this high, such as 0.99")
+	fs.StringVar(&f.out, "out", runs.DefaultRoot, "folder of all runs")
+	fs.StringVar(&f.resume, "resume", "", "go on with a run: its id, the beginning of it, or last")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "try model, data and disk on a few batches and print the predicted bill")
+	fs.BoolVar(&f.quiet, "quiet", false, "print the result alone")
+	fs.BoolVar(&f.json, "json", false, "print one JSON object for each epoch and a last one with the result")
+	fs.Float64Var(&f.grid, "grid", 0, "grams of CO2 equivalent of a kilowatt hour of your electricity, to print carbon")
+	fs.DurationVar(&f.every, "checkpoint-every", 30*time.Second, "time between checkpoints within an epoch")
+	return c
+}
+
+func (f *trainFlags) check() error {
+	switch {
+	case f.epochs < 0 || f.batch < 0 || f.threads < 0:
+		return usageError{errors.New("--epochs, --batch and --threads must not be negative")}
+	case f.target < 0 || f.target > 1:
+		return usageError{fmt.Errorf("--target-accuracy %g is not between 0 and 1", f.target)}
+	case f.grid < 0:
+		return usageError{fmt.Errorf("--grid %g is negative", f.grid)}
+	case f.every <= 0:
+		return usageError{fmt.Errorf("--checkpoint-every %v must be positive", f.every)}
+	case f.dryRun && f.resume != "":
+		return usageError{errors.New("--dry-run and --resume cannot be used together")}
+	}
+	return nil
+}
+
+// job is one training on its way.
+type job struct {
+	f       *trainFlags
+	out     io.Writer
+	spec    *spec.Spec
+	set     *data.Set
+	model   *train.Model
+	run     *runs.Run
+	from    *train.Progress
+	past    *energy.Ledger // what earlier sessions of a resumed run have cost
+	account *train.Account
+	shown   *progress
+	check   *train.Checkpoints
+	guess   *bill
+}
+
+func (f *trainFlags) run(c *cobra.Command, args []string) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	j := &job{f: f, out: c.OutOrStdout()}
+	store := runs.Open(f.out)
+	name := "mnist"
+	if len(args) > 0 {
+		name = args[0]
+	}
+	if f.resume != "" {
+		if len(args) > 0 || c.Flags().Changed("seed") || f.batch != 0 {
+			return usageError{errors.New("--resume goes on with the specification, seed and batch of its run; leave them out")}
+		}
+		return j.resume(c.Context(), store)
+	}
+	var err error
+	if j.spec, err = spec.Open(name); err != nil {
+		return err
+	}
+	if err := j.prepare(); err != nil {
+		return err
+	}
+	if f.dryRun {
+		return j.dry(c.Context())
+	}
+	j.run, err = store.Create(runs.Info{Name: j.spec.Name, Spec: j.spec.Text, Seed: f.seed, ISA: isa.Current().String(), Threads: j.model.Cores(), Version: version()})
+	if err != nil {
+		return err
+	}
+	return j.train(c.Context())
+}
+
+// prepare opens the data and compiles the model.
+func (j *job) prepare() error {
+	f := j.f
+	if f.epochs > 0 {
+		j.spec.Fit.Epochs = f.epochs
+	}
+	if f.batch > 0 {
+		j.spec.Fit.BatchSize = f.batch
+	}
+	var err error
+	if j.set, err = openData(j.spec); err != nil {
+		return err
+	}
+	j.model, err = j.spec.Compile(j.set.Spec(), j.updates(), train.Threads(f.threads), train.Seed(f.seed))
+	return err
+}
+
+// steps is the number of batches of the whole training.
+func (j *job) steps() int64 {
+	b := j.spec.Fit.BatchSize
+	return int64(j.spec.Fit.Epochs) * int64((j.set.Train.Len()+b-1)/b)
+}
+
+func (j *job) updates() int64 { return j.steps() / int64(j.spec.Fit.Accumulate) }
+
+// sessionSection keeps, in a checkpoint, what the run's sessions need beyond the model: the command line's settings and the account so far.
+const sessionSection = "session"
+
+type session struct {
+	Epochs int     `json:"epochs"`
+	Batch  int     `json:"batch"`
+	Target float64 `json:"target"`
+}
+
+// resume takes up a run at its newest whole checkpoint.
+func (j *job) resume(ctx context.Context, store *runs.Store) error {
+	info, err := store.Get(j.f.resume)
+	if err != nil {
+		return err
+	}
+	found, err := checkpoint.Latest(filepath.Join(info.Dir, "checkpoints"))
+	if err != nil {
+		return fmt.Errorf("run %s cannot be resumed: %w", info.ID, err)
+	}
+	for _, e := range found.Skipped {
+		fmt.Fprintln(os.Stderr, "joule: skipped a checkpoint:", e)
+	}
+	if j.spec, err = spec.Parse([]byte(info.Spec), "the specification of run "+info.ID); err != nil {
+		return err
+	}
+	var s session
+	if err := json.Unmarshal(found.Sections[sessionSection], &s); err != nil {
+		return fmt.Errorf("%s: section %s: %w", found.Path, sessionSection, err)
+	}
+	j.f.seed, j.f.batch = info.Seed, s.Batch
+	if j.f.epochs == 0 {
+		j.f.epochs = s.Epochs
+	}
+	if j.f.target == 0 {
+		j.f.target = s.Target
+	}
+	if err := j.prepare(); err != nil {
+		return err
+	}
+	j.from, err = j.model.Restore(found.State, j.keepers()...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", found.Path, err)
+	}
+	if l := found.Sections[checkpoint.SectionLedger]; l != nil {
+		j.past = &energy.Ledger{}
+		if err := json.Unmarshal(l, j.past); err != nil {
+			return fmt.Errorf("%s: section %s: %w", found.Path, checkpoint.SectionLedger, err)
+		}
+	}
+	if j.run, err = store.Resume(info.ID); err != nil {
+		return err
+	}
+	return j.train(ctx)
+}
+
+// keepers are the callbacks of the specification that have a memory.
+func (j *job) keepers() []train.Keeper {
+	var out []train.Keeper
+	for _, c := range j.spec.Fit.Callbacks {
+		if k, ok := c.(train.Keeper); ok {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// train runs the training from where it stands to its end, and the run to its outcome.
+func (j *job) train(ctx context.Context) error {
+	results, err := j.fit(ctx)
+	o := runs.Outcome{State: runs.Done, Results: results, Artifacts: map[string]string{}}
+	switch {
+	case errors.Is(err, train.ErrInterrupted):
+		o.State = runs.Interrupted
+	case err != nil:
+		o.State, o.Error = runs.Failed, err
+	}
+	if l := j.ledger(); l != nil {
+		o.Ledger, _ = json.Marshal(l)
+		if e := atomicfile.WriteBytes(j.run.Path("ledger.json"), o.Ledger); e != nil {
+			err = errors.Join(err, e)
+		}
+		o.Artifacts["ledger"] = "ledger.json"
+	}
+	if o.State == runs.Done {
+		o.Artifacts["model"] = modelFile
+	}
+	if e := j.run.Finish(o); e != nil {
+		err = errors.Join(err, e)
+	}
+	if o.State == runs.Interrupted {
+		return fmt.Errorf("%w; go on with: joule train --resume %s%s", err, j.run.Info().ID, outFlag(j.f.out))
+	}
+	return err
+}
+
+func outFlag(out string) string {
+	if out == runs.DefaultRoot {
+		return ""
+	}
+	return " --out " + out
+}
+
+const modelFile = "model.safetensors"
+
+// fit trains, evaluates, saves and reports.
+func (j *job) fit(ctx context.Context) (runs.Values, error) {
+	meter, _ := energy.Open()
+	j.shown = newProgress(j, meter)
+	j.check = &train.Checkpoints{Dir: j.run.Path("checkpoints"), Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
+	var err error
+	if j.account, err = j.model.StartAccount(meter); err != nil {
+		return nil, err
+	}
+	cs := append([]train.Callback{}, j.spec.Fit.Callbacks...)
+	if j.f.target > 0 {
+		cs = append(cs, &train.TargetReached{Watch: "val_accuracy", Value: j.f.target})
+	}
+	// The history and the account are written before the checkpoint that says that they are there.
+	cs = append(cs, &historian{j: j}, j.check, &train.TensorBoard{Dir: j.run.Path("events")}, j.shown)
+	opts := []train.FitOption{train.Epochs(j.spec.Fit.Epochs), train.BatchSize(j.spec.Fit.BatchSize), train.Validate(j.set.Test), train.Callbacks(cs...), train.Augment(j.spec.Fit.Augment...)}
+	if j.from != nil {
+		opts = append(opts, train.From(j.from))
+	}
+	h, err := j.model.Fit(ctx, j.set.Train, opts...)
+	j.shown.clear()
+	if err != nil {
+		return nil, err
+	}
+	test, err := j.model.Evaluate(ctx, j.set.Test, 128)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.model.Save(j.run.Path(modelFile)); err != nil {
+		return nil, err
+	}
+	r := runs.Values{"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(peakRSS())}
+	for _, l := range test {
+		r["test_"+l.Name] = l.Value
+	}
+	l := j.ledger()
+	r["flops"], r["bytes"] = float64(l.Cost.FLOPs), float64(l.Cost.Bytes())
+	r["joules"], r["joules_low"], r["joules_high"] = l.Joules.Value, l.Joules.Low, l.Joules.High
+	r["step_ms_median"] = j.shown.medianStep()
+	j.report(h, r, l)
+	return r, nil
+}
+
+// sections are what the run's checkpoints keep for its next session.
+func (j *job) sections() (map[string]json.RawMessage, error) {
+	out := map[string]json.RawMessage{}
+	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target}, checkpoint.SectionLedger: j.ledger()} {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = text
+	}
+	return out, nil
+}
+
+// ledger is the account of the run so far, earlier sessions included.
+func (j *job) ledger() *energy.Ledger {
+	if j.account == nil {
+		return nil
+	}
+	l, err := j.account.Ledger()
+	if err != nil {
+		return nil
+	}
+	l.Grid = j.f.grid
+	if j.shown != nil {
+		l.Examples = j.shown.examples
+	}
+	if j.past != nil {
+		l.Merge(j.past)
+	}
+	return l
+}
+
+// historian writes each epoch to the run's history.
+type historian struct {
+	train.Hooks
+	j *job
+}
+
+func (h *historian) AfterEpoch(t *train.Training) error {
+	l := h.j.ledger()
+	if l == nil {
+		return errors.New("the energy account cannot be read")
+	}
+	e := t.History.Epochs[len(t.History.Epochs)-1]
+	row := runs.Epoch{Epoch: int64(e.Epoch), Seconds: e.Seconds, Joules: l.Joules.Value - h.j.shown.joulesBefore}
+	h.j.shown.joulesBefore = l.Joules.Value
+	for _, v := range e.Logs {
+		row.Metrics = append(row.Metrics, csvlog.Value{Name: v.Name, Value: v.Value})
+	}
+	return h.j.run.Append(row)
+}
+
+// report prints the result: for people, or as one JSON object.
+func (j *job) report(h *train.History, r runs.Values, l *energy.Ledger) {
+	if j.f.json {
+		out := map[string]any{"run": j.run.Info().ID, "dir": j.run.Info().Dir, "energy_source": l.Joules.Source.String(), "stopped": h.Stopped}
+		for k, v := range r {
+			if !math.IsNaN(v) && !math.IsInf(v, 0) {
+				out[k] = v
+			}
+		}
+		text, _ := json.Marshal(out)
+		fmt.Fprintln(j.out, string(text))
+		return
+	}
+	if !j.f.quiet {
+		fmt.Fprintf(j.out, "\n%s\n", l.Table())
+		if j.guess != nil {
+			fmt.Fprintf(j.out, "predicted from the first steps: %s and %s; real: %s and %s\n", energy.SI(j.guess.seconds, "s"), energy.SI(j.guess.joules.Value, "J"),
+				energy.SI(h.Seconds, "s"), energy.SI(l.Joules.Value, "J"))
+		}
+	}
+	if h.Stopped != "" {
+		fmt.Fprintln(j.out, "stopped:", h.Stopped)
+	}
+	fmt.Fprintf(j.out, "test accuracy %.4f, loss %.4f; %s for %d steps (median %.2f ms); peak memory %s; %v\n", r["test_accuracy"], r["test_loss"],
+		energy.SI(h.Seconds, "s"), h.Steps, r["step_ms_median"], energy.SI(r["peak_rss_bytes"], "B"), l.Joules)
+	fmt.Fprintf(j.out, "run %s in %s\n", j.run.Info().ID, j.run.Info().Dir)
+}
