@@ -110,12 +110,12 @@ func BenchmarkTransforms(b *testing.B) {
 		})
 		b.Run("filter4/"+name, func(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
-				tr.filter4(&points[i%block*c], point, &rows[0], c, 0, 4, c, &tmp[0])
+				tr.filter[4](&points[i%block*c], point, &rows[0], c, 0, 4, c, &tmp[0])
 			}
 		})
 		b.Run("result4/"+name, func(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
-				tr.result4(&img[0], 32*c, c, &points[i%block*c], point, 4, 4, c, &bias[0], 1, &tmp[0])
+				tr.result[4](&img[0], 32*c, c, &points[i%block*c], point, 4, 4, c, &bias[0], 1, &tmp[0])
 			}
 		})
 	}

@@ -36,7 +36,7 @@ func (s Spec) chooseFilter() filterGrad {
 
 // winogradFits reports whether Winograd's algorithm can compute the convolution: its transforms work on whole vectors.
 func (s Spec) winogradFits() bool {
-	return s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 &&
+	return (s.KH == 3 || s.KH == 5) && s.KW == s.KH && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 &&
 		s.Cin%16 == 0 && s.Cout%16 == 0 && s.N > 0
 }
 

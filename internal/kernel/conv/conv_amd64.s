@@ -473,6 +473,105 @@ row:
 	VZEROUPPER
 	RET
 
+// func filter2AVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX
+TEXT ·filter2AVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Y0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Y1
+	VMULPS  constants<>+640(SB), Y0, Y2
+	VMULPS  constants<>+704(SB), Y0, Y3
+	VMULPS  constants<>+832(SB), Y1, Y4
+	VSUBPS  Y4, Y3, Y5
+	VADDPS  Y4, Y3, Y3
+	VMULPS  constants<>+768(SB), Y0, Y0
+	VMULPS  constants<>+896(SB), Y1, Y4
+	VSUBPS  Y4, Y0, Y6
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS Y2, (R11)
+	VMOVUPS Y3, 32(R11)
+	VMOVUPS Y5, 64(R11)
+	VMOVUPS Y0, 96(R11)
+	VMOVUPS Y6, 128(R11)
+	VMOVUPS Y1, 160(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y0, 32(R11)
+	VMOVUPS Y0, 64(R11)
+	VMOVUPS Y0, 96(R11)
+	VMOVUPS Y0, 128(R11)
+	VMOVUPS Y0, 160(R11)
+
+next:
+	ADDQ $0x000000c0, R11
+	INCQ R10
+	CMPQ R10, $0x02
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS (R12), Y0
+	VMOVUPS 192(R12), Y1
+	VMULPS  constants<>+640(SB), Y0, Y2
+	VMULPS  constants<>+704(SB), Y0, Y3
+	VMULPS  constants<>+832(SB), Y1, Y4
+	VSUBPS  Y4, Y3, Y5
+	VADDPS  Y4, Y3, Y3
+	VMULPS  constants<>+768(SB), Y0, Y0
+	VMULPS  constants<>+896(SB), Y1, Y4
+	VSUBPS  Y4, Y0, Y6
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS Y2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y3, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y5, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y0, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y6, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y1, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000020, R8
+	CMPQ    R8, SI
+	JLT     vector
+	VZEROUPPER
+	RET
+
 // func filter3AVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
 // Requires: AVX, FMA3
 TEXT ·filter3AVX2(SB), NOSPLIT, $0-64
@@ -692,6 +791,347 @@ row:
 	VZEROUPPER
 	RET
 
+// func filter5AVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, FMA3
+TEXT ·filter5AVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ        j0+32(FP), R12
+	CMPQ        R10, R12
+	JLT         empty
+	MOVQ        j1+40(FP), R12
+	CMPQ        R10, R12
+	JGE         empty
+	MOVQ        (DX), R12
+	VMOVUPS     (R12)(R9*1), Y0
+	MOVQ        24(DX), R12
+	VMOVUPS     (R12)(R9*1), Y1
+	MOVQ        48(DX), R12
+	VMOVUPS     (R12)(R9*1), Y2
+	MOVQ        72(DX), R12
+	VMOVUPS     (R12)(R9*1), Y3
+	MOVQ        96(DX), R12
+	VMOVUPS     (R12)(R9*1), Y4
+	VMULPS      constants<>+640(SB), Y0, Y5
+	VMULPS      constants<>+704(SB), Y0, Y6
+	VMULPS      constants<>+832(SB), Y1, Y7
+	VFMADD231PS constants<>+960(SB), Y2, Y6
+	VFMADD231PS constants<>+1088(SB), Y3, Y7
+	VFMADD231PS constants<>+1216(SB), Y4, Y6
+	VSUBPS      Y7, Y6, Y8
+	VADDPS      Y7, Y6, Y6
+	VMULPS      constants<>+768(SB), Y0, Y0
+	VMULPS      constants<>+896(SB), Y1, Y1
+	VFMADD231PS constants<>+1024(SB), Y2, Y0
+	VFMADD231PS constants<>+1152(SB), Y3, Y1
+	VFMADD231PS constants<>+1280(SB), Y4, Y0
+	VSUBPS      Y1, Y0, Y2
+	VADDPS      Y1, Y0, Y0
+	VMOVUPS     Y5, (R11)
+	VMOVUPS     Y6, 32(R11)
+	VMOVUPS     Y8, 64(R11)
+	VMOVUPS     Y0, 96(R11)
+	VMOVUPS     Y2, 128(R11)
+	VMOVUPS     Y4, 160(R11)
+	ADDQ        BX, R9
+	JMP         next
+
+empty:
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y0, 32(R11)
+	VMOVUPS Y0, 64(R11)
+	VMOVUPS Y0, 96(R11)
+	VMOVUPS Y0, 128(R11)
+	VMOVUPS Y0, 160(R11)
+
+next:
+	ADDQ $0x000000c0, R11
+	INCQ R10
+	CMPQ R10, $0x05
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS     (R12), Y0
+	VMOVUPS     192(R12), Y1
+	VMOVUPS     384(R12), Y2
+	VMOVUPS     576(R12), Y3
+	VMOVUPS     768(R12), Y4
+	VMULPS      constants<>+640(SB), Y0, Y5
+	VMULPS      constants<>+704(SB), Y0, Y6
+	VMULPS      constants<>+832(SB), Y1, Y7
+	VFMADD231PS constants<>+960(SB), Y2, Y6
+	VFMADD231PS constants<>+1088(SB), Y3, Y7
+	VFMADD231PS constants<>+1216(SB), Y4, Y6
+	VSUBPS      Y7, Y6, Y8
+	VADDPS      Y7, Y6, Y6
+	VMULPS      constants<>+768(SB), Y0, Y0
+	VMULPS      constants<>+896(SB), Y1, Y1
+	VFMADD231PS constants<>+1024(SB), Y2, Y0
+	VFMADD231PS constants<>+1152(SB), Y3, Y1
+	VFMADD231PS constants<>+1280(SB), Y4, Y0
+	VSUBPS      Y1, Y0, Y2
+	VADDPS      Y1, Y0, Y0
+	VMOVUPS     Y5, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Y6, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Y8, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Y0, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Y2, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Y4, (R11)
+	ADDQ        CX, R11
+	ADDQ        $0x00000020, R12
+	DECQ        R10
+	JNZ         row
+	ADDQ        $0x00000020, R8
+	CMPQ        R8, SI
+	JLT         vector
+	VZEROUPPER
+	RET
+
+// func result2AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, FMA3
+TEXT ·result2AVX2(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS     (R11), Y0
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y1
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y2
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y3
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y4
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y5
+	ADDQ        SI, R11
+	VADDPS      Y2, Y1, Y6
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y4, Y3, Y2
+	VSUBPS      Y4, Y3, Y3
+	VADDPS      Y6, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VMOVAPS     Y5, Y2
+	VFMADD231PS constants<>+128(SB), Y1, Y2
+	VFMADD231PS constants<>+192(SB), Y3, Y2
+	VMOVUPS     Y0, (R12)
+	VMOVUPS     Y2, 192(R12)
+	ADDQ        $0x00000020, R12
+	DECQ        R10
+	JNZ         row
+	VXORPS      Y0, Y0, Y0
+	MOVQ        bias+64(FP), R10
+	TESTQ       R10, R10
+	JZ          nobias
+	VMOVUPS     (R10)(R9*1), Y0
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS     (R12), Y1
+	VMOVUPS     32(R12), Y2
+	VMOVUPS     64(R12), Y3
+	VMOVUPS     96(R12), Y4
+	VMOVUPS     128(R12), Y5
+	VMOVUPS     160(R12), Y6
+	VADDPS      Y3, Y2, Y7
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y5, Y4, Y3
+	VSUBPS      Y5, Y4, Y4
+	VADDPS      Y7, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VMOVAPS     Y6, Y3
+	VFMADD231PS constants<>+128(SB), Y2, Y3
+	VFMADD231PS constants<>+192(SB), Y4, Y3
+	VADDPS      Y0, Y1, Y1
+	VADDPS      Y0, Y3, Y3
+	MOVQ        relu+72(FP), R14
+	TESTQ       R14, R14
+	JZ          store
+	VXORPS      Y2, Y2, Y2
+	VMAXPS      Y1, Y2, Y1
+	VMAXPS      Y3, Y2, Y3
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Y1, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Y3, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ $0x000000c0, R12
+	ADDQ DX, R11
+	DECQ R10
+	JNZ  column
+	ADDQ $0x00000020, R9
+	CMPQ R9, DI
+	JLT  vector
+	VZEROUPPER
+	RET
+
+// func result3AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, FMA3
+TEXT ·result3AVX2(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS     (R11), Y0
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y1
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y2
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y3
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y4
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Y5
+	ADDQ        SI, R11
+	VADDPS      Y2, Y1, Y6
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y4, Y3, Y2
+	VSUBPS      Y4, Y3, Y3
+	VADDPS      Y6, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VMULPS      constants<>+128(SB), Y1, Y1
+	VFMADD231PS constants<>+192(SB), Y3, Y1
+	VMOVAPS     Y5, Y3
+	VFMADD231PS constants<>+256(SB), Y6, Y3
+	VFMADD231PS constants<>+320(SB), Y2, Y3
+	VMOVUPS     Y0, (R12)
+	VMOVUPS     Y1, 192(R12)
+	VMOVUPS     Y3, 384(R12)
+	ADDQ        $0x00000020, R12
+	DECQ        R10
+	JNZ         row
+	VXORPS      Y0, Y0, Y0
+	MOVQ        bias+64(FP), R10
+	TESTQ       R10, R10
+	JZ          nobias
+	VMOVUPS     (R10)(R9*1), Y0
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS     (R12), Y1
+	VMOVUPS     32(R12), Y2
+	VMOVUPS     64(R12), Y3
+	VMOVUPS     96(R12), Y4
+	VMOVUPS     128(R12), Y5
+	VMOVUPS     160(R12), Y6
+	VADDPS      Y3, Y2, Y7
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y5, Y4, Y3
+	VSUBPS      Y5, Y4, Y4
+	VADDPS      Y7, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VMULPS      constants<>+128(SB), Y2, Y2
+	VFMADD231PS constants<>+192(SB), Y4, Y2
+	VMOVAPS     Y6, Y4
+	VFMADD231PS constants<>+256(SB), Y7, Y4
+	VFMADD231PS constants<>+320(SB), Y3, Y4
+	VADDPS      Y0, Y1, Y1
+	VADDPS      Y0, Y2, Y2
+	VADDPS      Y0, Y4, Y4
+	MOVQ        relu+72(FP), R14
+	TESTQ       R14, R14
+	JZ          store
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y1, Y3, Y1
+	VMAXPS      Y2, Y3, Y2
+	VMAXPS      Y4, Y3, Y4
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Y1, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Y2, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Y4, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ $0x000000c0, R12
+	ADDQ DX, R11
+	DECQ R10
+	JNZ  column
+	ADDQ $0x00000020, R9
+	CMPQ R9, DI
+	JLT  vector
+	VZEROUPPER
+	RET
+
 // func result4AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
 // Requires: AVX, FMA3
 TEXT ·result4AVX2(SB), NOSPLIT, $0-88
@@ -819,9 +1259,9 @@ stored:
 	VZEROUPPER
 	RET
 
-// func result3AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// func result5AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
 // Requires: AVX, FMA3
-TEXT ·result3AVX2(SB), NOSPLIT, $0-88
+TEXT ·result5AVX2(SB), NOSPLIT, $0-88
 	MOVQ dst+0(FP), AX
 	MOVQ rowStride+8(FP), CX
 	SHLQ $0x02, CX
@@ -859,14 +1299,20 @@ row:
 	VSUBPS      Y4, Y3, Y3
 	VADDPS      Y6, Y0, Y0
 	VADDPS      Y2, Y0, Y0
-	VMULPS      constants<>+128(SB), Y1, Y1
-	VFMADD231PS constants<>+192(SB), Y3, Y1
+	VMULPS      constants<>+128(SB), Y1, Y4
+	VFMADD231PS constants<>+192(SB), Y3, Y4
+	VMULPS      constants<>+256(SB), Y6, Y7
+	VFMADD231PS constants<>+320(SB), Y2, Y7
+	VMULPS      constants<>+384(SB), Y1, Y1
+	VFMADD231PS constants<>+448(SB), Y3, Y1
 	VMOVAPS     Y5, Y3
-	VFMADD231PS constants<>+256(SB), Y6, Y3
-	VFMADD231PS constants<>+320(SB), Y2, Y3
+	VFMADD231PS constants<>+512(SB), Y6, Y3
+	VFMADD231PS constants<>+576(SB), Y2, Y3
 	VMOVUPS     Y0, (R12)
-	VMOVUPS     Y1, 192(R12)
-	VMOVUPS     Y3, 384(R12)
+	VMOVUPS     Y4, 192(R12)
+	VMOVUPS     Y7, 384(R12)
+	VMOVUPS     Y1, 576(R12)
+	VMOVUPS     Y3, 768(R12)
 	ADDQ        $0x00000020, R12
 	DECQ        R10
 	JNZ         row
@@ -895,12 +1341,18 @@ column:
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y1, Y1
 	VADDPS      Y3, Y1, Y1
-	VMULPS      constants<>+128(SB), Y2, Y2
-	VFMADD231PS constants<>+192(SB), Y4, Y2
+	VMULPS      constants<>+128(SB), Y2, Y5
+	VFMADD231PS constants<>+192(SB), Y4, Y5
+	VMULPS      constants<>+256(SB), Y7, Y8
+	VFMADD231PS constants<>+320(SB), Y3, Y8
+	VMULPS      constants<>+384(SB), Y2, Y2
+	VFMADD231PS constants<>+448(SB), Y4, Y2
 	VMOVAPS     Y6, Y4
-	VFMADD231PS constants<>+256(SB), Y7, Y4
-	VFMADD231PS constants<>+320(SB), Y3, Y4
+	VFMADD231PS constants<>+512(SB), Y7, Y4
+	VFMADD231PS constants<>+576(SB), Y3, Y4
 	VADDPS      Y0, Y1, Y1
+	VADDPS      Y0, Y5, Y5
+	VADDPS      Y0, Y8, Y8
 	VADDPS      Y0, Y2, Y2
 	VADDPS      Y0, Y4, Y4
 	MOVQ        relu+72(FP), R14
@@ -908,6 +1360,8 @@ column:
 	JZ          store
 	VXORPS      Y3, Y3, Y3
 	VMAXPS      Y1, Y3, Y1
+	VMAXPS      Y5, Y3, Y5
+	VMAXPS      Y8, Y3, Y8
 	VMAXPS      Y2, Y3, Y2
 	VMAXPS      Y4, Y3, Y4
 
@@ -917,9 +1371,17 @@ store:
 	ADDQ    CX, R14
 	CMPQ    R13, $0x01
 	JLE     stored
-	VMOVUPS Y2, (R14)
+	VMOVUPS Y5, (R14)
 	ADDQ    CX, R14
 	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Y8, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x03
+	JLE     stored
+	VMOVUPS Y2, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x04
 	JLE     stored
 	VMOVUPS Y4, (R14)
 	ADDQ    CX, R14
@@ -1864,6 +2326,110 @@ row:
 	VZEROUPPER
 	RET
 
+// func filter2AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, AVX512F
+TEXT ·filter2AVX512(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    pointStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    colStride+24(FP), BX
+	SHLQ    $0x02, BX
+	MOVQ    n+48(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    tmp+56(FP), DI
+	VMOVUPS constants<>+640(SB), Z0
+	VMOVUPS constants<>+704(SB), Z1
+	VMOVUPS constants<>+768(SB), Z2
+	VMOVUPS constants<>+832(SB), Z3
+	VMOVUPS constants<>+896(SB), Z4
+	XORQ    R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Z5
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Z6
+	VMULPS  Z0, Z5, Z7
+	VMULPS  Z1, Z5, Z8
+	VMULPS  Z3, Z6, Z9
+	VSUBPS  Z9, Z8, Z10
+	VADDPS  Z9, Z8, Z8
+	VMULPS  Z2, Z5, Z5
+	VMULPS  Z4, Z6, Z9
+	VSUBPS  Z9, Z5, Z12
+	VADDPS  Z9, Z5, Z5
+	VMOVUPS Z7, (R11)
+	VMOVUPS Z8, 64(R11)
+	VMOVUPS Z10, 128(R11)
+	VMOVUPS Z5, 192(R11)
+	VMOVUPS Z12, 256(R11)
+	VMOVUPS Z6, 320(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VPXORD  Z11, Z11, Z11
+	VMOVUPS Z11, (R11)
+	VMOVUPS Z11, 64(R11)
+	VMOVUPS Z11, 128(R11)
+	VMOVUPS Z11, 192(R11)
+	VMOVUPS Z11, 256(R11)
+	VMOVUPS Z11, 320(R11)
+
+next:
+	ADDQ $0x00000180, R11
+	INCQ R10
+	CMPQ R10, $0x02
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS (R12), Z5
+	VMOVUPS 384(R12), Z6
+	VMULPS  Z0, Z5, Z7
+	VMULPS  Z1, Z5, Z8
+	VMULPS  Z3, Z6, Z9
+	VSUBPS  Z9, Z8, Z10
+	VADDPS  Z9, Z8, Z8
+	VMULPS  Z2, Z5, Z5
+	VMULPS  Z4, Z6, Z9
+	VSUBPS  Z9, Z5, Z12
+	VADDPS  Z9, Z5, Z5
+	VMOVUPS Z7, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z8, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z10, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z5, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z12, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z6, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000040, R8
+	CMPQ    R8, SI
+	JLT     vector
+	VZEROUPPER
+	RET
+
 // func filter3AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
 // Requires: AVX, AVX512F
 TEXT ·filter3AVX512(SB), NOSPLIT, $0-64
@@ -1883,8 +2449,6 @@ TEXT ·filter3AVX512(SB), NOSPLIT, $0-64
 	VMOVUPS constants<>+896(SB), Z4
 	VMOVUPS constants<>+960(SB), Z5
 	VMOVUPS constants<>+1024(SB), Z6
-	VMOVUPS constants<>+1088(SB), Z7
-	VMOVUPS constants<>+1152(SB), Z7
 	XORQ    R8, R8
 
 vector:
@@ -1902,37 +2466,37 @@ column:
 	MOVQ        (DX), R12
 	VMOVUPS     (R12)(R9*1), Z7
 	MOVQ        24(DX), R12
-	VMOVUPS     (R12)(R9*1), Z9
+	VMOVUPS     (R12)(R9*1), Z8
 	MOVQ        48(DX), R12
-	VMOVUPS     (R12)(R9*1), Z10
-	VMULPS      Z0, Z7, Z11
-	VMULPS      Z1, Z7, Z12
-	VMULPS      Z3, Z9, Z13
-	VFMADD231PS Z5, Z10, Z12
-	VSUBPS      Z13, Z12, Z14
-	VADDPS      Z13, Z12, Z12
+	VMOVUPS     (R12)(R9*1), Z9
+	VMULPS      Z0, Z7, Z10
+	VMULPS      Z1, Z7, Z11
+	VMULPS      Z3, Z8, Z12
+	VFMADD231PS Z5, Z9, Z11
+	VSUBPS      Z12, Z11, Z13
+	VADDPS      Z12, Z11, Z11
 	VMULPS      Z2, Z7, Z7
-	VMULPS      Z4, Z9, Z9
-	VFMADD231PS Z6, Z10, Z7
-	VSUBPS      Z9, Z7, Z13
-	VADDPS      Z9, Z7, Z7
-	VMOVUPS     Z11, (R11)
-	VMOVUPS     Z12, 64(R11)
-	VMOVUPS     Z14, 128(R11)
+	VMULPS      Z4, Z8, Z8
+	VFMADD231PS Z6, Z9, Z7
+	VSUBPS      Z8, Z7, Z12
+	VADDPS      Z8, Z7, Z7
+	VMOVUPS     Z10, (R11)
+	VMOVUPS     Z11, 64(R11)
+	VMOVUPS     Z13, 128(R11)
 	VMOVUPS     Z7, 192(R11)
-	VMOVUPS     Z13, 256(R11)
-	VMOVUPS     Z10, 320(R11)
+	VMOVUPS     Z12, 256(R11)
+	VMOVUPS     Z9, 320(R11)
 	ADDQ        BX, R9
 	JMP         next
 
 empty:
-	VPXORD  Z8, Z8, Z8
-	VMOVUPS Z8, (R11)
-	VMOVUPS Z8, 64(R11)
-	VMOVUPS Z8, 128(R11)
-	VMOVUPS Z8, 192(R11)
-	VMOVUPS Z8, 256(R11)
-	VMOVUPS Z8, 320(R11)
+	VPXORD  Z14, Z14, Z14
+	VMOVUPS Z14, (R11)
+	VMOVUPS Z14, 64(R11)
+	VMOVUPS Z14, 128(R11)
+	VMOVUPS Z14, 192(R11)
+	VMOVUPS Z14, 256(R11)
+	VMOVUPS Z14, 320(R11)
 
 next:
 	ADDQ $0x00000180, R11
@@ -1945,30 +2509,30 @@ next:
 
 row:
 	VMOVUPS     (R12), Z7
-	VMOVUPS     384(R12), Z9
-	VMOVUPS     768(R12), Z10
-	VMULPS      Z0, Z7, Z11
-	VMULPS      Z1, Z7, Z12
-	VMULPS      Z3, Z9, Z13
-	VFMADD231PS Z5, Z10, Z12
-	VSUBPS      Z13, Z12, Z14
-	VADDPS      Z13, Z12, Z12
+	VMOVUPS     384(R12), Z8
+	VMOVUPS     768(R12), Z9
+	VMULPS      Z0, Z7, Z10
+	VMULPS      Z1, Z7, Z11
+	VMULPS      Z3, Z8, Z12
+	VFMADD231PS Z5, Z9, Z11
+	VSUBPS      Z12, Z11, Z13
+	VADDPS      Z12, Z11, Z11
 	VMULPS      Z2, Z7, Z7
-	VMULPS      Z4, Z9, Z9
-	VFMADD231PS Z6, Z10, Z7
-	VSUBPS      Z9, Z7, Z13
-	VADDPS      Z9, Z7, Z7
+	VMULPS      Z4, Z8, Z8
+	VFMADD231PS Z6, Z9, Z7
+	VSUBPS      Z8, Z7, Z12
+	VADDPS      Z8, Z7, Z7
+	VMOVUPS     Z10, (R11)
+	ADDQ        CX, R11
 	VMOVUPS     Z11, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z12, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z14, (R11)
-	ADDQ        CX, R11
-	VMOVUPS     Z7, (R11)
 	ADDQ        CX, R11
 	VMOVUPS     Z13, (R11)
 	ADDQ        CX, R11
-	VMOVUPS     Z10, (R11)
+	VMOVUPS     Z7, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z12, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z9, (R11)
 	ADDQ        CX, R11
 	ADDQ        $0x00000040, R12
 	DECQ        R10
@@ -2101,9 +2665,140 @@ row:
 	VZEROUPPER
 	RET
 
-// func result4AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// func filter5AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
 // Requires: AVX, AVX512F
-TEXT ·result4AVX512(SB), NOSPLIT, $0-88
+TEXT ·filter5AVX512(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    pointStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    colStride+24(FP), BX
+	SHLQ    $0x02, BX
+	MOVQ    n+48(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    tmp+56(FP), DI
+	VMOVUPS constants<>+640(SB), Z0
+	VMOVUPS constants<>+704(SB), Z1
+	VMOVUPS constants<>+768(SB), Z2
+	VMOVUPS constants<>+832(SB), Z3
+	VMOVUPS constants<>+896(SB), Z4
+	VMOVUPS constants<>+960(SB), Z5
+	VMOVUPS constants<>+1024(SB), Z6
+	VMOVUPS constants<>+1088(SB), Z7
+	VMOVUPS constants<>+1152(SB), Z8
+	VMOVUPS constants<>+1216(SB), Z9
+	VMOVUPS constants<>+1280(SB), Z10
+	XORQ    R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ        j0+32(FP), R12
+	CMPQ        R10, R12
+	JLT         empty
+	MOVQ        j1+40(FP), R12
+	CMPQ        R10, R12
+	JGE         empty
+	MOVQ        (DX), R12
+	VMOVUPS     (R12)(R9*1), Z11
+	MOVQ        24(DX), R12
+	VMOVUPS     (R12)(R9*1), Z12
+	MOVQ        48(DX), R12
+	VMOVUPS     (R12)(R9*1), Z13
+	MOVQ        72(DX), R12
+	VMOVUPS     (R12)(R9*1), Z14
+	MOVQ        96(DX), R12
+	VMOVUPS     (R12)(R9*1), Z15
+	VMULPS      Z0, Z11, Z16
+	VMULPS      Z1, Z11, Z17
+	VMULPS      Z3, Z12, Z18
+	VFMADD231PS Z5, Z13, Z17
+	VFMADD231PS Z7, Z14, Z18
+	VFMADD231PS Z9, Z15, Z17
+	VSUBPS      Z18, Z17, Z19
+	VADDPS      Z18, Z17, Z17
+	VMULPS      Z2, Z11, Z11
+	VMULPS      Z4, Z12, Z12
+	VFMADD231PS Z6, Z13, Z11
+	VFMADD231PS Z8, Z14, Z12
+	VFMADD231PS Z10, Z15, Z11
+	VSUBPS      Z12, Z11, Z13
+	VADDPS      Z12, Z11, Z11
+	VMOVUPS     Z16, (R11)
+	VMOVUPS     Z17, 64(R11)
+	VMOVUPS     Z19, 128(R11)
+	VMOVUPS     Z11, 192(R11)
+	VMOVUPS     Z13, 256(R11)
+	VMOVUPS     Z15, 320(R11)
+	ADDQ        BX, R9
+	JMP         next
+
+empty:
+	VPXORD  Z20, Z20, Z20
+	VMOVUPS Z20, (R11)
+	VMOVUPS Z20, 64(R11)
+	VMOVUPS Z20, 128(R11)
+	VMOVUPS Z20, 192(R11)
+	VMOVUPS Z20, 256(R11)
+	VMOVUPS Z20, 320(R11)
+
+next:
+	ADDQ $0x00000180, R11
+	INCQ R10
+	CMPQ R10, $0x05
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS     (R12), Z11
+	VMOVUPS     384(R12), Z12
+	VMOVUPS     768(R12), Z13
+	VMOVUPS     1152(R12), Z14
+	VMOVUPS     1536(R12), Z15
+	VMULPS      Z0, Z11, Z16
+	VMULPS      Z1, Z11, Z17
+	VMULPS      Z3, Z12, Z18
+	VFMADD231PS Z5, Z13, Z17
+	VFMADD231PS Z7, Z14, Z18
+	VFMADD231PS Z9, Z15, Z17
+	VSUBPS      Z18, Z17, Z19
+	VADDPS      Z18, Z17, Z17
+	VMULPS      Z2, Z11, Z11
+	VMULPS      Z4, Z12, Z12
+	VFMADD231PS Z6, Z13, Z11
+	VFMADD231PS Z8, Z14, Z12
+	VFMADD231PS Z10, Z15, Z11
+	VSUBPS      Z12, Z11, Z13
+	VADDPS      Z12, Z11, Z11
+	VMOVUPS     Z16, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z17, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z19, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z11, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z13, (R11)
+	ADDQ        CX, R11
+	VMOVUPS     Z15, (R11)
+	ADDQ        CX, R11
+	ADDQ        $0x00000040, R12
+	DECQ        R10
+	JNZ         row
+	ADDQ        $0x00000040, R8
+	CMPQ        R8, SI
+	JLT         vector
+	VZEROUPPER
+	RET
+
+// func result2AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, AVX512F
+TEXT ·result2AVX512(SB), NOSPLIT, $0-88
 	MOVQ    dst+0(FP), AX
 	MOVQ    rowStride+8(FP), CX
 	SHLQ    $0x02, CX
@@ -2118,9 +2813,11 @@ TEXT ·result4AVX512(SB), NOSPLIT, $0-88
 	VMOVUPS constants<>+128(SB), Z0
 	VMOVUPS constants<>+192(SB), Z1
 	VMOVUPS constants<>+256(SB), Z2
-	VMOVUPS constants<>+320(SB), Z3
-	VMOVUPS constants<>+384(SB), Z4
-	VMOVUPS constants<>+448(SB), Z5
+	VMOVUPS constants<>+320(SB), Z2
+	VMOVUPS constants<>+384(SB), Z2
+	VMOVUPS constants<>+448(SB), Z2
+	VMOVUPS constants<>+512(SB), Z2
+	VMOVUPS constants<>+576(SB), Z2
 	XORQ    R9, R9
 
 vector:
@@ -2129,6 +2826,10 @@ vector:
 	MOVQ $0x00000006, R10
 
 row:
+	VMOVUPS     (R11), Z2
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z5
+	ADDQ        SI, R11
 	VMOVUPS     (R11), Z6
 	ADDQ        SI, R11
 	VMOVUPS     (R11), Z7
@@ -2137,35 +2838,25 @@ row:
 	ADDQ        SI, R11
 	VMOVUPS     (R11), Z9
 	ADDQ        SI, R11
-	VMOVUPS     (R11), Z10
-	ADDQ        SI, R11
-	VMOVUPS     (R11), Z11
-	ADDQ        SI, R11
-	VADDPS      Z8, Z7, Z12
+	VADDPS      Z6, Z5, Z10
+	VSUBPS      Z6, Z5, Z5
+	VADDPS      Z8, Z7, Z6
 	VSUBPS      Z8, Z7, Z7
-	VADDPS      Z10, Z9, Z8
-	VSUBPS      Z10, Z9, Z9
-	VADDPS      Z12, Z6, Z6
-	VADDPS      Z8, Z6, Z6
-	VMULPS      Z0, Z7, Z10
-	VFMADD231PS Z1, Z9, Z10
-	VMULPS      Z2, Z12, Z12
-	VFMADD231PS Z3, Z8, Z12
-	VMOVAPS     Z11, Z8
-	VFMADD231PS Z4, Z7, Z8
-	VFMADD231PS Z5, Z9, Z8
-	VMOVUPS     Z6, (R12)
-	VMOVUPS     Z10, 384(R12)
-	VMOVUPS     Z12, 768(R12)
-	VMOVUPS     Z8, 1152(R12)
+	VADDPS      Z10, Z2, Z2
+	VADDPS      Z6, Z2, Z2
+	VMOVAPS     Z9, Z6
+	VFMADD231PS Z0, Z5, Z6
+	VFMADD231PS Z1, Z7, Z6
+	VMOVUPS     Z2, (R12)
+	VMOVUPS     Z6, 384(R12)
 	ADDQ        $0x00000040, R12
 	DECQ        R10
 	JNZ         row
-	VPXORD      Z13, Z13, Z13
+	VPXORD      Z3, Z3, Z3
 	MOVQ        bias+64(FP), R10
 	TESTQ       R10, R10
 	JZ          nobias
-	VMOVUPS     (R10)(R9*1), Z13
+	VMOVUPS     (R10)(R9*1), Z3
 
 nobias:
 	MOVQ cols+48(FP), R10
@@ -2174,53 +2865,37 @@ nobias:
 	LEAQ (AX)(R9*1), R11
 
 column:
-	VMOVUPS     (R12), Z6
-	VMOVUPS     64(R12), Z7
-	VMOVUPS     128(R12), Z8
-	VMOVUPS     192(R12), Z9
-	VMOVUPS     256(R12), Z10
-	VMOVUPS     320(R12), Z11
-	VADDPS      Z8, Z7, Z12
+	VMOVUPS     (R12), Z2
+	VMOVUPS     64(R12), Z5
+	VMOVUPS     128(R12), Z6
+	VMOVUPS     192(R12), Z7
+	VMOVUPS     256(R12), Z8
+	VMOVUPS     320(R12), Z9
+	VADDPS      Z6, Z5, Z10
+	VSUBPS      Z6, Z5, Z5
+	VADDPS      Z8, Z7, Z6
 	VSUBPS      Z8, Z7, Z7
-	VADDPS      Z10, Z9, Z8
-	VSUBPS      Z10, Z9, Z9
-	VADDPS      Z12, Z6, Z6
-	VADDPS      Z8, Z6, Z6
-	VMULPS      Z0, Z7, Z10
-	VFMADD231PS Z1, Z9, Z10
-	VMULPS      Z2, Z12, Z12
-	VFMADD231PS Z3, Z8, Z12
-	VMOVAPS     Z11, Z8
-	VFMADD231PS Z4, Z7, Z8
-	VFMADD231PS Z5, Z9, Z8
-	VADDPS      Z13, Z6, Z6
-	VADDPS      Z13, Z10, Z10
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z13, Z8, Z8
+	VADDPS      Z10, Z2, Z2
+	VADDPS      Z6, Z2, Z2
+	VMOVAPS     Z9, Z6
+	VFMADD231PS Z0, Z5, Z6
+	VFMADD231PS Z1, Z7, Z6
+	VADDPS      Z3, Z2, Z2
+	VADDPS      Z3, Z6, Z6
 	MOVQ        relu+72(FP), R14
 	TESTQ       R14, R14
 	JZ          store
-	VPXORD      Z14, Z14, Z14
-	VMAXPS      Z6, Z14, Z6
-	VMAXPS      Z10, Z14, Z10
-	VMAXPS      Z12, Z14, Z12
-	VMAXPS      Z8, Z14, Z8
+	VPXORD      Z4, Z4, Z4
+	VMAXPS      Z2, Z4, Z2
+	VMAXPS      Z6, Z4, Z6
 
 store:
 	MOVQ    R11, R14
-	VMOVUPS Z6, (R14)
+	VMOVUPS Z2, (R14)
 	ADDQ    CX, R14
 	CMPQ    R13, $0x01
 	JLE     stored
-	VMOVUPS Z10, (R14)
-	ADDQ    CX, R14
-	CMPQ    R13, $0x02
-	JLE     stored
-	VMOVUPS Z12, (R14)
-	ADDQ    CX, R14
-	CMPQ    R13, $0x03
-	JLE     stored
-	VMOVUPS Z8, (R14)
+	VMOVUPS Z6, (R14)
 	ADDQ    CX, R14
 
 stored:
@@ -2254,6 +2929,8 @@ TEXT ·result3AVX512(SB), NOSPLIT, $0-88
 	VMOVUPS constants<>+320(SB), Z3
 	VMOVUPS constants<>+384(SB), Z4
 	VMOVUPS constants<>+448(SB), Z4
+	VMOVUPS constants<>+512(SB), Z4
+	VMOVUPS constants<>+576(SB), Z4
 	XORQ    R9, R9
 
 vector:
@@ -2343,6 +3020,287 @@ store:
 	CMPQ    R13, $0x02
 	JLE     stored
 	VMOVUPS Z9, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ $0x00000180, R12
+	ADDQ DX, R11
+	DECQ R10
+	JNZ  column
+	ADDQ $0x00000040, R9
+	CMPQ R9, DI
+	JLT  vector
+	VZEROUPPER
+	RET
+
+// func result4AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, AVX512F
+TEXT ·result4AVX512(SB), NOSPLIT, $0-88
+	MOVQ    dst+0(FP), AX
+	MOVQ    rowStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    colStride+16(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    src+24(FP), BX
+	MOVQ    pointStride+32(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    n+56(FP), DI
+	SHLQ    $0x02, DI
+	MOVQ    tmp+80(FP), R8
+	VMOVUPS constants<>+128(SB), Z0
+	VMOVUPS constants<>+192(SB), Z1
+	VMOVUPS constants<>+256(SB), Z2
+	VMOVUPS constants<>+320(SB), Z3
+	VMOVUPS constants<>+384(SB), Z4
+	VMOVUPS constants<>+448(SB), Z5
+	VMOVUPS constants<>+512(SB), Z6
+	VMOVUPS constants<>+576(SB), Z6
+	XORQ    R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS     (R11), Z6
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z9
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z10
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z11
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z12
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z13
+	ADDQ        SI, R11
+	VADDPS      Z10, Z9, Z14
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z11, Z10
+	VSUBPS      Z12, Z11, Z11
+	VADDPS      Z14, Z6, Z6
+	VADDPS      Z10, Z6, Z6
+	VMULPS      Z0, Z9, Z12
+	VFMADD231PS Z1, Z11, Z12
+	VMULPS      Z2, Z14, Z14
+	VFMADD231PS Z3, Z10, Z14
+	VMOVAPS     Z13, Z10
+	VFMADD231PS Z4, Z9, Z10
+	VFMADD231PS Z5, Z11, Z10
+	VMOVUPS     Z6, (R12)
+	VMOVUPS     Z12, 384(R12)
+	VMOVUPS     Z14, 768(R12)
+	VMOVUPS     Z10, 1152(R12)
+	ADDQ        $0x00000040, R12
+	DECQ        R10
+	JNZ         row
+	VPXORD      Z7, Z7, Z7
+	MOVQ        bias+64(FP), R10
+	TESTQ       R10, R10
+	JZ          nobias
+	VMOVUPS     (R10)(R9*1), Z7
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS     (R12), Z6
+	VMOVUPS     64(R12), Z9
+	VMOVUPS     128(R12), Z10
+	VMOVUPS     192(R12), Z11
+	VMOVUPS     256(R12), Z12
+	VMOVUPS     320(R12), Z13
+	VADDPS      Z10, Z9, Z14
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z11, Z10
+	VSUBPS      Z12, Z11, Z11
+	VADDPS      Z14, Z6, Z6
+	VADDPS      Z10, Z6, Z6
+	VMULPS      Z0, Z9, Z12
+	VFMADD231PS Z1, Z11, Z12
+	VMULPS      Z2, Z14, Z14
+	VFMADD231PS Z3, Z10, Z14
+	VMOVAPS     Z13, Z10
+	VFMADD231PS Z4, Z9, Z10
+	VFMADD231PS Z5, Z11, Z10
+	VADDPS      Z7, Z6, Z6
+	VADDPS      Z7, Z12, Z12
+	VADDPS      Z7, Z14, Z14
+	VADDPS      Z7, Z10, Z10
+	MOVQ        relu+72(FP), R14
+	TESTQ       R14, R14
+	JZ          store
+	VPXORD      Z8, Z8, Z8
+	VMAXPS      Z6, Z8, Z6
+	VMAXPS      Z12, Z8, Z12
+	VMAXPS      Z14, Z8, Z14
+	VMAXPS      Z10, Z8, Z10
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Z6, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Z12, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Z14, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x03
+	JLE     stored
+	VMOVUPS Z10, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ $0x00000180, R12
+	ADDQ DX, R11
+	DECQ R10
+	JNZ  column
+	ADDQ $0x00000040, R9
+	CMPQ R9, DI
+	JLT  vector
+	VZEROUPPER
+	RET
+
+// func result5AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, AVX512F
+TEXT ·result5AVX512(SB), NOSPLIT, $0-88
+	MOVQ    dst+0(FP), AX
+	MOVQ    rowStride+8(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    colStride+16(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    src+24(FP), BX
+	MOVQ    pointStride+32(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    n+56(FP), DI
+	SHLQ    $0x02, DI
+	MOVQ    tmp+80(FP), R8
+	VMOVUPS constants<>+128(SB), Z0
+	VMOVUPS constants<>+192(SB), Z1
+	VMOVUPS constants<>+256(SB), Z2
+	VMOVUPS constants<>+320(SB), Z3
+	VMOVUPS constants<>+384(SB), Z4
+	VMOVUPS constants<>+448(SB), Z5
+	VMOVUPS constants<>+512(SB), Z6
+	VMOVUPS constants<>+576(SB), Z7
+	XORQ    R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000006, R10
+
+row:
+	VMOVUPS     (R11), Z8
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z9
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z10
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z11
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z12
+	ADDQ        SI, R11
+	VMOVUPS     (R11), Z13
+	ADDQ        SI, R11
+	VADDPS      Z10, Z9, Z14
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z11, Z10
+	VSUBPS      Z12, Z11, Z11
+	VADDPS      Z14, Z8, Z8
+	VADDPS      Z10, Z8, Z8
+	VMULPS      Z0, Z9, Z12
+	VFMADD231PS Z1, Z11, Z12
+	VMULPS      Z2, Z14, Z17
+	VFMADD231PS Z3, Z10, Z17
+	VMULPS      Z4, Z9, Z9
+	VFMADD231PS Z5, Z11, Z9
+	VMOVAPS     Z13, Z11
+	VFMADD231PS Z6, Z14, Z11
+	VFMADD231PS Z7, Z10, Z11
+	VMOVUPS     Z8, (R12)
+	VMOVUPS     Z12, 384(R12)
+	VMOVUPS     Z17, 768(R12)
+	VMOVUPS     Z9, 1152(R12)
+	VMOVUPS     Z11, 1536(R12)
+	ADDQ        $0x00000040, R12
+	DECQ        R10
+	JNZ         row
+	VPXORD      Z15, Z15, Z15
+	MOVQ        bias+64(FP), R10
+	TESTQ       R10, R10
+	JZ          nobias
+	VMOVUPS     (R10)(R9*1), Z15
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS     (R12), Z8
+	VMOVUPS     64(R12), Z9
+	VMOVUPS     128(R12), Z10
+	VMOVUPS     192(R12), Z11
+	VMOVUPS     256(R12), Z12
+	VMOVUPS     320(R12), Z13
+	VADDPS      Z10, Z9, Z14
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z11, Z10
+	VSUBPS      Z12, Z11, Z11
+	VADDPS      Z14, Z8, Z8
+	VADDPS      Z10, Z8, Z8
+	VMULPS      Z0, Z9, Z12
+	VFMADD231PS Z1, Z11, Z12
+	VMULPS      Z2, Z14, Z17
+	VFMADD231PS Z3, Z10, Z17
+	VMULPS      Z4, Z9, Z9
+	VFMADD231PS Z5, Z11, Z9
+	VMOVAPS     Z13, Z11
+	VFMADD231PS Z6, Z14, Z11
+	VFMADD231PS Z7, Z10, Z11
+	VADDPS      Z15, Z8, Z8
+	VADDPS      Z15, Z12, Z12
+	VADDPS      Z15, Z17, Z17
+	VADDPS      Z15, Z9, Z9
+	VADDPS      Z15, Z11, Z11
+	MOVQ        relu+72(FP), R14
+	TESTQ       R14, R14
+	JZ          store
+	VPXORD      Z16, Z16, Z16
+	VMAXPS      Z8, Z16, Z8
+	VMAXPS      Z12, Z16, Z12
+	VMAXPS      Z17, Z16, Z17
+	VMAXPS      Z9, Z16, Z9
+	VMAXPS      Z11, Z16, Z11
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Z8, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Z12, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Z17, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x03
+	JLE     stored
+	VMOVUPS Z9, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x04
+	JLE     stored
+	VMOVUPS Z11, (R14)
 	ADDQ    CX, R14
 
 stored:

@@ -4,9 +4,17 @@ import "github.com/jouleml/joule/internal/isa"
 
 func vecTransforms(l isa.Level) transforms {
 	if l == isa.AVX512 {
-		return transforms{16, pointsAVX512, filter3AVX512, filter4AVX512, result4AVX512, result3AVX512}
+		return transforms{
+			pointsAVX512,
+			[...]expandFunc{2: filter2AVX512, filter3AVX512, filter4AVX512, filter5AVX512},
+			[...]contractFunc{2: result2AVX512, result3AVX512, result4AVX512, result5AVX512},
+		}
 	}
-	return transforms{8, pointsAVX2, filter3AVX2, filter4AVX2, result4AVX2, result3AVX2}
+	return transforms{
+		pointsAVX2,
+		[...]expandFunc{2: filter2AVX2, filter3AVX2, filter4AVX2, filter5AVX2},
+		[...]contractFunc{2: result2AVX2, result3AVX2, result4AVX2, result5AVX2},
+	}
 }
 
 func depthwiseVec(l isa.Level) (depthwiseFunc, depthwiseFilterFunc) {

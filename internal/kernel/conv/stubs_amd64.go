@@ -7,6 +7,11 @@ package conv
 //go:noescape
 func pointsAVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
+// filter2AVX2 is expandGo for 2 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func filter2AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
 // filter3AVX2 is expandGo for 3 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
 //
 //go:noescape
@@ -17,15 +22,30 @@ func filter3AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, 
 //go:noescape
 func filter4AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// result4AVX2 is contractGo for a result of 4×4; n is a multiple of 8 and tmp has room for 36 vectors.
+// filter5AVX2 is expandGo for 5 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
 //
 //go:noescape
-func result4AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+func filter5AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// result2AVX2 is contractGo for a result of 2×2; n is a multiple of 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func result2AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
 // result3AVX2 is contractGo for a result of 3×3; n is a multiple of 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result3AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// result4AVX2 is contractGo for a result of 4×4; n is a multiple of 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func result4AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// result5AVX2 is contractGo for a result of 5×5; n is a multiple of 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func result5AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
 // depthwiseAVX2 is depthwiseGo.
 //
@@ -42,6 +62,11 @@ func depthwiseFilterAVX2(dw, x, dy *float32, taps *int, nTaps, yStride, xStride,
 //go:noescape
 func pointsAVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
+// filter2AVX512 is expandGo for 2 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func filter2AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
 // filter3AVX512 is expandGo for 3 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
 //
 //go:noescape
@@ -52,15 +77,30 @@ func filter3AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0
 //go:noescape
 func filter4AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// result4AVX512 is contractGo for a result of 4×4; n is a multiple of 16 and tmp has room for 36 vectors.
+// filter5AVX512 is expandGo for 5 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
 //
 //go:noescape
-func result4AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+func filter5AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// result2AVX512 is contractGo for a result of 2×2; n is a multiple of 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func result2AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
 // result3AVX512 is contractGo for a result of 3×3; n is a multiple of 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result3AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// result4AVX512 is contractGo for a result of 4×4; n is a multiple of 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func result4AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// result5AVX512 is contractGo for a result of 5×5; n is a multiple of 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func result5AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
 // depthwiseAVX512 is depthwiseGo.
 //

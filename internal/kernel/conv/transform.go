@@ -93,16 +93,12 @@ func round(m [][]float64) [][]float32 {
 	return l
 }
 
-// lineOps is how many adds and multiplies the kernels make for one line of each transform.
-func lineOps(width int) int64 {
-	switch width {
-	case 6:
-		return 24
-	case 4:
-		return 18
-	}
-	return 15
-}
+// Adds and multiplies that the kernels make for one line of 6 elements to points, of r taps to points, of points to m results.
+const pointsOps = 24
+
+func filterOps(r int) int64 { return int64(4*r + 1) }
+
+func resultOps(m int) int64 { return int64(4*m + 3) }
 
 // expandFunc takes r×r pixels of n channels to 6×6 points: dst[(6i+j)·pointStride+c] = (L d Lᵀ)[i][j] for each channel c.
 // Row i of the pixels starts at rows[i] with column j0; column j0+k is k·colStride further; columns outside of [j0, j1) are
@@ -115,17 +111,19 @@ type contractFunc func(dst *float32, rowStride, colStride int, src *float32, poi
 
 // transforms are the kernels of one instruction set. n must be a multiple of lanes.
 type transforms struct {
-	lanes   int
-	points  expandFunc   // of images
-	filter3 expandFunc   // of 3×3 filters
-	filter4 expandFunc   // of 4×4 pixels of dy, which act as filters in the gradient for 3×3 filters
-	result4 contractFunc // to 4×4 pixels
-	result3 contractFunc // to the gradient for 3×3 filters
+	points expandFunc      // of images
+	filter [6]expandFunc   // of r×r filters, for r from 2 to 5; pixels of dy act as filters in the gradient for these
+	result [6]contractFunc // to m×m pixels, for m from 2 to 5
 }
 
 func newTransforms() transforms {
 	if l := isa.Current(); l != isa.Portable {
 		return vecTransforms(l)
 	}
-	return transforms{1, expandGo(points6()), expandGo(filterPoints(3)), expandGo(filterPoints(4)), contractGo(resultPoints(4)), contractGo(resultPoints(3))}
+	t := transforms{points: expandGo(points6())}
+	for r := 2; r <= 5; r++ {
+		t.filter[r] = expandGo(filterPoints(r))
+		t.result[r] = contractGo(resultPoints(r))
+	}
+	return t
 }

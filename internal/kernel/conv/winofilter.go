@@ -5,13 +5,14 @@ import (
 	"github.com/jouleml/joule/internal/par"
 )
 
-// winogradFilter computes dw for 3×3 filters at stride 1 by F(3×3, 4×4): each 4×4 tile of dy acts as a filter on the 6×6
-// pixels of x that it meets and gives a part of the 3×3 gradient. At each of the 36 points the sum over the tiles is a matrix
+// winogradFilter computes dw for r×r filters at stride 1 by F(r×r, m×m), r = 3 or 5 and m = 7−r: each m×m tile of dy acts as a
+// filter on the 6×6 pixels of x that it meets and gives a part of the r×r gradient. At each of the 36 points the sum over the tiles is a matrix
 // product xᵀ·dy of the transformed images, as many rows deep as there are tiles; it is transformed back once at the end.
 //
 // The tiles are taken in groups whose points fit into the cache. If all tiles make one group, an item is a block of dw at all
 // points, which it transforms back itself; otherwise an item is a block at one point, whose sums stay in memory.
 type winogradFilter struct {
+	r          int // taps along an axis
 	x, y       tiling
 	tr         transforms
 	group      int
@@ -41,9 +42,9 @@ const (
 const blockRows = 96
 
 func newWinogradFilter(s Spec) *winogradFilter {
-	f := &winogradFilter{tr: newTransforms()}
-	f.x = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: 6}
-	f.y = tiling{h: s.OH(), w: s.OW(), c: s.Cout, size: 4}
+	f := &winogradFilter{r: s.KH, tr: newTransforms()}
+	f.x = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: 6, step: 7 - s.KH}
+	f.y = tiling{h: s.OH(), w: s.OW(), c: s.Cout, size: 7 - s.KH, step: 7 - s.KH}
 	f.x.cut(s.N, s.OH(), s.OW())
 	f.y.cut(s.N, s.OH(), s.OW())
 	f.group = max(1, f.x.groups(max(s.Cin, s.Cout)))
@@ -78,8 +79,8 @@ func (f *winogradFilter) blockPoint() int { return blockRows*gemm.NR() + skew }
 func (f *winogradFilter) name() string { return "winograd" }
 
 func (f *winogradFilter) flops() int64 {
-	t, c, k := int64(f.x.n), int64(f.x.c), int64(f.y.c)
-	return 2*pointsN*t*c*k + t*c*12*lineOps(6) + t*k*10*lineOps(4) + c*k*9*lineOps(3)
+	t, c, k, m := int64(f.x.n), int64(f.x.c), int64(f.y.c), f.y.size
+	return 2*pointsN*t*c*k + t*(c*12*pointsOps+k*int64(6+m)*filterOps(m)) + c*k*int64(6+f.r)*resultOps(f.r)
 }
 
 func (f *winogradFilter) run(pool *par.Pool, x, dy, dw []float32) {
@@ -119,7 +120,7 @@ func (f *winogradFilter) Chunk(i, worker int) {
 		if i%2 == 0 {
 			f.x.transform(f.tr.points, w, f.in, lo, hi, f.xp[at*f.x.c:], f.xPoint())
 		} else {
-			f.y.transform(f.tr.filter4, w, f.dy, lo, hi, f.yp[at*f.y.c:], f.yPoint())
+			f.y.transform(f.tr.filter[f.y.size], w, f.dy, lo, hi, f.yp[at*f.y.c:], f.yPoint())
 		}
 	case sumPhase:
 		if f.perPoint {
@@ -158,5 +159,5 @@ func (f *winogradFilter) product(w *winogradWorker, p int, b *filterBlock, sums,
 // result transforms input channel c, output channels k to k+n back.
 func (f *winogradFilter) result(w *winogradWorker, c, k, n int, sums []float32, point int) {
 	row := f.x.c * f.y.c
-	f.tr.result3(&f.dw[c*f.y.c+k], 3*row, row, &sums[0], point, 3, 3, n, nil, 0, &w.tmp[0])
+	f.tr.result[f.r](&f.dw[c*f.y.c+k], f.r*row, row, &sums[0], point, f.r, f.r, n, nil, 0, &w.tmp[0])
 }

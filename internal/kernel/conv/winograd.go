@@ -5,16 +5,17 @@ import (
 	"github.com/jouleml/joule/internal/par"
 )
 
-// winograd computes a product with 3×3 filters at stride 1 by F(4×4, 3×3): 36 multiplies for each 4×4 tile of the output and
-// each pair of channels, instead of 144. The output is cut into tiles; each needs 6×6 pixels of the input. These are
-// transformed to 36 points, the filters too, and for each point the tiles are the rows of a matrix product over the channels,
-// whose results are transformed back (see transform.go).
+// winograd computes a product with r×r filters at stride 1 by F(m×m, r×r), r = 3 or 5 and m = 7−r: 36 multiplies for each m×m
+// tile of the output and each pair of channels, instead of 144 (r = 3) or 100 (r = 5). The output is cut into tiles; each needs
+// 6×6 pixels of the input. These are transformed to 36 points, the filters too, and for each point the tiles are the rows of a
+// matrix product over the channels, whose results are transformed back (see transform.go).
 //
 // The sums are taken in another order than the direct one, over numbers that the transforms mix: an infinity or a NaN in the
 // input makes the whole tile NaN.
 type winograd struct {
 	tiles            tiling
 	outH, outW, outC int
+	r                int // taps along an axis
 	backward         bool
 	act              Act
 	tr               transforms
@@ -70,15 +71,15 @@ const (
 var sharedFloats = 1 << 20
 
 func newWinogradForward(s Spec) *winograd {
-	d := &winograd{outH: s.OH(), outW: s.OW(), outC: s.Cout, act: s.Epilogue.Act}
-	d.tiles = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: 6}
+	d := &winograd{r: s.KH, outH: s.OH(), outW: s.OW(), outC: s.Cout, act: s.Epilogue.Act}
+	d.tiles = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: 6, step: 7 - s.KH}
 	d.plan(s.N)
 	return d
 }
 
 func newWinogradBackward(s Spec) *winograd {
-	d := &winograd{outH: s.H, outW: s.W, outC: s.Cin, backward: true}
-	d.tiles = tiling{h: s.OH(), w: s.OW(), c: s.Cout, top: s.KH - 1 - s.PadTop, left: s.KW - 1 - s.PadLeft, size: 6}
+	d := &winograd{r: s.KH, outH: s.H, outW: s.W, outC: s.Cin, backward: true}
+	d.tiles = tiling{h: s.OH(), w: s.OW(), c: s.Cout, top: s.KH - 1 - s.PadTop, left: s.KW - 1 - s.PadLeft, size: 6, step: 7 - s.KH}
 	d.plan(s.N)
 	return d
 }
@@ -132,9 +133,9 @@ func (d *winograd) sharedPoint() int { return d.group*d.tiles.c + skew }
 func (d *winograd) name() string { return "winograd" }
 
 func (d *winograd) flops() int64 {
-	c, k := int64(d.tiles.c), int64(d.outC)
+	c, k, m := int64(d.tiles.c), int64(d.outC), d.tiles.step
 	products := 2 * pointsN * int64(d.tiles.n) * c * k
-	transforms := int64(d.tiles.n)*c*12*lineOps(6) + int64(d.tiles.n)*k*10*lineOps(3) + c*k*9*lineOps(3)
+	transforms := int64(d.tiles.n)*(c*12*pointsOps+k*int64(6+m)*resultOps(m)) + c*k*int64(6+d.r)*filterOps(d.r)
 	return products + transforms
 }
 
@@ -149,7 +150,7 @@ func (d *winograd) grow(threads int) {
 			w.filters = make([]float32, pointsN*d.uPoint)
 		}
 		if d.backward || d.fused {
-			w.taps = make([]float32, 9*filterRows*gemm.NR())
+			w.taps = make([]float32, d.r*d.r*filterRows*gemm.NR())
 		}
 		d.workers = append(d.workers, w)
 	}
@@ -223,11 +224,11 @@ func (d *winograd) filters(w *winogradWorker, p *panel, c int, dst []float32) {
 	src, tap, row := d.w, cin*d.outC, d.outC
 	at := c*d.outC + p.col
 	if w.taps != nil {
-		// [3][3][n][cols], backward turned by half a turn and transposed.
+		// [r][r][n][cols], backward turned by half a turn and transposed.
 		panels := gemm.NewPanels(n, p.cols)
-		for t := range 9 {
+		for t := range d.r * d.r {
 			if d.backward {
-				panels.Pack(w.taps[(8-t)*n*p.cols:], d.w[t*tap+p.col*cin+c:], cin, true)
+				panels.Pack(w.taps[(d.r*d.r-1-t)*n*p.cols:], d.w[t*tap+p.col*cin+c:], cin, true)
 			} else {
 				panels.Pack(w.taps[t*n*p.cols:], d.w[t*tap+at:], row, false)
 			}
@@ -235,10 +236,10 @@ func (d *winograd) filters(w *winogradWorker, p *panel, c int, dst []float32) {
 		src, tap, row, at = w.taps, n*p.cols, p.cols, 0
 	}
 	for k := range n {
-		for i := range 3 {
-			w.rows[i] = src[at+k*row+3*i*tap:]
+		for i := range d.r {
+			w.rows[i] = src[at+k*row+d.r*i*tap:]
 		}
-		d.tr.filter3(&dst[k*p.ldb], d.uPoint, &w.rows[0], tap, 0, 3, p.cols, &w.tmp[0])
+		d.tr.filter[d.r](&dst[k*p.ldb], d.uPoint, &w.rows[0], tap, 0, d.r, p.cols, &w.tmp[0])
 	}
 	clear(w.rows[:])
 }
@@ -282,17 +283,18 @@ func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []flo
 	}
 	for i := lo; i < hi; i++ {
 		n, y, x := d.tiles.at(i)
-		rows, cols := min(d.outH-y, 4), min(d.outW-x, 4)
+		rows, cols := min(d.outH-y, d.tiles.step), min(d.outW-x, d.tiles.step)
 		out := &d.out[((n*d.outH+y)*d.outW+x)*d.outC+p.col]
-		d.tr.result4(out, d.outW*d.outC, d.outC, &w.sums[d.cOff[i-lo]], sums, rows, cols, p.cols, bias, relu, &w.tmp[0])
+		d.tr.result[d.tiles.step](out, d.outW*d.outC, d.outC, &w.sums[d.cOff[i-lo]], sums, rows, cols, p.cols, bias, relu, &w.tmp[0])
 	}
 }
 
-// tiling cuts the images of a batch into tiles of size×size pixels, one for each 4×4 pixels of another image.
+// tiling cuts the images of a batch into tiles of size×size pixels, one for each step×step pixels of another image.
 type tiling struct {
 	h, w, c   int // the images
 	top, left int // zeros before them: the first tile starts at pixel (−top, −left)
 	size      int
+	step      int
 	n         int // tiles of the batch
 	th, tw    int // tiles of an image
 	zero      []float32
@@ -300,7 +302,7 @@ type tiling struct {
 
 // cut makes the tiles for images of height×width results.
 func (t *tiling) cut(images, height, width int) {
-	t.th, t.tw = (height+3)/4, (width+3)/4
+	t.th, t.tw = (height+t.step-1)/t.step, (width+t.step-1)/t.step
 	t.n = images * t.th * t.tw
 	t.zero = make([]float32, t.size*t.c)
 }
@@ -317,7 +319,7 @@ func (t *tiling) groups(c int) int {
 
 // at is where the results of tile i stand.
 func (t *tiling) at(i int) (n, y, x int) {
-	return i / (t.th * t.tw), i / t.tw % t.th * 4, i % t.tw * 4
+	return i / (t.th * t.tw), i / t.tw % t.th * t.step, i % t.tw * t.step
 }
 
 // transform takes tiles lo to hi to points: point p of tile t goes to dst[p·point + (t−lo)·c].

@@ -16,7 +16,11 @@ func winogradPlan(s Spec) *Plan {
 	return &Plan{spec: s, fwd: newWinogradForward(s), bwd: newWinogradBackward(s), filt: newWinogradFilter(s)}
 }
 
+// winogradCases have filters of 3×3 taps where nothing else is said.
 var winogradCases = []Spec{
+	{N: 2, H: 7, W: 8, Cin: 32, Cout: 16, KH: 5, KW: 5, PadTop: 2, PadBottom: 2, PadLeft: 2, PadRight: 2},
+	{N: 1, H: 6, W: 13, Cin: 16, Cout: 80, KH: 5, KW: 5, PadLeft: 5},
+	{N: 3, H: 5, W: 5, Cin: 16, Cout: 16, KH: 5, KW: 5},
 	{N: 1, H: 3, W: 3, Cin: 16, Cout: 16},
 	{N: 2, H: 1, W: 5, Cin: 16, Cout: 32, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},
 	{N: 3, H: 4, W: 4, Cin: 32, Cout: 16, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},
@@ -34,7 +38,9 @@ func TestWinograd(t *testing.T) {
 	defer func(n int) { sharedFloats = n }(sharedFloats)
 	eachLevel(t, func(t *testing.T) {
 		for _, s := range winogradCases {
-			s.KH, s.KW = 3, 3
+			if s.KH == 0 {
+				s.KH, s.KW = 3, 3
+			}
 			if !s.normal().winogradFits() {
 				t.Fatalf("%s does not fit", s.label())
 			}
@@ -51,7 +57,9 @@ func TestWinogradThreads(t *testing.T) {
 	sharedFloats = 1
 	eachLevel(t, func(t *testing.T) {
 		for _, s := range winogradCases {
-			s.KH, s.KW = 3, 3
+			if s.KH == 0 {
+				s.KH, s.KW = 3, 3
+			}
 			o := newOperands(s)
 			var first [3][]float32
 			for threads := 1; threads <= 3; threads++ {
@@ -86,41 +94,43 @@ func TestWinogradThreads(t *testing.T) {
 // errors must be below 4 times, the greatest below 40 times, half a unit in the last place of the magnitude that was added
 // up. (Measured: 1.3 and 20; with the points 0, ±1, ±2 it would be over twice as much.)
 func TestWinogradError(t *testing.T) {
-	s := Spec{N: 1, H: 16, W: 16, Cin: 64, Cout: 64, KH: 3, KW: 3, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1}
-	eachLevel(t, func(t *testing.T) {
+	for _, k := range []int{3, 5} {
+		s := square(1, 12, 64, 64, k, 1)
 		o := newOperands(s)
 		for i, x := range o.x {
 			o.x[i] = max(0, x) // as after a ReLU
 		}
-		p := winogradPlan(s)
-		y, dx, dw := make([]float32, s.SizeY()), make([]float32, s.SizeX()), make([]float32, s.SizeW())
-		p.Forward(nil, o.x, o.w, nil, y)
-		p.BackwardInput(nil, o.w, o.dy, dx)
-		p.BackwardFilter(nil, o.x, o.dy, dw)
-		wy, wdx, wdw := newWant(len(y)), newWant(len(dx)), newWant(len(dw))
+		wy, wdx, wdw := newWant(s.SizeY()), newWant(s.SizeX()), newWant(s.SizeW())
 		s.walk(func(xi, wi, yi int) {
 			wy.add(yi, float64(o.x[xi])*float64(o.w[wi]))
 			wdx.add(xi, float64(o.dy[yi])*float64(o.w[wi]))
 			wdw.add(wi, float64(o.x[xi])*float64(o.dy[yi]))
 		})
-		for _, r := range []struct {
-			name string
-			got  []float32
-			want want
-		}{{"y", y, wy}, {"dx", dx, wdx}, {"dw", dw, wdw}} {
-			sum, worst := 0.0, 0.0
-			for i, g := range r.got {
-				e := math.Abs(float64(g)-r.want.sum[i]) / r.want.mag[i] / eps
-				sum += e * e
-				worst = max(worst, e)
+		eachLevel(t, func(t *testing.T) {
+			p := winogradPlan(s)
+			y, dx, dw := make([]float32, s.SizeY()), make([]float32, s.SizeX()), make([]float32, s.SizeW())
+			p.Forward(nil, o.x, o.w, nil, y)
+			p.BackwardInput(nil, o.w, o.dy, dx)
+			p.BackwardFilter(nil, o.x, o.dy, dw)
+			for _, r := range []struct {
+				name string
+				got  []float32
+				want want
+			}{{"y", y, wy}, {"dx", dx, wdx}, {"dw", dw, wdw}} {
+				sum, worst := 0.0, 0.0
+				for i, g := range r.got {
+					e := math.Abs(float64(g)-r.want.sum[i]) / r.want.mag[i] / eps
+					sum += e * e
+					worst = max(worst, e)
+				}
+				rms := math.Sqrt(sum / float64(len(r.got)))
+				t.Logf("%d×%d, %s: root mean square %.2f, greatest %.1f", k, k, r.name, rms, worst)
+				if rms > 4 || worst > 40 {
+					t.Errorf("%d×%d, %s: errors of %.2f (root mean square), %.1f (greatest)", k, k, r.name, rms, worst)
+				}
 			}
-			rms := math.Sqrt(sum / float64(len(r.got)))
-			t.Logf("%s: root mean square %.2f, greatest %.1f", r.name, rms, worst)
-			if rms > 4 || worst > 40 {
-				t.Errorf("%s: errors of %.2f (root mean square), %.1f (greatest)", r.name, rms, worst)
-			}
-		}
-	})
+		})
+	}
 }
 
 // TestTransforms holds each kernel to its matrix, in float64.
@@ -129,11 +139,16 @@ func TestTransforms(t *testing.T) {
 		tr := newTransforms()
 		rng := rand.New(rand.NewPCG(3, 4))
 		tmp := make([]float32, pointsN*16)
-		for _, e := range []struct {
+		type expand struct {
 			name string
 			f    expandFunc
 			m    [][]float64
-		}{{"points", tr.points, points6()}, {"filter3", tr.filter3, filterPoints(3)}, {"filter4", tr.filter4, filterPoints(4)}} {
+		}
+		expands := []expand{{"points", tr.points, points6()}}
+		for r := 2; r <= 5; r++ {
+			expands = append(expands, expand{fmt.Sprint("filter", r), tr.filter[r], filterPoints(r)})
+		}
+		for _, e := range expands {
 			r, n := len(e.m[0]), 32
 			for j0 := range r + 1 {
 				for j1 := j0; j1 <= r; j1++ {
@@ -163,12 +178,13 @@ func TestTransforms(t *testing.T) {
 				}
 			}
 		}
-		for _, e := range []struct {
-			name string
-			f    contractFunc
-			m    [][]float64
-		}{{"result4", tr.result4, resultPoints(4)}, {"result3", tr.result3, resultPoints(3)}} {
-			m, n := len(e.m), 32
+		for m := 2; m <= 5; m++ {
+			e := struct {
+				name string
+				f    contractFunc
+				m    [][]float64
+			}{fmt.Sprint("result", m), tr.result[m], resultPoints(m)}
+			n := 32
 			src := random(rng, 36*(n+1))
 			bias := random(rng, n)
 			for rows := 1; rows <= m; rows++ {

@@ -165,12 +165,15 @@ func (g *gen) result(t vecs, m int) vecs {
 	return y
 }
 
+// filterConstants is what filter asks for: the first 2r+1 for r taps.
+var filterConstants = []string{"1/p", "na", "nb", "na·a", "nb·b", "na·a2", "nb·b2", "na·a3", "nb·b3", "na·a4", "nb·b4"}
+
 func genWinograd(g *gen) {
 	g.expand("points", 6, g.points, "p", "s", "a", "b", "a2", "b2")
-	for _, r := range []int{3, 4} {
-		g.expand(fmt.Sprint("filter", r), r, g.filter, "1/p", "na", "nb", "na·a", "nb·b", "na·a2", "nb·b2", "na·a3", "nb·b3")
+	for r := 2; r <= 5; r++ {
+		g.expand(fmt.Sprint("filter", r), r, g.filter, filterConstants[:2*r+1]...)
 	}
-	for _, m := range []int{4, 3} {
+	for m := 2; m <= 5; m++ {
 		g.contract(m)
 	}
 }
@@ -251,7 +254,7 @@ func (g *gen) contract(m int) {
 	src, ps := g.param("src"), g.bytesOf(g.param("pointStride"))
 	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
 	c, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64()
-	g.hold("a", "b", "a2", "b2", "a3", "b3")
+	g.hold("a", "b", "a2", "b2", "a3", "b3", "a4", "b4")
 	g.XORQ(c, c)
 	g.Label("vector")
 
