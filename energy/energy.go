@@ -103,12 +103,12 @@ func (c Cost) Times(n int64) Cost {
 // Bytes is what is read and written.
 func (c Cost) Bytes() int64 { return c.Read + c.Written }
 
-// Intensity is arithmetic per byte: FLOPs over bytes moved, 0 of nothing.
+// Intensity is arithmetic per byte: what ran over the bytes moved, 0 of nothing.
 func (c Cost) Intensity() float64 {
 	if c.Bytes() == 0 {
 		return 0
 	}
-	return float64(c.FLOPs) / float64(c.Bytes())
+	return float64(c.Executed) / float64(c.Bytes())
 }
 
 // Machine is what a machine can do at best.

@@ -398,7 +398,8 @@ func (f *fit) logs() []Log {
 func (f *fit) endEpoch(ctx context.Context) error {
 	e := Epoch{Epoch: f.t.Epoch, Rate: f.t.Rate, Logs: f.logs()}
 	if f.validation != nil {
-		r, err := f.m.Evaluate(ctx, f.validation, f.batch)
+		// The epoch is brought to its end also when the training is interrupted meanwhile: a checkpoint stands between steps or between epochs.
+		r, err := f.m.Evaluate(context.WithoutCancel(ctx), f.validation, f.batch)
 		if err != nil {
 			return err
 		}

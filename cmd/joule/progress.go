@@ -7,11 +7,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
 
 	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/internal/peak"
 	"github.com/jouleml/joule/train"
 )
 
@@ -24,12 +26,11 @@ type progress struct {
 	width int
 
 	meter        energy.Meter
-	peak         float64 // FLOP/s that the machine reaches; 0: not measured
-	flops        float64 // of an example in a train step
+	peak         func() float64 // FLOP/s that the machine reaches at best
+	flops        float64        // of an example in a train step
 	last         time.Time
 	lastStep     time.Time
 	rateFrom     time.Time
-	rateExamples int64
 	examples     int64 // trained on in this session
 	joulesBefore float64
 	stepTimes    []float64 // milliseconds, of the steps so far: up to stepTimesCap, then every so many
@@ -47,6 +48,8 @@ func newProgress(j *job, m energy.Meter) *progress {
 			p.width = w
 		}
 	}
+	// The peak is measured (for 50 ms) only if the line that shows it is drawn at all.
+	p.peak = sync.OnceValue(func() float64 { return peak.FLOPS(j.model.Cores()) })
 	if p.width == 0 {
 		p.width = 100
 	}
@@ -107,7 +110,7 @@ func (p *progress) line(t *train.Training, now time.Time) string {
 	for _, l := range t.Logs() {
 		fmt.Fprintf(&b, "  %s %.4f", l.Name, l.Value)
 	}
-	fmt.Fprintf(&b, "  %.0f/s  %s", perSecond, energy.SI(perSecond*p.flops, "FLOP/s"))
+	fmt.Fprintf(&b, "  %.0f/s  %s (%.0f%% of peak)", perSecond, energy.SI(perSecond*p.flops, "FLOP/s"), 100*perSecond*p.flops/p.peak())
 	if l := p.j.ledger(); l != nil && l.Seconds > 0 {
 		mark := "≈"
 		if l.Joules.Source.Measured {
@@ -145,9 +148,6 @@ func (p *progress) AfterEpoch(t *train.Training) error {
 	switch {
 	case p.j.f.json:
 		out := map[string]any{"epoch": e.Epoch, "seconds": e.Seconds, "rate": e.Rate}
-		for _, l := range e.Logs {
-			out[l.Name] = l
-		}
 		for _, l := range e.Logs {
 			out[l.Name] = l.Value
 			if l.Value-l.Value != 0 {

@@ -226,7 +226,7 @@ func (j *job) train(ctx context.Context) error {
 	results, err := j.fit(ctx)
 	o := runs.Outcome{State: runs.Done, Results: results, Artifacts: map[string]string{}}
 	switch {
-	case errors.Is(err, train.ErrInterrupted):
+	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
 		o.State = runs.Interrupted
 	case err != nil:
 		o.State, o.Error = runs.Failed, err

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/data/mnist"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"joule": main})
+}
+
+// The scripts in testdata/script run the command as a user would, each in an empty folder.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Getuid() == 0, nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"weights": weights, "jsonfield": jsonField, "digit": digit, "truncate": truncate,
+		},
+	})
+}
+
+// weights A B: the two model files hold the same bits (with !: they do not).
+func weights(ts *testscript.TestScript, neg bool, args []string) {
+	bits := func(pattern string) string {
+		files, _ := filepath.Glob(ts.MkAbs(pattern))
+		if len(files) != 1 {
+			ts.Fatalf("%s is %d files", pattern, len(files))
+		}
+		s, err := checkpoint.Load(files[0])
+		ts.Check(err)
+		var b strings.Builder
+		for _, t := range s.Tensors {
+			b.WriteString(t.Name)
+			b.Write(t.Value.Bytes())
+		}
+		return b.String()
+	}
+	if same := bits(args[0]) == bits(args[1]); same == neg {
+		ts.Fatalf("the same bits: %v", same)
+	}
+}
+
+// jsonfield NAME…: the last line of the output is an object with these fields, none of them null.
+func jsonField(ts *testscript.TestScript, _ bool, args []string) {
+	lines := strings.Split(strings.TrimSpace(ts.ReadFile("stdout")), "\n")
+	var m map[string]any
+	ts.Check(json.Unmarshal([]byte(lines[len(lines)-1]), &m))
+	for _, a := range args {
+		if m[a] == nil {
+			ts.Fatalf("no %s in %s", a, lines[len(lines)-1])
+		}
+	}
+}
+
+// digit N FILE: writes the first MNIST test picture of that digit as PNG.
+func digit(ts *testscript.TestScript, _ bool, args []string) {
+	set, err := mnist.Load()
+	ts.Check(err)
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	x, y := set.Spec().Tensors(1)
+	for i := range set.Test.Len() {
+		ts.Check(set.Test.Fill([]int{i}, x, y))
+		if int(y[0].At(0)) != want {
+			continue
+		}
+		img := image.NewGray(image.Rect(0, 0, 28, 28))
+		for p := range 28 * 28 {
+			img.SetGray(p%28, p/28, color.Gray{Y: uint8(x[0].At(p)*255 + 0.5)})
+		}
+		f, err := os.Create(ts.MkAbs(args[1]))
+		ts.Check(err)
+		ts.Check(png.Encode(f, img))
+		ts.Check(f.Close())
+		return
+	}
+	ts.Fatalf("no digit %d", want)
+}
+
+// truncate FILE N: cuts the last N bytes of the only file that the pattern matches.
+func truncate(ts *testscript.TestScript, _ bool, args []string) {
+	files, _ := filepath.Glob(ts.MkAbs(args[0]))
+	if len(files) == 0 {
+		ts.Fatalf("no file %s", args[0])
+	}
+	last := files[len(files)-1]
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	info, err := os.Stat(last)
+	ts.Check(err)
+	ts.Check(os.Truncate(last, info.Size()-int64(n)))
+	ts.Setenv("CUT", filepath.Base(last))
+	fmt.Fprintln(ts.Stdout(), "cut", last)
+}
