@@ -1,0 +1,191 @@
+"""Makes the golden files of packages nn, optim and train with Keras 3, run in float64 on f32 inputs.
+
+Usage, from the root of the repository, with Keras 3 and TensorFlow installed:  python nn/testdata/golden.py
+Arrays are base64 of little-endian float32.
+"""
+import base64, json, os, sys
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras, numpy as np, tensorflow as tf
+
+keras.config.set_floatx("float64")
+rng = np.random.default_rng(1)
+
+
+def pack(x):
+    x = np.asarray(x)
+    return {"shape": list(x.shape), "data": base64.b64encode(x.astype("<f4").tobytes()).decode()}
+
+
+def draw(shape, lo=-1.0, hi=1.0):
+    return rng.uniform(lo, hi, shape).astype("f4").astype("f8")
+
+
+def layer_case(cls, config, shapes, training=False, ints=0):
+    layer = getattr(keras.layers, cls)(**config)
+    xs = [rng.integers(0, ints, (2, *s)) if ints else draw((2, *s)) for s in shapes]
+    many = len(xs) > 1
+    arg = lambda v: v if many else v[0]
+    layer.build([x.shape for x in xs] if many else xs[0].shape)
+    before = [draw(w.shape, 0.2 if "variance" in w.name or "gamma" in w.name else -1.0) for w in layer.weights]
+    layer.set_weights(before)
+    vs = [tf.constant(x) for x in xs]
+    with tf.GradientTape() as tape:
+        if not ints:
+            for v in vs:
+                tape.watch(v)
+        y = layer(arg(vs), training=training) if cls in ("BatchNormalization", "Dropout") else layer(arg(vs))
+        w = draw(y.shape)
+        loss = tf.reduce_sum(tf.cast(y, "float64") * w)
+    wrt = ([] if ints else vs) + [v.value for v in layer.trainable_weights]
+    grads = [tf.convert_to_tensor(g) for g in tape.gradient(loss, wrt)] if wrt else []
+    return {
+        "class": cls, "config": config, "training": training, "ints": bool(ints),
+        "inputs": [pack(x) for x in xs], "weights": [pack(b) for b in before],
+        "output": pack(y), "direction": pack(w), "gradients": [pack(g) for g in grads],
+        "after": [pack(v) for v in layer.get_weights()] if training else None,
+    }
+
+
+def layers():
+    conv = {"filters": 3, "kernel_size": 3}
+    cases = [
+        ("Dense", {"units": 3, "activation": "relu"}, [(4,)]),
+        ("Dense", {"units": 3, "use_bias": False}, [(2, 4)]),
+        ("Conv1D", conv, [(6, 2)]),
+        ("Conv1D", {"filters": 3, "kernel_size": 2, "padding": "causal", "dilation_rate": 2}, [(6, 2)]),
+        ("Conv1D", {"filters": 3, "kernel_size": 2, "padding": "same", "strides": 2}, [(6, 2)]),
+        ("Conv2D", conv, [(5, 4, 2)]),
+        ("Conv2D", {**conv, "padding": "same", "strides": 2, "activation": "tanh"}, [(5, 4, 2)]),
+        ("Conv2D", {"filters": 2, "kernel_size": [2, 3], "dilation_rate": [2, 1], "padding": "same"}, [(5, 4, 2)]),
+        ("Conv2DTranspose", conv, [(3, 2, 2)]),
+        ("Conv2DTranspose", {**conv, "strides": 2, "padding": "same"}, [(3, 2, 2)]),
+        ("Conv2DTranspose", {"filters": 2, "kernel_size": 2, "strides": 3}, [(3, 2, 2)]),
+        ("Conv2DTranspose", {"filters": 2, "kernel_size": 4, "strides": [2, 2], "padding": "same"}, [(3, 2, 2)]),
+        ("DepthwiseConv2D", {"kernel_size": 3}, [(4, 4, 2)]),
+        ("DepthwiseConv2D", {"kernel_size": 3, "depth_multiplier": 2, "padding": "same"}, [(4, 3, 2)]),
+        ("MaxPooling1D", {}, [(7, 2)]),
+        ("AveragePooling1D", {"pool_size": 3, "strides": 2, "padding": "same"}, [(6, 2)]),
+        ("MaxPooling2D", {}, [(5, 4, 2)]),
+        ("MaxPooling2D", {"pool_size": 3, "strides": 2, "padding": "same"}, [(5, 4, 2)]),
+        ("AveragePooling2D", {"pool_size": [2, 3], "strides": 1, "padding": "same"}, [(5, 4, 2)]),
+        ("GlobalMaxPooling1D", {}, [(5, 2)]),
+        ("GlobalAveragePooling1D", {"keepdims": True}, [(5, 2)]),
+        ("GlobalMaxPooling2D", {"keepdims": True}, [(3, 4, 2)]),
+        ("GlobalAveragePooling2D", {}, [(3, 4, 2)]),
+        ("BatchNormalization", {}, [(3, 2, 2)]),
+        ("BatchNormalization", {}, [(3, 2, 2)], True),
+        ("BatchNormalization", {"momentum": 0.8, "epsilon": 0.01, "scale": False}, [(4,)], True),
+        ("LayerNormalization", {}, [(3, 5)]),
+        ("ReLU", {"max_value": 0.5, "negative_slope": 0.1, "threshold": 0.2}, [(6,)]),
+        ("LeakyReLU", {}, [(6,)]),
+        ("Softmax", {"axis": 1}, [(4, 2)]),
+        ("Rescaling", {"scale": 0.25, "offset": -1.0}, [(5,)]),
+        ("Flatten", {}, [(2, 3)]),
+        ("Reshape", {"target_shape": [3, -1]}, [(2, 6)]),
+        ("Permute", {"dims": [2, 3, 1]}, [(2, 3, 2)]),
+        ("RepeatVector", {"n": 3}, [(4,)]),
+        ("ZeroPadding2D", {"padding": [[1, 0], [2, 1]]}, [(2, 3, 2)]),
+        ("UpSampling2D", {"size": [2, 3]}, [(2, 2, 2)]),
+        ("Add", {}, [(3,), (3,), (3,)]),
+        ("Multiply", {}, [(3,), (3,)]),
+        ("Average", {}, [(3,), (3,), (3,)]),
+        ("Maximum", {}, [(4,), (4,)]),
+        ("Minimum", {}, [(4,), (4,)]),
+        ("Concatenate", {"axis": 1}, [(2, 3), (1, 3)]),
+        ("Dropout", {"rate": 0.5}, [(4,)]),
+    ]
+    out = [layer_case(*c) for c in cases]
+    out.append(layer_case("Embedding", {"input_dim": 5, "output_dim": 3}, [(4,)], ints=5))
+    for a in ("elu exponential gelu hard_sigmoid hard_silu leaky_relu linear log_softmax relu relu6 selu sigmoid silu softmax softplus softsign tanh").split():
+        out.append(layer_case("Activation", {"activation": a}, [(4,)]))
+    return out
+
+
+def training():
+    """Ten steps of each optimizer on a small network: the losses before each step, and the weights after the last."""
+    K = keras.optimizers
+    plain = lambda o: o
+    def spare_biases(o):
+        o.exclude_from_weight_decay(var_names=["bias"])
+        return o
+    cases = {
+        "sgd": plain(K.SGD(0.1)),
+        "sgd momentum": plain(K.SGD(0.05, momentum=0.9)),
+        "sgd nesterov": plain(K.SGD(0.05, momentum=0.9, nesterov=True)),
+        "adam": plain(K.Adam(0.01)),
+        "adamw": spare_biases(K.AdamW(0.01, weight_decay=0.1)),
+        "rmsprop": plain(K.RMSprop(0.005)),
+        "rmsprop momentum centered": plain(K.RMSprop(0.005, momentum=0.5, centered=True)),
+        "lion": plain(K.Lion(0.002)),
+        "clipvalue": plain(K.SGD(0.1, clipvalue=0.02)),
+        "clipnorm": plain(K.SGD(0.1, clipnorm=0.1)),
+        "global_clipnorm": plain(K.SGD(0.1, global_clipnorm=0.1)),
+    }
+    xs, ys = draw((10, 6, 4), -2, 2), rng.integers(0, 3, (10, 6))
+    shapes = [(4, 5), (5,), (5, 3), (3,)]
+    first = [draw(s) for s in shapes]
+    out = []
+    for name, opt in cases.items():
+        m = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(5, activation="tanh"), keras.layers.Dense(3, activation="softmax")])
+        m.set_weights(first)
+        m.compile(opt, "sparse_categorical_crossentropy")
+        losses = [float(m.train_on_batch(x, y)) for x, y in zip(xs, ys)]
+        out.append({"name": name, "losses": losses, "weights": [pack(w) for w in m.get_weights()]})
+    return {"x": pack(xs), "y": ys.tolist(), "first": [pack(w) for w in first], "cases": out}
+
+
+def losses():
+    """Values of losses and metrics on the same few numbers."""
+    L, M = keras.losses, keras.metrics
+    scores = draw((5, 4), -3, 3)
+    p = np.asarray(keras.ops.softmax(scores))
+    q = np.asarray(keras.ops.sigmoid(scores))
+    labels = scores.argmax(1)
+    labels[1], labels[3] = np.argsort(scores[1])[-2], np.argsort(scores[3])[0]
+    ignored = int(labels[0])
+    hot = np.eye(4)[labels]
+    soft = np.asarray(keras.ops.softmax(draw((5, 4), -2, 2)))
+    bits = (draw((5, 4)) > 0).astype("f8")
+    aims = draw((5, 4), -3, 3)
+    v = lambda loss, y, x: float(loss(y, x))
+    # The binary metrics see all 20 numbers as one list.
+    flat_q, flat_b = q.reshape(-1, 1), bits.reshape(-1, 1)
+    def metric(m, y, x):
+        m.update_state(y, x)
+        return float(m.result())
+    return {
+        "scores": pack(scores), "labels": labels.tolist(), "ignored": ignored, "soft": pack(soft), "bits": pack(bits), "aims": pack(aims),
+        "losses": {
+            "sparse": v(L.SparseCategoricalCrossentropy(), labels, p),
+            "sparse ignoring": v(L.SparseCategoricalCrossentropy(ignore_class=ignored), labels, p),
+            "categorical": v(L.CategoricalCrossentropy(), soft, p),
+            "categorical smoothed 0.2": v(L.CategoricalCrossentropy(label_smoothing=0.2), hot, p),
+            "binary": v(L.BinaryCrossentropy(), bits, q),
+            "mse": v(L.MeanSquaredError(), aims, scores),
+            "mae": v(L.MeanAbsoluteError(), aims, scores),
+            "huber 1.5": v(L.Huber(1.5), aims, scores),
+            "kl": v(L.KLDivergence(), soft, p),
+        },
+        "metrics": {
+            "accuracy": metric(M.SparseCategoricalAccuracy(), labels, p),
+            "top 2": float(np.mean(tf.math.in_top_k(labels, p.astype("f4"), 2))),  # the metric of Keras needs f32 here
+            "precision": metric(M.Precision(), flat_b, flat_q),
+            "recall": metric(M.Recall(), flat_b, flat_q),
+            "f1": float(np.asarray(metric(M.F1Score(threshold=0.5, average="micro"), flat_b, flat_q))),
+            "mae": metric(M.MeanAbsoluteError(), aims, scores),
+            "rmse": metric(M.RootMeanSquaredError(), aims, scores),
+        },
+    }
+
+
+def write(path, value):
+    with open(path, "w") as f:
+        json.dump(value, f, separators=(",", ":"))
+        f.write("\n")
+
+
+write("nn/testdata/layers.json", {"keras": keras.__version__, "cases": layers()})
+write("optim/testdata/training.json", {"keras": keras.__version__, **training()})
+write("train/testdata/losses.json", {"keras": keras.__version__, **losses()})
