@@ -340,6 +340,48 @@ DATA constants<>+1336(SB)/4, $0x3f1ae409
 DATA constants<>+1340(SB)/4, $0x3f1ae409
 GLOBL constants<>(SB), RODATA|NOPTR, $1344
 
+// func copyGroupAVX2(dst *float32, src *float32, srcStride int, pixels int)
+// Requires: AVX
+TEXT ·copyGroupAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ pixels+24(FP), DX
+	MOVQ srcStride+16(FP), BX
+	SHLQ $0x02, BX
+	LEAQ (BX)(BX*2), SI
+	SUBQ $0x04, DX
+	JLT  rest
+
+four:
+	VMOVUPS (CX), Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS (CX)(BX*1), Y0
+	VMOVUPS Y0, 32(AX)
+	VMOVUPS (CX)(BX*2), Y0
+	VMOVUPS Y0, 64(AX)
+	VMOVUPS (CX)(SI*1), Y0
+	VMOVUPS Y0, 96(AX)
+	LEAQ    (CX)(BX*4), CX
+	ADDQ    $0x00000080, AX
+	SUBQ    $0x04, DX
+	JGE     four
+
+rest:
+	ADDQ $0x04, DX
+	JZ   done
+
+one:
+	VMOVUPS (CX), Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    BX, CX
+	ADDQ    $0x20, AX
+	DECQ    DX
+	JNZ     one
+
+done:
+	VZEROUPPER
+	RET
+
 // func pointsAVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
 // Requires: AVX, FMA3
 TEXT ·pointsAVX2(SB), NOSPLIT, $0-64

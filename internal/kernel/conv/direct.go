@@ -36,6 +36,7 @@ type direct struct {
 type class struct {
 	v, h  *axisClass
 	steps []step
+	block int // rows that go through all steps and panels before the next rows do
 }
 
 // step is one call of the tile kernel: a run of rows of B and the places in A that they meet.
@@ -64,10 +65,11 @@ type directWorker struct {
 
 // Limits of the cutting into items and steps.
 const (
-	itemFLOPs = 6 << 20   // about 60 µs on one core
-	maxRows   = 480       // rows of an item at most
-	minRows   = 48        // and at least, where there are so many: B is read once for each item
-	stepBytes = 512 << 10 // of a panel, for one step: it should stay in L2
+	itemFLOPs  = 6 << 20   // about 60 µs on one core
+	maxRows    = 480       // rows of an item at most
+	minRows    = 48        // and at least, where there are so many: B is read once for each item
+	stepBytes  = 512 << 10 // of a panel, for one step: it should stay in L2
+	blockBytes = 24 << 10  // of a block's rows of A, which each panel reads: they should stay in L1
 )
 
 func newDirectForward(s Spec) *direct {
@@ -163,6 +165,11 @@ func (d *direct) planClass(v, h *axisClass) {
 				rows = h.n * d.kc
 			}
 		}
+	}
+	// Longer rows than these do not fit in L1 anyway, and B would be read from L2 more often.
+	c.block = maxRows
+	if k := v.n * h.n * d.kc; k > 0 && k <= blockBytes/4/24 {
+		c.block = blockBytes / 4 / k / 24 * 24
 	}
 	d.classes = append(d.classes, c)
 
@@ -273,7 +280,14 @@ func (d *direct) Chunk(i, worker int) {
 		d.fill(it, cOff)
 		return
 	}
-	t := &w.tile
+	for lo := 0; lo < it.rows; lo += c.block {
+		hi := min(lo+c.block, it.rows)
+		d.multiply(&w.tile, c, it, aOff[lo:hi], cOff[lo:hi])
+	}
+}
+
+// multiply computes some rows of an item.
+func (d *direct) multiply(t *gemm.Tile, c *class, it *item, aOff, cOff []int) {
 	t.A, t.AOff, t.COff, t.AStride = d.in, aOff, cOff, 1
 	for s := range c.steps {
 		st := &c.steps[s]

@@ -1,75 +1,94 @@
 package conv
 
 import (
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/internal/par"
 )
 
-// directFilter computes dw = xᵀ·dy with the tile kernel: row (ky,kx,c) of dw is the product of a column of the patches of x,
-// read in place at the stride of its pixels, with dy. The output rows of the batch are cut into spans; a span's part of x is
-// copied with its padding where there is any, its part of dy is copied into panels where it has many channels.
+// directFilter computes dw = xᵀ·dy with the tile kernel: row (ky,kx,c) of dw is the product of a column of the patches of x
+// with dy. The output rows of the batch are cut into spans. A span's part of x is copied, with its padding, to groups of
+// channels: [group][row][pixel][channel]; with one group and no padding it is read in place. Where panels are narrow, x is
+// read so often that small groups are better: a column of the patches is then read at a small stride, and neighbouring rows of
+// dw read the same cache lines. The span's part of dy is copied into panels where it has many channels.
 //
 // The spans are cut into fixed parts, each with a dw of its own, added up in order at the end: the same bits for any number
 // of threads.
 type directFilter struct {
-	spec     Spec
-	oh, ow   int
-	kc, nc   int
-	panels   []panel // in dy
-	padded   bool
-	inW      int // pixels in a row of x as read
-	span     int // output rows of a span
-	spans    int
-	parts    int
-	aOff     []int // per row of dw
-	cOff     []int
-	partial  []float32 // [parts][rows of dw][Cout] if parts > 1
-	band     int       // floats of a span's copy of x
-	workers  []*filterWorker
-	x, y, dw []float32
-	sum      sum
+	spec    Spec
+	oh, ow  int
+	kc, nc  int
+	columns []panel // output channels of an item
+	inW     int     // pixels in a row of the copy of x
+	inH     int     // rows of the copy of x, at most
+	// Filters of one tap along an axis leave pixels out: only each copyH-th row and copyW-th pixel is copied, and the results'
+	// pixels are at distances of strideH and strideW in the copy.
+	copyH, copyW     int
+	strideH, strideW int
+	group            int // channels of a group
+	inPlace          bool
+	span             int // output rows of a span
+	spans            int
+	parts            int
+	aOff             []int // per row of dw
+	cOff             []int
+	partial          []float32 // [parts][rows of dw][Cout] if parts > 1
+	workers          []*filterWorker
+	x, y, dw         []float32
+	sum              sum
 }
 
 type filterWorker struct {
 	tile gemm.Tile
-	band []float32
-	dy   []float32 // one panel of a span of dy
+	x    []float32 // a span's copy
+	dy   []float32 // columns of a span's dy
 	segs []gemm.Seg
 }
 
 const (
-	spanPixels = 256 // of dy, at most: about as many multiplies on each element of dw that is loaded
-	spanFloats = 64 << 10
-	runRows    = 768 // rows of one call of the tile kernel
+	spanPixels   = 256 // of dy, at most: about as many multiplies on each element of dw that is loaded
+	spanFloats   = 64 << 10
+	runRows      = 768 // rows of one call of the tile kernel
+	itemColumns  = 64
+	channelGroup = 8 // of narrow panels: what copyGroupVec copies
 )
 
 func newDirectFilter(s Spec) *directFilter {
-	f := &directFilter{spec: s, oh: s.OH(), ow: s.OW(), kc: s.Cin / s.Groups, nc: s.Cout / s.Groups, inW: s.W}
-	nr := gemm.NR()
+	f := &directFilter{spec: s, oh: s.OH(), ow: s.OW(), kc: s.Cin / s.Groups, nc: s.Cout / s.Groups}
 	for g := range s.Groups {
-		for j := 0; j < f.nc; j += nr {
-			f.panels = append(f.panels, panel{col: g*f.nc + j, cols: min(nr, f.nc-j), ldb: s.Cout})
+		for j := 0; j < f.nc; j += itemColumns {
+			f.columns = append(f.columns, panel{col: g*f.nc + j, cols: min(itemColumns, f.nc-j)})
 		}
 	}
-	f.padded = s.PadTop+s.PadBottom+s.PadLeft+s.PadRight > 0
-	if f.padded {
-		f.inW = (f.ow-1)*s.StrideW + (s.KW-1)*s.DilW + 1
+	f.group = f.kc
+	if isa.Current() == isa.AVX2 && f.kc > channelGroup {
+		f.group = channelGroup
+	}
+	f.inPlace = f.group == s.Cin && s.PadTop+s.PadBottom+s.PadLeft+s.PadRight == 0
+	f.copyH, f.copyW, f.strideH, f.strideW = 1, 1, s.StrideH, s.StrideW
+	if s.KH == 1 && s.PadTop == 0 && !f.inPlace {
+		f.copyH, f.strideH = s.StrideH, 1
+	}
+	if s.KW == 1 && s.PadLeft == 0 && !f.inPlace {
+		f.copyW, f.strideW = s.StrideW, 1
+	}
+	f.inW = s.W
+	if !f.inPlace {
+		f.inW = (f.ow-1)*f.strideW + (s.KW-1)*s.DilW + 1
 	}
 	pixels := min(max(spanFloats/s.Cin, 64), spanPixels)
 	f.span = max(1, pixels/f.ow)
 	rows := s.N * f.oh
 	f.spans = (rows + f.span - 1) / f.span
-	f.parts = max(1, min(f.spans, (16+len(f.panels)-1)/len(f.panels)))
-	if f.padded {
-		// The tallest span of x: each image it touches takes its own rows of padding.
-		images := min(s.N, (f.span+f.oh-2)/f.oh+1)
-		f.band = (f.span*s.StrideH + images*((s.KH-1)*s.DilH+1)) * f.inW * s.Cin
-	}
+	f.parts = max(1, min(f.spans, (16+len(f.columns)-1)/len(f.columns)))
+	// The tallest span of x: each image it touches takes its own rows of padding.
+	images := min(s.N, (f.span+f.oh-2)/f.oh+1)
+	f.inH = f.span*f.strideH + images*((s.KH-1)*s.DilH+1)
 	for ky := range s.KH {
 		for kx := range s.KW {
 			for c := range f.kc {
 				f.cOff = append(f.cOff, len(f.aOff)*s.Cout)
-				f.aOff = append(f.aOff, (ky*s.DilH*f.inW+kx*s.DilW)*s.Cin+c)
+				f.aOff = append(f.aOff, (c/f.group*f.inH*f.inW+ky*s.DilH*f.inW+kx*s.DilW)*f.group+c%f.group)
 			}
 		}
 	}
@@ -84,103 +103,123 @@ func (f *directFilter) name() string { return "direct" }
 func (f *directFilter) flops() int64 { return f.spec.FLOPs() }
 
 func (f *directFilter) run(pool *par.Pool, x, dy, dw []float32) {
-	if len(f.panels) == 0 || f.spans == 0 {
+	if f.spans == 0 {
 		clear(dw)
 		return
 	}
 	for len(f.workers) < pool.Threads() {
-		w := &filterWorker{band: make([]float32, f.band), segs: make([]gemm.Seg, f.span)}
-		if f.spec.Groups == 1 && f.nc > gemm.NR() {
-			w.dy = make([]float32, f.span*f.ow*gemm.NR())
+		w := &filterWorker{segs: make([]gemm.Seg, f.span)}
+		if !f.inPlace {
+			w.x = make([]float32, (f.kc+f.group-1)/f.group*f.inH*f.inW*f.group)
+		}
+		if f.columns[0].cols > gemm.NR() || f.nc > itemColumns {
+			w.dy = make([]float32, f.span*f.ow*itemColumns)
 		}
 		f.workers = append(f.workers, w)
 	}
 	f.x, f.y, f.dw = x, dy, dw
-	pool.Run(f.parts*len(f.panels), f)
+	pool.Run(f.parts*len(f.columns), f)
 	if f.parts > 1 {
 		f.sum.run(pool, f.partial, dw)
 	}
 	f.x, f.y, f.dw = nil, nil, nil
 }
 
-// Chunk computes one panel of one part.
+// Chunk computes some columns of one part.
 func (f *directFilter) Chunk(i, worker int) {
 	w, s := f.workers[worker], &f.spec
-	part, pn := i/len(f.panels), &f.panels[i%len(f.panels)]
+	part, cols := i/len(f.columns), &f.columns[i%len(f.columns)]
 	c := f.dw
 	if f.parts > 1 {
 		c = f.partial[part*len(f.dw):][:len(f.dw)]
 	}
 	t := &w.tile
-	t.AStride, t.Cols, t.C = s.StrideW*s.Cin, pn.cols, c[pn.col:]
-	group := pn.col / f.nc * f.kc
+	t.AStride = f.strideW * f.group
 	first, end := part*f.spans/f.parts, (part+1)*f.spans/f.parts
 	for sp := first; sp < end; sp++ {
 		r0 := sp * f.span
 		r1 := min(r0+f.span, s.N*f.oh)
-		a := f.rows(w, r0, r1)
-		t.A = a[group:]
-		t.B, t.LDB = f.y[r0*f.ow*s.Cout+pn.col:], s.Cout
+		f.rows(w, cols.col/f.nc*f.kc, r0, r1)
+		t.A, t.Segs = w.x, w.segs[:r1-r0]
+		if f.inPlace {
+			t.A = f.x
+		}
+		pixels, dy := (r1-r0)*f.ow, f.y[r0*f.ow*s.Cout+cols.col:]
+		panels := gemm.NewPanels(pixels, cols.cols)
 		if w.dy != nil {
-			t.LDB = (pn.cols + 7) &^ 7
-			for k := range (r1 - r0) * f.ow {
-				copy(w.dy[k*t.LDB:][:pn.cols], t.B[k*s.Cout:])
+			panels.Pack(w.dy, dy, s.Cout, false)
+		}
+		for p := range panels.Count() {
+			off, ldb, j, n := panels.Panel(p)
+			t.B, t.LDB, t.Cols, t.C = w.dy[min(off, len(w.dy)):], ldb, n, c[cols.col+j:]
+			if w.dy == nil {
+				t.B, t.LDB = dy, s.Cout
 			}
-			t.B = w.dy
-		}
-		t.In = t.C
-		if sp == first {
-			t.In = nil
-		}
-		for r := 0; r < len(f.aOff); r += runRows {
-			e := min(r+runRows, len(f.aOff))
-			t.AOff, t.COff = f.aOff[r:e], f.cOff[r:e]
-			t.Run()
+			t.In = t.C
+			if sp == first {
+				t.In = nil
+			}
+			for r := 0; r < len(f.aOff); r += runRows {
+				e := min(r+runRows, len(f.aOff))
+				t.AOff, t.COff = f.aOff[r:e], f.cOff[r:e]
+				t.Run()
+			}
 		}
 	}
 }
 
-// rows prepares x for output rows r0 to r1 (counted over the images of the batch): it sets the tile's segments, one an output
-// row, and returns what they are offsets into.
-func (f *directFilter) rows(w *filterWorker, r0, r1 int) []float32 {
+// rows copies what output rows r0 to r1 (counted over the images of the batch) need of kc channels of x from c on, and sets
+// the segments, one an output row.
+func (f *directFilter) rows(w *filterWorker, c, r0, r1 int) {
 	s := &f.spec
-	w.tile.Segs = w.segs[:r1-r0]
-	a, line, at := f.x, f.inW*s.Cin, 0
-	if f.padded {
-		a = w.band
-	}
+	line, at := f.inW*f.group, 0
 	for r := r0; r < r1; {
 		n, oy := r/f.oh, r%f.oh
 		e := min(r1, (n+1)*f.oh) // rows r to e are of one image
-		height := (e-r-1)*s.StrideH + (s.KH-1)*s.DilH + 1
-		if f.padded {
-			f.copyBand(a[at:], n, oy*s.StrideH-s.PadTop, height)
-		} else {
-			at = (n*s.H + oy*s.StrideH) * line
+		height := (e-r-1)*f.strideH + (s.KH-1)*s.DilH + 1
+		if f.inPlace {
+			at = n*s.H + oy*s.StrideH
+			height = 0
+		}
+		for i := range height {
+			f.copyRow(w.x[(at+i)*line:], n, oy*s.StrideH-s.PadTop+i*f.copyH, c)
 		}
 		for j := r; j < e; j++ {
-			w.segs[j-r0] = gemm.Seg{Off: at + (j-r)*s.StrideH*line, Len: f.ow}
+			w.segs[j-r0] = gemm.Seg{Off: (at + (j-r)*f.strideH) * line, Len: f.ow}
 		}
-		at += height * line
+		at += height
 		r = e
 	}
-	return a
 }
 
-// copyBand copies rows y to y+height of image n with its padding.
-func (f *directFilter) copyBand(dst []float32, n, y, height int) {
+// copyRow copies channels c to c+kc of row y of image n, with its padding, to groups of channels.
+func (f *directFilter) copyRow(dst []float32, n, y, c int) {
 	s := &f.spec
-	line := f.inW * s.Cin
-	left := min(s.PadLeft, f.inW) * s.Cin
-	for i := range height {
-		d := dst[i*line:][:line]
-		if y+i < 0 || y+i >= s.H {
-			clear(d)
+	left := min(s.PadLeft, f.inW)
+	pixels := min((s.W+f.copyW-1)/f.copyW, f.inW-left)
+	if y < 0 || y >= s.H {
+		left, pixels = f.inW, 0
+	}
+	for g := 0; g < f.kc; g += f.group {
+		d := dst[g*f.inH*f.inW:][:f.inW*f.group]
+		clear(d[:left*f.group])
+		clear(d[(left+pixels)*f.group:])
+		if pixels == 0 {
 			continue
 		}
-		clear(d[:left])
-		src := f.x[(n*s.H+y+i)*s.W*s.Cin:][:s.W*s.Cin]
-		clear(d[left+copy(d[left:], src):])
+		d = d[left*f.group:]
+		src := f.x[(n*s.H+y)*s.W*s.Cin+c+g:]
+		m := min(f.group, f.kc-g)
+		switch {
+		case m == s.Cin && f.copyW == 1:
+			copy(d[:pixels*m], src)
+		case m == channelGroup && f.group == channelGroup && isa.Current() != isa.Portable:
+			copyGroupVec(&d[0], &src[0], f.copyW*s.Cin, pixels)
+		default:
+			for p := range pixels {
+				copy(d[p*f.group:][:m], src[p*f.copyW*s.Cin:][:m])
+			}
+		}
 	}
 }
 

@@ -23,3 +23,7 @@ func depthwiseVec(l isa.Level) (depthwiseFunc, depthwiseFilterFunc) {
 	}
 	return depthwiseAVX2, depthwiseFilterAVX2
 }
+
+func copyGroupVec(dst, src *float32, srcStride, pixels int) {
+	copyGroupAVX2(dst, src, srcStride, pixels)
+}

@@ -2,6 +2,11 @@
 
 package conv
 
+// copyGroupAVX2 copies eight channels of pixels > 0 pixels: dst[8p+j] = src[p·srcStride+j].
+//
+//go:noescape
+func copyGroupAVX2(dst, src *float32, srcStride, pixels int)
+
 // pointsAVX2 is expandGo for 6 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
 //
 //go:noescape
