@@ -47,7 +47,7 @@ type filterWorker struct {
 
 const (
 	spanPixels   = 256 // of dy, at most: about as many multiplies on each element of dw that is loaded
-	spanFloats   = 64 << 10
+	spanFloats   = 32 << 10
 	runRows      = 768 // rows of one call of the tile kernel
 	itemColumns  = 64
 	channelGroup = 8 // of narrow panels: what copyGroupVec copies
