@@ -9,10 +9,13 @@ import (
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/ref"
+	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/tensor"
+	"github.com/jouleml/joule/train"
 )
 
 // residual has branches, a residual add, a concatenation and a shared layer.
@@ -343,5 +346,55 @@ func TestOptionsThatDoNotApply(t *testing.T) {
 			}()
 			f()
 		}()
+	}
+}
+
+// Dropout and BatchNormalization in a whole training: the loss falls, moving averages move, and predictions, which use them, are the same each time
+// and do not depend on the rest of the batch.
+func TestTrainsWithRandomAndMovingLayers(t *testing.T) {
+	x, y := tensor.New(dtype.F32, 64, 4), tensor.New(dtype.I32, 64)
+	spread(x, 3, -1, 1)
+	for i := range 64 {
+		if x.At(4*i) > x.At(4*i+1) {
+			y.Set(i, 1)
+		}
+	}
+	spec := data.Spec{Inputs: []data.Field{{Name: "x", Shape: []int{4}, DType: dtype.F32}}, Targets: []data.Field{{Name: "y", DType: dtype.I32}}, Classes: 2}
+	var weights [2]string
+	for run := range weights {
+		net := nn.Sequential(nn.Dense(32, nn.ReLU), nn.BatchNormalization(nn.Momentum(0.9)), nn.Dropout(0.2), nn.Dense(2, nn.Softmax))
+		m := must(train.Compile(net, spec, optim.Adam(), train.SparseCategoricalCrossentropy, train.Threads(run+1), train.Seed(4)))
+		var first, last float64
+		for step := range 150 {
+			loss := must(m.Step([]*tensor.Tensor{x}, []*tensor.Tensor{y}, 0.01))
+			if step == 0 {
+				first = loss
+			}
+			last = loss
+		}
+		if !(last < 0.5*first) {
+			t.Errorf("loss went from %g to %g", first, last)
+		}
+		all := must(m.PredictBatch(x)).Clone()
+		again := must(m.PredictBatch(x)).Clone()
+		one := must(m.PredictBatch(x.Slice(7, 8)))
+		hits := 0
+		for i := range 64 {
+			if (all.At(2*i+1) > 0.5) == (y.At(i) == 1) {
+				hits++
+			}
+		}
+		if hits < 60 {
+			t.Errorf("%d of 64 are right", hits)
+		}
+		if string(all.Bytes()) != string(again.Bytes()) || math.Abs(one.At(0)-all.At(14)) > 1e-6 {
+			t.Errorf("predictions %v, %v again; of one example %v", all, again, one)
+		}
+		for _, p := range m.Params() {
+			weights[run] += string(must(m.State().Get(p.Name)).Bytes())
+		}
+	}
+	if weights[0] != weights[1] {
+		t.Error("one thread and two give different weights")
 	}
 }

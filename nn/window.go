@@ -55,7 +55,11 @@ const longest = 1 << 20
 
 func (l lens) check(what string, rank int) error {
 	if len(l) != 1 && len(l) != rank {
-		return fmt.Errorf("%s takes one number or %d, not %d", what, rank, len(l))
+		want := "one number"
+		if rank > 1 {
+			want = fmt.Sprintf("one number or %d", rank)
+		}
+		return fmt.Errorf("%s takes %s, not %d", what, want, len(l))
 	}
 	for _, n := range l {
 		if n < 1 || n > longest {
