@@ -20,6 +20,9 @@ func (s Spec) chooseBackward() product {
 		return newDepthwiseBackward(s)
 	case s.winograd():
 		return newWinogradBackward(s)
+	case s.Groups == 1 && s.Cin <= 3 && s.KH*s.KW > 1:
+		// A vector of dx would be mostly empty.
+		return newSpread(s)
 	}
 	return newDirectBackward(s)
 }

@@ -8,7 +8,12 @@
 // A Plan is made once for a Spec and chooses an algorithm for each direction (choose.go has the rules):
 //
 //   - direct: the tile kernel of package gemm straight on the images, without a copy of the patches.
+//   - winograd: 3×3 and 5×5 filters at stride 1 with a quarter or a third of the multiplies; sums in another order.
 //   - depthwise: vectors of channels, when each channel has a filter of its own.
+//   - spread: BackwardInput to images of one to three channels.
+//
+// What is measured with BenchmarkConv is the arithmetic that the convolution asks for over the time it takes, so Winograd's
+// algorithm goes past the peak of the machine and skipped padding does a little.
 //
 // Work is cut by the Spec alone and each element is added up in one order, so results are the same bits for any number of
 // threads.
