@@ -76,28 +76,24 @@ func (r *regions) place(n *graph.Node) {
 			continue
 		}
 		if all := append(slices.Clone(p.members), own.members...); r.convex(all) {
+			r.contract(p.members[0], n)
 			own.members = all
 			for _, m := range p.members {
 				r.of[m.ID()] = own
 			}
-			r.contract(all)
 		}
 	}
 }
 
-// contract makes what depends on one of the members depend on all that any member depends on.
-func (r *regions) contract(members []*graph.Node) {
-	words := len(r.deps[0])
-	all := make([]uint64, words)
-	first := members[0].ID()
-	for _, m := range members {
-		first = min(first, m.ID())
-		for w, v := range r.deps[m.ID()] {
-			all[w] |= v
-		}
+// contract makes what depends on one of two regions, their members too, depend on all that either depends on: they are one node from now on. The
+// members of a region have the same dependencies, so that one can speak for all.
+func (r *regions) contract(a, b *graph.Node) {
+	all := slices.Clone(r.deps[a.ID()])
+	for w, v := range r.deps[b.ID()] {
+		all[w] |= v
 	}
-	for _, d := range r.deps[first:] {
-		if slices.ContainsFunc(members, func(m *graph.Node) bool { return d[m.ID()/64]>>(m.ID()%64)&1 == 1 }) {
+	for _, d := range r.deps {
+		if (d[a.ID()/64]>>(a.ID()%64)|d[b.ID()/64]>>(b.ID()%64))&1 == 1 {
 			for w, v := range all {
 				d[w] |= v
 			}
