@@ -8,7 +8,7 @@ func (s Spec) chooseForward() product {
 	switch {
 	case s.depthwise():
 		return newDepthwiseForward(s)
-	case s.winograd():
+	case s.winogradPays(s.OH(), s.OW(), s.realTaps()):
 		return newWinogradForward(s)
 	}
 	return newDirectForward(s)
@@ -18,7 +18,7 @@ func (s Spec) chooseBackward() product {
 	switch {
 	case s.depthwise():
 		return newDepthwiseBackward(s)
-	case s.winograd():
+	case s.winogradPays(s.H, s.W, s.realTaps()):
 		return newWinogradBackward(s)
 	case s.Groups == 1 && s.Cin <= 3 && s.KH*s.KW > 1:
 		// A vector of dx would be mostly empty.
@@ -31,7 +31,7 @@ func (s Spec) chooseFilter() filterGrad {
 	switch {
 	case s.depthwise():
 		return newDepthwiseFilter(s)
-	case s.winograd():
+	case s.winogradPays(s.OH(), s.OW(), s.N*s.OH()*s.OW()*s.KH*s.KW):
 		return newWinogradFilter(s)
 	}
 	return newDirectFilter(s)
@@ -39,12 +39,31 @@ func (s Spec) chooseFilter() filterGrad {
 
 // winogradFits reports whether Winograd's algorithm can compute the convolution: its transforms work on whole vectors.
 func (s Spec) winogradFits() bool {
-	return (s.KH == 3 || s.KH == 5) && s.KW == s.KH && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 &&
-		s.Cin%16 == 0 && s.Cout%16 == 0 && s.N > 0
+	return (s.KH == 3 || s.KH == 5) && s.KW == s.KH && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 &&
+		s.Groups == 1 && s.Cin%16 == 0 && s.Cout%16 == 0 && s.N > 0
 }
 
-// winograd reports whether it is the faster way, too: it was with all measured numbers of channels from 16 up, unless there
-// are so few pixels that the transforms of the filters cost more than they save.
-func (s Spec) winograd() bool {
-	return s.winogradFits() && isa.Current() != isa.Portable && s.N*s.OH()*s.OW() >= 36
+// winogradPays reports whether it is faster, too, than the direct algorithm, for results of height×width pixels and a direct
+// algorithm that multiplies the given number of taps for each pair of channels. A tile costs 36 multiplies and its transforms
+// about 5 more, and the transform of a filter as much as about 65 for each line. With 16 to 512 channels and 1×1 to 32×32
+// pixels that tells which is faster, save where both are within a fifth of each other.
+func (s Spec) winogradPays(height, width, taps int) bool {
+	if isa.Current() == isa.Portable || !s.winogradFits() {
+		return false
+	}
+	m := 7 - s.KH
+	tiles := s.N * ((height + m - 1) / m) * ((width + m - 1) / m)
+	return 41*tiles+65*s.KH < taps
+}
+
+// realTaps is the number of pairs of a pixel of y and a tap that meets a pixel of x, not padding.
+func (s Spec) realTaps() int {
+	count := func(a axis) (n int) {
+		for _, c := range a.classes {
+			n += c.n * len(c.outs)
+		}
+		return n
+	}
+	return s.N * count(forwardAxis(s.H, s.OH(), s.KH, s.StrideH, s.PadTop, s.DilH)) *
+		count(forwardAxis(s.W, s.OW(), s.KW, s.StrideW, s.PadLeft, s.DilW))
 }
