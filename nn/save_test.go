@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
 )
 
@@ -109,7 +110,7 @@ func TestWrongSavedModels(t *testing.T) {
 	}
 }
 
-// Whatever the bytes, reading a model gives a model or an error; a model that was read can be saved.
+// Whatever the bytes, reading a model gives a model or an error; a model that was read can be saved, and described or refused.
 func FuzzModelOf(f *testing.F) {
 	f.Add([]byte(`{"class": "Sequential", "layers": [{"class": "Conv2D", "name": "c", "config": {"filters": 2, "kernel_size": 3}}]}`))
 	f.Add([]byte(`{"class": "Functional", "inputs": [{"name": "x", "shape": [2], "dtype": "f32"}], "layers": [{"class": "Dense", "name": "d", "config": {"units": 1}, "inputs": ["x"]}], "outputs": ["d"]}`))
@@ -123,6 +124,11 @@ func FuzzModelOf(f *testing.F) {
 		}
 		if _, err := json.Marshal(m); err != nil {
 			t.Errorf("%s was read and cannot be saved: %v", data, err)
+		}
+		for _, types := range [][]graph.Type{in(f32(6)), in(f32(6, 2)), in(f32(4, 4, 2)), in(i32(4)), in(f32(2), f32(2))} {
+			if d, err := m.Describe(types); err == nil && (d.Params() < 0 || d.FLOPs < 0) {
+				t.Errorf("%s: %d parameters, %d FLOPs", data, d.Params(), d.FLOPs)
+			}
 		}
 	})
 }
