@@ -49,3 +49,9 @@ func transpose(l isa.Level, dst, src []float32, ldd, lds, rows, cols int) {
 		}
 	}
 }
+
+// Transpose copies dst[j·ldd+i] = src[i·lds+j] for i in [0, rows) and j in [0, cols), by vectors where the CPU has them: what a
+// kernel needs that wants the columns of a weight matrix as rows.
+func Transpose(dst, src []float32, ldd, lds, rows, cols int) {
+	transpose(isa.Current(), dst, src, ldd, lds, rows, cols)
+}
