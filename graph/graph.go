@@ -271,6 +271,9 @@ func (g *Graph) Apply(op *Op, attrs any, in ...*Node) *Node {
 		types[i] = x.Type()
 	}
 	if op == OpPart {
+		if len(in) != 1 {
+			panic(g.fail(op.Name, in, "takes one operand, was given %d", len(in)))
+		}
 		types = in[0].out
 	}
 	out, err := op.Infer(attrs, types)

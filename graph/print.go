@@ -4,12 +4,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
+
+	"github.com/jouleml/joule/dtype"
 )
 
 // Print writes a graph as text, a node a line, that Parse (given the table of ops) reads back:
 //
 //	%3 = conv(%0, %1) {"Stride":[1,1]} : f32[32 26 26 32] @conv2d forward
+//	output "y" %3
 //
 // A body (an attribute that is itself a graph) is printed indented below its node.
 func Print(g *Graph) string {
@@ -54,24 +58,36 @@ func (g *Graph) print(b *strings.Builder, indent string) {
 	}
 }
 
-// attrText is the attribute struct as JSON; constants are their type and their bytes.
+// constText is how a constant's elements are written: few as numbers (in quotes, since JSON has no NaN), many as base64 of their bytes.
+type constText struct {
+	Elements []string `json:",omitempty"`
+	Base64   string   `json:",omitempty"`
+}
+
+// nameText is how a leaf is written; its type stands behind the colon.
+type nameText struct{ Name string }
+
+// attrText is the attribute struct as JSON, "" for none.
 func attrText(a any) string {
-	switch a := a.(type) {
-	case nil, struct{}:
+	switch v := a.(type) {
+	case nil, struct{}, interface{ Graphs() []*Graph }:
 		return ""
 	case ConstAttrs:
-		if a.Value.Len() == 1 {
-			return fmt.Sprintf("{%v %v}", TypeOf(a.Value), a.Value.At(0))
+		var c constText
+		if v.Value.Len() <= 16 && v.Value.DType() != dtype.I64 {
+			for i := range v.Value.Len() {
+				c.Elements = append(c.Elements, strconv.FormatFloat(v.Value.At(i), 'g', -1, 64))
+			}
+		} else {
+			c.Base64 = base64.StdEncoding.EncodeToString(v.Value.Bytes())
 		}
-		return fmt.Sprintf("{%v %s}", TypeOf(a.Value), base64.StdEncoding.EncodeToString(a.Value.Bytes()))
+		a = c
 	case LeafAttrs:
-		return fmt.Sprintf("{%q}", a.Name)
-	case interface{ Graphs() []*Graph }:
-		return ""
+		a = nameText{v.Name}
 	}
 	j, err := json.Marshal(a)
 	if err != nil {
-		return fmt.Sprintf("{%v}", err)
+		panic(fmt.Sprintf("graph: attributes %T cannot be printed: %v", a, err)) // a bug in an op's literal
 	}
 	return string(j)
 }

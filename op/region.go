@@ -74,3 +74,10 @@ func init() {
 
 // Graphs lets a printed graph show the body.
 func (a RegionAttrs) Graphs() []*graph.Graph { return []*graph.Graph{a.Body} }
+
+// SetGraphs lets a parsed graph give the body.
+func (a *RegionAttrs) SetGraphs(gs []*graph.Graph) {
+	if len(gs) == 1 {
+		a.Body = gs[0]
+	}
+}

@@ -1,0 +1,73 @@
+package joule_test
+
+import (
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/jouleml/joule/"
+
+// tiers lists the packages from the lowest tier to the highest: a package imports from its own tier and from lower ones only. A pattern that ends in /... takes
+// a whole tree.
+var tiers = [][]string{
+	{"dtype", "shape", "internal/debug", "internal/isa", "internal/par", "internal/atomicfile", "internal/nearest"},
+	{"tensor", "energy/...", "internal/kernel/...", "internal/peak"},
+	{"graph"},
+	{"op"},
+	{"grad", "cost"},
+	{"backend"},
+	{"backend/ref"},
+	{"pass"},
+	{"backend/cpu", "backend/backendtest", "format/...", "data/..."},
+	{"nn"},
+	{"optim", "checkpoint"},
+	{"train/...", "spec"},
+	{"bench", "cmd/joule", "examples/..."},
+}
+
+func tierOf(pkg string) int {
+	best, length := -1, -1
+	for i, t := range tiers {
+		for _, p := range t {
+			tree, isTree := strings.CutSuffix(p, "/...")
+			if pkg == p || isTree && (pkg == tree || strings.HasPrefix(pkg, tree+"/")) {
+				if len(p) > length {
+					best, length = i, len(p)
+				}
+			}
+		}
+	}
+	return best
+}
+
+// A lower tier never imports a higher one, and nothing but the command and the benchmarks imports cobra, SQLite or a terminal.
+func TestTiers(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		words := strings.Fields(line)
+		pkg := strings.TrimPrefix(words[0], module)
+		if pkg == strings.TrimSuffix(module, "/") {
+			continue
+		}
+		own := tierOf(pkg)
+		if own < 0 {
+			t.Errorf("package %s has no tier: give it one in tiers_test.go", pkg)
+			continue
+		}
+		for _, imp := range words[1:] {
+			if dep, ok := strings.CutPrefix(imp, module); ok {
+				if d := tierOf(dep); d > own {
+					t.Errorf("%s (tier %d) imports %s (tier %d)", pkg, own, dep, d)
+				}
+			}
+			if strings.HasPrefix(imp, "github.com/spf13/") && path.Dir(pkg) != "cmd" {
+				t.Errorf("%s imports %s", pkg, imp)
+			}
+		}
+	}
+}
