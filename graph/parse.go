@@ -16,8 +16,14 @@ import (
 
 // Parse reads what Print writes. ops finds an op by name, nil for an unknown one. Types are inferred again and must be those that the text states. Every
 // error names the line.
-func Parse(text string, ops func(name string) *Op) (*Graph, error) {
+func Parse(text string, ops func(name string) *Op) (g *Graph, err error) {
 	p := &parser{ops: ops}
+	// Builders give ops attributes that make sense; text may not, and an op's Infer need not expect that.
+	defer func() {
+		if r := recover(); r != nil {
+			g, err = nil, fmt.Errorf("graph: line %d: attributes or operands that the op does not take: %v", p.at+1, r)
+		}
+	}()
 	s := bufio.NewScanner(strings.NewReader(text))
 	s.Buffer(nil, 1<<28)
 	for s.Scan() {
@@ -26,8 +32,7 @@ func Parse(text string, ops func(name string) *Op) (*Graph, error) {
 	if err := s.Err(); err != nil {
 		return nil, fmt.Errorf("graph: %w", err)
 	}
-	g, err := p.graph("")
-	if err != nil {
+	if g, err = p.graph(""); err != nil {
 		return nil, fmt.Errorf("graph: line %d: %w", p.at+1, err)
 	}
 	return g, nil
