@@ -1,8 +1,8 @@
 // Package pass holds the named rewrites that turn the graph a user built into the one that runs.
 //
 // Every pass takes a graph to an equal one: whatever list of passes is left out, results are the same (up to the rounding of floats),
-// and a test leaves each out in turn. JOULE_DEBUG: pass=-NAME leaves one out, dump=NAME prints the graph after it, verify=1 is implied
-// by graph.Rewrite, which verifies what it makes.
+// and a test leaves each out in turn. JOULE_DEBUG: pass=-NAME leaves one out, dump=NAME prints the graph after it. Every graph is verified
+// by graph.Rewrite when it is made.
 package pass
 
 import (

@@ -27,8 +27,6 @@ var Table = []Setting{
 	{"nan", "1", "stop at the first node that makes a NaN or an infinity, and say which Go line made the node"},
 	{"pass", "-NAME", "leave the named pass out (may be given several times)"},
 	{"threads", "N", "use N threads where none were asked for"},
-	{"trace", "FILE", "write a timeline of every node that opens in Perfetto"},
-	{"verify", "1", "verify the graph after every pass"},
 }
 
 var settings = sync.OnceValues(func() (map[string][]string, error) { return Parse(os.Getenv("JOULE_DEBUG")) })
