@@ -45,8 +45,8 @@ func (s Spec) winogradFits() bool {
 
 // winogradPays reports whether it is faster, too, than the direct algorithm, for results of height×width pixels and a direct
 // algorithm that multiplies the given number of taps for each pair of channels. A tile costs 36 multiplies and its transforms
-// about 5 more, and the transform of a filter as much as about 65 for each line. With 16 to 512 channels and 1×1 to 32×32
-// pixels that tells which is faster, save where both are within a fifth of each other.
+// about 5 more, and the transform of a filter as much as about 65 for each line. The figures
+// come from 17 shapes of 16 to 512 channels on one AVX-512 core; the wrong choices there cost up to a quarter.
 func (s Spec) winogradPays(height, width, taps int) bool {
 	if isa.Current() == isa.Portable || !s.winogradFits() {
 		return false

@@ -8,7 +8,7 @@ import "github.com/jouleml/joule/internal/isa"
 //	y = Aᵀ[(G g) ⊙ (Bᵀ d)]
 //
 // The points are 0, ±a, ±b and infinity. Any distinct points give the exact result in exact arithmetic; those usual in the
-// literature, 0, ±1, ±2, lose about two bits more of a float32 than a = 5/8, b = 3/2, which leave an error of about twice that
+// literature, 0, ±1, ±2, lose about one bit more of a float32 than a = 5/8, b = 3/2, which leave an error of about twice that
 // of the direct sum and are exact in binary, as are the entries of A and B.
 const (
 	pointA = 5.0 / 8
