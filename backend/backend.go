@@ -18,7 +18,7 @@ type Backend interface {
 	Name() string
 	// NewState makes zeroed variables.
 	NewState(vars []Var) (State, error)
-	// Compile makes g runnable. Each variable of g must be in s, with the same type. Parts of g's meaning never depend on options.
+	// Compile makes g runnable. Each variable of g must be in s, with the same type. What g means never depends on options.
 	Compile(g *graph.Graph, s State, o Options) (Executable, error)
 }
 

@@ -62,7 +62,7 @@ type def[A any] struct {
 	Samples        []graph.Sample
 }
 
-// New makes an op of one literal and adds it to the table. It must be called from init functions or tests: literals refer to builders
+// add makes an op of one literal and adds it to the table. It must be called from init functions: literals refer to builders
 // and builders to ops, which would be a cycle among package-level variables.
 func add[A any](d def[A]) *graph.Op {
 	o := &graph.Op{

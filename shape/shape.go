@@ -3,7 +3,6 @@ package shape
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,9 +70,6 @@ func (s Shape) Check() error {
 			return fmt.Errorf("shape %v: too many elements", s)
 		}
 		n *= d
-	}
-	if n > math.MaxInt {
-		return fmt.Errorf("shape %v: too many elements", s)
 	}
 	return nil
 }

@@ -182,13 +182,13 @@ func (t *Tensor) Set(i int, v float64) {
 	case dtype.BF16:
 		Data[dtype.BFloat16](t)[i] = dtype.ToBFloat16(float32(v))
 	case dtype.I8:
-		Data[int8](t)[i] = int8(toInt(v))
+		Data[int8](t)[i] = int8(Whole(v))
 	case dtype.U8:
-		t.raw[i] = uint8(toInt(v))
+		t.raw[i] = uint8(Whole(v))
 	case dtype.I32:
-		Data[int32](t)[i] = int32(toInt(v))
+		Data[int32](t)[i] = int32(Whole(v))
 	case dtype.I64:
-		Data[int64](t)[i] = toInt(v)
+		Data[int64](t)[i] = Whole(v)
 	default:
 		t.raw[i] = 0
 		if v != 0 {
@@ -197,8 +197,8 @@ func (t *Tensor) Set(i int, v float64) {
 	}
 }
 
-// toInt is int64(v) with NaN as 0, the same on every architecture.
-func toInt(v float64) int64 {
+// Whole is int64(v) with NaN as 0 and the ends of the range for what lies beyond, the same on every processor.
+func Whole(v float64) int64 {
 	switch {
 	case v != v:
 		return 0

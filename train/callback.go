@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -91,7 +92,7 @@ func (c *EarlyStopping) State() any { return &c.w.s }
 
 // AfterEpoch implements Callback.
 func (c *EarlyStopping) AfterEpoch(t *Training) error {
-	c.w.name, c.w.minDelta = or(c.Watch, "val_loss"), c.MinDelta
+	c.w.name, c.w.minDelta = cmp.Or(c.Watch, "val_loss"), c.MinDelta
 	better, err := c.w.better(t)
 	if err != nil {
 		return err
@@ -113,13 +114,6 @@ func (c *EarlyStopping) End(t *Training) error {
 		return nil
 	}
 	return t.Model.setVariables(c.best)
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // variables copies all variables.
@@ -175,7 +169,7 @@ func (c *ReduceOnPlateau) Begin(*Training) error {
 
 // AfterEpoch implements Callback.
 func (c *ReduceOnPlateau) AfterEpoch(t *Training) error {
-	c.w.name, c.w.minDelta = or(c.Watch, "val_loss"), c.MinDelta
+	c.w.name, c.w.minDelta = cmp.Or(c.Watch, "val_loss"), c.MinDelta
 	better, err := c.w.better(t)
 	if err != nil || better || c.w.s.Wait < max(1, c.Patience) {
 		return err

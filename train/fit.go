@@ -345,17 +345,29 @@ func (f *fit) loop(ctx context.Context) error {
 	return nil
 }
 
+// next is what the step after progress p does, and its learning rate.
+func (f *fit) next(p *Progress) (k mode, rate float64) {
+	if n := int64(f.m.accumulate); n > 1 && (p.Steps+1)%n != 0 {
+		k = gather
+	}
+	return k, f.m.opt.Schedule.At(p.Updates) * p.Factor
+}
+
+// count adds a step that has been done.
+func (p *Progress) count(k mode) {
+	p.Steps++
+	if k == train {
+		p.Updates++
+	}
+}
+
 // step trains on one batch.
 func (f *fit) step(b *data.Batch) error {
-	mode := train
-	if n := int64(f.m.accumulate); n > 1 && (f.p.Steps+1)%n != 0 {
-		mode = gather
-	}
+	mode, rate := f.next(&f.p)
 	p, err := f.m.program(mode, b.N)
 	if err != nil {
 		return err
 	}
-	rate := f.m.opt.Schedule.At(f.p.Updates) * f.p.Factor
 	if err := p.run(b.X, b.Y, rate); err != nil {
 		return err
 	}
@@ -363,10 +375,7 @@ func (f *fit) step(b *data.Batch) error {
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return f.diverged(b, loss)
 	}
-	f.p.Steps++
-	if mode == train {
-		f.p.Updates++
-	}
+	f.p.count(mode)
 	f.p.LossSum += loss * float64(b.N)
 	f.p.Examples += int64(b.N)
 	for _, k := range f.meters {

@@ -271,11 +271,20 @@ func (m *Model) program(mode mode, batch int) (*program, error) {
 	if p := m.programs[k]; p != nil {
 		return p, nil
 	}
+	p, err := m.build(k, false)
+	if err == nil {
+		m.programs[k] = p
+	}
+	return p, err
+}
+
+// build compiles a program; with stopAtNaN it fails at the first node whose result is not finite.
+func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
 	g, _, err := m.graph(k)
 	if err != nil {
 		return nil, err
 	}
-	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
+	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads, StopAtNaN: stopAtNaN})
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +292,6 @@ func (m *Model) program(mode mode, batch int) (*program, error) {
 	if k.mode == train || k.mode == gather {
 		p.in[len(p.in)-1] = tensor.New(dtype.F32)
 	}
-	m.programs[k] = p
 	return p, nil
 }
 

@@ -1,13 +1,13 @@
 package cpu
 
 import (
-	"math"
 	"unsafe"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/tensor"
 )
 
+// cast sees the first n elements of raw as T.
 func cast[T any](raw []byte, n int) []T {
 	if n == 0 {
 		return nil
@@ -59,35 +59,19 @@ func narrow(dt dtype.Type, raw []byte, src []float64) {
 		}
 	case dtype.I8:
 		for i, p := range src {
-			cast[int8](raw, n)[i] = int8(whole(p))
+			cast[int8](raw, n)[i] = int8(tensor.Whole(p))
 		}
 	case dtype.I32:
 		for i, p := range src {
-			cast[int32](raw, n)[i] = int32(whole(p))
+			cast[int32](raw, n)[i] = int32(tensor.Whole(p))
 		}
 	case dtype.I64:
 		for i, p := range src {
-			cast[int64](raw, n)[i] = whole(p)
+			cast[int64](raw, n)[i] = tensor.Whole(p)
 		}
 	default: // U8 and Bool
 		for i, p := range src {
-			raw[i] = uint8(whole(p))
+			raw[i] = uint8(tensor.Whole(p))
 		}
 	}
 }
-
-// whole is int64(x), with NaN as 0 and the ends of the range for what lies beyond, the same on every processor.
-func whole(x float64) int64 {
-	switch {
-	case x != x:
-		return 0
-	case x >= math.MaxInt64:
-		return math.MaxInt64
-	case x <= math.MinInt64:
-		return math.MinInt64
-	}
-	return int64(x)
-}
-
-// alignedScratch is memory for a kernel's own use.
-func alignedScratch(n int) []byte { return tensor.AlignedBytes(n) }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/ref"
@@ -120,12 +119,8 @@ type buf struct {
 	node *graph.Node
 }
 
-func view[T any](b *buf) []T {
-	if b.n == 0 {
-		return nil
-	}
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b.raw))), b.n)
-}
+// view is the value's elements.
+func view[T any](b *buf) []T { return cast[T](b.raw, b.n) }
 
 func (b *buf) f32() []float32 { return view[float32](b) }
 

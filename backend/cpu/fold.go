@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"slices"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -42,20 +43,11 @@ func middle(n *graph.Node) (s reduce.Spec, ok bool) {
 	}
 	first, last := axes[0], axes[len(axes)-1]
 	for a := first; a <= last; a++ {
-		if sh[a] != 1 && !contains(axes, a) {
+		if sh[a] != 1 && !slices.Contains(axes, a) {
 			return s, false
 		}
 	}
 	return reduce.Spec{Outer: sh[:first].Size(), Reduce: sh[first : last+1].Size(), Inner: sh[last+1:].Size()}, true
-}
-
-func contains(s []int, x int) bool {
-	for _, v := range s {
-		if v == x {
-			return true
-		}
-	}
-	return false
 }
 
 // splitReduction makes a reduction over axes that are not together of one for each run of neighbours, the last first; part of pass expand.

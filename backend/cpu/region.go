@@ -9,6 +9,7 @@ import (
 	"github.com/jouleml/joule/internal/kernel/vec"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/tensor"
 )
 
 // Elementwise work runs block by block: the instructions of a region, one per node, are run over a block of elements that stays in
@@ -145,7 +146,7 @@ func makeRegion(k *call) (string, func(), error) {
 	rc.r.workers = make([]blockWorker, k.pool.Threads())
 	for i := range rc.r.workers {
 		w := &rc.r.workers[i]
-		w.scratch = alignedScratch(rc.used)
+		w.scratch = tensor.AlignedBytes(rc.used)
 		if rc.wide {
 			for j := range w.wide {
 				w.wide[j] = make([]float64, blockLen)

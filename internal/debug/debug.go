@@ -1,6 +1,6 @@
 // Package debug reads JOULE_DEBUG, a comma-separated list of key=value settings for those who work on Joule itself.
 //
-// Table is the one list of keys; docs/debugging.md is generated from it.
+// Table is the one list of keys.
 package debug
 
 import (
@@ -18,7 +18,7 @@ type Setting struct {
 	Doc  string
 }
 
-// Table lists every key there is (a test keeps it at 12 or fewer).
+// Table lists every key there is.
 var Table = []Setting{
 	{"check", "ref", "run every node on the reference too and stop at the first that differs"},
 	{"dispatch", "1", "print which kernel each node got, and why"},
