@@ -22,17 +22,18 @@ type bill struct {
 }
 
 // predict makes the bill of the whole training from the times of its first steps, in milliseconds.
-func (j *job) predict(ms []float64) {
+func (j *job) predict(ms []float64) error {
 	s := slices.Sorted(slices.Values(ms))
 	l, err := j.account.Ledger()
-	if err != nil || l.Seconds == 0 {
-		return
+	if err != nil {
+		return err
 	}
 	b := &bill{}
 	b.seconds = s[len(s)/2] * 1e-3 * float64(j.steps())
 	b.joules = l.Joules.Scale(b.seconds / l.Seconds)
 	b.bytes = peakRSS()
 	j.guess = b
+	return nil
 }
 
 // dry tries model, data and disk on a few batches and prints the bill.
@@ -65,11 +66,10 @@ func (j *job) dry(ctx context.Context) error {
 			ms = append(ms, time.Since(start).Seconds()*1e3)
 		}
 	}
-	j.predict(ms)
-	g := j.guess
-	if g == nil {
-		return fmt.Errorf("the energy account cannot be read")
+	if err := j.predict(ms); err != nil {
+		return err
 	}
+	g := j.guess
 	c := j.model.StepCost(j.spec.Fit.BatchSize)
 	fmt.Fprintf(j.out, "%s: %d epochs of %d examples, batch %d: %d steps\n", j.spec.Name, j.spec.Fit.Epochs, j.set.Train.Len(), j.spec.Fit.BatchSize, j.steps())
 	fmt.Fprintf(j.out, "tried %d steps: model, data and disk are fine\n", billSteps)

@@ -32,6 +32,7 @@ type progress struct {
 	lastStep     time.Time
 	rateFrom     time.Time
 	examples     int64 // trained on in this session
+	seen         int64 // of the epoch, up to the last step
 	joulesBefore float64
 	stepTimes    []float64 // milliseconds, of the steps so far: up to stepTimesCap, then every so many
 	stride       int64
@@ -63,7 +64,7 @@ func newProgress(j *job, m energy.Meter) *progress {
 func (p *progress) Begin(t *train.Training) error {
 	p.flops = float64(t.Model.StepCost(t.BatchSize).FLOPs) / float64(t.BatchSize)
 	now := time.Now()
-	p.last, p.lastStep, p.rateFrom = now, now, now
+	p.last, p.lastStep, p.rateFrom, p.seen = now, now, now, t.Examples
 	if !p.j.f.json && !p.j.f.quiet {
 		fmt.Fprintf(p.w, "%s: %d training and %d test examples, %d parameters, %d threads, %s\n", p.j.spec.Name, p.j.set.Train.Len(), p.j.set.Test.Len(), t.Model.ParamCount(), t.Model.Cores(), p.j.source())
 		if t.Steps > 0 {
@@ -78,11 +79,11 @@ func (p *progress) AfterStep(t *train.Training) error {
 	now := time.Now()
 	ms := now.Sub(p.lastStep).Seconds() * 1e3
 	p.lastStep = now
-	n := t.Examples
-	if t.Step > 1 {
-		n = int64(t.BatchSize)
+	if t.Step == 1 {
+		p.seen = 0
 	}
-	p.examples += min(n, int64(t.BatchSize))
+	p.examples += t.Examples - p.seen
+	p.seen = t.Examples
 	if t.Steps%p.stride == 0 {
 		if p.stepTimes = append(p.stepTimes, ms); len(p.stepTimes) == stepTimesCap {
 			for i := range stepTimesCap / 2 {
@@ -93,7 +94,9 @@ func (p *progress) AfterStep(t *train.Training) error {
 		}
 	}
 	if p.j.guess == nil && len(p.stepTimes) == billSteps {
-		p.j.predict(p.stepTimes)
+		if err := p.j.predict(p.stepTimes); err != nil {
+			return err
+		}
 	}
 	if p.live && now.Sub(p.last) > 100*time.Millisecond {
 		p.last = now
@@ -111,7 +114,7 @@ func (p *progress) line(t *train.Training, now time.Time) string {
 		fmt.Fprintf(&b, "  %s %.4f", l.Name, l.Value)
 	}
 	fmt.Fprintf(&b, "  %.0f/s  %s (%.0f%% of peak)", perSecond, energy.SI(perSecond*p.flops, "FLOP/s"), 100*perSecond*p.flops/p.peak())
-	if l := p.j.ledger(); l != nil && l.Seconds > 0 {
+	if l, err := p.j.ledger(); err == nil && l.Seconds > 0 {
 		mark := "≈"
 		if l.Joules.Source.Measured {
 			mark = ""

@@ -231,12 +231,8 @@ func (j *job) train(ctx context.Context) error {
 	case err != nil:
 		o.State, o.Error = runs.Failed, err
 	}
-	if l := j.ledger(); l != nil {
-		o.Ledger, _ = json.Marshal(l)
-		if e := atomicfile.WriteBytes(j.run.Path("ledger.json"), o.Ledger); e != nil {
-			err = errors.Join(err, e)
-		}
-		o.Artifacts["ledger"] = "ledger.json"
+	if e := j.keepLedger(&o); e != nil {
+		err = errors.Join(err, e)
 	}
 	if o.State == runs.Done {
 		o.Artifacts["model"] = modelFile
@@ -248,6 +244,22 @@ func (j *job) train(ctx context.Context) error {
 		return fmt.Errorf("%w; go on with: joule train --resume %s%s", err, j.run.Info().ID, outFlag(j.f.out))
 	}
 	return err
+}
+
+// keepLedger writes the account to the run's folder and into its outcome.
+func (j *job) keepLedger(o *runs.Outcome) error {
+	if j.account == nil { // it failed before anything was spent
+		return nil
+	}
+	l, err := j.ledger()
+	if err != nil {
+		return err
+	}
+	if o.Ledger, err = json.Marshal(l); err != nil {
+		return err
+	}
+	o.Artifacts["ledger"] = "ledger.json"
+	return atomicfile.WriteBytes(j.run.Path("ledger.json"), o.Ledger)
 }
 
 func outFlag(out string) string {
@@ -294,18 +306,25 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	for _, l := range test {
 		r["test_"+l.Name] = l.Value
 	}
-	l := j.ledger()
+	l, err := j.ledger()
+	if err != nil {
+		return nil, err
+	}
 	r["flops"], r["bytes"] = float64(l.Cost.FLOPs), float64(l.Cost.Bytes())
 	r["joules"], r["joules_low"], r["joules_high"] = l.Joules.Value, l.Joules.Low, l.Joules.High
 	r["step_ms_median"] = j.shown.medianStep()
-	j.report(h, r, l)
+	j.report(h, r, test, l)
 	return r, nil
 }
 
 // sections are what the run's checkpoints keep for its next session.
 func (j *job) sections() (map[string]json.RawMessage, error) {
+	l, err := j.ledger()
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]json.RawMessage{}
-	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target}, checkpoint.SectionLedger: j.ledger()} {
+	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target}, checkpoint.SectionLedger: l} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, err
@@ -316,22 +335,16 @@ func (j *job) sections() (map[string]json.RawMessage, error) {
 }
 
 // ledger is the account of the run so far, earlier sessions included.
-func (j *job) ledger() *energy.Ledger {
-	if j.account == nil {
-		return nil
-	}
+func (j *job) ledger() (*energy.Ledger, error) {
 	l, err := j.account.Ledger()
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	l.Grid = j.f.grid
-	if j.shown != nil {
-		l.Examples = j.shown.examples
-	}
+	l.Grid, l.Examples = j.f.grid, j.shown.examples
 	if j.past != nil {
 		l.Merge(j.past)
 	}
-	return l
+	return l, nil
 }
 
 // historian writes each epoch to the run's history.
@@ -341,9 +354,9 @@ type historian struct {
 }
 
 func (h *historian) AfterEpoch(t *train.Training) error {
-	l := h.j.ledger()
-	if l == nil {
-		return errors.New("the energy account cannot be read")
+	l, err := h.j.ledger()
+	if err != nil {
+		return err
 	}
 	e := t.History.Epochs[len(t.History.Epochs)-1]
 	row := runs.Epoch{Epoch: int64(e.Epoch), Seconds: e.Seconds, Joules: l.Joules.Value - h.j.shown.joulesBefore}
@@ -355,7 +368,7 @@ func (h *historian) AfterEpoch(t *train.Training) error {
 }
 
 // report prints the result: for people, or as one JSON object.
-func (j *job) report(h *train.History, r runs.Values, l *energy.Ledger) {
+func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energy.Ledger) {
 	if j.f.json {
 		out := map[string]any{"run": j.run.Info().ID, "dir": j.run.Info().Dir, "energy_source": l.Joules.Source.String(), "stopped": h.Stopped}
 		for k, v := range r {
@@ -377,7 +390,11 @@ func (j *job) report(h *train.History, r runs.Values, l *energy.Ledger) {
 	if h.Stopped != "" {
 		fmt.Fprintln(j.out, "stopped:", h.Stopped)
 	}
-	fmt.Fprintf(j.out, "test accuracy %.4f, loss %.4f; %s for %d steps (median %.2f ms); peak memory %s; %v\n", r["test_accuracy"], r["test_loss"],
+	var scores []string
+	for _, t := range append(test[1:len(test):len(test)], test[0]) { // metrics, then the loss
+		scores = append(scores, fmt.Sprintf("%s %.4f", t.Name, t.Value))
+	}
+	fmt.Fprintf(j.out, "test %s; %s for %d steps (median %.2f ms); peak memory %s; %v\n", strings.Join(scores, ", "),
 		energy.SI(h.Seconds, "s"), h.Steps, r["step_ms_median"], energy.SI(r["peak_rss_bytes"], "B"), l.Joules)
 	fmt.Fprintf(j.out, "run %s in %s\n", j.run.Info().ID, j.run.Info().Dir)
 }
