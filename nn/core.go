@@ -177,11 +177,11 @@ func (r *reluLayer) call(c *Call, x []*graph.Node) *graph.Node {
 	if r.Slope == 0 && r.Threshold == 0 {
 		y = op.Relu(in)
 	} else {
-		t := num(in, r.Threshold)
-		y = op.Select(op.Ge(in, t), in, op.Mul(op.Sub(in, t), num(in, r.Slope)))
+		t := op.Like(in, r.Threshold)
+		y = op.Select(op.Ge(in, t), in, op.Mul(op.Sub(in, t), op.Like(in, r.Slope)))
 	}
 	if r.MaxValue != nil {
-		y = op.Min(y, num(in, *r.MaxValue))
+		y = op.Min(y, op.Like(in, *r.MaxValue))
 	}
 	return y
 }
@@ -297,5 +297,5 @@ func (r *rescaling) call(c *Call, x []*graph.Node) *graph.Node {
 	if !in.DType().IsFloat() {
 		in = op.Convert(in, dtype.F32)
 	}
-	return op.Add(op.Mul(in, num(in, r.Scale)), num(in, r.Offset))
+	return op.Add(op.Mul(in, op.Like(in, r.Scale)), op.Like(in, r.Offset))
 }

@@ -53,7 +53,7 @@ func (m *merge) call(c *Call, x []*graph.Node) *graph.Node {
 		y = merges[m.class](y, v)
 	}
 	if m.class == "Average" {
-		y = op.Mul(y, num(y, 1/float64(len(x))))
+		y = op.Mul(y, op.Like(y, 1/float64(len(x))))
 	}
 	return y
 }

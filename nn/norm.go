@@ -126,7 +126,7 @@ func (b *batchNorm) call(c *Call, x []*graph.Node) *graph.Node {
 	mean := c.Param("moving_mean", b.MeanInit, false, channels)
 	variance := c.Param("moving_variance", b.VarianceInit, false, channels)
 	if !c.Training {
-		factor := op.Mul(gamma, op.Rsqrt(op.Add(variance, num(variance, b.Epsilon))))
+		factor := op.Mul(gamma, op.Rsqrt(op.Add(variance, op.Like(variance, b.Epsilon))))
 		return op.Add(op.Mul(op.Sub(in, mean), factor), beta)
 	}
 	y, m, v := op.BatchNorm(in, gamma, beta, b.Epsilon)
@@ -149,7 +149,7 @@ func (c *Call) move(v, now *graph.Node, momentum float64) {
 
 func moved(g *graph.Graph, old, now *graph.Node, momentum float64) (y *graph.Node) {
 	g.During(graph.Update, func() {
-		y = op.Add(op.Mul(old, num(old, momentum)), op.Mul(op.StopGradient(now), num(now, 1-momentum)))
+		y = op.Add(op.Mul(old, op.Like(old, momentum)), op.Mul(op.StopGradient(now), op.Like(now, 1-momentum)))
 	})
 	return y
 }

@@ -42,7 +42,7 @@ var activations = map[Activation]func(x *graph.Node) *graph.Node{
 	"":         func(x *graph.Node) *graph.Node { return x },
 	Linear:     func(x *graph.Node) *graph.Node { return x },
 	ReLU:       op.Relu,
-	ReLU6:      func(x *graph.Node) *graph.Node { return op.Min(op.Relu(x), num(x, 6)) },
+	ReLU6:      func(x *graph.Node) *graph.Node { return op.Min(op.Relu(x), op.Like(x, 6)) },
 	Softmax:    op.Softmax,
 	LogSoftmax: op.LogSoftmax,
 	Sigmoid:    op.Sigmoid,
@@ -52,22 +52,19 @@ var activations = map[Activation]func(x *graph.Node) *graph.Node{
 	SiLU:       op.Silu,
 	ELU:        func(x *graph.Node) *graph.Node { return op.Elu(x, 1) },
 	SELU: func(x *graph.Node) *graph.Node {
-		return op.Mul(op.Elu(x, 1.6732632423543772), num(x, 1.0507009873554805))
+		return op.Mul(op.Elu(x, 1.6732632423543772), op.Like(x, 1.0507009873554805))
 	}, // arXiv:1706.02515
 	LeakyReLU:   func(x *graph.Node) *graph.Node { return op.LeakyRelu(x, 0.2) },
 	Softplus:    op.Softplus,
-	Softsign:    func(x *graph.Node) *graph.Node { return op.Div(x, op.Add(op.Abs(x), num(x, 1))) },
+	Softsign:    func(x *graph.Node) *graph.Node { return op.Div(x, op.Add(op.Abs(x), op.Like(x, 1))) },
 	HardSigmoid: hardSigmoid,
 	HardSiLU:    func(x *graph.Node) *graph.Node { return op.Mul(x, hardSigmoid(x)) },
 	Exponential: op.Exp,
 }
 
 func hardSigmoid(x *graph.Node) *graph.Node {
-	return op.Min(op.Max(op.Add(op.Mul(x, num(x, 1.0/6)), num(x, 0.5)), num(x, 0)), num(x, 1))
+	return op.Min(op.Max(op.Add(op.Mul(x, op.Like(x, 1.0/6)), op.Like(x, 0.5)), op.Like(x, 0)), op.Like(x, 1))
 }
-
-// num is a constant of x's type.
-func num(x *graph.Node, v float64) *graph.Node { return op.Scalar(x.Graph(), x.DType(), v) }
 
 // Activations lists the names of all activations in alphabetical order.
 func Activations() []string {

@@ -32,5 +32,5 @@ func (d *dropout) call(c *Call, x []*graph.Node) *graph.Node {
 		return in
 	}
 	u := c.Uniform(in.Shape()...)
-	return op.Select(op.Ge(u, num(u, d.Rate)), op.Mul(in, num(in, 1/(1-d.Rate))), op.Full(c.G, in.Type(), 0))
+	return op.Select(op.Ge(u, op.Like(u, d.Rate)), op.Mul(in, op.Like(in, 1/(1-d.Rate))), op.Full(c.G, in.Type(), 0))
 }

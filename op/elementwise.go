@@ -44,21 +44,21 @@ func init() {
 	ExpOp = unary("exp", "e to the power x", noCompose, dtype.Type.IsFloat, math.Exp,
 		func(x, y, d *node) *node { return Mul(d, y) }, "exponential", "Exp")
 	Expm1Op = unary("expm1", "e to the power x, minus 1, accurate near 0", noCompose, dtype.Type.IsFloat, math.Expm1,
-		func(x, y, d *node) *node { return Mul(d, Add(y, like(y, 1))) }, "exponential_minus_one", "")
+		func(x, y, d *node) *node { return Mul(d, Add(y, Like(y, 1))) }, "exponential_minus_one", "")
 	LogOp = unary("log", "natural logarithm", noCompose, dtype.Type.IsFloat, math.Log,
 		func(x, y, d *node) *node { return Div(d, x) }, "log", "Log", positive)
 	Log1pOp = unary("log1p", "natural logarithm of 1 + x, accurate near 0", noCompose, dtype.Type.IsFloat, math.Log1p,
-		func(x, y, d *node) *node { return Div(d, Add(x, like(x, 1))) }, "log_plus_one", "", positive)
+		func(x, y, d *node) *node { return Div(d, Add(x, Like(x, 1))) }, "log_plus_one", "", positive)
 	SqrtOp = unary("sqrt", "square root", noCompose, dtype.Type.IsFloat, math.Sqrt,
-		func(x, y, d *node) *node { return Div(Mul(d, like(d, 0.5)), y) }, "sqrt", "Sqrt", positive)
+		func(x, y, d *node) *node { return Div(Mul(d, Like(d, 0.5)), y) }, "sqrt", "Sqrt", positive)
 	RsqrtOp = unary("rsqrt", "1/√x", noCompose, dtype.Type.IsFloat, func(x float64) float64 { return 1 / math.Sqrt(x) },
-		func(x, y, d *node) *node { return Mul(Mul(d, like(d, -0.5)), Div(y, x)) }, "rsqrt", "", positive)
+		func(x, y, d *node) *node { return Mul(Mul(d, Like(d, -0.5)), Div(y, x)) }, "rsqrt", "", positive)
 	TanhOp = unary("tanh", "hyperbolic tangent", noCompose, dtype.Type.IsFloat, math.Tanh,
-		func(x, y, d *node) *node { return Mul(d, Sub(like(y, 1), Mul(y, y))) }, "tanh", "Tanh")
+		func(x, y, d *node) *node { return Mul(d, Sub(Like(y, 1), Mul(y, y))) }, "tanh", "Tanh")
 	SigmoidOp = unary("sigmoid", "1/(1+e^-x)", noCompose, dtype.Type.IsFloat, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) },
-		func(x, y, d *node) *node { return Mul(d, Mul(y, Sub(like(y, 1), y))) }, "logistic", "Sigmoid")
+		func(x, y, d *node) *node { return Mul(d, Mul(y, Sub(Like(y, 1), y))) }, "logistic", "Sigmoid")
 	ErfOp = unary("erf", "error function", noCompose, dtype.Type.IsFloat, math.Erf,
-		func(x, y, d *node) *node { return Mul(d, Mul(like(d, 2/math.SqrtPi), Exp(Neg(Mul(x, x))))) }, "", "Erf")
+		func(x, y, d *node) *node { return Mul(d, Mul(Like(d, 2/math.SqrtPi), Exp(Neg(Mul(x, x))))) }, "", "Erf")
 	SinOp = unary("sin", "sine of radians", noCompose, dtype.Type.IsFloat, math.Sin,
 		func(x, y, d *node) *node { return Mul(d, Cos(x)) }, "sine", "Sin")
 	CosOp = unary("cos", "cosine of radians", noCompose, dtype.Type.IsFloat, math.Cos,
@@ -98,9 +98,9 @@ func init() {
 	MinOp = binary("min", "the lesser of a and b; NaN if either is", isNumber, math.Min,
 		func(a, b, y, d *node) (*node, *node) { return pick(b, a, d), pick(a, b, d) }, "minimum", "Min")
 	PowOp = binary("pow", "a to the power b", dtype.Type.IsFloat, math.Pow, func(a, b, y, d *node) (*node, *node) {
-		da := Mul(Mul(d, b), Pow(a, Sub(b, like(b, 1))))
-		pos := Gt(a, like(a, 0))
-		log := Log(Select(pos, a, like(a, 1))) // log 1 = 0: where a ≤ 0 no gradient reaches b
+		da := Mul(Mul(d, b), Pow(a, Sub(b, Like(b, 1))))
+		pos := Gt(a, Like(a, 0))
+		log := Log(Select(pos, a, Like(a, 1))) // log 1 = 0: where a ≤ 0 no gradient reaches b
 		return da, Mul(Mul(d, y), log)
 	}, "power", "Pow", positive)
 	ReluGradOp = binary("relu_grad", "b where a > 0, else 0: the gradient b behind a rectifier with result a", isNumber, func(a, b float64) float64 {
@@ -369,7 +369,7 @@ func compare(name, doc string, f func(a, b float64) bool, onnx string) *graph.Op
 
 // pick is the gradient of max(a, b) for a: d where a is greater, half of it at a tie.
 func pick(a, b, d *node) *node {
-	half := Select(Eq(a, b), Mul(d, like(d, 0.5)), zeros(d))
+	half := Select(Eq(a, b), Mul(d, Like(d, 0.5)), zeros(d))
 	return Select(Gt(a, b), d, half)
 }
 

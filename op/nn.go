@@ -77,22 +77,22 @@ func act[A any](name, doc, onnx string, attr any, f func(a A, x *node) *node, fl
 
 func init() {
 	GeluOp = act("gelu", "x·Φ(x), Φ the normal distribution function", "Gelu", GeluAttrs{}, func(a GeluAttrs, x *node) *node {
-		half := Mul(x, like(x, 0.5))
+		half := Mul(x, Like(x, 0.5))
 		if a.Tanh {
-			inner := Mul(like(x, math.Sqrt(2/math.Pi)), Add(x, Mul(like(x, 0.044715), Mul(x, Mul(x, x)))))
-			return Mul(half, Add(Tanh(inner), like(x, 1)))
+			inner := Mul(Like(x, math.Sqrt(2/math.Pi)), Add(x, Mul(Like(x, 0.044715), Mul(x, Mul(x, x)))))
+			return Mul(half, Add(Tanh(inner), Like(x, 1)))
 		}
-		return Mul(half, Add(Erf(Mul(x, like(x, math.Sqrt2/2))), like(x, 1)))
+		return Mul(half, Add(Erf(Mul(x, Like(x, math.Sqrt2/2))), Like(x, 1)))
 	}, 5)
 	SiluOp = act("silu", "x·sigmoid(x)", "", nil, func(_ none, x *node) *node { return Mul(x, Sigmoid(x)) }, 2)
 	SoftplusOp = act("softplus", "log(1+e^x)", "Softplus", nil, func(_ none, x *node) *node {
 		return Add(Relu(x), Log1p(Exp(Neg(Abs(x)))))
 	}, 4)
 	EluOp = act("elu", "x where x > 0, else α·(e^x - 1)", "Elu", SlopeAttrs{1}, func(a SlopeAttrs, x *node) *node {
-		return Select(Gt(x, like(x, 0)), x, Mul(like(x, a.Alpha), Expm1(Min(x, like(x, 0)))))
+		return Select(Gt(x, Like(x, 0)), x, Mul(Like(x, a.Alpha), Expm1(Min(x, Like(x, 0)))))
 	}, 4)
 	LeakyReluOp = act("leaky_relu", "x where x > 0, else α·x", "LeakyRelu", SlopeAttrs{0.2}, func(a SlopeAttrs, x *node) *node {
-		return Select(Gt(x, like(x, 0)), x, Mul(like(x, a.Alpha), x))
+		return Select(Gt(x, Like(x, 0)), x, Mul(Like(x, a.Alpha), x))
 	}, 2)
 	SoftmaxOp = add(def[none]{
 		Name: "softmax", Doc: "e^x over its sum along the last axis", Kind: graph.Reduction, ONNX: "Softmax",
@@ -215,7 +215,7 @@ func init() {
 			last := len(x.Shape()) - 1
 			c := Sub(x, keepLast(Mean(x, last), x))
 			v := Mean(Mul(c, c), last)
-			y := Mul(c, keepLast(Rsqrt(Add(v, like(v, a.Epsilon))), x))
+			y := Mul(c, keepLast(Rsqrt(Add(v, Like(v, a.Epsilon))), x))
 			return []*node{Add(Mul(y, in[1]), in[2])}
 		},
 		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 8 * int64(in[0].Shape.Size()) },
@@ -228,7 +228,7 @@ func init() {
 			x := in[0]
 			last := len(x.Shape()) - 1
 			v := Mean(Mul(x, x), last)
-			return []*node{Mul(Mul(x, keepLast(Rsqrt(Add(v, like(v, a.Epsilon))), x)), in[1])}
+			return []*node{Mul(Mul(x, keepLast(Rsqrt(Add(v, Like(v, a.Epsilon))), x)), in[1])}
 		},
 		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
 		Samples: []graph.Sample{{Name: "rows", Attrs: NormAttrs{1e-6}, In: types(f32(6, 37), f32(37))}},
@@ -247,7 +247,7 @@ func init() {
 			m := Mean(x, axes...)
 			c := Sub(x, m)
 			v := Mean(Mul(c, c), axes...)
-			y := Mul(c, Mul(Rsqrt(Add(v, like(v, a.Epsilon))), in[1]))
+			y := Mul(c, Mul(Rsqrt(Add(v, Like(v, a.Epsilon))), in[1]))
 			return []*node{Add(y, in[2]), m, v}
 		},
 		Grad: func(a NormAttrs, n *node, d []*node) []*node {
@@ -277,12 +277,12 @@ func init() {
 		Decompose: func(a NormAttrs, in []*node) []*node {
 			x, gamma, m, v, d := in[0], in[1], in[2], in[3], in[4]
 			axes := allAxes(x)[:len(x.Shape())-1]
-			inv := Rsqrt(Add(v, like(v, a.Epsilon)))
+			inv := Rsqrt(Add(v, Like(v, a.Epsilon)))
 			xhat := Mul(Sub(x, m), inv)
 			db := Sum(d, axes...)
 			dg := Sum(Mul(d, xhat), axes...)
 			n := float64(x.Shape().Size()) / float64(x.Shape()[len(axes)])
-			dx := Mul(Sub(Sub(d, Mul(db, like(db, 1/n))), Mul(xhat, Mul(dg, like(dg, 1/n)))), Mul(gamma, inv))
+			dx := Mul(Sub(Sub(d, Mul(db, Like(db, 1/n))), Mul(xhat, Mul(dg, Like(dg, 1/n)))), Mul(gamma, inv))
 			return []*node{dx, dg, db}
 		},
 		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 12 * int64(in[0].Shape.Size()) },
@@ -348,9 +348,9 @@ func init() {
 		},
 		Decompose: func(a AdamAttrs, in []*node) []*node {
 			w, m, v, g, rate := in[0], in[1], in[2], in[3], in[4]
-			m1 := Add(m, Mul(Sub(g, m), like(m, 1-a.Beta1)))
-			v1 := Add(v, Mul(Sub(Mul(g, g), v), like(v, 1-a.Beta2)))
-			return []*node{Sub(w, Div(Mul(m1, rate), Add(Sqrt(v1), like(v1, a.Epsilon)))), m1, v1}
+			m1 := Add(m, Mul(Sub(g, m), Like(m, 1-a.Beta1)))
+			v1 := Add(v, Mul(Sub(Mul(g, g), v), Like(v, 1-a.Beta2)))
+			return []*node{Sub(w, Div(Mul(m1, rate), Add(Sqrt(v1), Like(v1, a.Epsilon)))), m1, v1}
 		},
 		FLOPs: func(_ AdamAttrs, in, _ []typ) int64 { return 12 * int64(in[0].Shape.Size()) },
 		Samples: []graph.Sample{{Name: "f32", Attrs: AdamAttrs{0.9, 0.999, 1e-7}, In: types(f32(3, 67), f32(3, 67), f32(3, 67), f32(3, 67), f32()), Lo: 0.1, Hi: 1},
@@ -379,12 +379,12 @@ func targets(a XentAttrs, logits, labels *node) *node {
 	c := logits.Shape()[len(logits.Shape())-1]
 	t := OneHot(labels, c, logits.DType())
 	if a.Smoothing != 0 {
-		t = Add(Mul(t, like(t, 1-a.Smoothing)), like(t, a.Smoothing/float64(c)))
+		t = Add(Mul(t, Like(t, 1-a.Smoothing)), Like(t, a.Smoothing/float64(c)))
 	}
 	l := Reshape(labels, append(labels.Shape().Clone(), 1)...)
-	t = Select(And(Ge(l, like(l, 0)), Lt(l, like(l, float64(c)))), t, like(t, math.NaN()))
+	t = Select(And(Ge(l, Like(l, 0)), Lt(l, Like(l, float64(c)))), t, Like(t, math.NaN()))
 	if a.UseIgnore {
-		t = Select(Eq(l, like(l, float64(a.Ignore))), like(t, 0), t)
+		t = Select(Eq(l, Like(l, float64(a.Ignore))), Like(t, 0), t)
 	}
 	return t
 }

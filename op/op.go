@@ -147,8 +147,8 @@ func Full(g *graph.Graph, t typ, v float64) *node {
 	return BroadcastTo(Scalar(g, t.DType, v), t.Shape...)
 }
 
-// like is a scalar constant of x's type.
-func like(x *node, v float64) *node { return Scalar(x.Graph(), x.DType(), v) }
+// Like is a scalar constant of x's type.
+func Like(x *node, v float64) *node { return Scalar(x.Graph(), x.DType(), v) }
 
 // zeros is a zero of x's type and shape.
 func zeros(x *node) *node { return Full(x.Graph(), x.Type(), 0) }

@@ -336,7 +336,7 @@ func SumAll(x *node) *node { return Sum(x, allAxes(x)...) }
 func Mean(x *node, axes ...int) *node {
 	s := Sum(x, axes...)
 	n := float64(x.Shape().Size()) / float64(max(1, s.Shape().Size()))
-	return Mul(s, like(s, 1/n))
+	return Mul(s, Like(s, 1/n))
 }
 
 // MeanAll is the average of all elements.

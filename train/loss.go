@@ -28,10 +28,8 @@ func logits(pred *graph.Node) (scores *graph.Node, ok bool) {
 
 const tiny = 1e-7 // Keras's epsilon: probabilities are kept this far from 0 and 1
 
-func num(x *graph.Node, v float64) *graph.Node { return op.Scalar(x.Graph(), x.DType(), v) }
-
 func clip(p *graph.Node) *graph.Node {
-	return op.Min(op.Max(p, num(p, tiny)), num(p, 1-tiny))
+	return op.Min(op.Max(p, op.Like(p, tiny)), op.Like(p, 1-tiny))
 }
 
 // perExample averages all axes but the first.
@@ -85,9 +83,9 @@ func SparseCategorical(opts ...XentOption) Loss {
 		}
 		l := op.SparseXent(scores, target, a)
 		if a.UseIgnore { // the mean is over the examples that count
-			counts := op.Convert(op.Ne(target, num(target, float64(a.Ignore))), l.DType())
-			share := op.Div(op.SumAll(counts), num(l, float64(l.Shape().Size())))
-			l = op.Div(l, op.Max(share, num(l, 1e-30)))
+			counts := op.Convert(op.Ne(target, op.Like(target, float64(a.Ignore))), l.DType())
+			share := op.Div(op.SumAll(counts), op.Like(l, float64(l.Shape().Size())))
+			l = op.Div(l, op.Max(share, op.Like(l, 1e-30)))
 		}
 		return perExample(l)
 	}, classNumbers}
@@ -107,7 +105,7 @@ func Categorical(smoothing float64) Loss {
 			logp = op.Log(clip(pred))
 		}
 		if smoothing != 0 {
-			target = op.Add(op.Mul(target, num(target, 1-smoothing)), num(target, smoothing/float64(pred.Shape()[last])))
+			target = op.Add(op.Mul(target, op.Like(target, 1-smoothing)), op.Like(target, smoothing/float64(pred.Shape()[last])))
 		}
 		return perExample(op.Neg(op.Sum(op.Mul(target, logp), last)))
 	}, sameAsPred}
@@ -120,7 +118,7 @@ var BinaryCrossentropy = Loss{"binary_crossentropy", func(pred, target *graph.No
 		return perExample(op.Add(op.Sub(op.Relu(z), op.Mul(z, target)), op.Log1p(op.Exp(op.Neg(op.Abs(z))))))
 	}
 	p := clip(pred)
-	one := num(p, 1)
+	one := op.Like(p, 1)
 	return perExample(op.Neg(op.Add(op.Mul(target, op.Log(p)), op.Mul(op.Sub(one, target), op.Log(op.Sub(one, p))))))
 }, sameAsPred}
 
@@ -139,8 +137,8 @@ var MeanAbsoluteError = Loss{"mean_absolute_error", func(pred, target *graph.Nod
 func Huber(delta float64) Loss {
 	return Loss{"huber", func(pred, target *graph.Node) *graph.Node {
 		d := op.Abs(op.Sub(pred, target))
-		near := op.Min(d, num(d, delta)) // ½near² + delta·(d - near) is both branches in one
-		return perExample(op.Add(op.Mul(num(d, 0.5), op.Mul(near, near)), op.Mul(num(d, delta), op.Sub(d, near))))
+		near := op.Min(d, op.Like(d, delta)) // ½near² + delta·(d - near) is both branches in one
+		return perExample(op.Add(op.Mul(op.Like(d, 0.5), op.Mul(near, near)), op.Mul(op.Like(d, delta), op.Sub(d, near))))
 	}, sameAsPred}
 }
 
