@@ -8,7 +8,8 @@
 //
 // To add an op: write one literal in the file of its family and a builder beside it. The conformance suite (backend/backendtest), the
 // gradient checks, `joule ops` and the cost model pick it up from the table. A fast kernel, if it needs one, is a row in
-// backend/cpu; without it the op runs on its decomposition or its reference.
+// backend/cpu; without it the op runs on its decomposition or its reference. A program can define ops of its own, outside the
+// table, in the same way: Define.
 //
 // Operands of binary elementwise builders broadcast by NumPy's rule; the nodes themselves take operands of one shape, so
 // that a broadcast is always a node of its own with its gradient. Element types never convert by themselves.
@@ -30,6 +31,8 @@ type (
 	typ   = graph.Type
 	value = graph.Value
 	none  = struct{} // the attributes of an op that has none
+
+	def[A any] = Def[A]
 )
 
 var table []*graph.Op
@@ -47,46 +50,10 @@ func Lookup(name string) *graph.Op {
 	return nil
 }
 
-// def is graph.Op with typed attributes.
-type def[A any] struct {
-	Name, Doc, Why string
-	Kind           graph.Kind
-	Infer          func(a A, in []typ) ([]typ, error)
-	Ref            func(a A, in, out []value)
-	Decompose      func(a A, in []*node) []*node
-	Grad           func(a A, n *node, d []*node) []*node
-	NoGrad         string
-	FLOPs          func(a A, in, out []typ) int64
-	Bytes          func(a A, in, out []typ) (read, written int64)
-	HLO, ONNX      string
-	Samples        []graph.Sample
-}
-
 // add makes an op of one literal and adds it to the table. It must be called from init functions: literals refer to builders
 // and builders to ops, which would be a cycle among package-level variables.
 func add[A any](d def[A]) *graph.Op {
-	o := &graph.Op{
-		Name: d.Name, Doc: d.Doc, Why: d.Why, Kind: d.Kind, NoGrad: d.NoGrad, HLO: d.HLO, ONNX: d.ONNX, Samples: d.Samples,
-		Infer: func(a any, in []typ) ([]typ, error) { return d.Infer(attrs[A](a), in) },
-	}
-	if _, ok := any(*new(A)).(none); !ok {
-		o.NewAttrs = func() any { return new(A) }
-	}
-	if d.Ref != nil {
-		o.Ref = func(a any, in, out []value) { d.Ref(attrs[A](a), in, out) }
-	}
-	if d.Decompose != nil {
-		o.Decompose = func(a any, in []*node) []*node { return d.Decompose(attrs[A](a), in) }
-	}
-	if d.Grad != nil {
-		o.Grad = func(n *node, dy []*node) []*node { return d.Grad(attrs[A](n.Attrs()), n, dy) }
-	}
-	if d.FLOPs != nil {
-		o.FLOPs = func(a any, in, out []typ) int64 { return d.FLOPs(attrs[A](a), in, out) }
-	}
-	if d.Bytes != nil {
-		o.Bytes = func(a any, in, out []typ) (int64, int64) { return d.Bytes(attrs[A](a), in, out) }
-	}
+	o := Define(d)
 	table = append(table, o)
 	return o
 }

@@ -64,26 +64,14 @@ func opsCmd() *cobra.Command {
 		Use: "ops [NAME]", Short: "List the ops: what each does, whether it has a gradient, and what runs it", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			type row struct {
-				Name, Kind, Doc, Gradient, Definition, CPU, StableHLO, ONNX string
+				op.Description
+				CPU string
 			}
 			var rows []row
 			for _, o := range op.All() {
-				if len(args) > 0 && o.Name != args[0] {
-					continue
+				if len(args) == 0 || o.Name == args[0] {
+					rows = append(rows, row{op.Describe(o), cpu.Support(o)})
 				}
-				r := row{Name: o.Name, Kind: o.Kind.String(), Doc: o.Doc, CPU: cpu.Support(o), StableHLO: o.HLO, ONNX: o.ONNX, Definition: "primitive: " + o.Why}
-				if o.Decompose != nil {
-					r.Definition = "composed"
-				}
-				switch {
-				case o.Grad != nil:
-					r.Gradient = "rule"
-				case o.Decompose != nil && o.NoGrad == "":
-					r.Gradient = "through its composition"
-				default:
-					r.Gradient = "none: " + o.NoGrad
-				}
-				rows = append(rows, r)
 			}
 			if len(rows) == 0 {
 				var names []string
