@@ -14,8 +14,6 @@ var (
 	GeluOp, SiluOp, SoftplusOp, EluOp, LeakyReluOp *graph.Op
 	SoftmaxOp, LogSoftmaxOp                        *graph.Op
 	SparseXentOp, SparseXentGradOp                 *graph.Op
-	LayerNormOp, RMSNormOp                         *graph.Op
-	BatchNormOp, BatchNormGradOp                   *graph.Op
 	LinearOp, ConvActOp                            *graph.Op
 	AdamOp                                         *graph.Op
 )
@@ -33,8 +31,6 @@ type (
 		Ignore    int32
 		UseIgnore bool
 	}
-	// NormAttrs hold what is added to the variance.
-	NormAttrs struct{ Epsilon float64 }
 	// ActAttrs name the activation of LinearOp: "" or "relu".
 	ActAttrs struct{ Act string }
 	// ConvActAttrs are the attributes of ConvActOp.
@@ -190,104 +186,6 @@ func init() {
 			{Name: "smoothed, ignoring", Attrs: XentAttrs{0.1, -1, true}, In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(5)), Data: []*tensor.Tensor{nil, labels}},
 		},
 	})
-	normInfer := func(n int) func(_ NormAttrs, in []typ) error {
-		return func(_ NormAttrs, in []typ) error {
-			if err := floats(n)(in); err != nil {
-				return err
-			}
-			if err := lastAxis(in); err != nil {
-				return err
-			}
-			c := in[0].Shape[len(in[0].Shape)-1]
-			for _, t := range in[1:n] {
-				if len(t.Shape) != 1 || t.Shape[0] != c {
-					return fmt.Errorf("scale and offset must be [%d] for %v, not %v", c, in[0].Shape, t.Shape)
-				}
-			}
-			return nil
-		}
-	}
-	LayerNormOp = add(def[NormAttrs]{
-		Name: "layer_norm", Doc: "(x - mean)/√(variance + ε)·γ + β, mean and variance along the last axis (arXiv:1607.06450)", Kind: graph.Reduction, ONNX: "LayerNormalization",
-		Infer: func(a NormAttrs, in []typ) ([]typ, error) { return in[:min(1, len(in))], normInfer(3)(a, in) },
-		Decompose: func(a NormAttrs, in []*node) []*node {
-			x := in[0]
-			last := len(x.Shape()) - 1
-			c := Sub(x, keepLast(Mean(x, last), x))
-			v := Mean(Mul(c, c), last)
-			y := Mul(c, keepLast(Rsqrt(Add(v, Like(v, a.Epsilon))), x))
-			return []*node{Add(Mul(y, in[1]), in[2])}
-		},
-		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 8 * int64(in[0].Shape.Size()) },
-		Samples: []graph.Sample{{Name: "rows", Attrs: NormAttrs{1e-3}, In: types(f32(6, 37), f32(37), f32(37))}, {Name: "shapes", Attrs: NormAttrs{1e-3}, In: types(f32(6, 37), f32(36), f32(37)), Bad: "must be [37]"}},
-	})
-	RMSNormOp = add(def[NormAttrs]{
-		Name: "rms_norm", Doc: "x/√(mean of x² + ε)·γ along the last axis (arXiv:1910.07467)", Kind: graph.Reduction, ONNX: "RMSNormalization",
-		Infer: func(a NormAttrs, in []typ) ([]typ, error) { return in[:min(1, len(in))], normInfer(2)(a, in) },
-		Decompose: func(a NormAttrs, in []*node) []*node {
-			x := in[0]
-			last := len(x.Shape()) - 1
-			v := Mean(Mul(x, x), last)
-			return []*node{Mul(Mul(x, keepLast(Rsqrt(Add(v, Like(v, a.Epsilon))), x)), in[1])}
-		},
-		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
-		Samples: []graph.Sample{{Name: "rows", Attrs: NormAttrs{1e-6}, In: types(f32(6, 37), f32(37))}},
-	})
-	BatchNormOp = add(def[NormAttrs]{
-		Name: "batch_norm", Doc: "x normalised over all axes but the last, times γ plus β; also the batch's mean and (biased) variance (arXiv:1502.03167)", Kind: graph.Reduction, ONNX: "BatchNormalization",
-		Infer: func(a NormAttrs, in []typ) ([]typ, error) {
-			if err := normInfer(3)(a, in); err != nil {
-				return nil, err
-			}
-			return []typ{in[0], in[1], in[1]}, nil
-		},
-		Decompose: func(a NormAttrs, in []*node) []*node {
-			x := in[0]
-			axes := allAxes(x)[:len(x.Shape())-1]
-			m := Mean(x, axes...)
-			c := Sub(x, m)
-			v := Mean(Mul(c, c), axes...)
-			y := Mul(c, Mul(Rsqrt(Add(v, Like(v, a.Epsilon))), in[1]))
-			return []*node{Add(y, in[2]), m, v}
-		},
-		Grad: func(a NormAttrs, n *node, d []*node) []*node {
-			if d[1] != nil || d[2] != nil || d[0] == nil { // a loss on the statistics themselves: differentiate the definition
-				return nil
-			}
-			g := n.Graph().Apply(BatchNormGradOp, a, n.Input(0), n.Input(1), n.Part(1), n.Part(2), d[0])
-			return []*node{g.Part(0), g.Part(1), g.Part(2)}
-		},
-		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 8 * int64(in[0].Shape.Size()) },
-		Samples: []graph.Sample{{Name: "images", Attrs: NormAttrs{1e-3}, In: types(f32(3, 4, 5, 19), f32(19), f32(19))}, {Name: "rows", Attrs: NormAttrs{1e-3}, In: types(f32(16, 5), f32(5), f32(5))}},
-	})
-	BatchNormGradOp = add(def[NormAttrs]{
-		Name: "batch_norm_grad", Doc: "from x, γ, mean, variance and d: gradients for x, γ and β of batch_norm", Kind: graph.Reduction,
-		Infer: func(a NormAttrs, in []typ) ([]typ, error) {
-			if err := operands(in, 5); err != nil {
-				return nil, err
-			}
-			if err := normInfer(4)(a, in[:4]); err != nil {
-				return nil, err
-			}
-			if !in[4].Equal(in[0]) {
-				return nil, fmt.Errorf("the gradient is %v, x is %v", in[4], in[0])
-			}
-			return []typ{in[0], in[1], in[1]}, nil
-		},
-		Decompose: func(a NormAttrs, in []*node) []*node {
-			x, gamma, m, v, d := in[0], in[1], in[2], in[3], in[4]
-			axes := allAxes(x)[:len(x.Shape())-1]
-			inv := Rsqrt(Add(v, Like(v, a.Epsilon)))
-			xhat := Mul(Sub(x, m), inv)
-			db := Sum(d, axes...)
-			dg := Sum(Mul(d, xhat), axes...)
-			n := float64(x.Shape().Size()) / float64(x.Shape()[len(axes)])
-			dx := Mul(Sub(Sub(d, Mul(db, Like(db, 1/n))), Mul(xhat, Mul(dg, Like(dg, 1/n)))), Mul(gamma, inv))
-			return []*node{dx, dg, db}
-		},
-		FLOPs:   func(_ NormAttrs, in, _ []typ) int64 { return 12 * int64(in[0].Shape.Size()) },
-		Samples: []graph.Sample{{Name: "images", Attrs: NormAttrs{1e-3}, In: types(f32(3, 4, 5, 19), f32(19), f32(19), f32(19), f32(3, 4, 5, 19)), Lo: 0.2, Hi: 1}},
-	})
 	LinearOp = add(def[ActAttrs]{
 		Name: "linear", Doc: "x [M K]·w [K N] + bias [N], rectified if asked for: what pass fuse makes of a dense layer", Kind: graph.Contraction, ONNX: "Gemm",
 		Infer: func(_ ActAttrs, in []typ) ([]typ, error) {
@@ -415,22 +313,6 @@ func LogSoftmax(x *node) *node { return un(LogSoftmaxOp, x) }
 // SparseXent is the cross-entropy of softmax(logits [… C]) with labels i32 […], for each example.
 func SparseXent(logits, labels *node, a XentAttrs) *node {
 	return logits.Graph().Apply(SparseXentOp, a, logits, labels)
-}
-
-// LayerNorm normalises along the last axis, with scale gamma and offset beta.
-func LayerNorm(x, gamma, beta *node, epsilon float64) *node {
-	return x.Graph().Apply(LayerNormOp, NormAttrs{epsilon}, x, gamma, beta)
-}
-
-// RMSNorm divides by the root of the mean square along the last axis, with scale gamma.
-func RMSNorm(x, gamma *node, epsilon float64) *node {
-	return x.Graph().Apply(RMSNormOp, NormAttrs{epsilon}, x, gamma)
-}
-
-// BatchNorm normalises over all axes but the last and gives the batch's statistics too.
-func BatchNorm(x, gamma, beta *node, epsilon float64) (y, mean, variance *node) {
-	n := x.Graph().Apply(BatchNormOp, NormAttrs{epsilon}, x, gamma, beta)
-	return n.Part(0), n.Part(1), n.Part(2)
 }
 
 // Adam is one step of Adam with a bias-corrected rate.
