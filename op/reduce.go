@@ -9,6 +9,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/tensor"
 )
 
 // Ops that combine elements along axes.
@@ -36,11 +37,18 @@ func init() {
 		func(a AxesAttrs, n, d *node) *node { return unreduce(d, a.Axes, n.Input(0).Shape()) }, "ReduceSum")
 	MaxReduceOp = reduction("reduce_max", "greatest element over axes, which disappear; NaN if one is; -Inf of none", math.Inf(-1), math.Max, shareOfEqual, "ReduceMax")
 	MinReduceOp = reduction("reduce_min", "least element over axes, which disappear; NaN if one is; +Inf of none", math.Inf(1), math.Min, shareOfEqual, "ReduceMin")
-	ProdOp = reduction("reduce_prod", "product over axes, which disappear", 1, func(a, b float64) float64 { return a * b },
-		func(a AxesAttrs, n, d *node) *node {
-			x := n.Input(0)
-			return Div(unreduce(Mul(d, n), a.Axes, x.Shape()), x) // wrong at a zero element; documented by Doc of Prod
-		}, "ReduceProd", positive)
+	ProdOp = reduction("reduce_prod", "product over axes, which disappear", 1, func(a, b float64) float64 { return a * b }, nil, "ReduceProd")
+	// The product of all others, which is the gradient, is not the product over the element where that is zero. A tree of products has the right
+	// gradient everywhere, to any order, at a cost in proportion to the elements.
+	ProdOp.Decompose = func(a any, in []*node) []*node { return []*node{prodTree(in[0], a.(AxesAttrs).Axes)} }
+	for i := range ProdOp.Samples {
+		positive(&ProdOp.Samples[i]) // products of many numbers below 1 are too small to compare
+	}
+	ProdOp.Samples = append(ProdOp.Samples,
+		graph.Sample{Name: "zeros", Attrs: AxesAttrs{[]int{1}}, In: types(graph.T(dtype.F64, 4, 5)),
+			Data: []*tensor.Tensor{tensor.Of([]float64{0, 2, -3, 0.5, 1, 1, 0, 2, 0, 3, 0, 0, 0, 4, 5, 1, 2, 3, 4, 0}, 4, 5)}},
+		graph.Sample{Name: "zeros apart", Attrs: AxesAttrs{[]int{0, 2}}, In: types(graph.T(dtype.F64, 2, 2, 2)), Data: []*tensor.Tensor{tensor.Of([]float64{0, 2, 1, 0, -3, 4, 0, 2}, 2, 2, 2)}},
+		graph.Sample{Name: "of nothing", Attrs: AxesAttrs{[]int{1}}, In: types(f32(3, 0))})
 	ArgMaxOp = argReduction("argmax", "greatest", func(x, best float64) bool { return x > best || x != x && best == best }, "ArgMax")
 	ArgMinOp = argReduction("argmin", "least", func(x, best float64) bool { return x < best || x != x && best == best }, "ArgMin")
 	CumSumOp = add(def[CumSumAttrs]{
@@ -205,7 +213,7 @@ func unsort(d, pos *node, axis, n int) *node {
 	return Transpose(sum, perm...)
 }
 
-func reduction(name, doc string, start float64, f func(a, b float64) float64, grad func(a AxesAttrs, n, d *node) *node, onnx string, opts ...func(*graph.Sample)) *graph.Op {
+func reduction(name, doc string, start float64, f func(a, b float64) float64, grad func(a AxesAttrs, n, d *node) *node, onnx string) *graph.Op {
 	s := []graph.Sample{
 		{Name: "rows", Attrs: AxesAttrs{[]int{1}}, In: types(f32(5, 37))},
 		{Name: "columns", Attrs: AxesAttrs{[]int{0}}, In: types(f32(37, 5))},
@@ -217,10 +225,9 @@ func reduction(name, doc string, start float64, f func(a, b float64) float64, gr
 		{Name: "twice", Attrs: AxesAttrs{[]int{1, 1}}, In: types(f32(3, 4)), Bad: "sorted and each once"},
 		{Name: "outside", Attrs: AxesAttrs{[]int{2}}, In: types(f32(3, 4)), Bad: "sorted and each once"},
 	}
-	for i := range s {
-		for _, o := range opts {
-			o(&s[i])
-		}
+	var rule func(a AxesAttrs, n *node, d []*node) []*node
+	if grad != nil {
+		rule = func(a AxesAttrs, n *node, d []*node) []*node { return []*node{grad(a, n, d[0])} }
 	}
 	return add(def[AxesAttrs]{
 		Name: name, Doc: doc, Why: "the fold of an associative function", Kind: graph.Reduction, HLO: "reduce", ONNX: onnx,
@@ -252,10 +259,43 @@ func reduction(name, doc string, start float64, f func(a, b float64) float64, gr
 				*p = wrapInt(dt, f(*p, in[0].Data[i]))
 			})
 		},
-		Grad:    func(a AxesAttrs, n *node, d []*node) []*node { return []*node{grad(a, n, d[0])} },
+		Grad:    rule,
 		FLOPs:   func(_ AxesAttrs, in, _ []typ) int64 { return int64(in[0].Shape.Size()) },
 		Samples: s,
 	})
+}
+
+// prodTree is the product over axes as products of halves.
+func prodTree(x *node, axes []int) *node {
+	sh := x.Shape()
+	to := without(sh, axes)
+	var perm []int
+	for i := range sh {
+		if !slices.Contains(axes, i) {
+			perm = append(perm, i)
+		}
+	}
+	n := 1
+	for _, a := range axes {
+		perm = append(perm, a)
+		n *= sh[a]
+	}
+	if n == 0 {
+		return Full(x.Graph(), typ{DType: x.DType(), Shape: to}, 1)
+	}
+	if len(axes) > 0 && !slices.IsSorted(perm) {
+		x = Transpose(x, perm...)
+	}
+	x = Reshape(x, to.Size(), n)
+	for n > 1 {
+		half := n / 2
+		y := Mul(SliceAxis(x, 1, 0, half), SliceAxis(x, 1, half, 2*half))
+		if n%2 == 1 { // the last one waits for the next level
+			y = Concat(1, y, SliceAxis(x, 1, n-1, n))
+		}
+		x, n = y, half+n%2
+	}
+	return Reshape(x, to...)
 }
 
 // unreduce repeats d, from which axes disappeared, to the shape sh that it had before.
@@ -348,7 +388,7 @@ func ReduceMax(x *node, axes ...int) *node { return reduceAxes(MaxReduceOp, x, a
 // ReduceMin is the least element over axes, which disappear.
 func ReduceMin(x *node, axes ...int) *node { return reduceAxes(MinReduceOp, x, axes) }
 
-// Prod multiplies over axes, which disappear. Its gradient is right only where no element is zero.
+// Prod multiplies over axes, which disappear.
 func Prod(x *node, axes ...int) *node { return reduceAxes(ProdOp, x, axes) }
 
 func axisOp(o *graph.Op, x *node, axis int) int {
