@@ -2,6 +2,7 @@ package op
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/jouleml/joule/dtype"
@@ -30,9 +31,11 @@ const (
 	countBits  = 64 - streamBits
 )
 
-// RandomSource is the sequence of a stream under a state {seed, count}: count below 2^40, so that no two streams overlap. The float64 reference sees
-// seeds exactly up to 2^53.
+// RandomSource is the sequence of a stream under a state {seed, count}: count below 2^40, so that no two streams overlap. A seed counts as the float64
+// nearest to it, so that every backend, the float64 reference included, draws the same: whoever lets people choose seeds beyond ±2^53 must map them to distinct ones
+// within (package train does).
 func RandomSource(seed, count int64, stream int) random.Source {
+	seed = tensor.Whole(float64(seed))
 	return random.Source{Key: uint64(seed), Counter: uint64(stream)<<countBits | uint64(count)&(1<<countBits-1)}
 }
 
@@ -61,7 +64,7 @@ func randomOp(name, what string, flops int64, fill func(s random.Source, dst []f
 		},
 		Ref: func(a RandomAttrs, in, out []value) {
 			x := make([]float32, len(out[0].Data))
-			fill(RandomSource(int64(in[0].Data[0]), int64(in[0].Data[1]), a.Stream), x)
+			fill(RandomSource(tensor.Whole(in[0].Data[0]), tensor.Whole(in[0].Data[1]), a.Stream), x)
 			for i, v := range x {
 				out[0].Data[i] = float64(v)
 			}
@@ -72,6 +75,9 @@ func randomOp(name, what string, flops int64, fill func(s random.Source, dst []f
 			{Name: "matrix", Attrs: RandomAttrs{1, shape.Of(7, 33)}, In: in, Data: state(42, 3), Tol: exact},
 			{Name: "another stream", Attrs: RandomAttrs{2, shape.Of(7, 33)}, In: in, Data: state(42, 3), Tol: exact},
 			{Name: "negative seed", Attrs: RandomAttrs{0, shape.Of(5)}, In: in, Data: state(-1, 1<<39), Tol: exact},
+			{Name: "great seed", Attrs: RandomAttrs{1, shape.Of(9)}, In: in, Data: state(1<<53+1, 3), Tol: exact},
+			{Name: "greatest seed", Attrs: RandomAttrs{1, shape.Of(9)}, In: in, Data: state(math.MaxInt64, 3), Tol: exact},
+			{Name: "least seed", Attrs: RandomAttrs{1, shape.Of(9)}, In: in, Data: state(math.MinInt64+1, 3), Tol: exact},
 			{Name: "many", Attrs: RandomAttrs{0, shape.Of(3, 100, 100)}, In: in, Data: state(0, 0), Tol: exact},
 			{Name: "none", Attrs: RandomAttrs{0, shape.Of(0, 3)}, In: in, Data: state(1, 2)},
 			{Name: "state", Attrs: RandomAttrs{0, shape.Of(3)}, In: types(graph.T(dtype.I32, 2)), Bad: "must be i64[2]"},

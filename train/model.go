@@ -117,9 +117,21 @@ func (m *Model) Reset() error {
 		}
 	}
 	if m.has(seedVar) {
-		return m.state.Set(seedVar, tensor.Of([]int64{int64(m.seed), 0}))
+		return m.state.Set(seedVar, tensor.Of([]int64{drawSeed(m.seed), 0}))
 	}
 	return nil
+}
+
+// drawSeed is the seed in the state of random layers: the model's own where float64 holds it exactly, which is what the reference computes in, and
+// beyond that 53 bits that depend on all of it (the finaliser of SplitMix64; Steele, Lea & Flood 2014), so that great seeds that differ draw
+// differently, and the same on every backend.
+func drawSeed(seed uint64) int64 {
+	if seed <= 1<<53 {
+		return int64(seed)
+	}
+	seed = (seed ^ seed>>30) * 0xbf58476d1ce4e5b9
+	seed = (seed ^ seed>>27) * 0x94d049bb133111eb
+	return int64((seed ^ seed>>31) >> 11)
 }
 
 // source is the stream of random numbers that a parameter's first values come from: its name's own, so that adding a layer
