@@ -83,6 +83,8 @@ func (s *Spec) lossOf(c *reader) error {
 		s.loss = train.SparseCategorical(opts...)
 	case name == train.CategoricalCrossentropy.Name && !hasIgnore:
 		s.loss = train.Categorical(smoothing)
+	case name == train.BinaryCrossentropy.Name && !hasIgnore:
+		s.loss = train.Binary(smoothing)
 	default:
 		return at(s.file, n, "loss %s takes no label_smoothing or ignore", name)
 	}

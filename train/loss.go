@@ -94,7 +94,8 @@ func SparseCategorical(opts ...XentOption) Loss {
 // CategoricalCrossentropy is for targets that are probabilities, such as one-hot vectors.
 var CategoricalCrossentropy = Categorical(0)
 
-// Categorical is CategoricalCrossentropy with label smoothing.
+// Categorical is CategoricalCrossentropy with a share of each target spread over all classes (arXiv:1512.00567). Predictions that no softmax made are
+// divided by their sum along the last axis first, as Keras does.
 func Categorical(smoothing float64) Loss {
 	return Loss{"categorical_crossentropy", func(pred, target *graph.Node) *graph.Node {
 		last := len(pred.Shape()) - 1
@@ -102,25 +103,39 @@ func Categorical(smoothing float64) Loss {
 		if scores, ok := logits(pred); ok {
 			logp = op.LogSoftmax(scores)
 		} else {
-			logp = op.Log(clip(pred))
+			keep := pred.Shape().Clone()
+			keep[last] = 1
+			logp = op.Log(clip(op.Div(pred, op.Reshape(op.Sum(pred, last), keep...))))
 		}
-		if smoothing != 0 {
-			target = op.Add(op.Mul(target, op.Like(target, 1-smoothing)), op.Like(target, smoothing/float64(pred.Shape()[last])))
-		}
+		target = smooth(target, smoothing, pred.Shape()[last])
 		return perExample(op.Neg(op.Sum(op.Mul(target, logp), last)))
 	}, sameAsPred}
 }
 
-// BinaryCrossentropy is for targets 0 or 1 and probabilities (sigmoid) as predictions, of one shape.
-var BinaryCrossentropy = Loss{"binary_crossentropy", func(pred, target *graph.Node) *graph.Node {
-	if pred.Op() == op.SigmoidOp { // of scores z: max(z,0) - z·t + log(1+e^-|z|)
-		z := pred.Input(0)
-		return perExample(op.Add(op.Sub(op.Relu(z), op.Mul(z, target)), op.Log1p(op.Exp(op.Neg(op.Abs(z))))))
+// smooth takes a share of targets and spreads it over the classes.
+func smooth(target *graph.Node, share float64, classes int) *graph.Node {
+	if share == 0 {
+		return target
 	}
-	p := clip(pred)
-	one := op.Like(p, 1)
-	return perExample(op.Neg(op.Add(op.Mul(target, op.Log(p)), op.Mul(op.Sub(one, target), op.Log(op.Sub(one, p))))))
-}, sameAsPred}
+	return op.Add(op.Mul(target, op.Like(target, 1-share)), op.Like(target, share/float64(classes)))
+}
+
+// BinaryCrossentropy is for targets 0 or 1 and probabilities (sigmoid) as predictions, of one shape.
+var BinaryCrossentropy = Binary(0)
+
+// Binary is BinaryCrossentropy with label smoothing: a target t counts as t·(1-smoothing) + smoothing/2.
+func Binary(smoothing float64) Loss {
+	return Loss{"binary_crossentropy", func(pred, target *graph.Node) *graph.Node {
+		target = smooth(target, smoothing, 2)
+		if pred.Op() == op.SigmoidOp { // of scores z: max(z,0) - z·t + log(1+e^-|z|)
+			z := pred.Input(0)
+			return perExample(op.Add(op.Sub(op.Relu(z), op.Mul(z, target)), op.Log1p(op.Exp(op.Neg(op.Abs(z))))))
+		}
+		p := clip(pred)
+		one := op.Like(p, 1)
+		return perExample(op.Neg(op.Add(op.Mul(target, op.Log(p)), op.Mul(op.Sub(one, target), op.Log(op.Sub(one, p))))))
+	}, sameAsPred}
+}
 
 // MeanSquaredError is the mean of (prediction - target)².
 var MeanSquaredError = Loss{"mean_squared_error", func(pred, target *graph.Node) *graph.Node {

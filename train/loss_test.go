@@ -107,6 +107,17 @@ func sigmoids(rows [][]float64) [][]float64 {
 	return out
 }
 
+// doubled is rows twice as great.
+func doubled(rows [][]float64) [][]float64 {
+	out := make([][]float64, len(rows))
+	for i, r := range rows {
+		for _, v := range r {
+			out[i] = append(out[i], 2*v)
+		}
+	}
+	return out
+}
+
 func xent(target, p []float64) float64 {
 	sum := 0.0
 	for j := range p {
@@ -153,6 +164,10 @@ func TestLosses(t *testing.T) {
 		{"categorical smoothed", Categorical(0.3), op.Softmax, scores, rowsOf(hot), byHand(4, func(i int) float64 { return xent(smoothed(hot[i], 0.3), p[i]) })},
 		{"binary", BinaryCrossentropy, op.Sigmoid, points, rowsOf(bits), byHand(3, func(i int) float64 {
 			return overAxis(bits[i], q[i], func(t, p float64) float64 { return -t*math.Log(p) - (1-t)*math.Log(1-p) })
+		})},
+		{"categorical of loose numbers", CategoricalCrossentropy, identity, doubled(p), rowsOf(soft), byHand(4, func(i int) float64 { return xent(soft[i], p[i]) })},
+		{"binary smoothed", Binary(0.2), op.Sigmoid, points, rowsOf(bits), byHand(3, func(i int) float64 {
+			return overAxis(bits[i], q[i], func(t, p float64) float64 { t = 0.1 + 0.8*t; return -t*math.Log(p) - (1-t)*math.Log(1-p) })
 		})},
 		{"binary of probabilities", BinaryCrossentropy, identity, q, rowsOf(bits), byHand(3, func(i int) float64 {
 			return overAxis(bits[i], q[i], func(t, p float64) float64 { return -t*math.Log(p) - (1-t)*math.Log(1-p) })

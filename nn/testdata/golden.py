@@ -149,6 +149,7 @@ def losses():
     soft = np.asarray(keras.ops.softmax(draw((5, 4), -2, 2)))
     bits = (draw((5, 4)) > 0).astype("f8")
     aims = draw((5, 4), -3, 3)
+    loose = draw((5, 4), 0.05, 0.95)  # predictions that do not add up to 1
     v = lambda loss, y, x: float(loss(y, x))
     # The binary metrics see all 20 numbers as one list.
     flat_q, flat_b = q.reshape(-1, 1), bits.reshape(-1, 1)
@@ -156,13 +157,18 @@ def losses():
         m.update_state(y, x)
         return float(m.result())
     return {
-        "scores": pack(scores), "labels": labels.tolist(), "ignored": ignored, "soft": pack(soft), "bits": pack(bits), "aims": pack(aims),
+        "scores": pack(scores), "labels": labels.tolist(), "ignored": ignored, "soft": pack(soft), "bits": pack(bits), "aims": pack(aims), "loose": pack(loose),
         "losses": {
             "sparse": v(L.SparseCategoricalCrossentropy(), labels, p),
             "sparse ignoring": v(L.SparseCategoricalCrossentropy(ignore_class=ignored), labels, p),
             "categorical": v(L.CategoricalCrossentropy(), soft, p),
             "categorical smoothed 0.2": v(L.CategoricalCrossentropy(label_smoothing=0.2), hot, p),
+            "categorical of loose": v(L.CategoricalCrossentropy(), soft, loose),
+            "categorical of loose smoothed 0.2": v(L.CategoricalCrossentropy(label_smoothing=0.2), hot, loose),
+            "sparse of loose": v(L.SparseCategoricalCrossentropy(), labels, loose),
             "binary": v(L.BinaryCrossentropy(), bits, q),
+            "binary smoothed 0.3": v(L.BinaryCrossentropy(label_smoothing=0.3), bits, q),
+            "binary of loose smoothed 0.3": v(L.BinaryCrossentropy(label_smoothing=0.3), bits, loose),
             "mse": v(L.MeanSquaredError(), aims, scores),
             "mae": v(L.MeanAbsoluteError(), aims, scores),
             "huber 1.5": v(L.Huber(1.5), aims, scores),
