@@ -26,10 +26,13 @@ func (r Range) plus(s Range) Range { return Range{r.Value + s.Value, r.Low + s.L
 
 // CPU is the model for a present-day server or desktop processor.
 //
-// FLOP: a server part of 96 cores at 360 W (AMD EPYC 9654, product specification, 2022) has 3.75 W a core; with vectors of 32 f32 operations a cycle at
-// 3.1 GHz that is 38 pJ, of which a quarter is booked as Idle. The low end is what a multiply and an add alone take, 4.6 pJ in 45 nm (Horowitz,
-// Computing's energy problem, ISSCC 2014), scaled to 5 nm and doubled for registers; the high end is a desktop core at its boost clock (about 20 W for 170 GFLOP/s).
-// Cache and DRAM: Horowitz gives 100 pJ for 8 bytes of a 1 MB cache and 1.3 to 2.6 nJ for 8 bytes of DRAM (12 and 160 to 325 pJ a byte); DDR5 is about half.
+// FLOP: a server part of 96 cores at a default TDP of 360 W (AMD EPYC 9654; looked up in the EPYC 9004 table of hpctech.co.jp) has 3.75 W a core. With vectors of 32
+// f32 operations a cycle at 3.1 GHz (within the 2.4 to 3.7 GHz of that table; an assumption) that is 38 pJ, of which a quarter is booked as Idle. The low end is what a multiply and an
+// add alone take, 3.7 + 0.9 pJ in 45 nm (Horowitz, Computing's energy problem, ISSCC 2014; looked up as quoted in PMC8934428, table 3): no less than 2.3 pJ an operation before any
+// gain by a smaller process, taken as 6 with registers and instructions, which is a judgement. The high end is a desktop core at its boost clock, about 20 W for 170 GFLOP/s, from
+// memory.
+// Cache: the same table quotes Horowitz for 8 bytes of an 8 kB cache as 10 pJ (1.25 pJ a byte), which the low end is near. The 100 pJ of a 1 MB cache and the 1.3 to 2.6 nJ
+// of DRAM for 8 bytes (12 and 160 to 325 pJ a byte) are the same talk's, but from memory: no copy of them was found to check. That DDR5 takes about half is a judgement.
 // These are not measurements of this machine: hence the wide intervals.
 var CPU = Model{
 	Name:      "cpu model",

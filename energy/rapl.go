@@ -50,15 +50,43 @@ func OpenRAPL(fsys fs.FS) (Meter, error) {
 		return nil, errors.New("energy: RAPL: /sys/class/powercap is not there: this is not Linux on a processor with energy counters, or a virtual machine or container that hides them")
 	}
 	r := &rapl{fsys: fsys}
-	dram := false
+	// The same package counter may also show through memory-mapped registers (intel-rapl-mmio): those stand in only where the ordinary ones are not there.
+	for _, control := range []string{"intel-rapl:", "intel-rapl-mmio:"} { // AMD's are called intel-rapl too
+		if err := r.add(entries, control); err != nil {
+			return nil, err
+		}
+		if r.has("package") {
+			break
+		}
+	}
+	if !r.has("package") {
+		return nil, errors.New("energy: RAPL: /sys/class/powercap has no package counter: a virtual machine, or a kernel without CONFIG_INTEL_RAPL")
+	}
+	r.name = "RAPL package"
+	if r.has("dram") {
+		r.name += "+dram"
+	}
+	return r, nil
+}
+
+// has reports whether a counter's name begins so.
+func (r *rapl) has(name string) bool {
+	return slices.ContainsFunc(r.domains, func(d *domain) bool { return strings.HasPrefix(d.name, name) })
+}
+
+// add takes the packages and DRAM of one control type. Entries are symbolic links on a real machine, so whether one is a folder is not asked.
+func (r *rapl) add(entries []fs.DirEntry, control string) error {
 	for _, e := range entries {
 		dir := e.Name()
-		if !strings.HasPrefix(dir, "intel-rapl:") { // AMD's are called so too
+		if !strings.HasPrefix(dir, control) {
 			continue
 		}
 		name, err := r.text(dir, "name")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // what has no name cannot be told from a part of something counted already
+		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		top := strings.Count(dir, ":") == 1
 		if !(top && strings.HasPrefix(name, "package") || name == "dram") {
@@ -66,22 +94,14 @@ func OpenRAPL(fsys fs.FS) (Meter, error) {
 		}
 		d := &domain{dir: dir, name: name}
 		if d.span, err = r.number(dir, "max_energy_range_uj"); err != nil {
-			return nil, err
+			return err
 		}
 		if d.last, err = r.number(dir, "energy_uj"); err != nil {
-			return nil, err
+			return err
 		}
-		dram = dram || name == "dram"
 		r.domains = append(r.domains, d)
 	}
-	if !slices.ContainsFunc(r.domains, func(d *domain) bool { return strings.HasPrefix(d.name, "package") }) {
-		return nil, errors.New("energy: RAPL: /sys/class/powercap has no package counter: a virtual machine, or a kernel without CONFIG_INTEL_RAPL")
-	}
-	r.name = "RAPL package"
-	if dram {
-		r.name += "+dram"
-	}
-	return r, nil
+	return nil
 }
 
 func (r *rapl) text(dir, file string) (string, error) {
@@ -122,6 +142,9 @@ func (r *rapl) Joules() (float64, error) {
 		if now >= d.last {
 			d.used += now - d.last
 		} else { // the counter has started again
+			if d.last > d.span {
+				return 0, fmt.Errorf("energy: RAPL: %s went from %d back to %d, but its range ends at %d: the counter cannot be trusted", path.Join(d.dir, "energy_uj"), d.last, now, d.span)
+			}
 			d.used += d.span - d.last + now
 		}
 		d.last = now
