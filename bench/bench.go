@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,9 +37,10 @@ type Request map[string]any
 // work is one row of the table.
 type work struct {
 	name    string
+	group   string  // rows of a group have a geometric mean
 	request Request // as peers understand it
 	flops   float64 // of one iteration, for the share of peak; 0: not counted
-	setup   func(threads int) (run func() error, err error)
+	setup   func(threads int) (run func() error, stop func(), err error)
 }
 
 // Figure is one side's times for a work, in milliseconds.
@@ -62,10 +64,12 @@ func (f *Figure) Median() float64 {
 // Row is the result of a work.
 type Row struct {
 	Work    string    `json:"work"`
+	Group   string    `json:"group"`
 	Share   float64   `json:"share_of_peak,omitempty"`
 	Joule   *Figure   `json:"joule"`
 	Peers   []*Figure `json:"peers,omitempty"`
 	Against string    `json:"best_peer,omitempty"`
+	FLOPs   float64   `json:"flops,omitempty"`
 	Ratio   float64   `json:"ratio,omitempty"` // of the medians: the best peer's time over ours
 }
 
@@ -76,8 +80,9 @@ func Run(ctx context.Context, out, log io.Writer, o Options) error {
 		return err
 	}
 	var ps []*peer
+	var skipped []Skip
 	if o.Peers {
-		if ps, err = startPeers(ctx, log, o); err != nil {
+		if ps, skipped, err = startPeers(ctx, log, o); err != nil {
 			return err
 		}
 		defer func() {
@@ -96,9 +101,9 @@ func Run(ctx context.Context, out, log io.Writer, o Options) error {
 		rows = append(rows, r)
 	}
 	if o.JSON {
-		return json.NewEncoder(out).Encode(map[string]any{"isa": isa.Current().String(), "threads": o.Threads, "peak_flops": top, "go": runtime.Version(), "rows": rows})
+		return json.NewEncoder(out).Encode(map[string]any{"isa": isa.Current().String(), "threads": o.Threads, "peak_flops": top, "go": runtime.Version(), "rows": rows, "skipped": skipped})
 	}
-	table(out, rows, ps, o, top)
+	table(out, rows, ps, skipped, o, top)
 	return nil
 }
 
@@ -112,7 +117,10 @@ func chosen(names []string) ([]work, error) {
 		found := false
 		for _, w := range all {
 			if strings.HasPrefix(w.name, n) {
-				out, found = append(out, w), true
+				found = true
+				if !slices.ContainsFunc(out, func(o work) bool { return o.name == w.name }) {
+					out = append(out, w)
+				}
 			}
 		}
 		if !found {
@@ -128,11 +136,12 @@ func chosen(names []string) ([]work, error) {
 
 // measure lets all sides take turns at a work.
 func measure(ctx context.Context, log io.Writer, w work, ps []*peer, o Options, top float64) (Row, error) {
-	row := Row{Work: w.name, Joule: &Figure{Name: "joule"}}
-	run, err := w.setup(o.Threads)
+	row := Row{Work: w.name, Group: w.group, FLOPs: w.flops, Joule: &Figure{Name: "joule"}}
+	run, stop, err := w.setup(o.Threads)
 	if err != nil {
 		return row, fmt.Errorf("bench: %s: %w", w.name, err)
 	}
+	defer stop()
 	if err := run(); err != nil { // warm
 		return row, fmt.Errorf("bench: %s: %w", w.name, err)
 	}
@@ -178,7 +187,7 @@ func measure(ctx context.Context, log io.Writer, w work, ps []*peer, o Options, 
 }
 
 // table prints rows as Markdown.
-func table(out io.Writer, rows []Row, ps []*peer, o Options, top float64) {
+func table(out io.Writer, rows []Row, ps []*peer, skipped []Skip, o Options, top float64) {
 	fmt.Fprintf(out, "%s, %d threads, measured peak %.0f GFLOP/s, %s. Milliseconds: median (best).\n\n", isa.Current(), o.Threads, top/1e9, runtime.Version())
 	head, line := "| work | joule | share of peak |", "| --- | --- | --- |"
 	if len(ps) > 0 {
@@ -204,10 +213,59 @@ func table(out io.Writer, rows []Row, ps []*peer, o Options, top float64) {
 				if f.Error != "" || len(f.MS) == 0 {
 					fmt.Fprint(out, " – |")
 				} else {
-					fmt.Fprintf(out, " %.3f (%.3f) |", f.Median(), f.Best())
+					fmt.Fprintf(out, " %.3f (%.3f)", f.Median(), f.Best())
+					if r.FLOPs > 0 && top > 0 {
+						fmt.Fprintf(out, " %.0f%%", 100*r.FLOPs/(f.Median()*1e-3)/top)
+					}
+					fmt.Fprint(out, " |")
 				}
 			}
 		}
 		fmt.Fprintln(out)
 	}
+	for _, g := range means(rows) {
+		fmt.Fprintf(out, "\nGeometric mean of the %d ratios of %s: **%.2f×**, the least %.2f× (%s).", g.n, g.group, g.mean, g.least, g.at)
+	}
+	fmt.Fprint(out, "\n\n")
+	for _, s := range skipped {
+		fmt.Fprintf(out, "- %s did not run: %s\n", s.Peer, s.Reason)
+	}
+	for _, r := range rows {
+		for _, f := range r.Peers {
+			if f.Error != "" && f.Error != notItsWork {
+				fmt.Fprintf(out, "- %s failed at %s: %s\n", f.Name, r.Work, f.Error)
+			}
+		}
+	}
+}
+
+// mean is what the rows of a group have in common.
+type mean struct {
+	group, at   string // at: the row with the least ratio
+	n           int
+	mean, least float64
+}
+
+// means are the geometric means of the ratios of each group that has at least two, in the order of the rows.
+func means(rows []Row) []mean {
+	var all []mean
+	for _, r := range rows {
+		if r.Ratio <= 0 {
+			continue
+		}
+		i := slices.IndexFunc(all, func(m mean) bool { return m.group == r.Group })
+		if i < 0 {
+			i, all = len(all), append(all, mean{group: r.Group, least: math.Inf(1)})
+		}
+		m := &all[i]
+		m.n, m.mean = m.n+1, m.mean+math.Log(r.Ratio)
+		if r.Ratio < m.least {
+			m.least, m.at = r.Ratio, r.Work
+		}
+	}
+	all = slices.DeleteFunc(all, func(m mean) bool { return m.n < 2 })
+	for i := range all {
+		all[i].mean = math.Exp(all[i].mean / float64(all[i].n))
+	}
+	return all
 }

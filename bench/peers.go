@@ -14,7 +14,16 @@ import (
 )
 
 // peerNames are the peers that peers/peer.py can be.
-var peerNames = []string{"torch-eager", "torch-channels-last", "jax", "keras"}
+var peerNames = []string{"torch-eager", "torch-channels-last", "torch-compile", "jax", "keras", "openblas", "onnxruntime"}
+
+// notItsWork is a peer's answer to a work that it has no program for.
+const notItsWork = "not a work of this peer"
+
+// Skip is a peer that was asked for and could not start.
+type Skip struct {
+	Peer   string `json:"peer"`
+	Reason string `json:"reason"`
+}
 
 // peer is another framework's program, which runs works on request.
 type peer struct {
@@ -25,15 +34,16 @@ type peer struct {
 }
 
 // startPeers starts the peers that o asks for. One that cannot start is left out, with a word in the log.
-func startPeers(ctx context.Context, log io.Writer, o Options) ([]*peer, error) {
+func startPeers(ctx context.Context, log io.Writer, o Options) ([]*peer, []Skip, error) {
 	python := o.Python
 	if python == "" {
 		python = filepath.Join(o.Dir, ".venv", "bin", "python")
 	}
 	if _, err := exec.LookPath(python); err != nil {
-		return nil, fmt.Errorf("bench: no Python with the peers at %s: run %s/install.sh, or say --python", python, o.Dir)
+		return nil, nil, fmt.Errorf("bench: no Python with the peers at %s: run %s/install.sh, or say --python", python, o.Dir)
 	}
 	var out []*peer
+	var skipped []Skip
 	for _, name := range peerNames {
 		if len(o.Only) > 0 && !slices.Contains(o.Only, name) {
 			continue
@@ -47,27 +57,32 @@ func startPeers(ctx context.Context, log io.Writer, o Options) ([]*peer, error) 
 		p.cmd.Stderr = io.Discard
 		var err error
 		if p.in, err = p.cmd.StdinPipe(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		stdout, err := p.cmd.StdoutPipe()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		p.out = bufio.NewScanner(stdout)
 		p.out.Buffer(nil, 1<<24)
 		if err := p.cmd.Start(); err != nil {
-			return nil, fmt.Errorf("bench: %w", err)
+			return nil, nil, fmt.Errorf("bench: %w", err)
 		}
 		var hello struct{ Version, Error string }
 		if err := p.read(&hello); err != nil || hello.Error != "" {
-			fmt.Fprintf(log, "%s does not start: %v %s\n", name, err, hello.Error)
+			reason := hello.Error
+			if err != nil {
+				reason = err.Error()
+			}
+			fmt.Fprintf(log, "%s does not start: %s\n", name, reason)
+			skipped = append(skipped, Skip{name, reason})
 			p.stop()
 			continue
 		}
 		p.version = hello.Version
 		out = append(out, p)
 	}
-	return out, nil
+	return out, skipped, nil
 }
 
 func (p *peer) read(to any) error {

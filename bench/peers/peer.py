@@ -1,6 +1,8 @@
 """A peer: python peer.py NAME THREADS. One JSON request a line on stdin, one JSON answer a line on stdout.
 
-Requests: {"work": "train_cnn" | "infer_cnn", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "iters":}.
+Requests: {"work": "train_cnn" | "infer_cnn", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
+where ta and tb say that A and B are stored transposed, and {"work": "conv", "dir": "forward" | "dX" | "dW", "batch":, "size":, "stride":, "h":, "w":,
+"in":, "out":, "groups":, "iters":} with size // 2 of padding on each side.
 """
 import json, os, resource, sys, time
 
@@ -14,11 +16,26 @@ rng = np.random.default_rng(0)
 steps = {}  # by request: a function that runs one iteration to its end
 
 
+NOT_MINE = "not a work of this peer"  # bench/peers.go knows this sentence
+
+
+class NotMine(Exception):
+    pass
+
+
+def operands(r):
+    """A as stored, B as stored, and both as the product sees them."""
+    m, n, k = r["m"], r["n"], r["k"]
+    a = rng.random((k, m) if r.get("ta") else (m, k), dtype=np.float32)
+    b = rng.random((n, k) if r.get("tb") else (k, n), dtype=np.float32)
+    return a, b
+
+
 def batch(n):
     return rng.random((n, 28, 28, 1), dtype=np.float32), (np.arange(n) % 10).astype(np.int32)
 
 
-def torch_peer(last):
+def torch_peer(last, compiled=False):
     import torch
     torch.set_num_threads(threads)
     fmt = torch.channels_last if last else torch.contiguous_format
@@ -26,14 +43,37 @@ def torch_peer(last):
 
     def make(r):
         if r["work"] == "sgemm":
-            a, b = torch.rand(r["m"], r["k"]), torch.rand(r["k"], r["n"])
+            if last:  # the layout of images plays no part: the same as torch-eager
+                raise NotMine
+            a, b = map(torch.from_numpy, operands(r))
+            a, b = a.T if r.get("ta") else a, b.T if r.get("tb") else b
             c = torch.empty(r["m"], r["n"])
             return lambda: torch.mm(a, b, out=c)
+        if r["work"] == "conv":
+            if compiled:  # it would call the same convolution
+                raise NotMine
+            s, st, g = r["size"], r["stride"], r["groups"]
+            x = torch.rand(r["batch"], r["in"], r["h"], r["w"]).to(memory_format=fmt)
+            w = torch.rand(r["out"], r["in"] // g, s, s).to(memory_format=fmt)
+            conv = lambda: torch.nn.functional.conv2d(x, w, None, st, s // 2, 1, g)
+
+            def forward():
+                with torch.inference_mode():
+                    conv()
+            if r["dir"] == "forward":
+                return forward
+            dy = torch.rand_like(conv()).to(memory_format=fmt)
+            mask = [r["dir"] == "dX", r["dir"] == "dW", False]
+            return lambda: torch.ops.aten.convolution_backward(dy, x, w, None, [st, st], [s // 2, s // 2], [1, 1], False, [0, 0], g, mask)
         net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
                             nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)).to(memory_format=fmt)
         x, y = batch(r["batch"])
         x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(memory_format=fmt)
         y = torch.from_numpy(y.astype(np.int64))
+        if r["work"] not in ("train_cnn", "infer_cnn"):
+            raise NotMine
+        if compiled:
+            net = torch.compile(net)
         if r["work"] == "infer_cnn":
             net.eval()
 
@@ -57,9 +97,11 @@ def jax_peer():
 
     def make(r):
         if r["work"] == "sgemm":
-            a, b = jnp.asarray(rng.random((r["m"], r["k"]), dtype=np.float32)), jnp.asarray(rng.random((r["k"], r["n"]), dtype=np.float32))
-            f = jax.jit(jnp.matmul)
+            a, b = map(jnp.asarray, operands(r))
+            f = jax.jit(lambda a, b: jnp.matmul(a.T if r.get("ta") else a, b.T if r.get("tb") else b))
             return lambda: f(a, b).block_until_ready()
+        if r["work"] not in ("train_cnn", "infer_cnn"):
+            raise NotMine
         w = lambda *s: jnp.asarray(rng.normal(0, 0.05, s).astype(np.float32))
         p = [w(3, 3, 1, 32), jnp.zeros(32), w(3, 3, 32, 64), jnp.zeros(64), w(1600, 128), jnp.zeros(128), w(128, 10), jnp.zeros(10)]
         x, y = map(jnp.asarray, batch(r["batch"]))
@@ -97,8 +139,8 @@ def keras_peer():
     L = keras.layers
 
     def make(r):
-        if r["work"] == "sgemm":
-            raise ValueError("not a work of this peer")
+        if r["work"] not in ("train_cnn", "infer_cnn"):
+            raise NotMine
         net = keras.Sequential([keras.Input((28, 28, 1)), L.Conv2D(32, 3, activation="relu"), L.MaxPooling2D(2), L.Conv2D(64, 3, activation="relu"),
                                 L.MaxPooling2D(2), L.Flatten(), L.Dense(128, activation="relu"), L.Dense(10, activation="softmax")])
         net.compile(keras.optimizers.Adam(0.0), "sparse_categorical_crossentropy")
@@ -111,8 +153,53 @@ def keras_peer():
     return keras.__version__ + " on TensorFlow " + tf.__version__, make
 
 
+def openblas_peer():
+    import threadpoolctl
+    blas = [i for i in threadpoolctl.threadpool_info() if i["internal_api"] == "openblas"]
+    if not blas:
+        raise RuntimeError("numpy here does not use OpenBLAS")
+    limit = threadpoolctl.threadpool_limits(threads)  # in force as long as it lives
+
+    def make(r, limit=limit):
+        if r["work"] != "sgemm":
+            raise NotMine
+        a, b = operands(r)
+        a, b = a.T if r.get("ta") else a, b.T if r.get("tb") else b
+        c = np.empty((r["m"], r["n"]), np.float32)
+        return lambda: np.matmul(a, b, out=c)
+    return "%s (%s kernels)" % (blas[0]["version"], blas[0]["architecture"]), make
+
+
+def onnx_peer():
+    import onnx, onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    def make(r):
+        if r["work"] != "infer_cnn":
+            raise NotMine
+        shapes = {"k1": (32, 1, 3, 3), "b1": (32,), "k2": (64, 32, 3, 3), "b2": (64,), "w3": (1600, 128), "b3": (128,), "w4": (128, 10), "b4": (10,)}
+        init = [numpy_helper.from_array(rng.normal(0, 0.05, s).astype(np.float32), k) for k, s in shapes.items()]
+        node, n = helper.make_node, r["batch"]
+        pool = dict(kernel_shape=[2, 2], strides=[2, 2])
+        nodes = [node("Conv", ["x", "k1", "b1"], ["a"]), node("Relu", ["a"], ["b"]), node("MaxPool", ["b"], ["c"], **pool),
+                 node("Conv", ["c", "k2", "b2"], ["d"]), node("Relu", ["d"], ["e"]), node("MaxPool", ["e"], ["f"], **pool),
+                 node("Flatten", ["f"], ["g"]), node("Gemm", ["g", "w3", "b3"], ["h"]), node("Relu", ["h"], ["i"]),
+                 node("Gemm", ["i", "w4", "b4"], ["j"]), node("Softmax", ["j"], ["y"], axis=1)]
+        graph = helper.make_graph(nodes, "cnn", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [n, 1, 28, 28])],
+                                  [helper.make_tensor_value_info("y", TensorProto.FLOAT, [n, 10])], init)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(model)
+        opts = ort.SessionOptions()
+        opts.intra_op_num_threads, opts.inter_op_num_threads = threads, 1
+        s = ort.InferenceSession(model.SerializeToString(), opts, providers=["CPUExecutionProvider"])
+        x = {"x": np.ascontiguousarray(batch(n)[0].transpose(0, 3, 1, 2))}
+        return lambda: s.run(None, x)
+    return ort.__version__, make
+
+
 try:
-    version, make = {"torch-eager": lambda: torch_peer(False), "torch-channels-last": lambda: torch_peer(True), "jax": jax_peer, "keras": keras_peer}[name]()
+    version, make = {"torch-eager": lambda: torch_peer(False), "torch-channels-last": lambda: torch_peer(True), "jax": jax_peer, "keras": keras_peer,
+                     "torch-compile": lambda: torch_peer(True, True), "openblas": openblas_peer, "onnxruntime": onnx_peer}[name]()
     print(json.dumps({"ready": True, "name": name, "version": version, "threads": threads}), flush=True)
 except Exception as e:
     print(json.dumps({"error": repr(e)}), flush=True)
@@ -123,6 +210,7 @@ for line in sys.stdin:
     key = json.dumps(r, sort_keys=True)
     try:
         if key not in steps:
+            steps.clear()  # works come one after another: keep the memory of one
             steps[key] = make(r)
             for _ in range(5):
                 steps[key]()
@@ -132,5 +220,7 @@ for line in sys.stdin:
             steps[key]()
             ms.append((time.perf_counter() - t) * 1e3)
         print(json.dumps({"ms": ms, "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
+    except NotMine:
+        print(json.dumps({"error": NOT_MINE}), flush=True)
     except Exception as e:
         print(json.dumps({"error": repr(e)}), flush=True)
