@@ -31,7 +31,8 @@ type AttentionAttrs struct {
 // attentionDims are the sizes of an attention.
 type attentionDims struct{ b, t, s, h, g, d int }
 
-func (a AttentionAttrs) scale(d int) float64 {
+// ScaleOf is the factor of the scores for heads of d elements.
+func (a AttentionAttrs) ScaleOf(d int) float64 {
 	if a.Scale != 0 {
 		return a.Scale
 	}
@@ -143,7 +144,7 @@ func (z attentionDims) rows(x *node) *node {
 func (a AttentionAttrs) scores(z attentionDims, q, k *node, rest []*node) (s, keep *node) {
 	g := q.Graph()
 	s = Dot(q, k, DotAttrs{BatchA: []int{0, 1}, BatchB: []int{0, 1}, ContractA: []int{4}, ContractB: []int{3}})
-	s = Mul(s, Like(s, a.scale(z.d)))
+	s = Mul(s, Like(s, a.ScaleOf(z.d)))
 	pos := Add(Iota(g, graph.T(dtype.I32, 1, 1, 1, z.t, 1), 3), Scalar(g, dtype.I32, float64(z.s-z.t)))
 	key := Iota(g, graph.T(dtype.I32, 1, 1, 1, 1, z.s), 4)
 	and := func(n *node) {
@@ -335,7 +336,7 @@ func init() {
 			s, keep := a.scores(z, q, k, in[3:n])
 			p := where(keep, Exp(where(keep, Sub(s, z.rows(in[n]))))) // [B G R T S]
 			dp := Dot(dy, v, DotAttrs{BatchA: []int{0, 1}, BatchB: []int{0, 1}, ContractA: []int{4}, ContractB: []int{3}})
-			ds := Mul(Mul(p, Sub(dp, z.rows(in[n+1]))), Like(p, a.scale(z.d)))
+			ds := Mul(Mul(p, Sub(dp, z.rows(in[n+1]))), Like(p, a.ScaleOf(z.d)))
 			dq := Dot(ds, k, DotAttrs{BatchA: []int{0, 1}, BatchB: []int{0, 1}, ContractA: []int{4}, ContractB: []int{2}})
 			over := DotAttrs{BatchA: []int{0, 1}, BatchB: []int{0, 1}, ContractA: []int{2, 3}, ContractB: []int{2, 3}} // heads of the group and queries
 			dk, dv := Dot(ds, q, over), Dot(p, dy, over)

@@ -1,0 +1,246 @@
+// Package attention computes scaled dot-product attention and its gradient in blocks, so that memory is linear in the length of the sequences.
+//
+// Terminology: queries are [Batch, Queries, Heads, Dim], keys and values [Batch, Keys, Groups, Dim]; Heads/Groups heads share a group's keys. A
+// score is a query times a key, scaled and biased; a query's softmax runs over the keys it sees. A block is at most queryBlock queries by some keys:
+// the only scores that are in memory at a time, one block for each thread.
+//
+// Forward is the online softmax of Milakov and Gimelshein (arXiv:1805.02867) in the order of FlashAttention-2 (Dao, arXiv:2307.08691); backward
+// computes probabilities again from the logarithm of the softmax's sum. A chunk of work owns what it writes (forward: some queries of a group's heads;
+// backward: a group of an example) and visits blocks in order, so results are the same bits for any number of threads.
+//
+// The products are gemm.Tile on queries, keys and values where they lie; keys (and for the gradient values) are packed, transposed, once for each
+// block of them.
+package attention
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/kernel/reduce"
+	"github.com/jouleml/joule/internal/par"
+)
+
+// Spec says what a Plan computes. Queries stand at the end of the keys: query t at Keys-Queries+t; if Cached, at lengths[b]-Queries+t.
+type Spec struct {
+	Batch, Queries, Keys, Heads, Groups, Dim int
+
+	Scale  float64 // of the scores
+	Causal bool    // a query sees keys up to its own position
+	Window int     // if > 0, only keys nearer than Window to its position
+	Slopes []float32
+	// Slopes, if not nil, has one for each head: slope·(key's position - query's position) is added to a score.
+	Cached               bool // see above
+	MaskBatch, MaskHeads bool // the mask is [Batch or 1, Heads or 1, Queries, Keys]: whether each of the first two is the whole
+}
+
+const (
+	queryBlock   = 64  // queries of a block
+	forwardKeys  = 256 // keys of a block, forward
+	backwardKeys = 128 // and backward, where two blocks are in use
+	chunkQueries = 256 // queries of a chunk of the forward pass: how often packed keys are used
+	rowGap       = 16  // floats between rows of a block, against rows that lie in the same sets of a cache
+	maskedScore  = -1e30
+	notYet       = -math.MaxFloat32 // the greatest score of a query before its first key
+)
+
+// Plan is a Spec with its tables and scratch memory. One Run or Backward at a time.
+type Plan struct {
+	Spec
+	level              isa.Level
+	rows               reduce.Rows
+	qOff, kOff, sF, sB []int // offsets of rows: of queries, of keys, of a forward and a backward block; columns of a backward block are sCol
+	sCol               []int
+	work               []*worker
+
+	q, k, v, y, lse, delta, dy, dq, dk, dv []float32
+	lengths                                []int32
+	mask                                   []byte
+}
+
+// worker is the scratch memory of one thread.
+type worker struct {
+	tile       gemm.Tile
+	seg        [1]gemm.Seg
+	k, v       []float32 // packed keys (scaled) and values of a block, transposed
+	s, d       []float32 // a block of scores or probabilities, and of their gradients
+	top, total []float32 // [heads of a group, chunkQueries]: the greatest score and the sum so far
+	ramp       []float32 // 0, 1, 2, …
+}
+
+// New plans. It panics if s contradicts itself: shapes have been checked before.
+func New(s Spec) *Plan {
+	if s.Batch < 0 || s.Queries < 0 || s.Keys < 0 || s.Heads < 1 || s.Groups < 1 || s.Heads%s.Groups != 0 || s.Dim < 1 || s.Slopes != nil && len(s.Slopes) != s.Heads {
+		panic(fmt.Sprintf("attention: bad spec %+v", s))
+	}
+	p := &Plan{Spec: s, level: isa.Current(), rows: reduce.CurrentRows()}
+	p.qOff, p.sF, p.sB = multiples(queryBlock, s.Heads*s.Dim), multiples(queryBlock, forwardKeys+rowGap), multiples(queryBlock, backwardKeys+rowGap)
+	p.kOff, p.sCol = multiples(backwardKeys, s.Groups*s.Dim), multiples(backwardKeys, 1)
+	return p
+}
+
+func multiples(n, step int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i * step
+	}
+	return out
+}
+
+// ScratchBytes is about what a thread's worker holds.
+func (p *Plan) ScratchBytes(backward bool) int {
+	n := queryBlock*(forwardKeys+rowGap) + p.Dim*forwardKeys
+	if backward {
+		n = 2*queryBlock*(backwardKeys+rowGap) + 2*p.Dim*backwardKeys
+	}
+	return 4 * n
+}
+
+func (p *Plan) newWorker(backward bool) *worker {
+	w := &worker{ramp: make([]float32, forwardKeys)}
+	for i := range w.ramp {
+		w.ramp[i] = float32(i)
+	}
+	w.tile.Segs, w.tile.Act = w.seg[:], gemm.None
+	if backward {
+		w.k, w.v = make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len()), make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len())
+		w.s, w.d = make([]float32, queryBlock*(backwardKeys+rowGap)), make([]float32, queryBlock*(backwardKeys+rowGap))
+		return w
+	}
+	w.k = make([]float32, gemm.NewPanels(p.Dim, forwardKeys).Len())
+	w.s = make([]float32, queryBlock*(forwardKeys+rowGap))
+	n := p.Heads / p.Groups * min(chunkQueries, p.Queries)
+	w.top, w.total = make([]float32, n), make([]float32, n)
+	return w
+}
+
+func (p *Plan) prepare(pool *par.Pool, backward bool, lengths []int32, mask []byte, queries, keys [][]float32, rows ...[]float32) {
+	if isa.Current() != p.level {
+		panic("attention: the plan was made for another instruction set")
+	}
+	for _, x := range queries {
+		if len(x) < p.Batch*p.Queries*p.Heads*p.Dim {
+			panic("attention: queries or what is like them too short")
+		}
+	}
+	for _, x := range keys {
+		if len(x) < p.Batch*p.Keys*p.Groups*p.Dim {
+			panic("attention: keys, values or what is like them too short")
+		}
+	}
+	for _, x := range rows {
+		if len(x) < p.Batch*p.Queries*p.Heads {
+			panic("attention: logarithms or δ too short")
+		}
+	}
+	if lengths != nil && len(lengths) < p.Batch || p.Cached && lengths == nil {
+		panic("attention: lengths too short")
+	}
+	if n := p.maskAt(p.Batch-1, p.Heads-1) + p.Queries*p.Keys; mask != nil && p.Batch > 0 && len(mask) < n {
+		panic("attention: mask too short")
+	}
+	p.lengths, p.mask = lengths, mask
+	for len(p.work) < pool.Threads() {
+		p.work = append(p.work, p.newWorker(backward))
+	}
+}
+
+func (p *Plan) maskAt(b, h int) int {
+	heads := 1
+	if p.MaskHeads {
+		heads = p.Heads
+	} else {
+		h = 0
+	}
+	if !p.MaskBatch {
+		b = 0
+	}
+	return (b*heads + h) * p.Queries * p.Keys
+}
+
+// position is where query t of example b stands.
+func (p *Plan) position(b, t int) int {
+	if p.Cached {
+		return int(p.lengths[b]) - p.Queries + t
+	}
+	return p.Keys - p.Queries + t
+}
+
+// span is the keys [lo, hi) that query t of example b sees, the mask aside. Both grow with t.
+func (p *Plan) span(b, t int) (lo, hi int) {
+	hi = p.Keys
+	if p.lengths != nil {
+		hi = min(hi, max(0, int(p.lengths[b])))
+	}
+	pos := p.position(b, t)
+	if p.Causal {
+		hi = min(hi, pos+1)
+	}
+	if p.Window > 0 {
+		lo, hi = max(0, pos-p.Window+1), min(hi, pos+p.Window)
+	}
+	return lo, max(lo, hi)
+}
+
+// at is where the first element of position t, head h of n, of example b lies in [Batch, length, n, Dim].
+func (p *Plan) at(b, length, t, n, h int) int { return ((b*length+t)*n + h) * p.Dim }
+
+// scores sets the first n columns of s to the products of rows queries from t on and the keys that w.k holds.
+func (p *Plan) scores(w *worker, s []float32, sOff []int, x, packed []float32, keys gemm.Panels, xAt, rows, n int) {
+	t := &w.tile
+	w.seg[0] = gemm.Seg{Len: p.Dim}
+	t.A, t.AOff, t.AStride = x[xAt:], p.qOff[:rows], 1
+	t.COff, t.In, t.Bias = sOff[:rows], nil, nil
+	for i := range keys.Count() {
+		off, ldb, j, cols := keys.Panel(i)
+		if j >= n {
+			return
+		}
+		t.B, t.LDB, t.Cols, t.C = packed[off:], ldb, cols, s[j:]
+		t.Run()
+	}
+}
+
+// addProduct adds A·B to C, Dim columns: A's rows are at aOff with aStride between its depth columns, B's rows ldb apart.
+func (p *Plan) addProduct(w *worker, a []float32, aOff []int, aStride, depth int, b []float32, ldb int, c []float32, cOff []int) {
+	t := &w.tile
+	w.seg[0] = gemm.Seg{Len: depth}
+	t.A, t.AOff, t.AStride = a, aOff, aStride
+	t.COff, t.Bias, t.LDB = cOff, nil, ldb
+	for j := 0; j < p.Dim; j += gemm.NR() {
+		t.Cols = min(gemm.NR(), p.Dim-j)
+		t.B, t.C, t.In = b[j:], c[j:], c[j:]
+		t.Run()
+	}
+}
+
+// pack packs keys (or values) k0 to k0+n of group g of example b, transposed.
+func (p *Plan) pack(dst, x []float32, b, g, k0, n int) gemm.Panels {
+	panels := gemm.NewPanels(p.Dim, n)
+	panels.Pack(dst, x[p.at(b, p.Keys, k0, p.Groups, g):], p.Groups*p.Dim, true)
+	return panels
+}
+
+// bias adds what belongs to the scores s of query t and the keys from k on, mask and ALiBi; it says whether no key is left.
+func (p *Plan) bias(w *worker, s []float32, b, h, t, k int) (empty bool) {
+	if p.Slopes != nil {
+		slope := p.Slopes[h]
+		first := slope * float32(k-p.position(b, t))
+		for i := range s {
+			s[i] += slope*w.ramp[i] + first
+		}
+	}
+	if p.mask == nil {
+		return false
+	}
+	empty = true
+	for i, m := range p.mask[p.maskAt(b, h)+t*p.Keys+k:][:len(s)] {
+		if m == 0 {
+			s[i] = maskedScore
+		} else {
+			empty = false
+		}
+	}
+	return empty
+}

@@ -1,0 +1,89 @@
+package attention
+
+import "github.com/jouleml/joule/internal/par"
+
+// Backward sets dq, dk and dv, laid out as q, k and v, from the operands of Run, the lse it gave, delta [Batch, Queries, Heads] = Σ y·dy, and dy. With
+// P the probabilities,
+//
+//	dv = Pᵀ·dy,  dS = P·(dy·vᵀ - delta),  dq = scale·dS·k,  dk = scale·dSᵀ·q.
+func (p *Plan) Backward(pool *par.Pool, dq, dk, dv, q, k, v []float32, lengths []int32, mask []byte, lse, delta, dy []float32) {
+	p.prepare(pool, true, lengths, mask, [][]float32{q, dy, dq}, [][]float32{k, v, dk, dv}, lse, delta)
+	p.q, p.k, p.v, p.lse, p.delta, p.dy, p.dq, p.dk, p.dv = q, k, v, lse, delta, dy, dq, dk, dv
+	pool.Run(p.Batch*p.Groups, (*backward)(p))
+	p.q, p.k, p.v, p.lse, p.delta, p.dy, p.dq, p.dk, p.dv, p.lengths, p.mask = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+}
+
+type backward Plan
+
+// Chunk computes the gradients of a group of an example.
+func (f *backward) Chunk(i, id int) {
+	p, w := (*Plan)(f), f.work[id]
+	b, g := i/p.Groups, i%p.Groups
+	heads, scale := p.Heads/p.Groups, float32(p.Scale)
+	qRow, kRow := p.Heads*p.Dim, p.Groups*p.Dim
+	for s := range p.Keys {
+		clear(p.dk[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
+		clear(p.dv[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
+	}
+	for t := range p.Queries {
+		clear(p.dq[p.at(b, p.Queries, t, p.Heads, g*heads):][:heads*p.Dim])
+	}
+	if p.Queries == 0 {
+		return
+	}
+	lo, _ := p.span(b, 0)
+	_, hi := p.span(b, p.Queries-1)
+	for k0 := lo; k0 < hi; k0 += backwardKeys {
+		keys := p.pack(w.k, p.k, b, g, k0, min(backwardKeys, hi-k0))
+		p.rows.MulAdd(w.k[:keys.Len()], w.k[:keys.Len()], scale, 0)
+		p.pack(w.v, p.v, b, g, k0, keys.N)
+		kAt := p.at(b, p.Keys, k0, p.Groups, g)
+		for r := range heads {
+			h := g*heads + r
+			for q0 := 0; q0 < p.Queries; q0 += queryBlock {
+				rows := min(queryBlock, p.Queries-q0)
+				from, _ := p.span(b, q0)
+				_, to := p.span(b, q0+rows-1)
+				cols := min(keys.N, to-k0)
+				if cols <= 0 || from >= k0+keys.N {
+					continue
+				}
+				qAt := p.at(b, p.Queries, q0, p.Heads, h)
+				p.scores(w, w.s, p.sB, p.q, w.k, keys, qAt, rows, cols)
+				for x := range rows {
+					p.weights(w, w.s[p.sB[x]:][:cols], b, h, q0+x, k0)
+				}
+				p.addProduct(w, w.s, p.sCol[:cols], backwardKeys+rowGap, rows, p.dy[qAt:], qRow, p.dv[kAt:], p.kOff[:cols])
+				p.scores(w, w.d, p.sB, p.dy, w.v, keys, qAt, rows, cols)
+				for x := range rows {
+					d := w.d[p.sB[x]:][:cols]
+					p.rows.SoftmaxGrad(d, w.s[p.sB[x]:][:cols], d, p.delta[(b*p.Queries+q0+x)*p.Heads+h])
+				}
+				p.addProduct(w, w.d, p.sB[:rows], 1, cols, p.k[kAt:], kRow, p.dq[qAt:], p.qOff[:rows])
+				p.addProduct(w, w.d, p.sCol[:cols], backwardKeys+rowGap, rows, p.q[qAt:], qRow, p.dk[kAt:], p.kOff[:cols])
+			}
+		}
+	}
+	for s := range p.Keys {
+		dk := p.dk[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim]
+		p.rows.MulAdd(dk, dk, scale, 0)
+	}
+	for t := range p.Queries {
+		dq := p.dq[p.at(b, p.Queries, t, p.Heads, g*heads):][:heads*p.Dim]
+		p.rows.MulAdd(dq, dq, scale, 0)
+	}
+}
+
+// weights turns the scores s of query t and the keys from k0 on into probabilities.
+func (p *Plan) weights(w *worker, s []float32, b, h, t, k0 int) {
+	lo, hi := p.span(b, t)
+	lo, hi = min(max(lo-k0, 0), len(s)), min(max(hi-k0, 0), len(s))
+	if lo >= hi || p.bias(w, s[lo:hi], b, h, t, k0+lo) {
+		clear(s)
+		return
+	}
+	clear(s[:lo])
+	clear(s[hi:])
+	s = s[lo:hi]
+	p.rows.ExpSum(s, s, p.lse[(b*p.Queries+t)*p.Heads+h])
+}
