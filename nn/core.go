@@ -50,11 +50,15 @@ type biased interface{ settings() *bias }
 
 func (a Activation) apply(l *Layer) {
 	setting{"activation " + string(a), func(k kind) bool {
-		w, ok := k.(biased)
-		if ok {
-			w.settings().Activation = a
+		switch k := k.(type) {
+		case biased:
+			k.settings().Activation = a
+		case *block:
+			k.Activation = a
+		default:
+			return false
 		}
-		return ok
+		return true
 	}}.apply(l)
 }
 
@@ -66,6 +70,8 @@ func NoBias() Option {
 			k.settings().UseBias = false
 		case normalizing:
 			k.normal().Center = false
+		case *block:
+			k.UseBias = false
 		default:
 			return false
 		}
@@ -261,7 +267,8 @@ type embedding struct {
 }
 
 // Embedding turns numbers i32 in [0, inputs) into vectors of outputs elements, which are learned. A number outside is taken for the nearest
-// inside.
+// inside. Applied again, to vectors [… outputs] of floats, the layer gives their products with all its vectors, [… inputs]: the scores of a language
+// model whose first and last layer share weights (arXiv:1608.05859).
 func Embedding(inputs, outputs int, opts ...Option) *Layer {
 	return layer("Embedding", &embedding{inputs, outputs, RandomUniform}, opts)
 }
@@ -274,6 +281,11 @@ func (e *embedding) check() error {
 
 func (e *embedding) call(c *Call, x []*graph.Node) *graph.Node {
 	in := only(c, x)
+	if s := in.Shape(); in.DType().IsFloat() && len(s) > 1 && s[len(s)-1] == e.Outputs {
+		w := c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs)
+		flat := op.Reshape(in, s[:len(s)-1].Size(), e.Outputs)
+		return op.Reshape(op.Dot(flat, w, op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}}), append(s[:len(s)-1].Clone(), e.Inputs)...)
+	}
 	if !in.DType().IsInt() {
 		c.Fail("takes whole numbers, not %v; make the input with nn.InputOf(name, dtype.I32, …)", in.Type())
 	}

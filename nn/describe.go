@@ -62,8 +62,8 @@ func (m *Model) Describe(input []graph.Type) (Description, error) {
 		return Description{}, err
 	}
 	for _, p := range call.Params {
-		owner := p.Name[:strings.LastIndexByte(p.Name, '/')] // names of layers may have slashes too
-		l, n := &d.Layers[at[owner]], int64(p.Type.Shape.Size())
+		i, _ := ownerOf(at, p.Name)
+		l, n := &d.Layers[i], int64(p.Type.Shape.Size())
 		if p.Trainable {
 			l.Trainable += n
 			d.Trainable += n
@@ -73,13 +73,27 @@ func (m *Model) Describe(input []graph.Type) (Description, error) {
 		}
 	}
 	for _, n := range g.Nodes() {
-		if i, ok := at[n.Scope()]; ok {
+		if i, ok := ownerOf(at, n.Scope()); ok {
 			f := flops(n)
 			d.Layers[i].FLOPs += f
 			d.FLOPs += f
 		}
 	}
 	return d, nil
+}
+
+// ownerOf is the layer that a name belongs to: it is the layer's, or the layer's with parts and a parameter behind. Names of layers may have slashes too.
+func ownerOf(layers map[string]int, name string) (i int, ok bool) {
+	for {
+		if i, ok = layers[name]; ok {
+			return i, true
+		}
+		end := strings.LastIndexByte(name, '/')
+		if end < 0 {
+			return 0, false
+		}
+		name = name[:end]
+	}
 }
 
 // flops is what graph.Op.FLOPs counts, with its rule for ops that do not say.

@@ -62,11 +62,16 @@ type goldenLayer struct {
 // What Keras 3 computes for the same configuration, inputs and weights: results, gradients, moving averages.
 func TestLayersAgainstKeras(t *testing.T) {
 	var golden struct{ Cases []goldenLayer }
-	if err := json.Unmarshal(must(os.ReadFile("testdata/layers.json")), &golden); err != nil {
-		t.Fatal(err)
+	var cases []goldenLayer
+	for _, file := range []string{"testdata/layers.json", "testdata/transformer.json"} {
+		if err := json.Unmarshal(must(os.ReadFile(file)), &golden); err != nil {
+			t.Fatal(err)
+		}
+		cases = append(cases, golden.Cases...)
+		golden.Cases = nil
 	}
 	var seen []string
-	for i, c := range golden.Cases {
+	for i, c := range cases {
 		seen = append(seen, c.Class)
 		t.Run(fmt.Sprint(c.Class, "/", i), func(t *testing.T) {
 			l, err := nn.LayerOf(c.Class, "layer", c.Config)

@@ -76,6 +76,20 @@ var layerCases = []layerCase{
 	{nn.Embedding(7, 3), in(i32(4)), shape.Of(4, 3), "embeddings[7 3]"},
 	{nn.Rescaling(0.5, -1), in(f32(4)), shape.Of(4), ""},
 	{nn.Rescaling(1./255, 0), in(graph.T(dtype.U8, 4)), shape.Of(4), ""},
+	{nn.Embedding(7, 3), in(f32(4, 3)), shape.Of(4, 7), "embeddings[7 3]"},
+	{nn.RMSNormalization(), in(f32(4, 6)), shape.Of(4, 6), "scale[6]"},
+	{nn.PositionEmbedding(5), in(f32(4, 6)), shape.Of(4, 6), "embeddings[5 6]"},
+	{nn.SinePositionEncoding(), in(f32(4, 6)), shape.Of(4, 6), ""},
+	{nn.MultiHeadAttention(2, 3), in(f32(4, 5)), shape.Of(4, 5), mhaParams(5, 5, 2, 2, 3)},
+	{nn.MultiHeadAttention(2, 3), in(f32(4, 5), f32(6, 2)), shape.Of(4, 5), mhaParams(5, 2, 2, 2, 3)},
+	{nn.MultiHeadAttention(4, 2, nn.KeyValueHeads(2), nn.CausalAttention(), nn.Rotary(100)), in(f32(4, 5)), shape.Of(4, 5), mhaParams(5, 5, 4, 2, 2)},
+	{nn.MultiHeadAttention(4, 2, nn.KeyValueHeads(1), nn.Window(2), nn.ALiBi(), nn.NoBias()), in(f32(4, 5), i32()), shape.Of(4, 5), "query/kernel[5 4 2] key/kernel[5 1 2] value/kernel[5 1 2] attention_output/kernel[4 2 5]"},
+	{nn.TransformerBlock(2), in(f32(4, 6)), shape.Of(4, 6), blockParams(6, 24, "gamma[6]", "beta[6]")},
+	{nn.TransformerBlock(2, nn.CausalAttention(), nn.RMSNorms(), nn.Gated(), nn.SiLU, nn.NoBias(), nn.Hidden(8), nn.Rotary(50), nn.BlockDropout(0.25)), in(f32(4, 8)), shape.Of(4, 8),
+		"attention_norm/scale[8] attention/query/kernel[8 2 4] attention/key/kernel[8 2 4] attention/value/kernel[8 2 4] attention/attention_output/kernel[2 4 8] " +
+			"feed_forward_norm/scale[8] feed_forward/hidden/kernel[8 8] feed_forward/gate/kernel[8 8] feed_forward/output/kernel[8 8]"},
+	{nn.TransformerBlock(2, nn.PostNorm(), nn.ReLU), in(f32(4, 6), i32()), shape.Of(4, 6), postParams(6, 24)},
+	{nn.TransformerBlock(2, nn.CausalAttention()), in(f32(3, 6), f32(5, 6), i32()), shape.Of(3, 6), crossParams(6, 24)},
 	{nn.Flatten(), in(f32(2, 3, 4)), shape.Of(24), ""},
 	{nn.Reshape(3, -1), in(f32(2, 6)), shape.Of(3, 4), ""},
 	{nn.Permute(2, 3, 1), in(f32(2, 3, 4)), shape.Of(3, 4, 2), ""},
@@ -90,6 +104,34 @@ var layerCases = []layerCase{
 	{nn.Minimum(), in(f32(5), f32(5)), shape.Of(5), ""},
 	{nn.Concatenate(), in(f32(3, 4), f32(3, 2)), shape.Of(3, 6), ""},
 	{nn.Concatenate(nn.Axis(1)), in(f32(3, 4), f32(2, 4), f32(1, 4)), shape.Of(6, 4), ""},
+}
+
+// The parameters of attention in Keras's order, and of blocks.
+func mhaParams(width, source, heads, groups, dim int) string {
+	return fmt.Sprintf("query/kernel[%d %d %d] query/bias[%d %d] key/kernel[%d %d %d] key/bias[%d %d] value/kernel[%d %d %d] value/bias[%d %d] attention_output/kernel[%d %d %d] attention_output/bias[%d]",
+		width, heads, dim, heads, dim, source, groups, dim, groups, dim, source, groups, dim, groups, dim, heads, dim, width, width)
+}
+
+func under(part, params string) string { return part + strings.ReplaceAll(params, "] ", "] "+part) }
+
+func feedForward(width, hidden int) string {
+	return fmt.Sprintf("feed_forward/hidden/kernel[%d %d] feed_forward/hidden/bias[%d] feed_forward/output/kernel[%d %d] feed_forward/output/bias[%d]", width, hidden, hidden, hidden, width, width)
+}
+
+func blockParams(width, hidden int, norm ...string) string {
+	n := strings.Join(norm, " ")
+	return under("attention_norm/", n) + " " + under("attention/", mhaParams(width, width, 2, 2, width/2)) + " " + under("feed_forward_norm/", n) + " " + feedForward(width, hidden)
+}
+
+func postParams(width, hidden int) string {
+	n := fmt.Sprintf("gamma[%d] beta[%d]", width, width)
+	return under("attention/", mhaParams(width, width, 2, 2, width/2)) + " " + under("attention_norm/", n) + " " + feedForward(width, hidden) + " " + under("feed_forward_norm/", n)
+}
+
+func crossParams(width, hidden int) string {
+	n, a := fmt.Sprintf("gamma[%d] beta[%d]", width, width), mhaParams(width, width, 2, 2, width/2)
+	return under("attention_norm/", n) + " " + under("attention/", a) + " " + under("cross_attention_norm/", n) + " " + under("cross_attention/", a) + " " +
+		under("feed_forward_norm/", n) + " " + feedForward(width, hidden)
 }
 
 func must[T any](v T, err error) T {

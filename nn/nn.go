@@ -113,7 +113,11 @@ type Call struct {
 	// Seed is the i64 [2] state of random layers in training, nil otherwise; each layer draws from a stream of its own.
 	Seed *graph.Node
 
+	// Cache, if not nil, makes the call go on with sequences that earlier calls have begun.
+	Cache *Cache
+
 	layer   *Layer
+	prefix  string  // of the names of parameters: see within
 	Params  []Param // every parameter met so far, in order
 	known   map[string]*graph.Node
 	streams int            // of random numbers drawn from Seed so far
@@ -135,7 +139,7 @@ const maxParam = 1 << 33
 
 // Param is the layer's parameter of the given name: made at the first call, shared afterwards.
 func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int) *graph.Node {
-	full := c.layer.name + "/" + name
+	full := c.layer.name + "/" + c.prefix + name
 	if n := c.known[full]; n != nil {
 		if !n.Shape().Equal(dims) {
 			c.G.Fail(c.layer.class, nil, "layer %q has a %s of shape %v from its first use and would need %v here", c.layer.name, name, n.Shape(), shape.Of(dims...))
@@ -148,8 +152,16 @@ func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int)
 	}
 	n := c.G.Variable(full, t)
 	c.known[full] = n
-	c.Params = append(c.Params, Param{Name: full, Type: t, Init: init, Trainable: trainable, Decay: trainable && len(dims) > 1})
+	c.Params = append(c.Params, Param{Name: full, Type: t, Init: init, Trainable: trainable, Decay: trainable && len(dims) > 1 && name != "bias"})
 	return n
+}
+
+// within runs f for a part of the layer: names of parameters and the ledger's lines are the part's.
+func (c *Call) within(part string, f func()) {
+	old := c.prefix
+	c.prefix += part + "/"
+	c.G.In(part, f)
+	c.prefix = old
 }
 
 // Fail stops with an error about the layer being called.
@@ -357,9 +369,9 @@ func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 }
 
 func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
-	old := c.layer
-	c.layer = l
-	defer func() { c.layer = old }()
+	old, prefix := c.layer, c.prefix
+	c.layer, c.prefix = l, ""
+	defer func() { c.layer, c.prefix = old, prefix }()
 	c.G.In(l.name, func() {
 		c.G.At(l.site, func() {
 			if err := l.kind.check(); err != nil {

@@ -60,6 +60,7 @@ func init() {
 		{name: "scatter_add", ok: func(n *graph.Node) bool { return n.DType() == dtype.F32 }, make: scatterAdd[float32]},
 		{name: "scatter_add", ok: func(n *graph.Node) bool { return n.DType() == dtype.F64 }, make: scatterAdd[float64]},
 	}
+	rows[op.AppendOp] = []row{{name: "append", make: makeAppend}}
 	rows[op.IotaOp] = []row{{name: "iota", make: makeIota}}
 }
 
@@ -73,6 +74,30 @@ func scatterAdd[T move.Number](k *call) (string, func(), error) {
 			copy(y.raw, x.raw)
 		}
 		p.Run(k.pool, view[T](y), view[int32](ix), view[T](u))
+	}, nil
+}
+
+// makeAppend copies the memory only where it cannot be written in place.
+func makeAppend(k *call) (string, func(), error) {
+	memory, x, lengths, y := k.in[0], k.in[1], k.in[2], k.out[0]
+	m, room, n := y.t.Bytes(), y.t.Shape[1], x.t.Shape[1]
+	k.mayReplace(0, 0)
+	return "append", func() {
+		if len(y.raw) == 0 {
+			return
+		}
+		if &y.raw[0] != &memory.raw[0] {
+			copy(y.raw, memory.raw)
+		}
+		batch := view[int32](lengths)
+		row := m / max(1, len(batch)*room) // bytes of an element
+		for b, length := range batch {
+			first := int(length) - n
+			from, to := max(first, 0), min(int(length), room)
+			if from < to {
+				copy(y.raw[(b*room+from)*row:(b*room+to)*row], x.raw[(b*n+from-first)*row:])
+			}
+		}
 	}, nil
 }
 

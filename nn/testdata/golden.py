@@ -48,6 +48,143 @@ def layer_case(cls, config, shapes, training=False, ints=0):
     }
 
 
+class PositionEmbedding(keras.layers.Layer):
+    """Learned positions; Keras itself has none."""
+    def __init__(self, sequence_length):
+        super().__init__()
+        self.n = sequence_length
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(self.n, shape[-1]), name="embeddings")
+
+    def call(self, x):
+        return x + self.w[: x.shape[1]]
+
+
+class SinePositionEncoding(keras.layers.Layer):
+    def call(self, x):
+        t, d = x.shape[1], x.shape[2]
+        angle = np.arange(t)[:, None] / 10000.0 ** (np.arange(d) // 2 * 2 / d)[None]
+        return x + np.where(np.arange(d) % 2 == 0, np.sin(angle), np.cos(angle))
+
+
+class MultiHeadAttention(keras.layers.Layer):
+    """Keras's, or with fewer heads of keys its GroupedQueryAttention, with flags for the call."""
+    def __init__(self, causal=False, num_key_value_heads=None, **kw):
+        super().__init__()
+        self.causal = causal
+        if num_key_value_heads:
+            self.inner = keras.layers.GroupQueryAttention(kw["key_dim"], kw["num_heads"], num_key_value_heads)
+        else:
+            self.inner = keras.layers.MultiHeadAttention(**kw)
+
+    def build(self, shape):
+        q, kv = shape if isinstance(shape, list) else (shape, shape)
+        self.inner.build(q, kv)
+
+    def call(self, x):
+        q, kv = x if isinstance(x, list) else (x, x)
+        return self.inner(q, kv, use_causal_mask=self.causal)
+
+
+class TransformerBlock(keras.layers.Layer):
+    def __init__(self, num_heads, causal=False, intermediate_dim=0, activation="gelu", normalize_first=True, norm="layer", gated=False):
+        super().__init__()
+        self.a = dict(num_heads=num_heads, causal=causal, hidden=intermediate_dim, act=activation, first=normalize_first, gated=gated)
+        self.norm = (lambda: keras.layers.LayerNormalization(epsilon=1e-5)) if norm == "layer" else (lambda: keras.layers.RMSNormalization(epsilon=1e-5))
+
+    def build(self, shape):
+        shape, memory = shape if isinstance(shape, list) else (shape, None)
+        a, d = self.a, shape[-1]
+        mha = lambda: keras.layers.MultiHeadAttention(a["num_heads"], d // a["num_heads"])
+        self.parts = []
+        def add(name, layer, *s):
+            n = self.norm()
+            setattr(self, name, layer), setattr(self, name + "_norm", n)
+            for x in ([n, layer] if a["first"] else [layer, n]):
+                x.build(shape) if x is n else x.build(*s)
+        add("attention", mha(), shape, shape)
+        if memory:
+            add("cross", mha(), shape, memory)
+        n = a["hidden"] or 4 * d
+        hidden = keras.layers.Dense(n, activation=a["act"])
+        gate, out = keras.layers.Dense(n), keras.layers.Dense(d)
+        class FeedForward(keras.layers.Layer):
+            def build(self, s):
+                hidden.build(s)
+                if a["gated"]:
+                    gate.build(s)
+                out.build((*s[:-1], n))
+            def call(self, x):
+                y = hidden(x)
+                return out(y * gate(x) if a["gated"] else y)
+        ff = FeedForward()
+        ff.hidden, ff.out = hidden, out
+        if a["gated"]:
+            ff.gate = gate
+        self.has_memory = memory is not None
+        add("ff", ff, shape)
+        # Weights in the order in which the block uses them.
+        self.order = []
+        names = ["attention"] + (["cross"] if memory else []) + ["ff"]
+        for name in names:
+            l, n = getattr(self, name), getattr(self, name + "_norm")
+            own = hidden.weights + (gate.weights if a["gated"] else []) + out.weights if name == "ff" else l.weights
+            self.order += n.weights + own if a["first"] else own + n.weights
+
+    def call(self, x):
+        x, memory = x if isinstance(x, list) else (x, None)
+        def residual(x, name, f):
+            n = getattr(self, name + "_norm")
+            return x + f(n(x)) if self.a["first"] else n(x + f(x))
+        x = residual(x, "attention", lambda v: self.attention(v, v, use_causal_mask=self.a["causal"]))
+        if memory is not None:
+            x = residual(x, "cross", lambda v: self.cross(v, memory))
+        return residual(x, "ff", self.ff)
+
+
+OWN = {c.__name__: c for c in (PositionEmbedding, SinePositionEncoding, MultiHeadAttention, TransformerBlock)}
+
+
+def own_case(cls, config, shapes):
+    layer = OWN[cls](**config)
+    xs = [draw((2, *s)) for s in shapes]
+    arg = lambda v: v if len(xs) > 1 else v[0]
+    layer.build([x.shape for x in xs] if len(xs) > 1 else xs[0].shape)
+    weights = getattr(layer, "order", None) or layer.weights
+    before = [draw(w.shape) for w in weights]
+    for w, b in zip(weights, before):
+        w.assign(b)
+    vs = [tf.constant(x) for x in xs]
+    with tf.GradientTape() as tape:
+        for v in vs:
+            tape.watch(v)
+        y = layer(arg(vs))
+        w = draw(y.shape)
+        loss = tf.reduce_sum(y * w)
+    grads = [tf.convert_to_tensor(g) for g in tape.gradient(loss, vs + [v.value for v in weights])]
+    return {
+        "class": cls, "config": config, "training": False, "ints": False, "inputs": [pack(x) for x in xs], "weights": [pack(b) for b in before],
+        "output": pack(y), "direction": pack(w), "gradients": [pack(g) for g in grads], "after": None,
+    }
+
+
+def transformer_layers():
+    mha = {"num_heads": 2, "key_dim": 3}
+    return [layer_case("RMSNormalization", {"epsilon": 0.001}, [(3, 4)])] + [own_case(*c) for c in [
+        ("PositionEmbedding", {"sequence_length": 5}, [(3, 4)]),
+        ("SinePositionEncoding", {}, [(5, 6)]),
+        ("MultiHeadAttention", mha, [(4, 5)]),
+        ("MultiHeadAttention", {**mha, "causal": True}, [(4, 5)]),
+        ("MultiHeadAttention", {**mha, "use_bias": False}, [(4, 5), (3, 2)]),
+        ("MultiHeadAttention", {"num_heads": 4, "key_dim": 2, "num_key_value_heads": 2}, [(4, 5)]),
+        ("TransformerBlock", {"num_heads": 2}, [(3, 4)]),
+        ("TransformerBlock", {"num_heads": 2, "causal": True, "norm": "rms", "gated": True, "activation": "silu", "intermediate_dim": 6}, [(3, 4)]),
+        ("TransformerBlock", {"num_heads": 1, "normalize_first": False, "activation": "relu"}, [(3, 4)]),
+        ("TransformerBlock", {"num_heads": 2, "causal": True}, [(3, 4), (5, 4)]),
+    ]]
+
+
 def layers():
     conv = {"filters": 3, "kernel_size": 3}
     cases = [
@@ -195,3 +332,4 @@ def write(path, value):
 write("nn/testdata/layers.json", {"keras": keras.__version__, "cases": layers()})
 write("optim/testdata/training.json", {"keras": keras.__version__, **training()})
 write("train/testdata/losses.json", {"keras": keras.__version__, **losses()})
+write("nn/testdata/transformer.json", {"keras": keras.__version__, "cases": transformer_layers()})

@@ -1,0 +1,57 @@
+package op
+
+import (
+	"fmt"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/tensor"
+)
+
+// AppendOp writes the newest elements of sequences into memories of fixed room: what a decoder keeps of the keys and values of earlier positions.
+var AppendOp *graph.Op
+
+// Append is memory [B R …] with the T elements of each x [B T …] at places n-T to n, where n is the example's of lengths i32 [B]; those whose place is
+// outside of the memory are dropped.
+func Append(memory, x, lengths *node) *node {
+	return memory.Graph().Apply(AppendOp, nil, memory, x, lengths)
+}
+
+func init() {
+	memory := func(bad string, x ...int) graph.Sample {
+		return graph.Sample{Name: fmt.Sprint(x), In: types(f32(2, 5, 3), f32(x...), graph.T(dtype.I32, 2)), Data: []*tensor.Tensor{nil, nil, tensor.Of([]int32{5, 1})}, Bad: bad}
+	}
+	AppendOp = add(def[none]{
+		Name: "append", Doc: "memory [B R …] with elements x [B T …] at places n-T to n, n from i32 [B]; places outside are dropped", Kind: graph.Movement,
+		Why: "selects by value",
+		Infer: func(_ none, in []typ) ([]typ, error) {
+			if err := operands(in, 3); err != nil {
+				return nil, err
+			}
+			m, x := in[0], in[1]
+			if len(m.Shape) < 2 || len(x.Shape) != len(m.Shape) || x.DType != m.DType || x.Shape[0] != m.Shape[0] || !x.Shape[2:].Equal(m.Shape[2:]) {
+				return nil, fmt.Errorf("takes a memory [B R …] and elements [B T …] of its type, not %v and %v", m, x)
+			}
+			if want := graph.T(dtype.I32, m.Shape[0]); !in[2].Equal(want) {
+				return nil, fmt.Errorf("lengths must be %v, not %v", want, in[2])
+			}
+			return []typ{m}, nil
+		},
+		Ref: func(_ none, in, out []value) {
+			m, x := in[0].Type.Shape, in[1].Type.Shape
+			inner := m[2:].Size()
+			copy(out[0].Data, in[0].Data)
+			for b, n := range in[2].Data {
+				for t := range x[1] {
+					if r := int(n) - x[1] + t; r >= 0 && r < m[1] {
+						copy(out[0].Data[(b*m[1]+r)*inner:][:inner], in[1].Data[(b*x[1]+t)*inner:][:inner])
+					}
+				}
+			}
+		},
+		// A memory lives between runs and is written in place: what a run moves are the new elements.
+		Bytes:   func(_ none, in, _ []typ) (read, written int64) { return int64(in[1].Bytes()), int64(in[1].Bytes()) },
+		NoGrad:  "it is for the memory of a decoder, which is not trained through",
+		Samples: []graph.Sample{memory("", 2, 2, 3), memory("", 2, 1, 3), memory("", 2, 5, 3), memory("takes a memory", 2, 2, 4)},
+	})
+}
