@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -247,7 +248,7 @@ func (s *Spec) blame(err error) error {
 		return fmt.Errorf("%s: %w", s.file, err)
 	}
 	for _, l := range s.layers {
-		if l.layer.Name() == g.Scope {
+		if l.layer != nil && (l.layer.Name() == g.Scope || strings.HasPrefix(g.Scope, l.layer.Name()+"/")) {
 			e := *g
 			e.Site = ""
 			return fmt.Errorf("%s:%d: %w", s.file, l.line, &e)

@@ -10,8 +10,9 @@
 //	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
 //	fit: {epochs: 10, batch_size: 32}
 //
-// A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data. Every
-// error names the file and the line.
+// A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data. "- Reuse: NAME"
+// applies an earlier layer once more, with the same weights. Where a layer takes a number, the word classes is how many classes the data has (of text: the
+// size of the vocabulary). Every error names the file and the line.
 package spec
 
 import (
@@ -69,7 +70,12 @@ type layerSpec struct {
 	name   string
 	inputs []string
 	layer  *nn.Layer
+	config map[string]any // of a layer that depends on the data: see wordClasses
+	reuse  string         // the name of the earlier layer that is applied again
 }
+
+// wordClasses stands, where a layer takes a number, for how many classes the data has: the size of the vocabulary of a text.
+const wordClasses = "classes"
 
 //go:embed presets/*.yaml
 var presets embed.FS
@@ -236,6 +242,9 @@ func (s *Spec) model(r *reader) error {
 		if err != nil {
 			return err
 		}
+		if l.reuse != "" && (l.reuse == "input" || !slices.Contains(names, l.reuse)) {
+			return at(s.file, e, "Reuse: no layer before it is named %q%s", l.reuse, known(l.reuse, names[1:]))
+		}
 		for _, in := range l.inputs {
 			if !slices.Contains(names, in) {
 				return at(s.file, e, "layer %s takes %q, and no layer before it has that name%s", l.class, in, known(in, names))
@@ -256,6 +265,14 @@ func (s *Spec) model(r *reader) error {
 func (s *Spec) layer(n *yaml.Node) (layerSpec, error) {
 	l := layerSpec{line: n.Line}
 	config := map[string]any{}
+	deferred := false
+	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "Reuse" {
+		l.class, l.reuse = "Reuse", n.Content[1].Value
+		if l.reuse == "" {
+			return l, at(s.file, n, "Reuse takes the name of an earlier layer: \"- Reuse: tokens\"")
+		}
+		return l, nil
+	}
 	switch {
 	case n.Kind == yaml.ScalarNode:
 		l.class = n.Value
@@ -280,26 +297,57 @@ func (s *Spec) layer(n *yaml.Node) (layerSpec, error) {
 			if err := node.Decode(&x); err != nil {
 				return l, at(s.file, node, "layer %s: %s: %v", l.class, k, err)
 			}
+			if x == wordClasses {
+				deferred, x = true, nil
+				l.config = map[string]any{}
+			}
 			config[k] = x
 		}
 	default:
 		return l, at(s.file, n, "a layer is a name, or one name with its settings: \"- Dense: {units: 10}\"")
 	}
-	j, err := json.Marshal(config)
-	if err != nil {
-		return l, at(s.file, n, "layer %s: %v", l.class, err)
+	classes := 1 // until the data is known
+	if deferred {
+		l.config = config
 	}
-	if l.layer, err = nn.LayerOf(l.class, l.name, j); err != nil {
+	var err error
+	if l.layer, err = made(l.class, l.name, config, classes); err != nil {
 		return l, at(s.file, n, "%w", err)
 	}
 	return l, nil
 }
 
+// made is a layer of a configuration in which nil stands for the number of classes.
+func made(class, name string, config map[string]any, classes int) (*nn.Layer, error) {
+	c := map[string]any{}
+	for k, v := range config {
+		if c[k] = v; v == nil {
+			c[k] = classes
+		}
+	}
+	j, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", class, err)
+	}
+	return nn.LayerOf(class, name, j)
+}
+
 // Model makes the model for data of the given spec.
 func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 	simple := true
-	for _, l := range s.layers {
-		simple = simple && len(l.inputs) == 0
+	for i := range s.layers {
+		l := &s.layers[i]
+		simple = simple && len(l.inputs) == 0 && l.reuse == ""
+		if l.config == nil {
+			continue
+		}
+		if d.Classes < 1 {
+			return nil, fmt.Errorf("%s:%d: layer %s asks for the number of classes, which this data does not have", s.file, l.line, l.class)
+		}
+		var err error
+		if l.layer, err = made(l.class, l.name, l.config, d.Classes); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", s.file, l.line, err)
+		}
 	}
 	if simple {
 		var ls []*nn.Layer
@@ -315,6 +363,7 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 	in := nn.InputOf(f.Name, f.DType, f.Shape...)
 	by := map[string]*nn.Value{"input": in}
 	last := in
+	layers := map[string]*nn.Layer{}
 	for _, l := range s.layers {
 		args := []*nn.Value{last}
 		if len(l.inputs) > 0 {
@@ -323,7 +372,12 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 				args = append(args, by[name])
 			}
 		}
+		if l.reuse != "" {
+			last = layers[l.reuse].On(last)
+			continue
+		}
 		last = l.layer.On(args...)
+		layers[l.name] = l.layer
 		if l.name != "" {
 			by[l.name] = last
 		}

@@ -103,7 +103,7 @@ func (p *program) price(times []backend.NodeTime) {
 	}
 	key := func(at place, op string) energy.Key {
 		k := energy.Key{Layer: at.layer, Op: op, Phase: at.phase.String()}
-		if p.key.mode == evaluate || p.key.mode == predict {
+		if p.key.mode >= evaluate {
 			k.Phase = p.key.mode.String()
 		}
 		return k
@@ -134,7 +134,7 @@ type NodeCost struct {
 // NodeCosts are the nodes of the train step (or of prediction) for a batch size, in the order in which they run, with the mean time since the last
 // StartAccount. It is nil where no such step has run.
 func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {
-	k := programKey{train, batch}
+	k := programKey{mode: train, batch: batch}
 	if prediction {
 		k.mode = predict
 	}

@@ -119,7 +119,7 @@ func (c *EarlyStopping) End(t *Training) error {
 // variables copies all variables.
 func (m *Model) variables() ([]*tensor.Tensor, error) {
 	var out []*tensor.Tensor
-	for _, v := range m.state.Vars() {
+	for _, v := range m.kept() {
 		t, err := m.state.Get(v.Name)
 		if err != nil {
 			return nil, err
@@ -130,7 +130,7 @@ func (m *Model) variables() ([]*tensor.Tensor, error) {
 }
 
 func (m *Model) setVariables(ts []*tensor.Tensor) error {
-	for i, v := range m.state.Vars()[:len(ts)] {
+	for i, v := range m.kept()[:len(ts)] {
 		if err := m.state.Set(v.Name, ts[i]); err != nil {
 			return err
 		}
@@ -369,7 +369,7 @@ func (m *Model) tensors() ([]safetensors.Named, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, v := range m.state.Vars() {
+	for i, v := range m.kept() {
 		out = append(out, safetensors.Named{Name: v.Name, Value: ts[i]})
 	}
 	return out, nil
@@ -378,7 +378,7 @@ func (m *Model) tensors() ([]safetensors.Named, error) {
 // Restore gives the model the variables of a checkpoint and the callbacks their memory; the result is for From. The model must have been compiled from the
 // same specification.
 func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, error) {
-	for _, v := range m.state.Vars() {
+	for _, v := range m.kept() {
 		t := s.Tensor(v.Name)
 		if t == nil {
 			return nil, fmt.Errorf("train: the checkpoint has no variable %q: it belongs to another model or optimizer", v.Name)

@@ -40,7 +40,7 @@ func (f *fit) diverged(bad *data.Batch, loss float64) error {
 		}
 		k, rate := f.next(&p)
 		if b.Epoch == at.Epoch && b.Step == at.Step {
-			probe, err := f.m.build(programKey{k, b.N}, true)
+			probe, err := f.m.build(programKey{mode: k, batch: b.N}, true)
 			if err != nil {
 				return err
 			}

@@ -20,10 +20,22 @@ type Loss struct {
 // logits are the scores behind predictions that a softmax made: the loss of scores is exact where that of probabilities loses
 // digits, and its gradient is one subtraction. (Keras does the same.)
 func logits(pred *graph.Node) (scores *graph.Node, ok bool) {
-	if pred.Op() == op.SoftmaxOp {
-		return pred.Input(0), true
+	sh, last := pred.Shape(), len(pred.Shape())-1
+	for pred.Op() == op.ReshapeOp { // a layer on sequences works on [batch·time, features]
+		in := pred.Input(0)
+		if from := in.Shape(); last < 0 || len(from) == 0 || from[len(from)-1] != sh[last] {
+			return nil, false
+		}
+		pred = in
 	}
-	return nil, false
+	if pred.Op() != op.SoftmaxOp {
+		return nil, false
+	}
+	scores = pred.Input(0)
+	if !scores.Shape().Equal(sh) {
+		scores = op.Reshape(scores, sh...)
+	}
+	return scores, true
 }
 
 const tiny = 1e-7 // Keras's epsilon: probabilities are kept this far from 0 and 1

@@ -227,6 +227,28 @@ func (a *auc) value() float64 {
 // ROCAUC is the area under the receiver operating characteristic, for two classes. It keeps every score of the epoch.
 var ROCAUC = Metric{"roc_auc", func() meter { return &auc{} }}
 
+// logLikelihood is the mean of the logarithm of the probability that the right class was given.
+func logLikelihood(name string, end func(mean float64) float64) Metric {
+	return Metric{name, func() meter {
+		return ended{&ratio{count: func(r *ratio, pred, target *tensor.Tensor) {
+			n, c, p := classesOf(pred)
+			for i := range n {
+				if l := label(target, i, c); l >= 0 && l < c {
+					r.Hits += math.Log(max(float64(p[i*c+l]), tiny))
+					r.All++
+				}
+			}
+		}}, end}
+	}}
+}
+
+// BitsPerToken is how many bits a perfect code made from the predictions would need for a token: the mean of -log₂ of the right one's probability. Where
+// tokens are characters it is bits per character.
+var BitsPerToken = logLikelihood("bits_per_token", func(m float64) float64 { return -m / math.Ln2 })
+
+// Perplexity is 2 to the power of BitsPerToken: among how many equally probable tokens a model is at a loss.
+var Perplexity = logLikelihood("perplexity", func(m float64) float64 { return math.Exp(-m) })
+
 func difference(name string, f func(d float64) float64, end func(mean float64) float64) Metric {
 	return Metric{name, func() meter {
 		r := &ratio{count: func(r *ratio, pred, target *tensor.Tensor) {
@@ -256,7 +278,7 @@ var RMSE = difference("rmse", func(d float64) float64 { return d * d }, math.Sqr
 var Metrics = map[string]Metric{}
 
 func init() {
-	for _, m := range []Metric{Accuracy, TopK(5), Precision, Recall, F1, ROCAUC, MAE, RMSE} {
+	for _, m := range []Metric{Accuracy, TopK(5), Precision, Recall, F1, ROCAUC, MAE, RMSE, BitsPerToken, Perplexity} {
 		Metrics[m.Name] = m
 	}
 }

@@ -85,7 +85,7 @@ func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opt
 		return nil, fmt.Errorf("train: gradients cannot be accumulated over %d batches", m.accumulate)
 	}
 	// The training step of one example knows every variable: parameters, moments, counters.
-	g, call, err := m.graph(programKey{train, 1})
+	g, call, err := m.graph(programKey{mode: train, batch: 1})
 	if err != nil {
 		return nil, err
 	}
@@ -165,13 +165,18 @@ const (
 	gather               // a step that only adds to the accumulated gradients
 	evaluate             // predictions and loss
 	predict              // predictions alone
+	prefill              // several tokens more of sequences
+	decode               // one token more
 )
 
-func (k mode) String() string { return [...]string{"train", "gather", "evaluate", "predict"}[k] }
+func (k mode) String() string {
+	return [...]string{"train", "gather", "evaluate", "predict", "prefill", "decode"}[k]
+}
 
 type programKey struct {
-	mode  mode
-	batch int
+	mode       mode
+	batch      int
+	time, room int // of a decoder: tokens of a run, and those that there is room for
 }
 
 // program is a compiled graph with the tensors it is run on.
@@ -199,6 +204,10 @@ func fieldTypes(fields []data.Field, n int) []graph.Type {
 func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 	var call *nn.Call
 	g, err := graph.Build(func(g *graph.Graph) {
+		if k.mode == prefill || k.mode == decode {
+			call = m.growing(g, k)
+			return
+		}
 		var x []*graph.Node
 		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
@@ -279,7 +288,7 @@ func (m *Model) learn(g *graph.Graph, call *nn.Call, loss *graph.Node, k program
 
 // program is the compiled program for a mode and batch size: made at its first use, kept.
 func (m *Model) program(mode mode, batch int) (*program, error) {
-	k := programKey{mode, batch}
+	k := programKey{mode: mode, batch: batch}
 	if p := m.programs[k]; p != nil {
 		return p, nil
 	}
@@ -358,10 +367,12 @@ func (m *Model) ParamCount() int {
 }
 
 // StepCost is the arithmetic and the bytes that a train step on a batch asks for.
-func (m *Model) StepCost(batch int) energy.Cost { return m.cost(programKey{train, batch}) }
+func (m *Model) StepCost(batch int) energy.Cost { return m.cost(programKey{mode: train, batch: batch}) }
 
 // PredictCost is the arithmetic and the bytes that predicting a batch asks for.
-func (m *Model) PredictCost(batch int) energy.Cost { return m.cost(programKey{predict, batch}) }
+func (m *Model) PredictCost(batch int) energy.Cost {
+	return m.cost(programKey{mode: predict, batch: batch})
+}
 
 func (m *Model) cost(k programKey) energy.Cost {
 	g, _, err := m.graph(k)

@@ -122,7 +122,7 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range m.state.Vars() {
+	for _, v := range m.kept() {
 		if t := s.Tensor(v.Name); t != nil {
 			if err := m.state.Set(v.Name, t); err != nil {
 				return nil, fmt.Errorf("train: %w", err)

@@ -16,6 +16,7 @@ import (
 	"github.com/jouleml/joule/data/cifar"
 	"github.com/jouleml/joule/data/idx"
 	"github.com/jouleml/joule/data/mnist"
+	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/internal/nearest"
 )
 
@@ -54,6 +55,7 @@ type entry struct {
 	system string   // a folder where a package of the operating system puts them; "": none
 	unpack bool     // what is downloaded are archives that hold the files
 	open   func(dir string) (*data.Set, error)
+	text   func() (string, error) // of an embedded text, in place of open
 }
 
 var fashionNames = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
@@ -84,6 +86,13 @@ var entries = []entry{
 		open: func(dir string) (*data.Set, error) {
 			return openIDX("fashion-mnist", dir, fashionNames)
 		},
+	},
+	{
+		info: Info{
+			Name: "opticks", What: "Newton's Opticks, 4th edition, characters", Train: 3935, Test: 437,
+			Home: "https://www.gutenberg.org/ebooks/33504", Licence: "public domain",
+		},
+		text: text.Opticks,
 	},
 	cifarEntry(cifar.Ten, "CIFAR-10: small photographs, 32×32 colour, 10 classes",
 		File{"cifar-10-binary.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170052171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}),

@@ -305,7 +305,7 @@ func userFiles(t *testing.T) string {
 		"t.csv":    []byte("a,b,kind\n1,2,x\n3,4,y\n5,6,x\n7,8,y\n9,?,y\n"),
 		"test.csv": []byte("a,b,kind\n1,2,y\n"),
 		"t.tsv":    []byte("a\ty\n1\t2\n3\t4\n"),
-		"t.txt":    []byte("text"),
+		"t.dat":    []byte("text"),
 	}
 	for i := range 5 {
 		for _, class := range []string{"cat", "dog"} {
@@ -367,7 +367,7 @@ func TestOpenPathsRefuses(t *testing.T) {
 		"none.csv":                       "no such file",
 		"csv:none":                       "no such file",
 		"folder:none":                    "no such file",
-		dir + "t.txt":                    "no data set is called",
+		dir + "t.dat":                    "no data set is called",
 		dir + "unlike":                   "train has the classes cat, dog, but test has cow",
 		dir + "t.csv?tarjet=a":           `unknown setting "tarjet", did you mean "target"? (known: target, classify`,
 		dir + "whole?target=a":           `unknown setting "target"`,
@@ -415,6 +415,7 @@ func Example() {
 	// Output:
 	// mnist         60000 + 10000, handwritten digits, 28×28 grey, 10 classes
 	// fashion-mnist 60000 + 10000, articles of clothing, 28×28 grey, 10 classes
+	// opticks       3935 + 437, Newton's Opticks, 4th edition, characters
 	// cifar10       50000 + 10000, CIFAR-10: small photographs, 32×32 colour, 10 classes
 	// cifar100      50000 + 10000, CIFAR-100: small photographs, 32×32 colour, 100 classes
 	// mnist [28 28 1]

@@ -13,16 +13,18 @@ import (
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/folder"
 	"github.com/jouleml/joule/data/table"
+	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/internal/nearest"
 )
 
-// Open opens a data set: one of List by its name, "folder:PATH" or "csv:PATH"; the path alone is enough for an existing folder or .csv or
-// .tsv file. It downloads nothing. Settings follow a path as in a web address, "csv:iris.csv?target=species&missing=drop":
+// Open opens a data set: one of List by its name, "folder:PATH", "csv:PATH" or "text:PATH"; the path alone is enough for an existing folder or .csv,
+// .tsv or .txt file. It downloads nothing. Settings follow a path as in a web address, "csv:iris.csv?target=species&missing=drop":
 //
 //	folder  size=HEIGHTxWIDTH   (otherwise the first picture's)   channels=1 or 3
 //	csv     target=COLUMN   classify=yes   ignore=COLUMN,COLUMN   missing=refuse, drop or impute   codes=yes   header=no
 //	        comma=CHARACTER, tab or semicolon   test=FILE
 //	both    split=FRACTION for the test part (0.2)   seed=NUMBER of that split (0)
+//	text    length=TOKENS of an example (128)   stride=TOKENS to the next (length)   split=FRACTION at the end for the test part (0.1)
 //
 // A folder that has the folders train and test (or val, or validation) is taken in these parts; any other folder, and a table without
 // test=FILE, is split at random, with the same share of each class in both parts.
@@ -30,6 +32,19 @@ func Open(name string) (*data.Set, error) {
 	kind, rest, hasKind := strings.Cut(name, ":")
 	if hasKind && (kind == "folder" || kind == "csv") {
 		return openPath(kind, rest)
+	}
+	if hasKind && kind == "text" {
+		path, query, _ := strings.Cut(rest, "?")
+		return openText(name, query, func(c text.Config) (*data.Set, error) { return text.Open(path, c) })
+	}
+	if base, query, _ := strings.Cut(name, "?"); entryText(base) != nil {
+		return openText(name, query, func(c text.Config) (*data.Set, error) {
+			s, err := entryText(base)()
+			if err != nil {
+				return nil, err
+			}
+			return text.Chars(name, s, c)
+		})
 	}
 	e, err := find(name)
 	if err == nil {
@@ -43,7 +58,9 @@ func Open(name string) (*data.Set, error) {
 		return openPath("folder", name)
 	case statErr == nil && (ext == ".csv" || ext == ".tsv"):
 		return openPath("csv", name)
-	case statErr != nil && (strings.ContainsRune(file, filepath.Separator) || ext == ".csv" || ext == ".tsv"):
+	case statErr == nil && ext == ".txt":
+		return Open("text:" + name)
+	case statErr != nil && (strings.ContainsRune(file, filepath.Separator) || ext == ".csv" || ext == ".tsv" || ext == ".txt"):
 		return nil, fmt.Errorf("catalog: %w", statErr)
 	}
 	return nil, err
@@ -97,24 +114,80 @@ func (s *settings) finish(known ...string) error {
 	return s.err
 }
 
-// openPath opens what belongs to the user.
-func openPath(kind, rest string) (*data.Set, error) {
-	path, query, _ := strings.Cut(rest, "?")
+// entryText is the text of a named data set that is one, nil of others.
+func entryText(name string) func() (string, error) {
+	for i := range entries {
+		if entries[i].info.Name == name {
+			return entries[i].text
+		}
+	}
+	return nil
+}
+
+// openText reads the settings of a text and opens it.
+func openText(name, query string, open func(c text.Config) (*data.Set, error)) (*data.Set, error) {
+	s, err := settingsOf(query)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+	}
+	c := text.Config{Length: s.number("length"), Stride: s.number("stride"), Test: s.fraction("split", 0.1)}
+	if err := s.finish("length", "stride", "split"); err != nil {
+		return nil, fmt.Errorf("catalog: %s: %w", name, err)
+	}
+	set, err := open(c)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	set.Name = name
+	return set, nil
+}
+
+func settingsOf(query string) (*settings, error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, fmt.Errorf("catalog: %s:%s: settings %q: %w", kind, path, query, err)
+		return nil, err
 	}
 	s := &settings{values: map[string]string{}}
 	for k, v := range values {
 		s.values[k] = v[len(v)-1]
 	}
-	fraction, seed := 0.2, uint64(0)
-	if v := s.take("split"); v != "" {
-		fraction, err = strconv.ParseFloat(v, 64)
-		if err != nil || !(fraction > 0 && fraction < 1) {
-			s.fail("split=%s: must be a number between 0 and 1", v)
-		}
+	return s, nil
+}
+
+// number takes a key whose value must be a whole number from 1 on; without the key it is 0.
+func (s *settings) number(key string) int {
+	v := s.take(key)
+	if v == "" {
+		return 0
 	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		s.fail("%s=%s: must be a whole number from 1 on", key, v)
+	}
+	return n
+}
+
+// fraction takes a key whose value must be between 0 and 1.
+func (s *settings) fraction(key string, otherwise float64) float64 {
+	v := s.take(key)
+	if v == "" {
+		return otherwise
+	}
+	f, err := strconv.ParseFloat(v, 64)
+	if err != nil || !(f > 0 && f < 1) {
+		s.fail("%s=%s: must be a number between 0 and 1", key, v)
+	}
+	return f
+}
+
+// openPath opens what belongs to the user.
+func openPath(kind, rest string) (*data.Set, error) {
+	path, query, _ := strings.Cut(rest, "?")
+	s, err := settingsOf(query)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s:%s: settings %q: %w", kind, path, query, err)
+	}
+	fraction, seed := s.fraction("split", 0.2), uint64(0)
 	if v := s.take("seed"); v != "" {
 		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
 			s.fail("seed=%s: must be a whole number", v)

@@ -1,0 +1,64 @@
+package spec_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/jouleml/joule/data/text"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/spec"
+	"github.com/jouleml/joule/train"
+)
+
+const tied = `data: opticks
+model:
+  - Embedding: {name: tokens, input_dim: classes, output_dim: 8}
+  - TransformerBlock: {num_heads: 2, causal: true}
+  - Reuse: tokens
+  - Softmax
+compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [bits_per_token, perplexity]}
+`
+
+// The vocabulary's size comes from the data, and a layer that is reused shares its weights.
+func TestClassesAndReuse(t *testing.T) {
+	s, err := spec.Parse([]byte(tied), "a.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for words, n := range map[string]int{"the cat sat on the mat": 10, "abcabcabcabc": 3} {
+		set, err := text.Chars("t", words, text.Config{Length: 2, Test: 0.3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Compile(set.Spec(), 1, train.Threads(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := m.Net.Describe([]graph.Type{graph.T(dtype.I32, 2)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := d.Layers[0]; l.Trainable != int64(8*n) || l.Uses != 2 || l.Class != "Embedding" {
+			t.Errorf("%q: %+v", words, l)
+		}
+		for _, l := range m.Net.Layers() {
+			if _, err := nn.LayerOf(l.Class(), l.Name(), l.Config()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for wrong, want := range map[string]string{
+		strings.Replace(tied, "Reuse: tokens", "Reuse: token", 1):               `a.yaml:5: Reuse: no layer before it is named "token"`,
+		strings.Replace(tied, "Reuse: tokens", "Reuse: input", 1):               `no layer before it is named "input"`,
+		strings.Replace(tied, "Reuse: tokens", "Reuse:", 1):                     "Reuse takes the name",
+		strings.Replace(tied, "output_dim: 8", "output_dim: clases", 1):         "output_dim",
+		strings.Replace(tied, "input_dim: classes", "input_dims: classes", 1):   "input_dim",
+		strings.Replace(tied, "num_heads: 2", "num_heads: classes, nope: 1", 1): "nope",
+	} {
+		if _, err := spec.Parse([]byte(wrong), "a.yaml"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want an error with %q, not %v", want, err)
+		}
+	}
+}
