@@ -24,6 +24,7 @@ var tiers = [][]string{
 	{"nn"},
 	{"optim", "checkpoint"},
 	{"train/...", "spec"},
+	{"generate"},
 	{"bench", "cmd/joule", "examples/..."},
 }
 

@@ -18,7 +18,7 @@ type Decoder struct {
 	m               *Model
 	sequences, room int
 	length          int
-	x, lengths      *tensor.Tensor
+	lengths         *tensor.Tensor
 }
 
 // chunks are how many tokens of a sequence a program takes at once, greatest first: the last must be 1.
@@ -27,11 +27,11 @@ var chunks = []int{64, 8, 1}
 // Decoder makes a decoder of so many sequences with room for so many tokens each. The model must take a sequence of tokens i32 and give scores or
 // probabilities of the next token at each position, and no position may see later ones.
 func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
-	if sequences < 1 || room < 1 {
-		return nil, fmt.Errorf("train: a decoder of %d sequences with room for %d tokens: both must be at least 1", sequences, room)
-	}
 	if in := m.Spec.Inputs; len(in) != 1 || in[0].DType != dtype.I32 || len(in[0].Shape) != 1 {
 		return nil, fmt.Errorf("train: the model takes no sequence of tokens, so it cannot go on with one")
+	}
+	if sequences < 1 || room < 1 {
+		return nil, fmt.Errorf("train: a decoder of %d sequences with room for %d tokens: both must be at least 1", sequences, room)
 	}
 	d := &Decoder{m: m, sequences: sequences, room: room, lengths: tensor.New(dtype.I32, sequences)}
 	if _, err := m.program1(d.key(1)); err != nil { // mistakes show now

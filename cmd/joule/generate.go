@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jouleml/joule/data/text"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/generate"
+)
+
+func generateCmd() *cobra.Command {
+	var f modelFlags
+	var o generate.Options
+	var prompt string
+	var context int
+	c := &cobra.Command{
+		Use:   "generate [RUN | model.safetensors]",
+		Short: "Let a language model go on with a text",
+		Long: "Generate continues a prompt with the model of a run (its id, the beginning of it, or last, the default) or of a file, prints the text as it is written, and ends with what a token cost.\n\n" +
+			"Options apply in this order: repetition penalty, temperature, top-k, top-p, min-p. Temperature 0 always takes the most probable token.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.Check(); err != nil {
+				return usageError{err}
+			}
+			m, _, err := f.load(first(args, "last"))
+			if err != nil {
+				return err
+			}
+			vocabulary, err := text.NewVocabulary(m.Spec.ClassNames)
+			if err != nil {
+				return err
+			}
+			if in := m.Spec.Inputs; context == 0 && len(in) == 1 && len(in[0].Shape) == 1 {
+				context = in[0].Shape[0]
+			}
+			g, err := generate.New(m, vocabulary, context)
+			if err != nil {
+				return err
+			}
+			meter, _ := energy.Open()
+			a, err := m.StartAccount(meter)
+			if err != nil {
+				return err
+			}
+			w := c.OutOrStdout()
+			emit := func(s string) error {
+				_, err := io.WriteString(w, s)
+				return err
+			}
+			if f.json {
+				emit = nil
+			} else {
+				fmt.Fprint(w, prompt)
+			}
+			start := time.Now()
+			r, err := g.Run(c.Context(), prompt, o, emit)
+			if err != nil {
+				if !f.json {
+					fmt.Fprintln(w)
+				}
+				return err
+			}
+			seconds := time.Since(start).Seconds()
+			l, err := a.Ledger()
+			if err != nil {
+				return err
+			}
+			by := l.By(func(k energy.Key) energy.Key { return energy.Key{Phase: k.Phase} })
+			if f.json {
+				out := map[string]any{
+					"prompt": prompt, "text": r.Text, "prompt_tokens": r.Prompt, "tokens": r.Tokens, "log_probability": r.LogProb, "ended_by": r.Why,
+					"seconds": seconds, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High, "energy_source": l.Joules.Source.String(),
+					"flops": l.Cost.FLOPs, "flops_per_token": float64(l.Cost.FLOPs) / float64(r.Prompt+r.Tokens), "joules_per_token": l.Joules.Value / float64(max(1, r.Tokens)),
+				}
+				return json.NewEncoder(w).Encode(out)
+			}
+			fmt.Fprintf(w, "\n\n%d tokens after a prompt of %d in %s (%.0f tokens/s); ended by %s\n", r.Tokens, r.Prompt, energy.SI(seconds, "s"), float64(r.Tokens)/seconds, r.Why)
+			for _, e := range by {
+				fmt.Fprintf(w, "  %-8s %10s %14s %10s\n", e.Phase, energy.SI(e.Seconds, "s"), energy.SI(float64(e.Cost.FLOPs), "FLOP"), energy.SI(e.Joules.Value, "J"))
+			}
+			fmt.Fprintf(w, "%s and %s a token; %v\n", energy.SI(l.Joules.Value/float64(max(1, r.Tokens)), "J"), energy.SI(float64(l.Cost.FLOPs)/float64(r.Prompt+r.Tokens), "FLOP"), l.Joules)
+			return nil
+		},
+	}
+	f.add(c)
+	fs := c.Flags()
+	fs.StringVar(&prompt, "prompt", "\n", "the text to go on with")
+	fs.IntVar(&o.Tokens, "tokens", 200, "the most tokens to write")
+	fs.Float64Var(&o.Temperature, "temperature", 0.8, "what scores are divided by; 0 always takes the most probable token")
+	fs.IntVar(&o.TopK, "top-k", 0, "draw from the so many most probable tokens (0: all)")
+	fs.Float64Var(&o.TopP, "top-p", 0, "draw from the most probable tokens that together have this probability (0: all)")
+	fs.Float64Var(&o.MinP, "min-p", 0, "draw from the tokens with this share of the greatest probability (0: all)")
+	fs.Float64Var(&o.Repetition, "repetition-penalty", 1, "above 1: tokens of the text so far become less probable")
+	fs.Uint64Var(&o.Seed, "seed", 0, "the number that draws follow from")
+	fs.StringArrayVar(&o.Stop, "stop", nil, "end before this text (may be given several times)")
+	fs.IntVar(&o.Beams, "beams", 1, "search with so many continuations at a time (needs --temperature 0)")
+	fs.Float64Var(&o.LengthPenalty, "length-penalty", 0, "of beam search: divide a continuation's score by its length to this power")
+	fs.IntVar(&context, "context", 0, "tokens that the model sees at most (default: as many as in training)")
+	return c
+}

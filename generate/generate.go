@@ -1,0 +1,341 @@
+// Package generate lets language models write: greedily, at random, or with the most probable of several continuations (beam search).
+//
+// A model is one that train.Model.Decoder accepts. Everything random is a function of a seed and of the token's number, so that the same seed gives the same
+// text whatever the number of threads.
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/jouleml/joule/train"
+)
+
+// Tokenizer turns text into the model's tokens and back.
+type Tokenizer interface {
+	Encode(text string) ([]int32, error)
+	Decode(tokens []int32) string
+}
+
+// Options say how the next token is chosen. Filters apply in the order of the fields.
+type Options struct {
+	Tokens      int     // the most tokens to write
+	Repetition  float64 // > 1 makes tokens of the text so far less probable (arXiv:1909.05858); 0: 1
+	Temperature float64 // scores are divided by it; 0: always the most probable token
+	TopK        int     // only the k most probable tokens; 0: all
+	TopP        float64 // only the most probable tokens that together have this probability (arXiv:1904.09751); 0: all
+	MinP        float64 // only tokens with at least this share of the greatest probability (arXiv:2407.01082); 0: all
+	Seed        uint64
+	Stop        []string // the text ends before the first of these
+
+	Beams         int     // > 1: so many continuations at a time, of which the most probable is given at the end
+	LengthPenalty float64 // the logarithm of a continuation's probability is divided by its length to this power (arXiv:1609.08144 without its constants); 0: no division
+}
+
+// Check says what is wrong with the options.
+func (o Options) Check() error {
+	switch {
+	case o.Tokens < 1:
+		return fmt.Errorf("generate: %d tokens: at least 1 must be asked for", o.Tokens)
+	case !(o.Temperature >= 0) || math.IsInf(o.Temperature, 0):
+		return fmt.Errorf("generate: temperature %g must be a number from 0 on", o.Temperature)
+	case o.TopK < 0:
+		return fmt.Errorf("generate: top-k %d must not be negative", o.TopK)
+	case !(o.TopP >= 0 && o.TopP <= 1) || !(o.MinP >= 0 && o.MinP <= 1):
+		return fmt.Errorf("generate: top-p %g and min-p %g must be between 0 and 1", o.TopP, o.MinP)
+	case o.Repetition != 0 && !(o.Repetition > 0) || math.IsInf(o.Repetition, 0):
+		return fmt.Errorf("generate: repetition penalty %g must be a positive number", o.Repetition)
+	case o.Beams < 0 || o.Beams > 1 && o.Temperature > 0:
+		return fmt.Errorf("generate: beam search of %d beams takes at least 1 and temperature 0", o.Beams)
+	case slices.Contains(o.Stop, ""):
+		return errors.New("generate: a stop text is empty")
+	}
+	return nil
+}
+
+// Result is what was written.
+type Result struct {
+	Text    string  // without the prompt
+	Prompt  int     // tokens of the prompt
+	Tokens  int     // tokens written
+	LogProb float64 // the logarithm of the probability that the model gives to what was written
+	Why     string  // why it ended: "tokens" (as many as asked for) or "stop"
+}
+
+// Generator writes with one model.
+type Generator struct {
+	m    *train.Model
+	tok  Tokenizer
+	room int
+}
+
+// New makes a generator. room is how many tokens the model sees at most, its context; when a text grows beyond it the model sees the last half
+// and what follows.
+func New(m *train.Model, tok Tokenizer, room int) (*Generator, error) {
+	if _, err := m.Decoder(1, room); err != nil {
+		return nil, err
+	}
+	return &Generator{m, tok, room}, nil
+}
+
+// Run continues the prompt. emit, if not nil, is given the text piece by piece as soon as it is certain; an error of it ends the run. When ctx is cancelled
+// what has been written so far is returned with the error.
+func (g *Generator) Run(ctx context.Context, prompt string, o Options, emit func(text string) error) (Result, error) {
+	if err := o.Check(); err != nil {
+		return Result{}, err
+	}
+	tokens, err := g.tok.Encode(prompt)
+	if err != nil {
+		return Result{}, fmt.Errorf("generate: prompt: %w", err)
+	}
+	if len(tokens) == 0 {
+		return Result{}, errors.New("generate: the prompt is empty: the model needs something to go on with, be it a line break")
+	}
+	if o.Beams > 1 {
+		return g.search(ctx, tokens, o, emit)
+	}
+	return g.sample(ctx, tokens, o, emit)
+}
+
+// feeder keeps a decoder within its room.
+type feeder struct {
+	d    *train.Decoder
+	text [][]int32 // of each sequence, all of it
+}
+
+// feed appends the newest tokens, one sequence of them for each of the decoder's, and gives the scores of what follows.
+func (f *feeder) feed(next [][]int32) ([]float32, error) {
+	for i, t := range next {
+		f.text[i] = append(f.text[i], t...)
+	}
+	if n := len(next[0]); f.d.Len()+n > f.d.Room() {
+		f.d.Reset()
+		all := len(f.text[0])
+		from := max(0, all-max(1, f.d.Room()/2))
+		for i := range next {
+			next[i] = f.text[i][from:]
+		}
+	}
+	flat := slices.Concat(next...)
+	s, err := f.d.Feed(flat)
+	if err != nil {
+		return nil, err
+	}
+	return s.F32(), nil
+}
+
+func (g *Generator) sample(ctx context.Context, prompt []int32, o Options, emit func(string) error) (Result, error) {
+	d, err := g.m.Decoder(1, g.room)
+	if err != nil {
+		return Result{}, err
+	}
+	f := &feeder{d: d, text: make([][]int32, 1)}
+	r := Result{Prompt: len(prompt), Why: "tokens"}
+	out := &writer{tok: g.tok, stop: o.Stop, emit: emit}
+	next := prompt
+	for r.Tokens < o.Tokens {
+		if err := ctx.Err(); err != nil {
+			r.Text = out.text
+			return r, err
+		}
+		scores, err := f.feed([][]int32{next})
+		if err != nil {
+			return r, err
+		}
+		t, logp := pick(scores, f.text[0], o, r.Tokens)
+		if t < 0 {
+			return r, errors.New("generate: the model's scores are not numbers: it has diverged in training")
+		}
+		r.Tokens++
+		r.LogProb += logp
+		stopped, err := out.add(t)
+		if err != nil {
+			return r, err
+		}
+		if stopped {
+			r.Why = "stop"
+			break
+		}
+		next = []int32{t}
+	}
+	err = out.flush()
+	r.Text = out.text
+	return r, err
+}
+
+// writer turns tokens into text, and holds back what may be the beginning of a stop text.
+type writer struct {
+	tok    Tokenizer
+	stop   []string
+	emit   func(string) error
+	tokens []int32
+	text   string // without a stop text
+	sent   int    // bytes given to emit
+}
+
+func (w *writer) add(t int32) (stopped bool, err error) {
+	w.tokens = append(w.tokens, t)
+	w.text = w.tok.Decode(w.tokens)
+	for _, s := range w.stop {
+		if i := strings.Index(w.text, s); i >= 0 {
+			w.text = w.text[:i]
+			stopped = true
+		}
+	}
+	if stopped {
+		return true, nil
+	}
+	certain := len(w.text)
+	for _, s := range w.stop {
+		for n := min(len(s)-1, len(w.text)); n > 0; n-- {
+			if strings.HasSuffix(w.text, s[:n]) {
+				certain = min(certain, len(w.text)-n)
+				break
+			}
+		}
+	}
+	return false, w.send(certain)
+}
+
+func (w *writer) send(to int) error {
+	if w.emit == nil || to <= w.sent {
+		return nil
+	}
+	piece := w.text[w.sent:to]
+	w.sent = to
+	return w.emit(piece)
+}
+
+func (w *writer) flush() error { return w.send(len(w.text)) }
+
+// candidate is a token with its score or probability.
+type candidate struct {
+	token int32
+	p     float64
+}
+
+// pick chooses the next token after text, the n-th to be written, and gives the logarithm of the probability that the model gave it. It is negative if no score is a number.
+func pick(scores []float32, text []int32, o Options, n int) (token int32, logp float64) {
+	cs := penalised(scores, text, o.Repetition)
+	sortBest(cs)
+	if len(cs) == 0 {
+		return -1, 0
+	}
+	if o.Temperature > 0 {
+		kept := filter(cs, o)
+		// A stream for each token: what was drawn before does not matter.
+		u := rand.New(rand.NewPCG(o.Seed, uint64(n))).Float64()
+		token = kept[len(kept)-1].token
+		for _, c := range kept {
+			if u -= c.p; u < 0 {
+				token = c.token
+				break
+			}
+		}
+	} else {
+		token = cs[0].token
+	}
+	return token, logProb(scores, token)
+}
+
+// penalised are the scores as candidates; those that are no numbers are left out. The score of a token that occurs in the text is divided by the penalty if it is
+// positive and else multiplied.
+func penalised(scores []float32, text []int32, penalty float64) []candidate {
+	cs := make([]candidate, 0, len(scores))
+	for i, s := range scores {
+		if v := float64(s); v-v == 0 {
+			cs = append(cs, candidate{int32(i), v})
+		}
+	}
+	if penalty == 0 || penalty == 1 {
+		return cs
+	}
+	seen := map[int32]bool{}
+	for _, t := range text {
+		seen[t] = true
+	}
+	for i := range cs {
+		if !seen[cs[i].token] {
+			continue
+		}
+		if cs[i].p > 0 {
+			cs[i].p /= penalty
+		} else {
+			cs[i].p *= penalty
+		}
+	}
+	return cs
+}
+
+// sortBest puts the greatest first, of equals the lower token.
+func sortBest(cs []candidate) {
+	slices.SortFunc(cs, func(a, b candidate) int {
+		switch {
+		case a.p > b.p:
+			return -1
+		case a.p < b.p:
+			return 1
+		}
+		return int(a.token) - int(b.token)
+	})
+}
+
+// filter turns sorted scores into the probabilities of those that the options leave, which add up to 1.
+func filter(cs []candidate, o Options) []candidate {
+	kept := slices.Clone(cs)
+	if o.TopK > 0 && o.TopK < len(kept) {
+		kept = kept[:o.TopK]
+	}
+	top := kept[0].p
+	for i := range kept {
+		kept[i].p = math.Exp((kept[i].p - top) / o.Temperature)
+	}
+	normalise(kept)
+	if o.TopP > 0 {
+		sum := 0.0
+		for i, c := range kept {
+			if sum += c.p; sum >= o.TopP {
+				kept = kept[:i+1]
+				break
+			}
+		}
+		normalise(kept)
+	}
+	if o.MinP > 0 {
+		least := o.MinP * kept[0].p
+		n := 0
+		for n < len(kept) && kept[n].p >= least {
+			n++
+		}
+		kept = kept[:n]
+		normalise(kept)
+	}
+	return kept
+}
+
+func normalise(cs []candidate) {
+	sum := 0.0
+	for _, c := range cs {
+		sum += c.p
+	}
+	for i := range cs {
+		cs[i].p /= sum
+	}
+}
+
+// logProb is the logarithm of the probability that scores give a token.
+func logProb(scores []float32, token int32) float64 {
+	top, sum := math.Inf(-1), 0.0
+	for _, s := range scores {
+		top = max(top, float64(s))
+	}
+	for _, s := range scores {
+		sum += math.Exp(float64(s) - top)
+	}
+	return float64(scores[token]) - top - math.Log(sum)
+}
