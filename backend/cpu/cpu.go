@@ -64,6 +64,7 @@ func Passes() []pass.Pass {
 		pass.Pass{Name: "simplify2", Doc: "simplify again, what expand has made", Run: pass.Simplify},
 		pass.Pass{Name: "fold2", Doc: "fold again", Run: pass.Fold},
 		pass.Pass{Name: "cse2", Doc: "cse again", Run: pass.CSE},
+		pass.Pass{Name: "recompute", Doc: "the backward pass computes cheap elementwise results again instead of keeping them", Run: pass.Recompute},
 		pass.Pass{Name: "regions", Doc: "elementwise nodes of one shape become one node", Run: pass.Regions},
 	)
 }
