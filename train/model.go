@@ -185,7 +185,7 @@ type program struct {
 	g    *graph.Graph
 	exec backend.Executable
 	in   []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
-	out  []*tensor.Tensor // predictions, then loss
+	out  []*tensor.Tensor // predictions, as far as the mode has them, then loss
 
 	keys   []energy.Key  // of the executed nodes, and of what else the ledger books
 	prices []energy.Cost // of one run of each
@@ -227,7 +227,10 @@ func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 		if len(pred) != 1 {
 			g.Fail("model", nil, "a model is compiled with one output, this has %d", len(pred))
 		}
-		g.Output("prediction", pred[0])
+		// Training without metrics needs no predictions: a softmax over a large vocabulary would cost for nothing.
+		if k.mode == evaluate || k.mode == predict || len(m.metrics) > 0 {
+			g.Output("prediction", pred[0])
+		}
 		if k.mode == predict {
 			return
 		}
@@ -331,7 +334,7 @@ func (p *program) run(x, y []*tensor.Tensor, rate float64) error {
 
 func (p *program) prediction() *tensor.Tensor { return p.out[0] }
 
-func (p *program) loss() float64 { return p.out[1].At(0) }
+func (p *program) loss() float64 { return p.out[len(p.out)-1].At(0) }
 
 // Step trains on one batch and gives its loss; x and y have the batch as first axis. It is what Fit calls, for loops of one's own.
 func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err error) {

@@ -2,7 +2,8 @@
 
 Requests: {"work": "train_cnn" | "infer_cnn", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
 where ta and tb say that A and B are stored transposed, and {"work": "conv", "dir": "forward" | "dX" | "dW", "batch":, "size":, "stride":, "h":, "w":,
-"in":, "out":, "groups":, "iters":} with size // 2 of padding on each side.
+"in":, "out":, "groups":, "iters":} with size // 2 of padding on each side, {"work": "gpt", "layers":, "width":, "heads":, "time":, "batch":, "vocabulary":},
+{"work": "encoder", "layers":, "width":, "heads":, "time":, "batch":} and {"work": "attention", "time":, "heads":, "dim":, "causal":, "backward":}.
 """
 import json, os, resource, sys, time
 
@@ -35,6 +36,91 @@ def batch(n):
     return rng.random((n, 28, 28, 1), dtype=np.float32), (np.arange(n) % 10).astype(np.int32)
 
 
+def torch_blocks(r, causal, pre):
+    """Transformer blocks as modules: each the way PyTorch's documentation advises, attention by scaled_dot_product_attention, q, k and v from one product."""
+    import torch
+    from torch import nn
+    F, width, heads = nn.functional, r["width"], r["heads"]
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+            self.n1, self.n2 = nn.LayerNorm(width), nn.LayerNorm(width)
+
+        def attend(self, x):
+            b, t, _ = x.shape
+            q, k, v = self.qkv(x).view(b, t, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            return self.out(y.transpose(1, 2).reshape(b, t, width))
+
+        def feed(self, x):
+            return self.down(F.gelu(self.up(x)))
+
+        def forward(self, x):
+            if pre:
+                x = x + self.attend(self.n1(x))
+                return x + self.feed(self.n2(x))
+            x = self.n1(x + self.attend(x))
+            return self.n2(x + self.feed(x))
+    return nn.Sequential(*[Block() for _ in range(r["layers"])])
+
+
+def torch_sequence(r, compiled):
+    import torch
+    from torch import nn
+    F = nn.functional
+    if r["work"] == "attention":
+        if compiled:
+            raise NotMine
+        q, k, v = (torch.rand(1, r["heads"], r["time"], r["dim"], requires_grad=r["backward"]) for _ in range(3))
+        dy = torch.rand_like(q)
+        f = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=r["causal"])
+        if not r["backward"]:
+            def forward():
+                with torch.inference_mode():
+                    f()
+            return forward
+
+        def both():
+            q.grad = k.grad = v.grad = None
+            f().backward(dy)
+        return both
+    if r["work"] == "encoder":
+        net = torch_blocks(r, False, False).eval()
+        x = torch.rand(r["batch"], r["time"], r["width"])
+        if compiled:
+            net = torch.compile(net)
+
+        def infer():
+            with torch.inference_mode():
+                net(x)
+        return infer
+
+    class GPT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.positions = nn.Embedding(r["vocabulary"], r["width"]), nn.Embedding(r["time"], r["width"])
+            self.blocks, self.norm = torch_blocks(r, True, True), nn.LayerNorm(r["width"])
+            self.head = nn.Linear(r["width"], r["vocabulary"])
+
+        def forward(self, x, y):
+            h = self.tokens(x) + self.positions.weight
+            return F.cross_entropy(self.head(self.norm(self.blocks(h))).flatten(0, 1), y.flatten())
+    net = GPT()
+    if compiled:
+        net = torch.compile(net)
+    x = torch.arange(r["batch"] * r["time"]).mul(7).remainder(r["vocabulary"]).view(r["batch"], r["time"])
+    opt = torch.optim.Adam(net.parameters(), lr=0.0, eps=1e-7)
+
+    def step():
+        opt.zero_grad(set_to_none=True)
+        net(x, x).backward()
+        opt.step()
+    return step
+
+
 def torch_peer(last, compiled=False):
     import torch
     torch.set_num_threads(threads)
@@ -49,6 +135,10 @@ def torch_peer(last, compiled=False):
             a, b = a.T if r.get("ta") else a, b.T if r.get("tb") else b
             c = torch.empty(r["m"], r["n"])
             return lambda: torch.mm(a, b, out=c)
+        if r["work"] in ("gpt", "encoder", "attention"):
+            if last and not compiled:
+                raise NotMine
+            return torch_sequence(r, compiled)
         if r["work"] == "conv":
             if compiled:  # it would call the same convolution
                 raise NotMine
@@ -92,6 +182,64 @@ def torch_peer(last, compiled=False):
     return torch.__version__, make
 
 
+def jax_sequence(r):
+    import jax, jax.numpy as jnp, optax
+    d, heads, training = r["width"], r["heads"], r["work"] == "gpt"
+    w = lambda *s: jnp.asarray(rng.normal(0, 0.02, s).astype(np.float32))
+    zeros, ones = jnp.zeros, jnp.ones
+    block = lambda: [w(d, 3 * d), zeros(3 * d), w(d, d), zeros(d), w(d, 4 * d), zeros(4 * d), w(4 * d, d), zeros(d), ones(d), zeros(d), ones(d), zeros(d)]
+    blocks = [block() for _ in range(r["layers"])]
+
+    def norm(x, g, b):
+        m = x.mean(-1, keepdims=True)
+        return (x - m) * jax.lax.rsqrt(((x - m) ** 2).mean(-1, keepdims=True) + 1e-5) * g + b
+
+    def apply(p, x):
+        qkv, bq, o, bo, up, bu, down, bd, g1, b1, g2, b2 = p
+        n, t, _ = x.shape
+
+        def attend(x):
+            q, k, v = jnp.moveaxis((x @ qkv + bq).reshape(n, t, 3, heads, d // heads), 2, 0)
+            return jax.nn.dot_product_attention(q, k, v, is_causal=training).reshape(n, t, d) @ o + bo
+        feed = lambda x: jax.nn.gelu(x @ up + bu, approximate=False) @ down + bd
+        if training:
+            x = x + attend(norm(x, g1, b1))
+            return x + feed(norm(x, g2, b2))
+        x = norm(x + attend(x), g1, b1)
+        return norm(x + feed(x), g2, b2)
+    if not training:
+        x = w(r["batch"], r["time"], d)
+
+        def f(ps, x):
+            for p in ps:
+                x = apply(p, x)
+            return x
+        f = jax.jit(f)
+        return lambda: f(blocks, x).block_until_ready()
+    v = r["vocabulary"]
+    params = [w(v, d), w(r["time"], d), blocks, ones(d), zeros(d), w(d, v), zeros(v)]
+    x = jnp.asarray(np.arange(r["batch"] * r["time"]) * 7 % v).reshape(r["batch"], r["time"])
+    opt = optax.adam(0.0, eps=1e-7)
+    state = [params, opt.init(params)]
+
+    def loss(p):
+        table, pos, bs, g, b, head, bh = p
+        h = table[x] + pos
+        for q in bs:
+            h = apply(q, h)
+        return optax.softmax_cross_entropy_with_integer_labels(norm(h, g, b) @ head + bh, x).mean()
+
+    def step(p, s):
+        u, s = opt.update(jax.grad(loss)(p), s)
+        return optax.apply_updates(p, u), s
+    f = jax.jit(step, donate_argnums=(0, 1))
+
+    def run():
+        state[:] = f(*state)
+        jax.block_until_ready(state[0])
+    return run
+
+
 def jax_peer():
     import jax, jax.numpy as jnp, optax
 
@@ -100,6 +248,8 @@ def jax_peer():
             a, b = map(jnp.asarray, operands(r))
             f = jax.jit(lambda a, b: jnp.matmul(a.T if r.get("ta") else a, b.T if r.get("tb") else b))
             return lambda: f(a, b).block_until_ready()
+        if r["work"] in ("gpt", "encoder"):
+            return jax_sequence(r)
         if r["work"] not in ("train_cnn", "infer_cnn"):
             raise NotMine
         w = lambda *s: jnp.asarray(rng.normal(0, 0.05, s).astype(np.float32))
@@ -174,7 +324,19 @@ def onnx_peer():
     import onnx, onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
+    def session(model):
+        opts = ort.SessionOptions()
+        opts.intra_op_num_threads, opts.inter_op_num_threads = threads, 1
+        return ort.InferenceSession(model, opts, providers=["CPUExecutionProvider"])
+
     def make(r):
+        if r["work"] == "encoder":
+            import io, torch
+            x = torch.rand(r["batch"], r["time"], r["width"])
+            out = io.BytesIO()
+            torch.onnx.export(torch_blocks(r, False, False).eval(), (x,), out, input_names=["x"], opset_version=17, dynamo=False)
+            s = session(out.getvalue())
+            return lambda: s.run(None, {"x": x.numpy()})
         if r["work"] != "infer_cnn":
             raise NotMine
         shapes = {"k1": (32, 1, 3, 3), "b1": (32,), "k2": (64, 32, 3, 3), "b2": (64,), "w3": (1600, 128), "b3": (128,), "w4": (128, 10), "b4": (10,)}
@@ -189,9 +351,7 @@ def onnx_peer():
                                   [helper.make_tensor_value_info("y", TensorProto.FLOAT, [n, 10])], init)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(model)
-        opts = ort.SessionOptions()
-        opts.intra_op_num_threads, opts.inter_op_num_threads = threads, 1
-        s = ort.InferenceSession(model.SerializeToString(), opts, providers=["CPUExecutionProvider"])
+        s = session(model.SerializeToString())
         x = {"x": np.ascontiguousarray(batch(n)[0].transpose(0, 3, 1, 2))}
         return lambda: s.run(None, x)
     return ort.__version__, make
