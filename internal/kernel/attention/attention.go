@@ -36,10 +36,10 @@ type Spec struct {
 }
 
 const (
-	queryBlock   = 64  // queries of a block
-	forwardKeys  = 256 // keys of a block, forward
-	backwardKeys = 128 // and backward, where two blocks are in use
-	chunkQueries = 256 // queries of a chunk of the forward pass: how often packed keys are used
+	queryBlock   = 48  // queries of a block: whole tiles of six
+	forwardKeys  = 512 // keys of a block, forward
+	backwardKeys = 256 // and backward, where two blocks are in use
+	chunkQueries = 240 // queries of a chunk of the forward pass: how often packed keys are used
 	rowGap       = 16  // floats between rows of a block, against rows that lie in the same sets of a cache
 	maskedScore  = -1e30
 	notYet       = -math.MaxFloat32 // the greatest score of a query before its first key
@@ -197,7 +197,7 @@ func (p *Plan) scores(w *worker, s []float32, sOff []int, x, packed []float32, k
 		if j >= n {
 			return
 		}
-		t.B, t.LDB, t.Cols, t.C = packed[off:], ldb, cols, s[j:]
+		t.B, t.LDB, t.Cols, t.C = packed[off:], ldb, min(cols, n-j), s[j:]
 		t.Run()
 	}
 }
