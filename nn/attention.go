@@ -202,7 +202,7 @@ func (c *Call) positions(time, from int) *graph.Node {
 }
 
 // Cache makes a call go on with sequences of which the first positions have been seen by calls before: the operands of the model are the next
-// positions alone, and layers keep in variables what they need of the earlier ones (attention its keys and values).
+// positions alone, and layers keep in variables what they need of the earlier ones (attention its keys and values, recurrent layers their state).
 type Cache struct {
 	Name    string      // of the memory: calls with the same name go on with the same sequences
 	Room    int         // positions that there is room for
@@ -217,7 +217,7 @@ func Cached(variable string) bool { return strings.HasPrefix(variable, cacheScop
 // remember writes x [batch time groups dim] behind what earlier calls have written, and gives all of it.
 func (m *Cache) remember(c *Call, name string, x *graph.Node) *graph.Node {
 	s := x.Shape()
-	v := c.G.Variable(cacheScope+m.Name+"/"+c.layer.name+"/"+c.prefix+name, graph.T(x.DType(), s[0], m.Room, s[2], s[3]))
+	v := m.variable(c, name, graph.T(x.DType(), s[0], m.Room, s[2], s[3]))
 	all := op.Append(v, x, m.Lengths)
 	c.G.Update(v, all)
 	return all

@@ -55,6 +55,8 @@ func (a Activation) apply(l *Layer) {
 			k.settings().Activation = a
 		case *block:
 			k.Activation = a
+		case *simpleRNN:
+			k.Activation = a
 		default:
 			return false
 		}
@@ -72,6 +74,8 @@ func NoBias() Option {
 			k.normal().Center = false
 		case *block:
 			k.UseBias = false
+		case cell:
+			k.common().UseBias = false
 		default:
 			return false
 		}

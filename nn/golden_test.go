@@ -63,7 +63,7 @@ type goldenLayer struct {
 func TestLayersAgainstKeras(t *testing.T) {
 	var golden struct{ Cases []goldenLayer }
 	var cases []goldenLayer
-	for _, file := range []string{"testdata/layers.json", "testdata/transformer.json"} {
+	for _, file := range []string{"testdata/layers.json", "testdata/transformer.json", "testdata/recurrent.json"} {
 		if err := json.Unmarshal(must(os.ReadFile(file)), &golden); err != nil {
 			t.Fatal(err)
 		}

@@ -26,6 +26,8 @@ const (
 	RandomNormal    Initializer = "random_normal"    // normal of deviation 0.05
 	RandomUniform   Initializer = "random_uniform"   // U(±0.05)
 	TruncatedNormal Initializer = "truncated_normal" // deviation 0.05, redrawn beyond two
+	Orthogonal      Initializer = "orthogonal"       // a matrix whose shorter side is orthonormal (Saxe et al., arXiv:1312.6120)
+	UnitForgetBias  Initializer = "unit_forget_bias" // of an LSTM: ones for the forget gate, else zeros (Jozefowicz et al. 2015)
 )
 
 // Source gives random numbers for initialisers, in [0, 1).
@@ -45,6 +47,8 @@ var initializers = map[Initializer]func(in, out float64, r Source) float64{
 	RandomNormal:    func(_, _ float64, r Source) float64 { return 0.05 * normal(r) },
 	RandomUniform:   func(_, _ float64, r Source) float64 { return uniform(0.05, r) },
 	TruncatedNormal: func(_, _ float64, r Source) float64 { return cutNormal(0.05, r) },
+	Orthogonal:      func(_, _ float64, r Source) float64 { return normal(r) }, // and then made orthogonal
+	UnitForgetBias:  func(_, _ float64, _ Source) float64 { return 0 },         // and then ones
 }
 
 const cutDeviation = 0.87962566103423978
@@ -76,7 +80,59 @@ func (in Initializer) Fill(t *tensor.Tensor, r Source) error {
 	for i := range t.Len() {
 		t.Set(i, draw(fanIn, fanOut, r))
 	}
+	switch n := t.Len(); in {
+	case Orthogonal:
+		orthogonalise(t)
+	case UnitForgetBias:
+		for i := n / 4; i < n/2; i++ {
+			t.Set(i, 1)
+		}
+	}
 	return nil
+}
+
+// orthogonalise makes the rows, or the columns if they are fewer, of a matrix orthonormal, by the Gram-Schmidt process run twice, which keeps them so to rounding
+// (Giraud et al. 2005). Axes before the last count as one.
+func orthogonalise(t *tensor.Tensor) {
+	s := t.Shape()
+	if len(s) < 2 || t.Len() == 0 {
+		return
+	}
+	cols := s[len(s)-1]
+	rows := t.Len() / cols
+	n, long := rows, cols // vectors, and their length
+	at := func(i, j int) int { return i*cols + j }
+	if cols < rows {
+		n, long = cols, rows
+		at = func(i, j int) int { return j*cols + i }
+	}
+	v := make([][]float64, n)
+	for i := range v {
+		v[i] = make([]float64, long)
+		for j := range v[i] {
+			v[i][j] = t.At(at(i, j))
+		}
+		for range 2 {
+			for _, w := range v[:i] {
+				dot := 0.0
+				for j, x := range w {
+					dot += x * v[i][j]
+				}
+				for j, x := range w {
+					v[i][j] -= dot * x
+				}
+			}
+		}
+		norm := 0.0
+		for _, x := range v[i] {
+			norm += x * x
+		}
+		norm = math.Sqrt(norm)
+		for j := range v[i] {
+			v[i][j] /= norm
+			t.Set(at(i, j), v[i][j])
+		}
+	}
 }
 
 func uniform(limit float64, r Source) float64 { return (2*r.Float64() - 1) * limit }

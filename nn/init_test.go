@@ -1,8 +1,10 @@
 package nn_test
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,10 +63,47 @@ func TestInitializers(t *testing.T) {
 			}
 		}
 		for _, name := range nn.Initializers() {
-			if name != "ones" && !checked[nn.Initializer(name)] {
+			if name != "ones" && name != "orthogonal" && name != "unit_forget_bias" && !checked[nn.Initializer(name)] {
 				t.Errorf("%s is not tested", name)
 			}
 		}
+	}
+}
+
+// The shorter side of an orthogonal matrix is orthonormal, whichever it is, and differs from draw to draw.
+func TestOrthogonal(t *testing.T) {
+	for _, dims := range [][]int{{5, 20}, {20, 5}, {7, 7}, {2, 3, 4}, {1, 1}} {
+		x, other := tensor.New(dtype.F64, dims...), tensor.New(dtype.F64, dims...)
+		r := rand.New(rand.NewPCG(1, 2))
+		if err := errors.Join(nn.Orthogonal.Fill(x, r), nn.Orthogonal.Fill(other, r)); err != nil {
+			t.Fatal(err)
+		}
+		cols := dims[len(dims)-1]
+		rows := x.Len() / cols
+		n, long, at := rows, cols, func(m *tensor.Tensor, i, j int) float64 { return m.At(i*cols + j) }
+		if cols < rows {
+			n, long, at = cols, rows, func(m *tensor.Tensor, i, j int) float64 { return m.At(j*cols + i) }
+		}
+		same := true
+		for i := range n {
+			for k := range i + 1 {
+				dot := 0.0
+				for j := range long {
+					dot += at(x, i, j) * at(x, k, j)
+					same = same && at(x, i, j) == at(other, i, j)
+				}
+				if want := map[bool]float64{true: 1}[i == k]; math.Abs(dot-want) > 1e-12 {
+					t.Errorf("%v: vectors %d and %d have the product %g", dims, i, k, dot)
+				}
+			}
+		}
+		if same && x.Len() > 1 {
+			t.Errorf("%v: two draws are the same", dims)
+		}
+	}
+	b := tensor.New(dtype.F32, 8)
+	if err := nn.UnitForgetBias.Fill(b, nil); err != nil || !slices.Equal(b.F32(), []float32{0, 0, 1, 1, 0, 0, 0, 0}) {
+		t.Errorf("%v %v", b.F32(), err)
 	}
 }
 

@@ -43,6 +43,7 @@ func TestDecoderAgainstWholeSequences(t *testing.T) {
 	for name, layers := range map[string][]*nn.Layer{
 		"learned positions": {nn.PositionEmbedding(length), nn.TransformerBlock(2, nn.CausalAttention()), nn.LayerNormalization()},
 		"rotary, groups":    {nn.TransformerBlock(4, nn.CausalAttention(), nn.KeyValueHeads(2), nn.Rotary(100), nn.RMSNorms(), nn.Gated(), nn.SiLU)},
+		"recurrent":         {nn.LSTM(9, nn.ReturnSequences()), nn.GRU(7, nn.ReturnSequences()), nn.SimpleRNN(8, nn.ReturnSequences())},
 		"alibi, window":     {nn.SinePositionEncoding(), nn.TransformerBlock(2, nn.CausalAttention(), nn.ALiBi(), nn.Window(9)), nn.TransformerBlock(2, nn.CausalAttention(), nn.PostNorm())},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -143,7 +143,20 @@ class TransformerBlock(keras.layers.Layer):
         return residual(x, "ff", self.ff)
 
 
-OWN = {c.__name__: c for c in (PositionEmbedding, SinePositionEncoding, MultiHeadAttention, TransformerBlock)}
+class Bidirectional(keras.layers.Layer):
+    def __init__(self, layer, merge_mode="concat"):
+        super().__init__()
+        (cls, config), = layer.items()
+        self.inner = keras.layers.Bidirectional(getattr(keras.layers, cls)(**config), merge_mode)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+OWN = {c.__name__: c for c in (Bidirectional, PositionEmbedding, SinePositionEncoding, MultiHeadAttention, TransformerBlock)}
 
 
 def own_case(cls, config, shapes):
@@ -182,6 +195,23 @@ def transformer_layers():
         ("TransformerBlock", {"num_heads": 2, "causal": True, "norm": "rms", "gated": True, "activation": "silu", "intermediate_dim": 6}, [(3, 4)]),
         ("TransformerBlock", {"num_heads": 1, "normalize_first": False, "activation": "relu"}, [(3, 4)]),
         ("TransformerBlock", {"num_heads": 2, "causal": True}, [(3, 4), (5, 4)]),
+    ]]
+
+
+def recurrent_layers():
+    cases = [
+        ("SimpleRNN", {"units": 3}, [(4, 2)]),
+        ("SimpleRNN", {"units": 3, "activation": "relu", "return_sequences": True, "use_bias": False}, [(4, 2)]),
+        ("SimpleRNN", {"units": 2, "go_backwards": True, "return_sequences": True}, [(3, 2)]),
+        ("LSTM", {"units": 3}, [(4, 2)]),
+        ("LSTM", {"units": 2, "return_sequences": True, "go_backwards": True}, [(3, 2)]),
+        ("GRU", {"units": 3}, [(4, 2)]),
+        ("GRU", {"units": 2, "return_sequences": True, "use_bias": False}, [(5, 1)]),
+    ]
+    return [layer_case(*c) for c in cases] + [own_case(*c) for c in [
+        ("Bidirectional", {"layer": {"LSTM": {"units": 2, "return_sequences": True}}}, [(3, 2)]),
+        ("Bidirectional", {"layer": {"GRU": {"units": 2}}, "merge_mode": "sum"}, [(3, 2)]),
+        ("Bidirectional", {"layer": {"SimpleRNN": {"units": 2, "return_sequences": True}}, "merge_mode": "mul"}, [(3, 2)]),
     ]]
 
 
@@ -333,3 +363,4 @@ write("nn/testdata/layers.json", {"keras": keras.__version__, "cases": layers()}
 write("optim/testdata/training.json", {"keras": keras.__version__, **training()})
 write("train/testdata/losses.json", {"keras": keras.__version__, **losses()})
 write("nn/testdata/transformer.json", {"keras": keras.__version__, "cases": transformer_layers()})
+write("nn/testdata/recurrent.json", {"keras": keras.__version__, "cases": recurrent_layers()})

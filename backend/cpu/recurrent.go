@@ -1,0 +1,87 @@
+package cpu
+
+import (
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/kernel/recur"
+	"github.com/jouleml/joule/op"
+)
+
+func init() {
+	f32 := func(n *graph.Node) bool { return n.Types()[0].DType == dtype.F32 }
+	rows[op.RecurrentOp] = []row{{name: "recurrent", ok: f32, make: makeRecurrent}}
+	rows[op.RecurrentGradOp] = []row{{name: "recurrent gradient", ok: f32, make: makeRecurrentGrad}}
+}
+
+var cells = map[string]recur.Cell{"tanh": recur.Tanh, "relu": recur.ReLU, "gru": recur.GRU, "lstm": recur.LSTM}
+
+// floats is a buffer's elements at the time of a run, nil of none.
+func floats(b *buf) []float32 {
+	if b == nil {
+		return nil
+	}
+	return b.f32()
+}
+
+// recurrentCall finds a node's plan and operands: those that both ops have are taken from the front of k.in; rest is what follows.
+func recurrentCall(k *call, gradient bool) (p *recur.Plan, read func() recur.Operands, rest []*buf) {
+	a := k.n.Attrs().(op.RecurrentAttrs)
+	in := k.in
+	next := func(there bool) *buf {
+		if !there {
+			return nil
+		}
+		b := in[0]
+		in = in[1:]
+		return b
+	}
+	x, u, h0 := next(!gradient), next(true), next(true)
+	c0, bias := next(a.Cell == "lstm"), next(a.Cell == "gru" && !gradient)
+	lengths, mask := next(a.Lengths), next(a.Mask)
+	s := k.out[0].t.Shape
+	p = recur.New(recur.Spec{Cell: cells[a.Cell], Batch: s[0], Time: s[1], Units: u.t.Shape[0], Reverse: a.Reverse})
+	k.scratch = int64(p.ScratchBytes(k.pool.Threads()))
+	return p, func() recur.Operands {
+		o := recur.Operands{X: floats(x), U: floats(u), H0: floats(h0), C0: floats(c0), Bias: floats(bias), Mask: floats(mask)}
+		if lengths != nil {
+			o.Lengths = view[int32](lengths)
+		}
+		return o
+	}, in
+}
+
+func makeRecurrent(k *call) (string, func(), error) {
+	p, read, _ := recurrentCall(k, false)
+	out := append(append([]*buf{}, k.out...), nil, nil)
+	return "recurrent", func() {
+		o := read()
+		o.States, o.Cells, o.Gate = floats(out[0]), floats(out[1]), floats(out[2])
+		p.Run(k.pool, o)
+	}, nil
+}
+
+func makeRecurrentGrad(k *call) (string, func(), error) {
+	p, read, rest := recurrentCall(k, true)
+	a := k.n.Attrs().(op.RecurrentAttrs)
+	states, rest := rest[0], rest[1:]
+	var kept, gate, dcells, dq, dc0 *buf
+	out := k.out[1:]
+	if p.Cell >= recur.GRU {
+		kept, gate, rest = rest[0], rest[1], rest[2:]
+	}
+	if a.CellGrad {
+		dcells = rest[1]
+	}
+	if p.Cell == recur.GRU {
+		dq, out = out[0], out[1:]
+	}
+	if p.Cell == recur.LSTM {
+		dc0 = out[1]
+	}
+	dstates, dx, dh0 := rest[0], k.out[0], out[0]
+	return "recurrent gradient", func() {
+		o := read()
+		o.States, o.Cells, o.Gate = floats(states), floats(kept), floats(gate)
+		p.Backward(k.pool, o, recur.Gradients{DStates: floats(dstates), DCells: floats(dcells), DX: floats(dx), DQ: floats(dq), DH0: floats(dh0), DC0: floats(dc0)})
+	}, nil
+}

@@ -1,0 +1,231 @@
+// Package recur runs recurrent cells over sequences, forward and backward. Package op (RecurrentAttrs) has the formulas.
+//
+// Terminology: x is the projected input [Batch, Time, Gates·Units]; u the recurrent weights [Units, Gates·Units]; a state is [Batch, Units]. At each step a row (a
+// sequence of the batch) adds the product of its state and u, and the cell turns that into the next state.
+//
+// The batch is cut into chunks of rows that go through all steps on their own, so there is no waiting between steps; weights are packed once a run. Chunks
+// depend on the batch alone, so results are the same bits for any number of threads.
+package recur
+
+import (
+	"fmt"
+
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/kernel/vec"
+	"github.com/jouleml/joule/internal/par"
+)
+
+// Cell is a kind of recurrent cell.
+type Cell int
+
+// The cells.
+const (
+	Tanh Cell = iota
+	ReLU
+	GRU
+	LSTM
+)
+
+// Gates is how many values for each unit the projected input has.
+func (c Cell) Gates() int { return [...]int{1, 1, 3, 4}[c] }
+
+// Spec says what a Plan computes.
+type Spec struct {
+	Cell               Cell
+	Batch, Time, Units int
+	Reverse            bool // from the last step to the first
+}
+
+// chunkRows is the most rows of a chunk: so many share a read of the weights.
+const chunkRows = 18
+
+// Plan is a Spec with its tables and scratch memory. One Run or Backward at a time.
+type Plan struct {
+	Spec
+	level  isa.Level
+	wide   int // Gates·Units
+	rows   int // of a chunk
+	panels gemm.Panels
+	packed []float32
+	work   []*worker
+
+	sequence, wideSeq, state, local, localWide []int // offsets of rows: in [B T H], [B T g·H], [B H], and in scratch
+
+	sigmoid, tanh vec.UnaryFunc
+	add, sub, mul vec.BinaryVVFunc
+	reluGrad      vec.BinaryVVFunc
+	mulAdd        vec.MulAddVVVFunc
+	affine        vec.MulAddVSSFunc
+	relu          vec.UnaryFunc
+	ops           Operands
+	grads         Gradients
+}
+
+// Operands are what a Run reads and writes. Those that a cell does not have are nil.
+type Operands struct {
+	X       []float32 // [Batch, Time, Gates·Units]
+	U       []float32 // [Units, Gates·Units]
+	H0, C0  []float32 // [Batch, Units]; C0 of an LSTM
+	Bias    []float32 // [Gates·Units], of a GRU's product
+	Lengths []int32   // [Batch] or nil: steps from there on leave the state as it is
+	Mask    []float32 // [Batch, Units] or nil: factors of the state in the product
+	States  []float32 // [Batch, Time, Units]
+	Cells   []float32 // [Batch, Time, Units]: cells of an LSTM, third product of a GRU
+	Gate    []float32 // [Batch, Time, Gates·Units], of LSTM and GRU
+}
+
+// Gradients are what Backward reads and writes beside the Operands (X and Bias aside).
+type Gradients struct {
+	DStates, DCells []float32 // [Batch, Time, Units]; DCells may be nil
+	DX              []float32 // [Batch, Time, Gates·Units]
+	DQ              []float32 // likewise: of a GRU's product
+	DH0, DC0        []float32 // [Batch, Units]; DC0 of an LSTM
+}
+
+// worker is the scratch memory of one thread.
+type worker struct {
+	tile   gemm.Tile
+	seg    [1]gemm.Seg
+	h      []float32 // [rows, Units]: masked states, or the gradient that comes from later steps
+	q      []float32 // [rows, Gates·Units]: a GRU's product
+	dh, dc []float32 // [rows, Units]
+	a, b   []float32 // [Units]
+	c      []float32
+}
+
+// New plans. It panics if s contradicts itself.
+func New(s Spec) *Plan {
+	if s.Cell < Tanh || s.Cell > LSTM || s.Batch < 0 || s.Time < 0 || s.Units < 1 {
+		panic(fmt.Sprintf("recur: bad spec %+v", s))
+	}
+	p := &Plan{Spec: s, level: isa.Current(), wide: s.Cell.Gates() * s.Units}
+	p.rows = max(1, min(chunkRows, (s.Batch+1)/2))
+	p.sequence, p.wideSeq = multiples(p.rows, s.Time*s.Units), multiples(p.rows, s.Time*p.wide)
+	p.state, p.local, p.localWide = multiples(p.rows, s.Units), multiples(p.rows, s.Units), multiples(p.rows, p.wide)
+	p.sigmoid, p.tanh, p.relu = vec.Unary(vec.Sigmoid), vec.Unary(vec.Tanh), vec.Unary(vec.Relu)
+	p.add, p.sub, p.mul, p.reluGrad = vec.Binary(vec.Add), vec.Binary(vec.Sub), vec.Binary(vec.Mul), vec.Binary(vec.ReluGrad)
+	p.mulAdd, p.affine = vec.MulAdd(), vec.MulAddVSS()
+	return p
+}
+
+func multiples(n, step int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i * step
+	}
+	return out
+}
+
+// ScratchBytes is about what a plan holds for so many threads.
+func (p *Plan) ScratchBytes(threads int) int {
+	return 4 * (p.Units*p.wide + threads*p.rows*(p.wide+3*p.Units))
+}
+
+func (p *Plan) prepare(pool *par.Pool, backward bool) {
+	if isa.Current() != p.level {
+		panic("recur: the plan was made for another instruction set")
+	}
+	seq, state := p.Batch*p.Time*p.Units, p.Batch*p.Units
+	g := p.Cell.Gates()
+	short := func(what string, x []float32, n int) {
+		if len(x) < n {
+			panic("recur: " + what + " too short")
+		}
+	}
+	short("u", p.ops.U, p.Units*p.wide)
+	short("the first state", p.ops.H0, state)
+	short("the states", p.ops.States, seq)
+	if p.Cell >= GRU {
+		short("cells", p.ops.Cells, seq)
+		short("gates", p.ops.Gate, g*seq)
+	}
+	if p.Cell == LSTM {
+		short("the first cell", p.ops.C0, state)
+	}
+	if p.ops.Mask != nil {
+		short("the mask", p.ops.Mask, state)
+	}
+	if p.ops.Lengths != nil && len(p.ops.Lengths) < p.Batch {
+		panic("recur: lengths too short")
+	}
+	if backward {
+		short("gradients of states", p.grads.DStates, seq)
+		short("gradients of x", p.grads.DX, g*seq)
+		short("gradients of the first state", p.grads.DH0, state)
+		if p.Cell == GRU {
+			short("gradients of products", p.grads.DQ, g*seq)
+		}
+		if p.Cell == LSTM {
+			short("gradients of the first cell", p.grads.DC0, state)
+		}
+		p.panels = gemm.NewPanels(p.wide, p.Units)
+	} else {
+		short("x", p.ops.X, g*seq)
+		if p.Cell == GRU {
+			short("the bias", p.ops.Bias, p.wide)
+		}
+		p.panels = gemm.NewPanels(p.Units, p.wide)
+	}
+	if n := p.panels.Len(); len(p.packed) < n {
+		p.packed = make([]float32, n)
+	}
+	p.panels.Pack(p.packed, p.ops.U, p.wide, backward)
+	for len(p.work) < pool.Threads() {
+		w := &worker{h: make([]float32, p.rows*p.Units), dh: make([]float32, p.rows*p.Units), dc: make([]float32, p.rows*p.Units)}
+		w.tile.Segs, w.tile.Act, w.tile.AStride = w.seg[:], gemm.None, 1
+		if p.Cell == GRU {
+			w.q = make([]float32, p.rows*p.wide)
+		}
+		w.a, w.b, w.c = make([]float32, p.Units), make([]float32, p.Units), make([]float32, p.Units)
+		p.work = append(p.work, w)
+	}
+}
+
+// product sets c to a·packed + in + bias: rows of a at aOff, of c and in at cOff; depth is the length of a row of a.
+func (p *Plan) product(w *worker, a []float32, aOff []int, depth int, c []float32, cOff []int, in, bias []float32) {
+	t := &w.tile
+	w.seg[0] = gemm.Seg{Len: depth}
+	t.A, t.AOff, t.COff = a, aOff, cOff
+	for i := range p.panels.Count() {
+		off, ldb, j, cols := p.panels.Panel(i)
+		t.B, t.LDB, t.Cols, t.C, t.In, t.Bias = p.packed[off:], ldb, cols, c[j:], nil, nil
+		if in != nil {
+			t.In = in[j:]
+		}
+		if bias != nil {
+			t.Bias = bias[j:]
+		}
+		t.Run()
+	}
+}
+
+// chunks is the number of chunks of rows, chunk the rows [lo, lo+n) of chunk i.
+func (p *Plan) chunks() int { return (p.Batch + p.rows - 1) / p.rows }
+
+func (p *Plan) chunk(i int) (lo, n int) { return i * p.rows, min(p.rows, p.Batch-i*p.rows) }
+
+// time is the time of step s, before that of the step before (-1: none).
+func (p *Plan) time(s int) (t, before int) {
+	if p.Reverse {
+		if s == 0 {
+			return p.Time - 1, -1
+		}
+		return p.Time - 1 - s, p.Time - s
+	}
+	return s, s - 1
+}
+
+// ended reports whether row b's sequence has no step at time t.
+func (p *Plan) ended(b, t int) bool { return p.ops.Lengths != nil && t >= int(p.ops.Lengths[b]) }
+
+// seq is where row b's values at time t begin in [Batch, Time, n].
+func (p *Plan) seq(b, t, n int) int { return (b*p.Time + t) * n }
+
+// last is row b of the states (or cells) before a step.
+func (p *Plan) last(states, first []float32, b, before int) []float32 {
+	if before < 0 {
+		return first[b*p.Units:][:p.Units]
+	}
+	return states[p.seq(b, before, p.Units):][:p.Units]
+}
