@@ -23,7 +23,7 @@ func works() []work {
 	for _, n := range []int{1, 32, 128} {
 		out = append(out, cnn("infer_cnn", n))
 	}
-	return slices.Concat(out, sequences(), products(), convolutions())
+	return slices.Concat(out, sequences(), recurrences(), products(), convolutions())
 }
 
 // cnn is a step of the main network (its backend's pool is shared by all models, so nothing is left to stop): training with rate 0, so that the batch is not learnt by heart (the squares of its gradients would become

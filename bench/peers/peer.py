@@ -3,7 +3,8 @@
 Requests: {"work": "train_cnn" | "infer_cnn", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
 where ta and tb say that A and B are stored transposed, and {"work": "conv", "dir": "forward" | "dX" | "dW", "batch":, "size":, "stride":, "h":, "w":,
 "in":, "out":, "groups":, "iters":} with size // 2 of padding on each side, {"work": "gpt", "layers":, "width":, "heads":, "time":, "batch":, "vocabulary":},
-{"work": "encoder", "layers":, "width":, "heads":, "time":, "batch":} and {"work": "attention", "time":, "heads":, "dim":, "causal":, "backward":}.
+{"work": "encoder", "layers":, "width":, "heads":, "time":, "batch":} {"work": "attention", "time":, "heads":, "dim":, "causal":, "backward":} and
+{"work": "recurrent", "cell": "lstm" | "gru", "in":, "units":, "time":, "batch":, "train":}.
 """
 import json, os, resource, sys, time
 
@@ -65,6 +66,42 @@ def torch_blocks(r, causal, pre):
             x = self.n1(x + self.attend(x))
             return self.n2(x + self.feed(x))
     return nn.Sequential(*[Block() for _ in range(r["layers"])])
+
+
+def torch_recurrent(r):
+    """nn.LSTM or nn.GRU (which call oneDNN or PyTorch's own kernels) and a classifier of the last state."""
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = (nn.LSTM if r["cell"] == "lstm" else nn.GRU)(r["in"], r["units"], batch_first=True)
+            self.head = nn.Linear(r["units"], 10)
+
+        def forward(self, x):
+            return self.head(self.cell(x)[0][:, -1])
+    return Net(), torch.rand(r["batch"], r["time"], r["in"])
+
+
+def torch_recurrent_step(r):
+    import torch
+    net, x = torch_recurrent(r)
+    if not r["train"]:
+        net.eval()
+
+        def infer():
+            with torch.inference_mode():
+                torch.softmax(net(x), 1)
+        return infer
+    y = torch.arange(r["batch"]) % 10
+    opt = torch.optim.Adam(net.parameters(), lr=0.0, eps=1e-7)
+
+    def step():
+        opt.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        opt.step()
+    return step
 
 
 def torch_sequence(r, compiled):
@@ -135,6 +172,10 @@ def torch_peer(last, compiled=False):
             a, b = a.T if r.get("ta") else a, b.T if r.get("tb") else b
             c = torch.empty(r["m"], r["n"])
             return lambda: torch.mm(a, b, out=c)
+        if r["work"] == "recurrent":
+            if last or compiled:  # torch.compile leaves recurrent modules to eager mode
+                raise NotMine
+            return torch_recurrent_step(r)
         if r["work"] in ("gpt", "encoder", "attention"):
             if last and not compiled:
                 raise NotMine
@@ -240,6 +281,49 @@ def jax_sequence(r):
     return run
 
 
+def jax_recurrent(r):
+    import jax, jax.numpy as jnp, optax
+    units, n = r["units"], r["batch"]
+    gates = 4 if r["cell"] == "lstm" else 3
+    w = lambda *s: jnp.asarray(rng.normal(0, 0.05, s).astype(np.float32))
+    params = [w(r["in"], gates * units), w(units, gates * units), jnp.zeros(gates * units), jnp.zeros(gates * units), w(units, 10), jnp.zeros(10)]
+    x, y = jnp.asarray(rng.random((n, r["time"], r["in"]), dtype=np.float32)), jnp.arange(n) % 10
+
+    def net(p, x):
+        k, u, b, br, head, bh = p
+        xs = jnp.swapaxes(x @ k + b, 0, 1)  # the products of all steps at once
+
+        def lstm(s, x):
+            h, c = s
+            i, f, g, o = jnp.split(x + h @ u, 4, -1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
+
+        def gru(s, x):
+            h, _ = s
+            (xz, xr, xn), (z, q, v) = jnp.split(x, 3, -1), jnp.split(h @ u + br, 3, -1)
+            z = jax.nn.sigmoid(xz + z)
+            return (z * h + (1 - z) * jnp.tanh(xn + jax.nn.sigmoid(xr + q) * v), h), None
+        zero = jnp.zeros((n, units))
+        return jax.lax.scan(lstm if gates == 4 else gru, (zero, zero), xs)[0][0] @ head + bh
+    if not r["train"]:
+        f = jax.jit(lambda p, x: jax.nn.softmax(net(p, x)))
+        return lambda: f(params, x).block_until_ready()
+    opt = optax.adam(0.0, eps=1e-7)
+    state = [params, opt.init(params)]
+
+    def step(p, s):
+        g = jax.grad(lambda p: optax.softmax_cross_entropy_with_integer_labels(net(p, x), y).mean())(p)
+        v, s = opt.update(g, s)
+        return optax.apply_updates(p, v), s
+    f = jax.jit(step, donate_argnums=(0, 1))
+
+    def run():
+        state[:] = f(*state)
+        jax.block_until_ready(state[0])
+    return run
+
+
 def jax_peer():
     import jax, jax.numpy as jnp, optax
 
@@ -250,6 +334,8 @@ def jax_peer():
             return lambda: f(a, b).block_until_ready()
         if r["work"] in ("gpt", "encoder"):
             return jax_sequence(r)
+        if r["work"] == "recurrent":
+            return jax_recurrent(r)
         if r["work"] not in ("train_cnn", "infer_cnn"):
             raise NotMine
         w = lambda *s: jnp.asarray(rng.normal(0, 0.05, s).astype(np.float32))
@@ -289,6 +375,15 @@ def keras_peer():
     L = keras.layers
 
     def make(r):
+        if r["work"] == "recurrent":
+            cell = (L.LSTM if r["cell"] == "lstm" else L.GRU)(r["units"])
+            net = keras.Sequential([keras.Input((r["time"], r["in"])), cell, L.Dense(10, activation="softmax")])
+            net.compile(keras.optimizers.Adam(0.0), "sparse_categorical_crossentropy")
+            x, y = tf.constant(rng.random((r["batch"], r["time"], r["in"]), dtype=np.float32)), tf.constant(np.arange(r["batch"]) % 10)
+            if not r["train"]:
+                f = tf.function(lambda x: net(x, training=False))
+                return lambda: f(x).numpy()
+            return lambda: net.train_on_batch(x, y)
         if r["work"] not in ("train_cnn", "infer_cnn"):
             raise NotMine
         net = keras.Sequential([keras.Input((28, 28, 1)), L.Conv2D(32, 3, activation="relu"), L.MaxPooling2D(2), L.Conv2D(64, 3, activation="relu"),
@@ -330,6 +425,13 @@ def onnx_peer():
         return ort.InferenceSession(model, opts, providers=["CPUExecutionProvider"])
 
     def make(r):
+        if r["work"] == "recurrent" and not r["train"]:
+            import io, torch
+            net, x = torch_recurrent(r)
+            out = io.BytesIO()
+            torch.onnx.export(net.eval(), (x,), out, input_names=["x"], opset_version=17, dynamo=False)
+            s = session(out.getvalue())
+            return lambda: s.run(None, {"x": x.numpy()})
         if r["work"] == "encoder":
             import io, torch
             x = torch.rand(r["batch"], r["time"], r["width"])
