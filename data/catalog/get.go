@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -169,9 +170,12 @@ func intact(path string, f File) bool {
 	return err == nil && hex.EncodeToString(sum.Sum(nil)) == f.SHA256
 }
 
-// unpack writes those files of a .tar.gz archive whose names (without folders) are wanted into dir. The archive's sum has been checked, so
+// unpack writes those files of a .tar.gz or zip archive (.zip, .whl) whose names (without folders) are wanted into dir. The archive's sum has been checked, so
 // its sizes can be trusted; its paths are not used.
 func unpack(archive, dir string, wanted []string) error {
+	if ext := filepath.Ext(archive); ext == ".zip" || ext == ".whl" {
+		return unzip(archive, dir, wanted)
+	}
 	r, err := os.Open(archive)
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
@@ -199,4 +203,31 @@ func unpack(archive, dir string, wanted []string) error {
 			return fmt.Errorf("catalog: unpacking %s: %w", archive, err)
 		}
 	}
+}
+
+func unzip(archive, dir string, wanted []string) error {
+	z, err := zip.OpenReader(archive)
+	if err != nil {
+		return fmt.Errorf("catalog: %s: %w", archive, err)
+	}
+	defer z.Close()
+	for _, f := range z.File {
+		name := path.Base(f.Name)
+		if !f.Mode().IsRegular() || !slices.Contains(wanted, name) {
+			continue
+		}
+		err := atomicfile.Write(filepath.Join(dir, name), func(w io.Writer) error {
+			r, err := f.Open()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			_, err = io.Copy(w, r)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("catalog: unpacking %s: %w", archive, err)
+		}
+	}
+	return nil
 }
