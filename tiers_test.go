@@ -23,7 +23,9 @@ var tiers = [][]string{
 	{"backend/cpu", "backend/backendtest", "format/...", "data/..."},
 	{"nn"},
 	{"optim", "checkpoint"},
-	{"train/...", "spec"},
+	{"train/..."},
+	{"compress/..."},
+	{"spec"},
 	{"generate"},
 	{"bench", "cmd/joule", "examples/..."},
 }

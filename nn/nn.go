@@ -104,6 +104,9 @@ type Param struct {
 	Init      Initializer
 	Trainable bool
 	Decay     bool // whether weight decay applies: true of kernels, false of biases and norm scales
+
+	// RateFactor multiplies the learning rate; 0 counts as 1.
+	RateFactor float64
 }
 
 // Call is one addition of a model's nodes to a graph.
@@ -115,6 +118,12 @@ type Call struct {
 
 	// Cache, if not nil, makes the call go on with sequences that earlier calls have begun.
 	Cache *Cache
+	// Prefix begins the names of all parameters.
+	Prefix string
+	// Frozen, if not nil, says which parameters stay as they are. A batch normalisation of which one is frozen uses its moving averages and leaves them.
+	Frozen func(param string) bool
+	// Wrap, if not nil, gives what layers use in place of a parameter w, such as w times a mask. It may declare parameters of its own with Extra.
+	Wrap func(c *Call, p Param, w *graph.Node) *graph.Node
 
 	layer   *Layer
 	prefix  string  // of the names of parameters: see within
@@ -139,7 +148,7 @@ const maxParam = 1 << 33
 
 // Param is the layer's parameter of the given name: made at the first call, shared afterwards.
 func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int) *graph.Node {
-	full := c.layer.name + "/" + c.prefix + name
+	full := c.Prefix + c.layer.name + "/" + c.prefix + name
 	if n := c.known[full]; n != nil {
 		if !n.Shape().Equal(dims) {
 			c.G.Fail(c.layer.class, nil, "layer %q has a %s of shape %v from its first use and would need %v here", c.layer.name, name, n.Shape(), shape.Of(dims...))
@@ -151,10 +160,24 @@ func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int)
 		c.Fail("its %s of shape %v would have more than %d elements", name, t.Shape, maxParam)
 	}
 	n := c.G.Variable(full, t)
+	p := Param{Name: full, Type: t, Init: init, Trainable: trainable && !c.frozen(full), Decay: trainable && len(dims) > 1 && name != "bias"}
+	c.Params = append(c.Params, p)
+	if c.Wrap != nil {
+		p.Trainable = trainable
+		n = c.Wrap(c, p, n)
+	}
 	c.known[full] = n
-	c.Params = append(c.Params, Param{Name: full, Type: t, Init: init, Trainable: trainable, Decay: trainable && len(dims) > 1 && name != "bias"})
 	return n
 }
+
+// Extra is a parameter that belongs to no layer, for Wrap.
+func (c *Call) Extra(name string, init Initializer, trainable bool, dims ...int) *graph.Node {
+	t := graph.T(dtype.F32, dims...)
+	c.Params = append(c.Params, Param{Name: name, Type: t, Init: init, Trainable: trainable})
+	return c.G.Variable(name, t)
+}
+
+func (c *Call) frozen(param string) bool { return c.Frozen != nil && c.Frozen(param) }
 
 // within runs f for a part of the layer: names of parameters and the ledger's lines are the part's.
 func (c *Call) within(part string, f func()) {

@@ -125,7 +125,8 @@ func (b *batchNorm) call(c *Call, x []*graph.Node) *graph.Node {
 	gamma, beta := b.params(c, channels)
 	mean := c.Param("moving_mean", b.MeanInit, false, channels)
 	variance := c.Param("moving_variance", b.VarianceInit, false, channels)
-	if !c.Training {
+	own := c.Prefix + c.layer.name + "/" + c.prefix
+	if !c.Training || c.frozen(own+"gamma") || c.frozen(own+"moving_mean") {
 		factor := op.Mul(gamma, op.Rsqrt(op.Add(variance, op.Like(variance, b.Epsilon))))
 		return op.Add(op.Mul(op.Sub(in, mean), factor), beta)
 	}

@@ -40,6 +40,7 @@ type update struct {
 	rate    *graph.Node // scalar f32
 	t       *graph.Node // the number of this update, from 1, scalar f32
 	once    map[string]*graph.Node
+	factor  float64 // of the rate; 0: 1
 }
 
 // slot is a variable of the weights' type that belongs to the parameter, zero at first.
@@ -47,8 +48,11 @@ func (u *update) slot(name string) *graph.Node {
 	return u.g.Variable("optimizer/"+u.name+"/"+name, u.w.Type())
 }
 
-// shared makes a scalar once for all parameters.
+// shared makes a scalar once for all parameters of one factor.
 func (u *update) shared(name string, f func() *graph.Node) *graph.Node {
+	if u.factor != 0 {
+		name += fmt.Sprint(" ", u.factor)
+	}
 	if u.once[name] == nil {
 		u.once[name] = f()
 	}
@@ -70,8 +74,12 @@ func (o *Optimizer) Build(g *graph.Graph, params []nn.Param, grads []*graph.Node
 			w := g.Variable(p.Name, p.Type)
 			g.As(grads[i], graph.Update, func() {
 				u := &update{g: g, name: p.Name, w: w, grad: grads[i], rate: rate, t: t, once: once}
+				if f := p.RateFactor; f != 0 && f != 1 {
+					u.factor = f
+					u.rate = u.shared("rate", func() *graph.Node { return op.Mul(rate, u.num(f)) })
+				}
 				if o.WeightDecay != 0 && p.Decay {
-					u.w = op.Sub(w, op.Mul(w, op.Mul(rate, u.num(o.WeightDecay))))
+					u.w = op.Sub(w, op.Mul(w, op.Mul(u.rate, u.num(o.WeightDecay))))
 				}
 				g.Update(w, o.rule(u))
 			})

@@ -10,6 +10,8 @@
 //	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
 //	fit: {epochs: 10, batch_size: 32}
 //
+// transfer, distil, prune and lora adapt and shrink models (docs/compress.md).
+//
 // A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data's first input, and
 // the data's inputs have names too (joule data info). "- Reuse: NAME"
 // applies an earlier layer once more, with the same weights. Where a layer takes a number, the word classes is how many classes the data has (of text: the
@@ -44,7 +46,15 @@ type Spec struct {
 	Fit   Fit
 	Split Split
 
-	file      string
+	file string
+	// Resolve gives the model file that a word in transfer or distil means; without it the word is the file.
+	Resolve func(ref string) (path string, err error)
+	// Resumed leaves out the weights that transfer names: a checkpoint has them.
+	Resumed bool
+	// Taken and Left are the parameters that Compile has taken from the model that transfer names, and the others.
+	Taken, Left []string
+
+	adapted   adapted
 	layers    []layerSpec
 	open      []openName
 	loss      train.Loss
@@ -205,7 +215,7 @@ func Parse(text []byte, file string) (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	steps := []error{r.into("name", &s.Name), r.into("doc", &s.Doc), s.data(r), s.model(r), s.compile(r), s.fit(r), r.done()}
+	steps := []error{r.into("name", &s.Name), r.into("doc", &s.Doc), s.data(r), s.model(r), s.compile(r), s.fit(r), s.adapt(r), r.done()}
 	for _, err := range steps {
 		if err != nil {
 			return nil, err
@@ -411,6 +421,11 @@ func (s *Spec) Compile(d data.Spec, steps int64, opts ...train.Option) (*train.M
 		return nil, err
 	}
 	all := []train.Option{train.Accumulate(s.Fit.Accumulate)}
+	more, err := s.adapting()
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, more...)
 	for _, k := range s.metrics {
 		all = append(all, k)
 	}
@@ -418,5 +433,5 @@ func (s *Spec) Compile(d data.Spec, steps int64, opts ...train.Option) (*train.M
 	if err != nil {
 		return nil, s.blame(err)
 	}
-	return m, nil
+	return m, s.load(m)
 }

@@ -24,6 +24,7 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 	for _, p := range m.programs {
 		p.exec.Reset()
 	}
+	m.retired = nil
 	a := &Account{m: m, start: time.Now(), meter: meter, model: energy.CPU}
 	if meter != nil {
 		var err error
@@ -46,6 +47,9 @@ func (m *Model) Cores() int {
 func (a *Account) Ledger() (*energy.Ledger, error) {
 	l := energy.NewLedger(a.model, a.m.Cores())
 	for _, p := range a.m.programs {
+		a.book(l, p)
+	}
+	for _, p := range a.m.retired {
 		a.book(l, p)
 	}
 	wall := time.Since(a.start)

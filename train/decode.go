@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/dtype"
@@ -140,7 +141,7 @@ func (d *Decoder) Reorder(from []int) error {
 // growing builds the graph of a decoder's program.
 func (m *Model) growing(g *graph.Graph, k programKey) *nn.Call {
 	x := g.Input("x0", graph.T(dtype.I32, k.batch, k.time))
-	call := &nn.Call{G: g, Cache: &nn.Cache{
+	call := &nn.Call{G: g, Wrap: m.wrap(), Cache: &nn.Cache{
 		Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Lengths: g.Input("lengths", graph.T(dtype.I32, k.batch)),
 	}}
 	out := m.Net.Call(call, []*graph.Node{x})
@@ -181,11 +182,11 @@ func (m *Model) program1(k programKey) (*program, error) {
 	return p, nil
 }
 
-// kept are the variables that belong to the model: those of decoders do not.
+// kept are the variables that belong to the model: those of decoders and of a teacher do not.
 func (m *Model) kept() []backend.Var {
 	var out []backend.Var
 	for _, v := range m.state.Vars() {
-		if !nn.Cached(v.Name) {
+		if !nn.Cached(v.Name) && !strings.HasPrefix(v.Name, teacherPrefix) {
 			out = append(out, v)
 		}
 	}

@@ -64,9 +64,15 @@ type Model struct {
 	seed       uint64
 	accumulate int
 
+	frozen  []string // patterns of names
+	rates   []rateFactor
+	wraps   []Wrapper
+	teacher *Teacher
+
 	params   []nn.Param
 	state    backend.State
 	programs map[programKey]*program
+	retired  []*program // from before Merge
 }
 
 // Compile joins a model with the data it is for, an optimizer and a loss, and gives the parameters their first values.
@@ -84,26 +90,45 @@ func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opt
 	if m.accumulate < 1 {
 		return nil, fmt.Errorf("train: gradients cannot be accumulated over %d batches", m.accumulate)
 	}
+	if m.teacher != nil {
+		if err := m.teacher.check(m); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.declare(); err != nil {
+		return nil, err
+	}
+	if err := m.checkAdapted(); err != nil {
+		return nil, err
+	}
+	return m, m.Reset()
+}
+
+// declare makes the state, with all variables zero.
+func (m *Model) declare() error {
 	// The training step of one example knows every variable: parameters, moments, counters.
 	g, call, err := m.graph(programKey{mode: train, batch: 1})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.params = call.Params
 	var vars []backend.Var
 	for _, v := range g.Variables() {
 		vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
 	}
-	if m.state, err = m.backend.NewState(vars); err != nil {
-		return nil, err
-	}
-	return m, m.Reset()
+	m.state, err = m.backend.NewState(vars)
+	return err
 }
 
 // Reset gives every variable its first value again.
 func (m *Model) Reset() error {
 	for _, v := range m.state.Vars() {
 		if err := m.state.Set(v.Name, tensor.New(v.Type.DType, v.Type.Shape...)); err != nil {
+			return err
+		}
+	}
+	if m.teacher != nil {
+		if err := m.teacher.enter(m.state); err != nil {
 			return err
 		}
 	}
@@ -212,7 +237,7 @@ func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
-		call = &nn.Call{G: g, Training: k.mode == train || k.mode == gather}
+		call = &nn.Call{G: g, Training: k.mode == train || k.mode == gather, Frozen: m.isFrozen, Wrap: m.wrap()}
 		if call.Training {
 			call.Seed = g.Variable(seedVar, graph.T(dtype.I64, 2))
 		}
@@ -242,6 +267,9 @@ func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 		var loss *graph.Node
 		g.In("loss", func() {
 			loss = op.MeanAll(m.loss.each(pred[0], y))
+			if call.Training && m.teacher != nil {
+				loss = m.teacher.loss(g, loss, pred[0], x)
+			}
 			g.Output("loss", loss)
 		})
 		if !call.Training {
@@ -259,6 +287,7 @@ func (m *Model) learn(g *graph.Graph, call *nn.Call, loss *graph.Node, k program
 	var ws []*graph.Node
 	for _, p := range call.Params {
 		if p.Trainable {
+			p.RateFactor = m.rateFactor(p.Name)
 			params = append(params, p)
 			ws = append(ws, g.Variable(p.Name, p.Type))
 		}

@@ -2,6 +2,7 @@ package train
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 
@@ -53,6 +54,9 @@ func (m *Model) metricNames() []string {
 // Save writes the model to a file: layers, weights, optimizer state. The file is in the safetensors format, so other programs can read the weights too.
 // It is replaced atomically.
 func (m *Model) Save(path string) error {
+	if len(m.wraps) > 0 {
+		return errors.New("train: the model has values in place of parameters (masks, low-rank changes): Merge makes them permanent, and then it can be saved")
+	}
 	s := &checkpoint.State{Score: math.NaN(), Sections: map[string]json.RawMessage{}}
 	var err error
 	if s.Tensors, err = m.tensors(); err != nil {

@@ -34,6 +34,22 @@ func (f *modelFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
 }
 
+// file is the model file of a run, or ref itself if that is one.
+func (f modelFlags) file(ref string) (string, error) {
+	if strings.HasSuffix(ref, ".safetensors") {
+		return ref, nil
+	}
+	info, err := runs.Open(f.out).Get(ref)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(info.Dir, modelFile)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("run %s has no model yet: it is %s; joule train --resume %s brings it to its end", info.ID, info.State, info.ID)
+	}
+	return path, nil
+}
+
 // load opens the model of a run, or a model file, and says which data it was trained on ("" of a file).
 func (f *modelFlags) load(ref string) (m *train.Model, data string, err error) {
 	if f.threads < 0 {
@@ -43,13 +59,13 @@ func (f *modelFlags) load(ref string) (m *train.Model, data string, err error) {
 		m, err = train.Load(ref, train.Threads(f.threads))
 		return m, "", err
 	}
-	info, err := runs.Open(f.out).Get(ref)
+	path, err := f.file(ref)
 	if err != nil {
 		return nil, "", err
 	}
-	path := filepath.Join(info.Dir, modelFile)
-	if _, e := os.Stat(path); errors.Is(e, os.ErrNotExist) {
-		return nil, "", fmt.Errorf("run %s has no model yet: it is %s; joule train --resume %s brings it to its end", info.ID, info.State, info.ID)
+	info, err := runs.Open(f.out).Get(ref)
+	if err != nil {
+		return nil, "", err
 	}
 	if m, err = train.Load(path, train.Threads(f.threads)); err != nil {
 		return nil, "", err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/compress/prune"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/format/csvlog"
@@ -143,7 +144,15 @@ func (j *job) prepare() error {
 	if j.set, err = openData(j.spec); err != nil {
 		return err
 	}
+	j.spec.Resolve = modelFlags{out: f.out}.file
 	j.model, err = j.spec.Compile(j.set.Spec(), j.updates(), train.Threads(f.threads), train.Seed(f.seed))
+	if err == nil && len(j.spec.Taken) > 0 && !f.quiet && !f.json {
+		fmt.Fprintf(j.out, "took over %s", strings.Join(j.spec.Taken, ", "))
+		if len(j.spec.Left) > 0 {
+			fmt.Fprintf(j.out, "; new are %s", strings.Join(j.spec.Left, ", "))
+		}
+		fmt.Fprintln(j.out)
+	}
 	return err
 }
 
@@ -191,6 +200,7 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 	if j.f.target == 0 {
 		j.f.target = s.Target
 	}
+	j.spec.Resumed = true
 	if err := j.prepare(); err != nil {
 		return err
 	}
@@ -295,6 +305,9 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := j.model.Merge(); err != nil { // masks and low-rank changes become weights
+		return nil, err
+	}
 	test, err := j.model.Evaluate(ctx, j.set.Test, 128)
 	if err != nil {
 		return nil, err
@@ -305,6 +318,9 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	r := runs.Values{"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(peakRSS())}
 	for _, l := range test {
 		r["test_"+l.Name] = l.Value
+	}
+	if r["sparsity"], _, err = prune.Sparsity(j.model); err != nil {
+		return nil, err
 	}
 	l, err := j.ledger()
 	if err != nil {

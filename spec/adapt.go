@@ -1,0 +1,147 @@
+package spec
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/jouleml/joule/compress/lora"
+	"github.com/jouleml/joule/compress/prune"
+	"github.com/jouleml/joule/train"
+)
+
+// adapted is what a specification says about a model that was trained before, and about making this one smaller:
+//
+//	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: [conv2d], rates: {dense: 0.1}}
+//	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9}
+//	prune:    {sparsity: 0.9, global: true, start: 0, stop: 0.5, every: 50, skip: [dense_1]}
+//	lora:     {rank: 8, scale: 16, on: ["*/attention/*"]}
+type adapted struct {
+	node         *yaml.Node // of transfer
+	from         string
+	load, freeze []string
+	rates        map[string]float64
+
+	teacherNode         *yaml.Node
+	teacher             string
+	temperature, weight float64
+
+	prune *prune.Magnitude
+	lora  *lora.Adapter
+}
+
+func (s *Spec) adapt(r *reader) error {
+	a := &s.adapted
+	if n := r.take("transfer"); n != nil {
+		a.node = n
+		t, err := mapping(s.file, "transfer", n)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.into("from", &a.from), t.into("load", &a.load), t.into("freeze", &a.freeze), t.into("rates", &a.rates), t.done()); err != nil {
+			return err
+		}
+		if a.load != nil && a.from == "" {
+			return at(s.file, n, "transfer: load needs from, the run or file that weights come from")
+		}
+	}
+	if n := r.take("distil"); n != nil {
+		a.teacherNode, a.temperature, a.weight = n, 4, 0.9
+		t, err := mapping(s.file, "distil", n)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.into("teacher", &a.teacher), t.into("temperature", &a.temperature), t.into("weight", &a.weight), t.done()); err != nil {
+			return err
+		}
+		if a.teacher == "" {
+			return at(s.file, n, "distil: teacher is missing: a run or a model file")
+		}
+	}
+	if n := r.take("prune"); n != nil {
+		p := &prune.Magnitude{}
+		t, err := mapping(s.file, "prune", n)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.into("sparsity", &p.Sparsity), t.into("global", &p.Global), t.into("start", &p.Start), t.into("stop", &p.Stop), t.into("every", &p.Every), t.into("skip", &p.Skip), t.done()); err != nil {
+			return err
+		}
+		if err := p.Check(); err != nil {
+			return at(s.file, n, "%w", err)
+		}
+		a.prune = p
+		s.Fit.Callbacks = append(s.Fit.Callbacks, p)
+	}
+	if n := r.take("lora"); n != nil {
+		l := &lora.Adapter{Rank: 8}
+		t, err := mapping(s.file, "lora", n)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.into("rank", &l.Rank), t.into("scale", &l.Scale), t.into("on", &l.On), t.done()); err != nil {
+			return err
+		}
+		if err := l.Check(); err != nil {
+			return at(s.file, n, "%w", err)
+		}
+		a.lora = l
+	}
+	return nil
+}
+
+func (s *Spec) resolve(n *yaml.Node, ref string) (string, error) {
+	if s.Resolve == nil {
+		return ref, nil
+	}
+	path, err := s.Resolve(ref)
+	if err != nil {
+		return "", at(s.file, n, "%w", err)
+	}
+	return path, nil
+}
+
+// adapting are the options of Compile.
+func (s *Spec) adapting() ([]train.Option, error) {
+	a := &s.adapted
+	out := []train.Option{train.Freeze(a.freeze...)}
+	for _, p := range slices.Sorted(maps.Keys(a.rates)) {
+		out = append(out, train.RateFactor(p, a.rates[p]))
+	}
+	if a.lora != nil {
+		out = append(out, train.Wrapped(a.lora))
+	}
+	if a.prune != nil {
+		out = append(out, train.Wrapped(a.prune))
+	}
+	if a.teacher != "" {
+		path, err := s.resolve(a.teacherNode, a.teacher)
+		if err != nil {
+			return nil, err
+		}
+		m, err := train.Load(path)
+		if err != nil {
+			return nil, at(s.file, a.teacherNode, "teacher: %w", err)
+		}
+		out = append(out, train.Distil(train.Teacher{Model: m, Temperature: a.temperature, Weight: a.weight}))
+	}
+	return out, nil
+}
+
+// load takes over weights.
+func (s *Spec) load(m *train.Model) error {
+	a := &s.adapted
+	if a.from == "" || s.Resumed {
+		return nil
+	}
+	path, err := s.resolve(a.node, a.from)
+	if err != nil {
+		return err
+	}
+	if s.Taken, s.Left, err = m.LoadWeights(path, a.load...); err != nil {
+		return at(s.file, a.node, "transfer: %w", err)
+	}
+	return nil
+}

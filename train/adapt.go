@@ -1,0 +1,279 @@
+package train
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Adapting a trained model: weights from elsewhere, parameters that stay or that learn at another rate, values put in place of parameters, and a teacher.
+
+// Matches reports whether a parameter's name fits a pattern: the whole name, the name of its layer or of a part of it ("block/attention"), or a pattern in which * stands for any
+// letters, slashes included.
+func Matches(pattern, name string) bool {
+	if name == pattern || strings.HasPrefix(name, pattern+"/") {
+		return true
+	}
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return false
+	}
+	if !strings.HasPrefix(name, parts[0]) {
+		return false
+	}
+	name = name[len(parts[0]):]
+	last := parts[len(parts)-1]
+	for _, p := range parts[1 : len(parts)-1] {
+		i := strings.Index(name, p)
+		if i < 0 {
+			return false
+		}
+		name = name[i+len(p):]
+	}
+	return strings.HasSuffix(name, last)
+}
+
+func matchesAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return Matches(p, name) })
+}
+
+// Freeze leaves the parameters that match one of the patterns as they are. No gradients are computed for them, and batch normalisations among them use their moving averages.
+func Freeze(patterns ...string) Option {
+	return option(func(m *Model) { m.frozen = append(m.frozen, patterns...) })
+}
+
+func (m *Model) isFrozen(param string) bool { return matchesAny(m.frozen, param) }
+
+type rateFactor struct {
+	pattern string
+	factor  float64
+}
+
+// RateFactor multiplies the learning rate of the parameters that match the pattern. Of several patterns that match, the last given counts.
+func RateFactor(pattern string, factor float64) Option {
+	return option(func(m *Model) { m.rates = append(m.rates, rateFactor{pattern, factor}) })
+}
+
+func (m *Model) rateFactor(param string) float64 {
+	for i := len(m.rates) - 1; i >= 0; i-- {
+		if Matches(m.rates[i].pattern, param) {
+			return m.rates[i].factor
+		}
+	}
+	return 1
+}
+
+// check reports patterns that match nothing, and settings that make no sense.
+func (m *Model) checkAdapted() error {
+	var names []string
+	for _, p := range m.params {
+		names = append(names, p.Name)
+	}
+	known := func(what, pattern string) error {
+		if slices.ContainsFunc(names, func(n string) bool { return Matches(pattern, n) }) {
+			return nil
+		}
+		return fmt.Errorf("train: %s: no parameter matches %q; parameters: %s", what, pattern, strings.Join(names, ", "))
+	}
+	for _, p := range m.frozen {
+		if err := known("freeze", p); err != nil {
+			return err
+		}
+	}
+	for _, r := range m.rates {
+		if err := known("rate factor", r.pattern); err != nil {
+			return err
+		}
+		if !(r.factor > 0) || r.factor-r.factor != 0 {
+			return fmt.Errorf("train: the rate factor %g of %q must be a positive number; to leave parameters as they are, freeze them", r.factor, r.pattern)
+		}
+	}
+	return nil
+}
+
+// Wrapper puts another value in the place of parameters; see nn.Call.Wrap. Merge makes the values permanent.
+type Wrapper interface {
+	// Wrap gives what layers use for the parameter p with value w: w itself for parameters that it leaves alone.
+	Wrap(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node
+	// Freezes reports whether a parameter is not to be trained itself.
+	Freezes(p nn.Param) bool
+}
+
+// Wrapped makes a wrapper part of the model. Several apply in the order given.
+func Wrapped(w Wrapper) Option { return option(func(m *Model) { m.wraps = append(m.wraps, w) }) }
+
+func (m *Model) wrap() func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
+	if len(m.wraps) == 0 {
+		return nil
+	}
+	return func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
+		own := len(c.Params) - 1
+		for _, x := range m.wraps {
+			w = x.Wrap(c, p, w)
+			if x.Freezes(p) {
+				c.Params[own].Trainable = false
+			}
+		}
+		return w
+	}
+}
+
+// Merge gives parameters the values that wrappers have put in their place, and removes the wrappers: what remains is an ordinary model that predicts the same.
+func (m *Model) Merge() error {
+	if len(m.wraps) == 0 {
+		return nil
+	}
+	var names []string
+	g, err := graph.Build(func(g *graph.Graph) {
+		call := &nn.Call{G: g, Wrap: func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
+			y := m.wrap()(c, p, w)
+			if y != w {
+				g.Output(p.Name, y)
+				names = append(names, p.Name)
+			}
+			return y
+		}}
+		var x []*graph.Node
+		for i, t := range fieldTypes(m.Spec.Inputs, 1) {
+			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
+		}
+		m.Net.Call(call, x)
+	})
+	if err != nil {
+		return err
+	}
+	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
+	if err != nil {
+		return err
+	}
+	in, out := make([]*tensor.Tensor, len(g.Inputs())), backend.NewOutputs(g)
+	for i, n := range g.Inputs() {
+		in[i] = tensor.New(n.DType(), n.Shape()...)
+	}
+	if err := e.Run(in, out); err != nil {
+		return err
+	}
+	old := m.state
+	for _, p := range m.programs { // accounts still count what they have cost
+		m.retired = append(m.retired, p)
+	}
+	m.wraps, m.programs = nil, map[programKey]*program{}
+	if err := m.declare(); err != nil {
+		return err
+	}
+	for _, v := range m.state.Vars() {
+		if t, err := old.Get(v.Name); err == nil {
+			if err := m.state.Set(v.Name, t); err != nil {
+				return err
+			}
+		}
+	}
+	for i, name := range names {
+		if err := m.state.Set(name, out[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoadWeights copies the parameters that match one of the patterns (none: all) from a model file, as far as it has them with the same name and shape, and says which were
+// taken and which of the model's were left as they are. To take none is an error.
+func (m *Model) LoadWeights(path string, patterns ...string) (taken, left []string, err error) {
+	s, err := checkpoint.Load(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range m.params {
+		t := s.Tensor(p.Name)
+		if t == nil || !graph.TypeOf(t).Equal(p.Type) || len(patterns) > 0 && !matchesAny(patterns, p.Name) {
+			left = append(left, p.Name)
+			continue
+		}
+		if err := m.state.Set(p.Name, t); err != nil {
+			return nil, nil, fmt.Errorf("train: %s: %w", path, err)
+		}
+		taken = append(taken, p.Name)
+	}
+	if len(taken) == 0 {
+		var have []string
+		for _, t := range s.Tensors {
+			have = append(have, t.Name+t.Value.Shape().String())
+		}
+		return nil, nil, fmt.Errorf("train: %s has no parameter of the same name and shape as one of this model's%s; it has %s", path, map[bool]string{true: " that matches"}[len(patterns) > 0], strings.Join(have, ", "))
+	}
+	return taken, left, nil
+}
+
+// Teacher is a trained model whose predictions another one learns from: knowledge distillation (Hinton, Vinyals & Dean, arXiv:1503.02531). The loss becomes
+//
+//	(1-Weight)·loss + Weight·T²·KL(softmax(teacher/T) ‖ softmax(student/T))
+//
+// with the scores of both models, which must end in a softmax over the same classes.
+type Teacher struct {
+	Model       *Model
+	Temperature float64
+	Weight      float64
+}
+
+// Distil makes the model learn from a teacher, which predicts in the same step; what it costs is booked under layer "teacher/…".
+func Distil(t Teacher) Option { return option(func(m *Model) { m.teacher = &t }) }
+
+const teacherPrefix = "teacher:"
+
+func (t *Teacher) check(m *Model) error {
+	switch {
+	case !(t.Temperature > 0) || t.Temperature-t.Temperature != 0:
+		return fmt.Errorf("train: a teacher's temperature must be a positive number, not %g", t.Temperature)
+	case !(t.Weight > 0 && t.Weight <= 1):
+		return fmt.Errorf("train: the weight of a teacher must be above 0 and at most 1, not %g", t.Weight)
+	case len(t.Model.Spec.Inputs) != len(m.Spec.Inputs):
+		return fmt.Errorf("train: the teacher takes %d inputs, the model %d", len(t.Model.Spec.Inputs), len(m.Spec.Inputs))
+	}
+	for i, f := range t.Model.Spec.Inputs {
+		if g := m.Spec.Inputs[i]; !f.Shape.Equal(g.Shape) || f.DType != g.DType {
+			return fmt.Errorf("train: input %d of the teacher is %v%v, of the model %v%v", i, f.DType, f.Shape, g.DType, g.Shape)
+		}
+	}
+	return nil
+}
+
+// enter copies the teacher's parameters into the model's state, which has variables for them.
+func (t *Teacher) enter(s backend.State) error {
+	for _, p := range t.Model.params {
+		v, err := t.Model.state.Get(p.Name)
+		if err == nil {
+			err = s.Set(teacherPrefix+p.Name, v)
+		}
+		if err != nil {
+			return fmt.Errorf("train: the teacher: %w", err)
+		}
+	}
+	return nil
+}
+
+// loss adds the teacher's part to a loss of predictions for inputs x.
+func (t *Teacher) loss(g *graph.Graph, loss, pred *graph.Node, x []*graph.Node) *graph.Node {
+	var said *graph.Node
+	g.In("teacher", func() { said = t.Model.Net.Call(&nn.Call{G: g, Prefix: teacherPrefix, Wrap: t.Model.wrap()}, x)[0] })
+	student, ok := logits(pred)
+	scores, okTeacher := logits(said)
+	if !ok || !okTeacher {
+		g.Fail("teacher", []*graph.Node{pred, said}, "learning from a teacher needs models that both end in a softmax")
+	}
+	if !student.Shape().Equal(scores.Shape()) {
+		g.Fail("teacher", []*graph.Node{student, scores}, "the teacher gives %v scores, the model %v", scores.Shape(), student.Shape())
+	}
+	last := len(student.Shape()) - 1
+	soft := func(x *graph.Node) *graph.Node { return op.LogSoftmax(op.Mul(x, op.Like(x, 1/t.Temperature))) }
+	p, q := op.StopGradient(soft(scores)), soft(student)
+	kl := op.MeanAll(op.Sum(op.Mul(op.Exp(p), op.Sub(p, q)), last))
+	num := func(v float64) *graph.Node { return op.Like(loss, v) }
+	return op.Add(op.Mul(loss, num(1-t.Weight)), op.Mul(kl, num(t.Weight*t.Temperature*t.Temperature)))
+}
