@@ -324,3 +324,16 @@ func (s *saved) functional(chain []*Layer) (*Model, error) {
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// Defaults is the configuration of a class with nothing set, as JSON; nil of an unknown class.
+func Defaults(class string) json.RawMessage {
+	empty := classes[class]
+	if empty == nil {
+		return nil
+	}
+	j, err := json.Marshal(empty())
+	if err != nil {
+		return json.RawMessage("{}") // a configuration that is nothing before it is set
+	}
+	return j
+}
