@@ -23,6 +23,7 @@ func works() []work {
 	for _, n := range []int{1, 32, 128} {
 		out = append(out, cnn("infer_cnn", n))
 	}
+	out = append(out, resNet(64))
 	return slices.Concat(out, sequences(), recurrences(), products(), convolutions())
 }
 

@@ -1,6 +1,6 @@
 """A peer: python peer.py NAME THREADS. One JSON request a line on stdin, one JSON answer a line on stdout.
 
-Requests: {"work": "train_cnn" | "infer_cnn", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
+Requests: {"work": "train_cnn" | "infer_cnn" | "train_resnet18", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
 where ta and tb say that A and B are stored transposed, and {"work": "conv", "dir": "forward" | "dX" | "dW", "batch":, "size":, "stride":, "h":, "w":,
 "in":, "out":, "groups":, "iters":} with size // 2 of padding on each side, {"work": "gpt", "layers":, "width":, "heads":, "time":, "batch":, "vocabulary":},
 {"work": "encoder", "layers":, "width":, "heads":, "time":, "batch":} {"work": "attention", "time":, "heads":, "dim":, "causal":, "backward":} and
@@ -66,6 +66,40 @@ def torch_blocks(r, causal, pre):
             x = self.n1(x + self.attend(x))
             return self.n2(x + self.feed(x))
     return nn.Sequential(*[Block() for _ in range(r["layers"])])
+
+
+def torch_resnet(r, fmt, compiled):
+    """ResNet-18 for pictures of 32x32, as in bench/resnet.go."""
+    import torch
+    from torch import nn
+
+    def conv(i, o, size, stride):
+        return nn.Sequential(nn.Conv2d(i, o, size, stride, size // 2, bias=False), nn.BatchNorm2d(o))
+
+    class Block(nn.Module):
+        def __init__(self, i, o, stride):
+            super().__init__()
+            self.a, self.b = conv(i, o, 3, stride), conv(o, o, 3, 1)
+            self.around = conv(i, o, 1, stride) if stride > 1 or i != o else nn.Identity()
+
+        def forward(self, x):
+            return torch.relu(self.b(torch.relu(self.a(x))) + self.around(x))
+    layers, i = [conv(3, 64, 3, 1), nn.ReLU()], 64
+    for stage, o in enumerate((64, 128, 256, 512)):
+        layers += [Block(i, o, 2 if stage else 1), Block(o, o, 1)]
+        i = o
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)).to(memory_format=fmt)
+    if compiled:
+        net = torch.compile(net)
+    x = torch.rand(r["batch"], 3, 32, 32).to(memory_format=fmt)
+    y = torch.arange(r["batch"]) % 10
+    opt = torch.optim.SGD(net.parameters(), lr=0.0, momentum=0.9)
+
+    def step():
+        opt.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        opt.step()
+    return step
 
 
 def torch_recurrent(r):
@@ -172,6 +206,8 @@ def torch_peer(last, compiled=False):
             a, b = a.T if r.get("ta") else a, b.T if r.get("tb") else b
             c = torch.empty(r["m"], r["n"])
             return lambda: torch.mm(a, b, out=c)
+        if r["work"] == "train_resnet18":
+            return torch_resnet(r, fmt, compiled)
         if r["work"] == "recurrent":
             if last or compiled:  # torch.compile leaves recurrent modules to eager mode
                 raise NotMine
@@ -375,6 +411,19 @@ def keras_peer():
     L = keras.layers
 
     def make(r):
+        if r["work"] == "train_resnet18":
+            conv = lambda x, o, size, stride: L.BatchNormalization()(L.Conv2D(o, size, stride, "same", use_bias=False)(x))
+            image = keras.Input((32, 32, 3))
+            x = L.ReLU()(conv(image, 64, 3, 1))
+            for stage, o in enumerate((64, 128, 256, 512)):
+                for block in range(2):
+                    stride = 2 if stage and not block else 1
+                    around = conv(x, o, 1, 2) if stride > 1 else x
+                    x = L.ReLU()(L.Add()([conv(L.ReLU()(conv(x, o, 3, stride)), o, 3, 1), around]))
+            net = keras.Model(image, L.Dense(10, activation="softmax")(L.GlobalAveragePooling2D()(x)))
+            net.compile(keras.optimizers.SGD(0.0, momentum=0.9), "sparse_categorical_crossentropy")
+            x, y = tf.constant(rng.random((r["batch"], 32, 32, 3), dtype=np.float32)), tf.constant(np.arange(r["batch"]) % 10)
+            return lambda: net.train_on_batch(x, y)
         if r["work"] == "recurrent":
             cell = (L.LSTM if r["cell"] == "lstm" else L.GRU)(r["units"])
             net = keras.Sequential([keras.Input((r["time"], r["in"])), cell, L.Dense(10, activation="softmax")])
