@@ -99,8 +99,10 @@ func NewOutputs(g *graph.Graph) []*tensor.Tensor {
 
 // Host is a State in host memory, for backends that run there.
 type Host struct {
-	vars []Var
-	at   map[string]*tensor.Tensor
+	vars     []Var
+	at       map[string]*tensor.Tensor
+	versions map[string]*uint64
+	derived  map[derivedKey]*Derived
 }
 
 // NewHost makes zeroed variables in host memory.
@@ -146,10 +148,11 @@ func (h *Host) Set(name string, t *tensor.Tensor) error {
 		return fmt.Errorf("state: variable %q is %v and cannot take %v", name, graph.TypeOf(own), graph.TypeOf(t))
 	}
 	copy(own.Bytes(), t.Bytes())
+	*h.Version(name)++
 	return nil
 }
 
-// Tensor is the variable's own memory, for executables bound to h; nil if there is none of that name and type.
+// Tensor is the variable's own memory, for executables bound to h, which count their writes with Version; nil if there is none of that name and type.
 func (h *Host) Tensor(v Var) *tensor.Tensor {
 	if t := h.at[v.Name]; t != nil && graph.TypeOf(t).Equal(v.Type) {
 		return t

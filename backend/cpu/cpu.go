@@ -146,6 +146,7 @@ type exec struct {
 	late   []copying // updates that no kernel could do in place
 	follow []copying // views of inputs: pointed at their memory at each run
 	bytes  int64
+	writes []*uint64 // versions of the variables that a run changes
 	nan    bool
 	check  bool
 }
@@ -183,6 +184,9 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 	}
 	for _, c := range e.late {
 		copy(c.to.raw, c.from.raw)
+	}
+	for _, v := range e.writes {
+		*v++
 	}
 	return nil
 }

@@ -1,10 +1,13 @@
 package cpu
 
 import (
+	"fmt"
 	"slices"
 
+	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/shape"
@@ -85,9 +88,49 @@ func canonical(n *graph.Node, in []*graph.Node) *graph.Node {
 
 func makeDot(k *call) (string, func(), error) {
 	p, _ := matrices(k.n)
-	pl := gemm.New(gemm.Spec{M: p.m, N: p.n, K: p.k, TransA: p.transA, TransB: p.transB, Batch: p.batch, StrideA: p.m * p.k, StrideB: p.k * p.n, StrideC: p.m * p.n})
-	a, b, c := k.in[0], k.in[1], k.out[0]
-	return pl.String(), func() { pl.Run(k.pool, a.f32(), b.f32(), c.f32(), nil, nil) }, nil
+	s := gemm.Spec{M: p.m, N: p.n, K: p.k, TransA: p.transA, TransB: p.transB, Batch: p.batch, StrideA: p.m * p.k, StrideB: p.k * p.n, StrideC: p.m * p.n}
+	name, run := k.product(s)
+	a, c := k.in[0], k.out[0]
+	return name, func() { run(a.f32(), c.f32(), nil) }, nil
+}
+
+// Weights that the graph does not change are packed once for products of few rows, which would spend as much time on reading scattered rows as on arithmetic. With fewer
+// rows than that reading them is all there is to do; with more, packing in the product costs little, and memory is saved.
+const (
+	fewestPacked = 5
+	mostPacked   = 128
+)
+
+// product plans the product of a node's first two operands.
+func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)) {
+	b := k.in[1]
+	v, constant := k.c.constant(b)
+	if !constant || s.Batch > 1 || s.TransA || s.M < fewestPacked || s.M > mostPacked {
+		p := gemm.New(s)
+		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, nil) }
+	}
+	s.PackedB, s.StrideB = true, 0
+	p := gemm.New(s)
+	d := k.c.host.Derive(v, fmt.Sprintf("panels %dx%d %v %v", s.K, s.N, s.TransB, isa.Current()), p.PackedLen())
+	fill := func(data []float32) { p.PackB(data, b.f32()) }
+	return p.String(), func(a, c, bias []float32) {
+		d.Fresh(fill)
+		p.Run(k.pool, a, d.Data, c, bias, nil)
+	}
+}
+
+// constant reports whether a value is a variable, seen through reshapes, that no run of this graph changes.
+func (c *compiler) constant(b *buf) (v backend.Var, ok bool) {
+	n := c.root(b).node
+	if n.Op() != graph.OpVariable {
+		return v, false
+	}
+	for _, u := range c.g.Updates() {
+		if u.Var == n {
+			return v, false
+		}
+	}
+	return backend.Var{Name: graph.NameOf(n), Type: n.Type()}, true
 }
 
 func makeLinear(k *call) (string, func(), error) {
@@ -96,9 +139,9 @@ func makeLinear(k *call) (string, func(), error) {
 	if k.n.Attrs().(op.ActAttrs).Act == "relu" {
 		s.Act = gemm.ReLU
 	}
-	pl := gemm.New(s)
-	a, b, bias, c := k.in[0], k.in[1], k.in[2], k.out[0]
-	return pl.String(), func() { pl.Run(k.pool, a.f32(), b.f32(), c.f32(), bias.f32(), nil) }, nil
+	name, run := k.product(s)
+	a, bias, c := k.in[0], k.in[2], k.out[0]
+	return name, func() { run(a.f32(), c.f32(), bias.f32()) }, nil
 }
 
 // needsTranspose reports whether pass expand must bring a product into canonical form.

@@ -38,6 +38,9 @@ func (c *compiler) compile() error {
 		}
 	}
 	c.updates()
+	for _, u := range c.g.Updates() {
+		c.e.writes = append(c.e.writes, c.host.Version(graph.NameOf(u.Var)))
+	}
 	c.lifetimes()
 	c.arena()
 	for _, o := range c.g.Outputs() {

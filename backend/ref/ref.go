@@ -94,6 +94,7 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 	}
 	for _, u := range e.g.Updates() {
 		store(e.state.Tensor(backend.Var{Name: graph.NameOf(u.Var), Type: u.Var.Type()}), vals[u.Value.ID()][0])
+		*e.state.Version(graph.NameOf(u.Var))++
 	}
 	return nil
 }

@@ -20,6 +20,8 @@ const (
 	depth = 1024
 	// With A transposed a tile's K indices lie in different lines, and half as many of them are better: 8% at 256×2048×1024.
 	depthTransA = 512
+	// farColumns and farDepth are the columns of a chunk, at least, and the K indices between two visits where few rows meet a B whose rows lie far apart.
+	farColumns, farDepth = 512, 384
 	// maxChunkRows×kc elements of A and a panel of B are in use at a time.
 	maxChunkRows = 1024
 	// maxPackedB is the most floats of B that a thread copies at a time.
@@ -99,15 +101,12 @@ func choose(l isa.Level, s Spec) choice {
 	}
 	ch.packB = !s.PackedB && (s.TransB || s.M >= rows && s.N > width && s.LDB >= far)
 
-	// Few rows do not pay for a copy of a far-flung B: then the K indices are visited a few at a time over many columns, so
-	// that each row of B is read in long runs.
+	// Few rows do not pay for a copy of a far-flung B: then chunks have many columns, so that each row of B is read in long runs, and the K indices are visited in parts that
+	// keep C's rows near. At M from 5 to 32, N from 1024 to 4096 and matrices that come from memory, 512 columns and 384 indices beat 1024 and 64 by 8 to 90%.
 	narrowest := 1
 	if !ch.packB && !s.PackedB && s.LDB >= pageFloats {
-		narrowest = pageFloats
-		ch.kc = 64
-		if s.M < 8 {
-			ch.kc = 16
-		}
+		narrowest = min(farColumns, roundUp(ceilDiv(s.N, 4), width))
+		ch.kc = block(s.K, farDepth)
 	}
 
 	// The grid of chunks that costs least.
