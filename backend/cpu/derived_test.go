@@ -28,7 +28,10 @@ func TestPackedWeightsFollowTheVariable(t *testing.T) {
 		g.Output("y", op.MatMul(x, w))
 		g.Output("z", op.Dot(g.Input("d", graph.T(dtype.F32, rows, out)), w, op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}}))
 	})
-	grow := build(func(g *graph.Graph, w *graph.Node) { g.Update(w, op.Add(w, op.Like(w, 1))); g.Output("one", op.Scalar(g, dtype.F32, 1)) })
+	grow := build(func(g *graph.Graph, w *graph.Node) {
+		g.Update(w, op.Add(w, op.Like(w, 1)))
+		g.Output("one", op.Scalar(g, dtype.F32, 1))
+	})
 	state, err := backend.NewHost([]backend.Var{w})
 	if err != nil {
 		t.Fatal(err)

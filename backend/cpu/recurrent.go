@@ -1,8 +1,11 @@
 package cpu
 
 import (
+	"fmt"
+
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/recur"
 	"github.com/jouleml/joule/op"
 )
@@ -53,8 +56,19 @@ func recurrentCall(k *call, gradient bool) (p *recur.Plan, read func() recur.Ope
 func makeRecurrent(k *call) (string, func(), error) {
 	p, read, _ := recurrentCall(k, false)
 	out := append(append([]*buf{}, k.out...), nil, nil)
+	packed := func() []float32 { return nil }
+	if v, ok := k.c.constant(k.in[1]); ok {
+		d := k.c.host.Derive(v, fmt.Sprintf("recurrent %v", isa.Current()), p.PackedLen())
+		u := k.in[1]
+		fill := func(data []float32) { p.PackU(data, u.f32()) }
+		packed = func() []float32 {
+			d.Fresh(fill)
+			return d.Data
+		}
+	}
 	return "recurrent", func() {
 		o := read()
+		o.Packed = packed()
 		o.States, o.Cells, o.Gate = floats(out[0]), floats(out[1]), floats(out[2])
 		p.Run(k.pool, o)
 	}, nil

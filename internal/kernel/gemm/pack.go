@@ -27,6 +27,9 @@ func NewPanels(k, n int) Panels {
 // Count is the number of panels.
 func (p Panels) Count() int { return (p.N + p.width - 1) / p.width }
 
+// Width is the number of columns of all panels but the last.
+func (p Panels) Width() int { return p.width }
+
 // Len is the number of floats that the packed matrix needs.
 func (p Panels) Len() int {
 	if p.N == 0 {

@@ -9,8 +9,51 @@ func (p *Plan) Run(pool *par.Pool, o Operands) {
 	}
 	p.ops = o
 	p.prepare(pool, false)
-	pool.Run(p.chunks(), (*forward)(p))
+	if p.Batch <= fewRows && o.Mask == nil && p.Units%blockUnits == 0 {
+		for s := range p.Time {
+			p.t, p.before = p.time(s)
+			pool.Run(p.Units/blockUnits, (*step)(p))
+		}
+	} else {
+		pool.Run(p.chunks(), (*forward)(p))
+	}
 	p.ops = Operands{}
+}
+
+// With few rows a step is shared out by units, blockUnits at a time: each thread then reads its part of the weights, which its cache keeps from step to step.
+const (
+	fewRows    = 2
+	blockUnits = 64
+)
+
+// step is one step of all rows, in blocks of units.
+type step Plan
+
+// Chunk computes block i.
+func (f *step) Chunk(i, id int) {
+	p, w := (*Plan)(f), f.work[id]
+	a, aOff := p.ops.H0, p.state[:p.Batch]
+	if p.before >= 0 {
+		a, aOff = p.ops.States[p.before*p.Units:], p.sequence[:p.Batch]
+	}
+	x := p.ops.X[p.t*p.wide:]
+	lo := i * blockUnits
+	for g := range p.Cell.Gates() {
+		for j := g*p.Units + lo; j < g*p.Units+lo+blockUnits; j += p.panels.Width() {
+			n := j / p.panels.Width()
+			switch p.Cell {
+			case LSTM:
+				p.panel(w, n, a, aOff, p.Units, p.ops.Gate[p.t*p.wide:], p.wideSeq[:p.Batch], x, nil)
+			case GRU:
+				p.panel(w, n, a, aOff, p.Units, w.q, p.localWide[:p.Batch], nil, p.ops.Bias)
+			default:
+				p.panel(w, n, a, aOff, p.Units, p.ops.States[p.t*p.Units:], p.sequence[:p.Batch], x, nil)
+			}
+		}
+	}
+	for b := range p.Batch {
+		p.cell(w, b, b, p.t, p.before, lo, lo+blockUnits)
+	}
 }
 
 type forward Plan
@@ -42,26 +85,30 @@ func (f *forward) Chunk(i, id int) {
 			p.product(w, a, aOff, p.Units, p.ops.States[p.seq(lo, t, p.Units):], p.sequence[:n], x, nil)
 		}
 		for r := range n {
-			p.cell(w, lo+r, r, t, before)
+			p.cell(w, lo+r, r, t, before, 0, p.Units)
 		}
 	}
 }
 
-// cell makes row b's state at time t of the product.
-func (p *Plan) cell(w *worker, b, r, t, before int) {
+// cell makes units [lo, hi) of row b's state at time t of the product.
+func (p *Plan) cell(w *worker, b, r, t, before, lo, hi int) {
 	u := p.Units
-	h, last := p.ops.States[p.seq(b, t, u):][:u], p.last(p.ops.States, p.ops.H0, b, before)
+	h, last := p.ops.States[p.seq(b, t, u):][lo:hi], p.last(p.ops.States, p.ops.H0, b, before)[lo:hi]
 	if p.ended(b, t) {
 		copy(h, last)
 		if p.Cell >= GRU {
-			cells := p.ops.Cells[p.seq(b, t, u):][:u]
+			cells := p.ops.Cells[p.seq(b, t, u):][lo:hi]
 			if clear(cells); p.Cell == LSTM {
-				copy(cells, p.last(p.ops.Cells, p.ops.C0, b, before))
+				copy(cells, p.last(p.ops.Cells, p.ops.C0, b, before)[lo:hi])
 			}
-			clear(p.ops.Gate[p.seq(b, t, p.wide):][:p.wide])
+			for g := range p.Cell.Gates() {
+				clear(p.ops.Gate[p.seq(b, t, p.wide)+g*u:][lo:hi])
+			}
 		}
 		return
 	}
+	part := func(x []float32, gate int) []float32 { return x[gate*u+lo : gate*u+hi] }
+	tmp := w.a[:hi-lo]
 	switch p.Cell {
 	case Tanh:
 		p.tanh(h, h)
@@ -69,24 +116,27 @@ func (p *Plan) cell(w *worker, b, r, t, before int) {
 		p.relu(h, h)
 	case LSTM:
 		g := p.ops.Gate[p.seq(b, t, p.wide):][:p.wide]
-		in, forget, cell, out := g[:u], g[u:2*u], g[2*u:3*u], g[3*u:]
-		p.sigmoid(g[:2*u], g[:2*u])
+		in, forget, cell, out := part(g, 0), part(g, 1), part(g, 2), part(g, 3)
+		p.sigmoid(in, in)
+		p.sigmoid(forget, forget)
 		p.tanh(cell, cell)
 		p.sigmoid(out, out)
-		c := p.ops.Cells[p.seq(b, t, u):][:u]
-		p.mul(w.a, in, cell)
-		p.mulAdd(c, forget, p.last(p.ops.Cells, p.ops.C0, b, before), w.a)
-		p.tanh(w.a, c)
-		p.mul(h, out, w.a)
+		c := p.ops.Cells[p.seq(b, t, u):][lo:hi]
+		p.mul(tmp, in, cell)
+		p.mulAdd(c, forget, p.last(p.ops.Cells, p.ops.C0, b, before)[lo:hi], tmp)
+		p.tanh(tmp, c)
+		p.mul(h, out, tmp)
 	case GRU:
 		x, g, q := p.ops.X[p.seq(b, t, p.wide):][:p.wide], p.ops.Gate[p.seq(b, t, p.wide):][:p.wide], w.q[p.localWide[r]:][:p.wide]
-		p.add(g[:2*u], x[:2*u], q[:2*u])
-		p.sigmoid(g[:2*u], g[:2*u])
-		z, reset, n := g[:u], g[u:2*u], g[2*u:]
-		copy(p.ops.Cells[p.seq(b, t, u):][:u], q[2*u:])
-		p.mulAdd(n, reset, q[2*u:], x[2*u:])
+		z, reset, n := part(g, 0), part(g, 1), part(g, 2)
+		p.add(z, part(x, 0), part(q, 0))
+		p.sigmoid(z, z)
+		p.add(reset, part(x, 1), part(q, 1))
+		p.sigmoid(reset, reset)
+		copy(p.ops.Cells[p.seq(b, t, u):][lo:hi], part(q, 2))
+		p.mulAdd(n, reset, part(q, 2), part(x, 2))
 		p.tanh(n, n)
-		p.sub(w.a, last, n)
-		p.mulAdd(h, z, w.a, n)
+		p.sub(tmp, last, n)
+		p.mulAdd(h, z, tmp, n)
 	}
 }

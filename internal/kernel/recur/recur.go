@@ -48,6 +48,7 @@ type Plan struct {
 	rows   int // of a chunk
 	panels gemm.Panels
 	packed []float32
+	own    []float32 // memory for packed
 	work   []*worker
 
 	sequence, wideSeq, state, local, localWide []int // offsets of rows: in [B T H], [B T g·H], [B H], and in scratch
@@ -58,6 +59,7 @@ type Plan struct {
 	mulAdd        vec.MulAddVVVFunc
 	affine        vec.MulAddVSSFunc
 	relu          vec.UnaryFunc
+	t, before     int // of the step in progress, with few rows
 	ops           Operands
 	grads         Gradients
 }
@@ -66,6 +68,7 @@ type Plan struct {
 type Operands struct {
 	X       []float32 // [Batch, Time, Gates·Units]
 	U       []float32 // [Units, Gates·Units]
+	Packed  []float32 // for Run: what PackU made of U, if it is at hand
 	H0, C0  []float32 // [Batch, Units]; C0 of an LSTM
 	Bias    []float32 // [Gates·Units], of a GRU's product
 	Lengths []int32   // [Batch] or nil: steps from there on leave the state as it is
@@ -101,6 +104,9 @@ func New(s Spec) *Plan {
 	}
 	p := &Plan{Spec: s, level: isa.Current(), wide: s.Cell.Gates() * s.Units}
 	p.rows = max(1, min(chunkRows, (s.Batch+1)/2))
+	if s.Batch <= fewRows {
+		p.rows = max(1, s.Batch)
+	}
 	p.sequence, p.wideSeq = multiples(p.rows, s.Time*s.Units), multiples(p.rows, s.Time*p.wide)
 	p.state, p.local, p.localWide = multiples(p.rows, s.Units), multiples(p.rows, s.Units), multiples(p.rows, p.wide)
 	p.sigmoid, p.tanh, p.relu = vec.Unary(vec.Sigmoid), vec.Unary(vec.Tanh), vec.Unary(vec.Relu)
@@ -116,6 +122,12 @@ func multiples(n, step int) []int {
 	}
 	return out
 }
+
+// PackedLen is the number of floats that PackU writes.
+func (p *Plan) PackedLen() int { return gemm.NewPanels(p.Units, p.wide).Len() }
+
+// PackU copies weights into the order in which Run reads them, for Operands.Packed.
+func (p *Plan) PackU(dst, u []float32) { gemm.NewPanels(p.Units, p.wide).Pack(dst, u, p.wide, false) }
 
 // ScratchBytes is about what a plan holds for so many threads.
 func (p *Plan) ScratchBytes(threads int) int {
@@ -167,10 +179,13 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 		}
 		p.panels = gemm.NewPanels(p.Units, p.wide)
 	}
-	if n := p.panels.Len(); len(p.packed) < n {
-		p.packed = make([]float32, n)
+	if p.packed = p.ops.Packed; p.packed == nil {
+		if n := p.panels.Len(); len(p.own) < n {
+			p.own = make([]float32, n)
+		}
+		p.packed = p.own
+		p.panels.Pack(p.packed, p.ops.U, p.wide, backward)
 	}
-	p.panels.Pack(p.packed, p.ops.U, p.wide, backward)
 	for len(p.work) < pool.Threads() {
 		w := &worker{h: make([]float32, p.rows*p.Units), dh: make([]float32, p.rows*p.Units), dc: make([]float32, p.rows*p.Units)}
 		w.tile.Segs, w.tile.Act, w.tile.AStride = w.seg[:], gemm.None, 1
@@ -184,20 +199,25 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 
 // product sets c to a·packed + in + bias: rows of a at aOff, of c and in at cOff; depth is the length of a row of a.
 func (p *Plan) product(w *worker, a []float32, aOff []int, depth int, c []float32, cOff []int, in, bias []float32) {
+	for i := range p.panels.Count() {
+		p.panel(w, i, a, aOff, depth, c, cOff, in, bias)
+	}
+}
+
+// panel is product for the columns of one panel.
+func (p *Plan) panel(w *worker, i int, a []float32, aOff []int, depth int, c []float32, cOff []int, in, bias []float32) {
 	t := &w.tile
 	w.seg[0] = gemm.Seg{Len: depth}
 	t.A, t.AOff, t.COff = a, aOff, cOff
-	for i := range p.panels.Count() {
-		off, ldb, j, cols := p.panels.Panel(i)
-		t.B, t.LDB, t.Cols, t.C, t.In, t.Bias = p.packed[off:], ldb, cols, c[j:], nil, nil
-		if in != nil {
-			t.In = in[j:]
-		}
-		if bias != nil {
-			t.Bias = bias[j:]
-		}
-		t.Run()
+	off, ldb, j, cols := p.panels.Panel(i)
+	t.B, t.LDB, t.Cols, t.C, t.In, t.Bias = p.packed[off:], ldb, cols, c[j:], nil, nil
+	if in != nil {
+		t.In = in[j:]
 	}
+	if bias != nil {
+		t.Bias = bias[j:]
+	}
+	t.Run()
 }
 
 // chunks is the number of chunks of rows, chunk the rows [lo, lo+n) of chunk i.
