@@ -124,6 +124,8 @@ type Call struct {
 	Frozen func(param string) bool
 	// Wrap, if not nil, gives what layers use in place of a parameter w, such as w times a mask. It may declare parameters of its own with Extra.
 	Wrap func(c *Call, p Param, w *graph.Node) *graph.Node
+	// Tap, if not nil, is shown every layer with its operands.
+	Tap func(l *Layer, x []*graph.Node)
 
 	layer   *Layer
 	prefix  string  // of the names of parameters: see within
@@ -167,6 +169,18 @@ func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int)
 		n = c.Wrap(c, p, n)
 	}
 	c.known[full] = n
+	return n
+}
+
+// fixed is a parameter of any type that is not trained, zeros until it is set.
+func (c *Call) fixed(name string, t graph.Type) *graph.Node {
+	full := c.Prefix + c.layer.name + "/" + c.prefix + name
+	if n := c.known[full]; n != nil {
+		return n
+	}
+	n := c.G.Variable(full, t)
+	c.known[full] = n
+	c.Params = append(c.Params, Param{Name: full, Type: t, Init: Zeros})
 	return n
 }
 
@@ -316,6 +330,9 @@ func snake(class string) string {
 	return strings.ToLower(upper.ReplaceAllString(word.ReplaceAllString(class, "${1}_$2"), "${1}_$2"))
 }
 
+// Chain is the layers of a Sequential model one after another, nil of another model.
+func (m *Model) Chain() []*Layer { return m.chain }
+
 // Layers are the model's layers in the order of first use.
 func (m *Model) Layers() []*Layer { return m.layers }
 
@@ -399,6 +416,9 @@ func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
 		c.G.At(l.site, func() {
 			if err := l.kind.check(); err != nil {
 				c.Fail("%v", err)
+			}
+			if c.Tap != nil {
+				c.Tap(l, x)
 			}
 			y = l.kind.call(c, x)
 		})

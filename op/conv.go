@@ -5,6 +5,7 @@ import (
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/tensor"
 )
 
 // Convolutions. Activations are NHWC, filters are HWIO: [KH, KW, Cin/groups, Cout]. A convolution over one axis has H = KH = 1.
@@ -280,8 +281,17 @@ type PoolAttrs struct {
 	In             [2]int `json:",omitzero"` // of AvgPoolGradOp: H and W of its result
 }
 
+// manyBytes are bytes of all sizes.
+func manyBytes(dims ...int) *tensor.Tensor {
+	t := tensor.New(dtype.U8, dims...)
+	for i := range t.Len() {
+		t.Set(i, float64(i*37%256))
+	}
+	return t
+}
+
 func (a PoolAttrs) infer(x typ) (typ, error) {
-	if len(x.Shape) != 4 || !x.DType.IsFloat() {
+	if len(x.Shape) != 4 || !x.DType.IsFloat() && x.DType != dtype.U8 {
 		return typ{}, fmt.Errorf("takes images [N H W C] of floats, not %v", x)
 	}
 	o := [2]int{}
@@ -341,6 +351,12 @@ func init() {
 		return []typ{y}, err
 	}
 	windowFLOPs := func(a PoolAttrs, n typ) int64 { return int64(n.Shape.Size()) * int64(a.Window[0]*a.Window[1]) }
+	floats1 := func(a PoolAttrs, in []typ) ([]typ, error) {
+		if len(in) > 0 && in[0].DType == dtype.U8 {
+			return nil, fmt.Errorf("takes images [N H W C] of floats, not %v", in[0])
+		}
+		return one1(a, in)
+	}
 	MaxPoolOp = add(def[PoolAttrs]{
 		Name: "max_pool", Doc: "greatest pixel of each window of images [N H W C]; padding is never the greatest", Why: "composed of slices it would copy each pixel several times",
 		Kind: graph.Reduction, HLO: "reduce_window", ONNX: "MaxPool", Infer: one1,
@@ -352,6 +368,7 @@ func init() {
 		},
 		FLOPs: func(a PoolAttrs, _, out []typ) int64 { return windowFLOPs(a, out[0]) },
 		Samples: []graph.Sample{{Name: "2x2", Attrs: two, In: types(f32(2, 6, 4, 5))}, {Name: "odd", Attrs: two, In: types(f32(1, 5, 7, 33))}, {Name: "overlapping", Attrs: three, In: types(f32(2, 5, 6, 3))},
+			{Name: "bytes", Attrs: three, In: types(graph.T(dtype.U8, 2, 5, 6, 19)), Data: []*tensor.Tensor{manyBytes(2, 5, 6, 19)}},
 			{Name: "too small", Attrs: two, In: types(f32(1, 1, 4, 3)), Bad: "does not fit"}},
 	})
 	MaxPoolGradOp = add(def[PoolAttrs]{
@@ -389,7 +406,7 @@ func init() {
 		Samples: []graph.Sample{{Name: "2x2", Attrs: two, In: types(f32(2, 6, 5, 5), f32(2, 6, 5, 5))}},
 	})
 	AvgPoolOp = add(def[PoolAttrs]{
-		Name: "avg_pool", Doc: "mean of each window of images [N H W C]", Why: "as max_pool", Kind: graph.Reduction, ONNX: "AveragePool", Infer: one1,
+		Name: "avg_pool", Doc: "mean of each window of images [N H W C]", Why: "as max_pool", Kind: graph.Reduction, ONNX: "AveragePool", Infer: floats1,
 		Ref: func(a PoolAttrs, in, out []value) {
 			a.walk(in[0].Type, out[0].Type, func(y int, x []int) {
 				for _, i := range x {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/cpu"
@@ -106,8 +107,12 @@ func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opt
 
 // declare makes the state, with all variables zero.
 func (m *Model) declare() error {
-	// The training step of one example knows every variable: parameters, moments, counters.
-	g, call, err := m.graph(programKey{mode: train, batch: 1})
+	// The training step of one example knows every variable: parameters, moments, counters. A model without a parameter that could be trained is for prediction alone.
+	mode := train
+	if _, call, err := m.graph(programKey{mode: evaluate, batch: 1}); err == nil && len(m.frozen) == 0 && len(call.Params) > 0 && !slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Trainable }) {
+		mode = evaluate
+	}
+	g, call, err := m.graph(programKey{mode: mode, batch: 1})
 	if err != nil {
 		return err
 	}

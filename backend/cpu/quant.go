@@ -1,0 +1,80 @@
+package cpu
+
+import (
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/kernel/qgemm"
+	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/op"
+)
+
+func init() {
+	rows[op.QuantizeOp] = []row{{name: "quantize", make: makeQuantize}}
+	small := func(n *graph.Node) bool { return n.Input(1).Shape().Size()/max(1, n.Input(2).Shape()[0]) <= qgemm.MaxK }
+	rows[op.QLinearOp] = []row{{name: "bytes", ok: small, make: func(k *call) (string, func(), error) { return k.quantized(nil) }}}
+	rows[op.QConvOp] = []row{{name: "bytes", ok: small, make: func(k *call) (string, func(), error) {
+		a := k.n.Attrs().(op.QAttrs)
+		x, w, y := k.in[0].t.Shape, k.in[1].t.Shape, k.out[0].t.Shape
+		return k.quantized(&qgemm.Conv{
+			H: x[1], W: x[2], C: x[3], KH: w[0], KW: w[1], OH: y[1], OW: y[2], StrideH: a.Conv.Stride[0], StrideW: a.Conv.Stride[1],
+			PadTop: a.Conv.Pad[0][0], PadLeft: a.Conv.Pad[1][0], Zero: uint8(a.Zero),
+		})
+	}}}
+	rows[op.MaxPoolOp] = append(rows[op.MaxPoolOp], row{name: "max pool of bytes", ok: func(n *graph.Node) bool { return n.DType() == dtype.U8 }, make: makeMaxPoolBytes})
+}
+
+// quantizeChunk is the elements of a chunk.
+const quantizeChunk = 4096
+
+func makeQuantize(k *call) (string, func(), error) {
+	a := k.n.Attrs().(op.QuantizeAttrs)
+	x, y := k.in[0], k.out[0]
+	body := par.Func(func(i, _ int) {
+		lo, hi := i*quantizeChunk, min((i+1)*quantizeChunk, y.n)
+		qgemm.Quantize(y.raw[lo:hi], x.f32()[lo:hi], float32(a.Scale), uint8(a.Zero))
+	})
+	return "quantize", func() { k.pool.Run((y.n+quantizeChunk-1)/quantizeChunk, body) }, nil
+}
+
+// quantized plans a product of bytes. The kernel keeps weights in its own order, and makes that again where one of them has changed.
+func (k *call) quantized(c *qgemm.Conv) (string, func(), error) {
+	a := k.n.Attrs().(op.QAttrs)
+	x, w, scale, offset, y := k.in[0], k.in[1], k.in[2], k.in[3], k.out[0]
+	n := w.t.Shape[len(w.t.Shape)-1]
+	s := qgemm.Spec{M: y.n / n, N: n, K: w.n / n, Low: uint8(a.Low), ReLU: a.ReLU, Conv: c}
+	var versions []*uint64
+	constant := true
+	for _, b := range k.in[1:] {
+		v, ok := k.c.constant(b)
+		constant = constant && ok
+		if ok {
+			versions = append(versions, k.c.host.Version(v.Name))
+		}
+	}
+	p := qgemm.New(s)
+	var made uint64
+	k.scratch = int64(p.Bytes())
+	return "bytes", func() {
+		now := uint64(0)
+		for _, v := range versions {
+			now += *v
+		}
+		if !constant || now != made {
+			p.Set(view[int8](w), scale.f32(), offset.f32())
+			made = now
+		}
+		if a.Float {
+			p.RunFloat(k.pool, y.f32(), x.raw)
+			return
+		}
+		p.Run(k.pool, y.raw, x.raw)
+	}, nil
+}
+
+func makeMaxPoolBytes(k *call) (string, func(), error) {
+	a := k.n.Attrs().(op.PoolAttrs)
+	x, y := k.in[0], k.out[0]
+	i, o := x.t.Shape, y.t.Shape
+	p := &qgemm.MaxPool{N: i[0], H: i[1], W: i[2], C: i[3], OH: o[1], OW: o[2], KH: a.Window[0], KW: a.Window[1], StrideH: a.Stride[0], StrideW: a.Stride[1], PadTop: a.Pad[0][0], PadLeft: a.Pad[1][0]}
+	return "max pool of bytes", func() { p.Run(k.pool, y.raw, x.raw) }, nil
+}

@@ -1,0 +1,77 @@
+package qgemm
+
+var (
+	tilesVNNI = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNI1, tileVNNI2, tileVNNI3, tileVNNI4, tileVNNI5, tileVNNI6}
+	tilesAVX2 = [tileRows + 1]func(c *int32, a *int16, b *int16, stride, groups int){nil, tileAVX21, tileAVX22, tileAVX23, tileAVX24, tileAVX25, tileAVX26}
+)
+
+// tile sets w.acc to the sums of rows rows from r on and the columns of the panel at j.
+func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) {
+	n := p.level.width() * p.level.group() * p.groups
+	at := j / p.level.width() * n
+	switch p.level {
+	case vnni:
+		b := p.b8[at:][:n]
+		_ = a[(r+rows)*p.stride()-1]
+		tilesVNNI[rows](&w.acc[0], &a[r*p.stride()], &b[0], p.stride(), p.groups)
+	case avx2:
+		b := p.b16[at:][:n]
+		_ = w.wide[(r+rows)*p.stride()-1]
+		tilesAVX2[rows](&w.acc[0], &w.wide[r*p.stride()], &b[0], 2*p.stride(), p.groups)
+	default:
+		p.tileGo(w, a, r, rows, j)
+	}
+}
+
+// widenRows copies n bytes, a multiple of 16, to 16-bit numbers.
+func widenRows(dst []int16, src []uint8, n int) {
+	if n > 0 {
+		_, _ = dst[n-1], src[n-1]
+		widenAVX2(&dst[0], &src[0], n/16)
+	}
+}
+
+// requantize brings rows rows of cols sums, a multiple of 16, width apart, to bytes stride apart.
+func requantize(l level, dst []uint8, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) {
+	if l == portable {
+		requantizeRows(dst, stride, acc, width, scale, offset, lo, cols, rows)
+		return
+	}
+	_, _, _, _ = dst[(rows-1)*stride+cols-1], acc[(rows-1)*width+cols-1], scale[cols-1], offset[cols-1]
+	if l == vnni {
+		requantizeAVX512(&dst[0], stride, &acc[0], 4*width, &scale[0], &offset[0], lo, cols/16, rows)
+		return
+	}
+	requantizeAVX2(&dst[0], stride, &acc[0], 4*width, &scale[0], &offset[0], lo, cols/16, rows)
+}
+
+// quantizeBlocks does whole blocks of Quantize and gives the number of elements done.
+func quantizeBlocks(l level, y []uint8, x []float32, inverse, zero float32) int {
+	n := len(y) / 16 * 16
+	if l == portable || n == 0 {
+		return 0
+	}
+	quantizeAVX2(&y[0], &x[0], inverse, zero, n/16)
+	return n
+}
+
+// maxPairs sets pixels of c bytes to the greater of two neighbours in src, where that is done in blocks; it reports whether.
+func maxPairs(l level, dst, src []uint8, c, pixels int) bool {
+	if l == portable || c%16 != 0 || pixels == 0 {
+		return false
+	}
+	_, _ = dst[pixels*c-1], src[2*pixels*c-1]
+	maxPairsAVX2(&dst[0], &src[0], c/16, pixels)
+	return true
+}
+
+// maxBlocks does whole blocks of maxBytes and gives the number of bytes done.
+func maxBlocks(l level, dst, a, b []uint8) int {
+	n := len(dst) / 16 * 16
+	if l == portable || n == 0 {
+		return 0
+	}
+	_, _ = a[n-1], b[n-1]
+	maxBytesAVX2(&dst[0], &a[0], &b[0], n/16)
+	return n
+}

@@ -1,0 +1,21 @@
+//go:build !amd64
+
+package qgemm
+
+func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) { p.tileGo(w, a, r, rows, j) }
+
+func widenRows(dst []int16, src []uint8, n int) {
+	for i, v := range src[:n] {
+		dst[i] = int16(v)
+	}
+}
+
+func requantize(_ level, dst []uint8, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) {
+	requantizeRows(dst, stride, acc, width, scale, offset, lo, cols, rows)
+}
+
+func quantizeBlocks(level, []uint8, []float32, float32, float32) int { return 0 }
+
+func maxPairs(level, []uint8, []uint8, int, int) bool { return false }
+
+func maxBlocks(level, []uint8, []uint8, []uint8) int { return 0 }

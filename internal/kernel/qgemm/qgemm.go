@@ -1,0 +1,357 @@
+// Package qgemm multiplies 8-bit integers on the CPU: activations u8 by weights s8, added up in s32, and brought to u8 or f32 in the end.
+//
+// The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once; AVX2 widens to 16 bits first and adds pairs to 32 bits, so that
+// nothing saturates (the usual instruction for u8·s8 does, at 16 bits). What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
+// apart. So a quantized model gives the same bits everywhere.
+//
+// Terminology: a panel is the columns that one tile computes; a group is the K indices that one instruction takes (4, or 2 of 16 bits). A value x stands for
+// Scale·(x - zero). A zero of activations is dealt with by adding -zero·Σk b[k][j] to the offsets, which is for callers (Sums).
+//
+//go:generate go run -C ../vec/_asm ./qgemm -pkg qgemm -out ../../qgemm/qgemm_amd64.s -stubs ../../qgemm/stubs_amd64.go
+package qgemm
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/par"
+)
+
+// Sums are the column sums of weights b [K, N].
+func Sums(b []int8, k, n int) []int32 {
+	out := make([]int32, n)
+	for i := range k {
+		for j, v := range b[i*n : (i+1)*n] {
+			out[j] += int32(v)
+		}
+	}
+	return out
+}
+
+// MaxK is the most K for which no sum of products leaves 32 bits.
+const MaxK = math.MaxInt32 / (255 * 128)
+
+// Spec says what a Plan computes: for rows a [M, K] and weights b [K, N], with acc = Σk a·b,
+//
+//	u8   y = min(255, max(Low, round(acc·scale[j] + offset[j])))
+//	f32  y = acc·scale[j] + offset[j], not below 0 if ReLU
+type Spec struct {
+	M, N, K int
+	Low     uint8 // of u8 results: the zero of a ReLU's result
+	ReLU    bool  // of f32 results
+
+	// Conv, if not nil, makes rows patches of images: see Conv.
+	Conv *Conv
+}
+
+// Conv describes images [N, H, W, C] of which the rows are patches [KH, KW, C], one for each output pixel [N, OH, OW]; K is KH·KW·C.
+type Conv struct {
+	H, W, C, KH, KW, OH, OW int
+	StrideH, StrideW        int
+	PadTop, PadLeft         int
+	Zero                    uint8 // what lies outside of the image
+}
+
+// level is a way to compute.
+type level uint8
+
+const (
+	portable level = iota
+	avx2
+	vnni
+)
+
+func current() level {
+	switch {
+	case isa.VNNI():
+		return vnni
+	case isa.Current() >= isa.AVX2:
+		return avx2
+	}
+	return portable
+}
+
+// width is the columns of a panel, group the K indices of a group.
+func (l level) width() int { return [...]int{64, 16, 64}[l] }
+func (l level) group() int { return [...]int{1, 2, 4}[l] }
+
+const tileRows = 6
+
+// Plan is a Spec with weights in the order in which they are read. One Run at a time.
+type Plan struct {
+	Spec
+	level  level
+	groups int // of K
+	rows   int // of a chunk
+	b8     []int8
+	b16    []int16
+	scale  []float32 // [N], filled up to panels
+	offset []float32
+	work   []*worker
+
+	a  []uint8
+	y8 []uint8
+	yf []float32
+}
+
+type worker struct {
+	patches []uint8 // [rows, K rounded up to whole groups]
+	wide    []int16 // the same, for AVX2
+	acc     [tileRows * 64]int32
+}
+
+// New plans. It panics if s contradicts itself. Set gives the weights.
+func New(s Spec) *Plan {
+	if s.M < 0 || s.N < 1 || s.K < 1 || s.K > MaxK || s.Conv != nil && s.Conv.KH*s.Conv.KW*s.Conv.C != s.K {
+		panic(fmt.Sprintf("qgemm: bad spec %+v", s))
+	}
+	p := &Plan{Spec: s, level: current()}
+	w, g := p.level.width(), p.level.group()
+	p.groups = (s.K + g - 1) / g
+	panels := (s.N + w - 1) / w
+	p.rows = tileRows * max(1, min(8, (s.M+4*tileRows-1)/(4*tileRows)))
+	p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w)
+	if p.level == avx2 {
+		p.b16 = make([]int16, panels*p.groups*w*g)
+	} else {
+		p.b8 = make([]int8, panels*p.groups*w*g)
+	}
+	return p
+}
+
+// Set packs weights b [K, N], factors and offsets [N].
+func (p *Plan) Set(b []int8, scale, offset []float32) {
+	copy(p.scale, scale[:p.N])
+	copy(p.offset, offset[:p.N])
+	w, g := p.level.width(), p.level.group()
+	for k := range p.K {
+		for j, v := range b[k*p.N : (k+1)*p.N] {
+			i := (j/w*p.groups+k/g)*w*g + j%w*g + k%g
+			if p.level == avx2 {
+				p.b16[i] = int16(v)
+			} else {
+				p.b8[i] = v
+			}
+		}
+	}
+}
+
+// Bytes is the memory that the plan holds for its weights.
+func (p *Plan) Bytes() int { return len(p.b8) + 2*len(p.b16) + 8*len(p.scale) }
+
+// Run computes y [M, N] as bytes from a: rows [M, K], or images.
+func (p *Plan) Run(pool *par.Pool, y, a []uint8) {
+	p.y8 = y[:p.M*p.N]
+	p.run(pool, a)
+	p.y8 = nil
+}
+
+// RunFloat computes y [M, N] as floats.
+func (p *Plan) RunFloat(pool *par.Pool, y []float32, a []uint8) {
+	p.yf = y[:p.M*p.N]
+	p.run(pool, a)
+	p.yf = nil
+}
+
+func (p *Plan) run(pool *par.Pool, a []uint8) {
+	if current() != p.level {
+		panic("qgemm: the plan was made for another instruction set")
+	}
+	need := p.M * p.K
+	if c := p.Conv; c != nil {
+		need = p.M / (c.OH * c.OW) * c.H * c.W * c.C
+	}
+	if len(a) < need {
+		panic("qgemm: activations too short")
+	}
+	if p.M == 0 {
+		return
+	}
+	for len(p.work) < pool.Threads() {
+		w := &worker{patches: make([]uint8, p.rows*p.stride()+16)}
+		if p.level == avx2 {
+			w.wide = make([]int16, p.rows*p.stride()+16)
+		}
+		p.work = append(p.work, w)
+	}
+	p.a = a
+	pool.Run((p.M+p.rows-1)/p.rows, (*body)(p))
+	p.a = nil
+}
+
+// stride is the bytes of a row of patches: K in whole groups, and whole blocks of 16 for the widening.
+func (p *Plan) stride() int {
+	n := p.groups * p.level.group()
+	if p.level == avx2 {
+		n = (n + 15) / 16 * 16
+	}
+	return n
+}
+
+type body Plan
+
+// Chunk computes some rows.
+func (f *body) Chunk(i, id int) {
+	p, w := (*Plan)(f), f.work[id]
+	lo := i * p.rows
+	n := min(p.rows, p.M-lo)
+	a, stride := w.patches, p.stride()
+	switch {
+	case p.Conv != nil:
+		p.Conv.patches(a, stride, p.a, lo, n)
+	case p.K == stride && p.level != avx2: // rows can be read where they lie
+		a = p.a[lo*p.K:]
+	default:
+		for r := range n {
+			copy(a[r*stride:][:p.K], p.a[(lo+r)*p.K:])
+		}
+	}
+	if p.level == avx2 {
+		widenRows(w.wide, a, n*stride)
+	}
+	width := p.level.width()
+	for j := 0; j < p.N; j += width {
+		cols := min(width, p.N-j)
+		for r := 0; r < n; r += tileRows {
+			rows := min(tileRows, n-r)
+			p.tile(w, a, r, rows, j)
+			if whole := cols / 16 * 16; p.y8 != nil && whole > 0 {
+				requantize(p.level, p.y8[(lo+r)*p.N+j:], p.N, w.acc[:rows*width], width, p.scale[j:], p.offset[j:], float32(p.Low), whole, rows)
+				if whole == cols {
+					continue
+				}
+			}
+			for x := range rows {
+				p.finish(w.acc[x*width:][:width], lo+r+x, j, cols)
+			}
+		}
+	}
+}
+
+// patches copies the patches of n output pixels from the first on to rows stride bytes apart.
+func (c *Conv) patches(dst []uint8, stride int, images []uint8, first, n int) {
+	size := c.H * c.W * c.C
+	image, at := first/(c.OH*c.OW), first%(c.OH*c.OW)
+	oy, ox := at/c.OW, at%c.OW
+	x := images[image*size:][:size]
+	for r := range n {
+		c.patch(dst[r*stride:], x, oy*c.StrideH-c.PadTop, ox*c.StrideW-c.PadLeft)
+		if ox++; ox < c.OW {
+			continue
+		}
+		if ox, oy = 0, oy+1; oy < c.OH || r == n-1 {
+			continue
+		}
+		oy, image = 0, image+1
+		x = images[image*size:][:size]
+	}
+}
+
+// patch copies the patch of image x whose corner is at (top, left).
+func (c *Conv) patch(dst, x []uint8, top, left int) {
+	line := c.KW * c.C
+	if top >= 0 && left >= 0 && top+c.KH <= c.H && left+c.KW <= c.W { // wholly inside
+		x, step := x[(top*c.W+left)*c.C:], c.W*c.C
+		switch {
+		case line == 3 && c.KH == 3 && len(x) > 2*step+3: // grey pictures: three words in place of nine bytes
+			a, b, d := binary.LittleEndian.Uint32(x), binary.LittleEndian.Uint32(x[step:]), binary.LittleEndian.Uint32(x[2*step:])
+			binary.LittleEndian.PutUint64(dst, uint64(a&0xffffff)|uint64(b&0xffffff)<<24|uint64(d)<<48)
+			dst[8] = uint8(d >> 16)
+		case line <= 16: // a call of copy would take longer
+			for i := range c.KH {
+				d := dst[i*line:][:line]
+				for j, v := range x[i*step:][:len(d)] {
+					d[j] = v
+				}
+			}
+		default:
+			for i := range c.KH {
+				copy(dst[i*line:][:line], x[i*step:])
+			}
+		}
+		return
+	}
+	// Columns of the patch that lie in the image.
+	from, to := max(0, -left), min(c.KW, c.W-left)
+	for i := range c.KH {
+		d, y := dst[i*line:][:line], top+i
+		if y < 0 || y >= c.H || from >= to {
+			fill(d, c.Zero)
+			continue
+		}
+		fill(d[:from*c.C], c.Zero)
+		copy(d[from*c.C:to*c.C], x[(y*c.W+left+from)*c.C:])
+		fill(d[to*c.C:], c.Zero)
+	}
+}
+
+func fill(x []uint8, v uint8) {
+	for i := range x {
+		x[i] = v
+	}
+}
+
+// finish brings the sums of a row's columns j to j+cols to results.
+func (p *Plan) finish(acc []int32, row, j, cols int) {
+	scale, offset := p.scale[j:][:len(acc)], p.offset[j:][:len(acc)]
+	if p.yf != nil {
+		y := p.yf[row*p.N+j:][:cols]
+		for i := range y {
+			v := float32(float32(acc[i])*scale[i]) + offset[i]
+			if p.ReLU && v < 0 {
+				v = 0
+			}
+			y[i] = v
+		}
+		return
+	}
+	y := p.y8[row*p.N+j:][:cols]
+	from := cols / 16 * 16 // whole blocks are done
+	requantizeGo(y[from:], acc[from:], scale[from:], offset[from:], float32(p.Low))
+}
+
+// requantizeRows is requantize in plain Go.
+func requantizeRows(dst []uint8, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) {
+	for r := range rows {
+		requantizeGo(dst[r*stride:][:cols], acc[r*width:], scale, offset, lo)
+	}
+}
+
+// requantizeGo is one row of it.
+func requantizeGo(dst []uint8, acc []int32, scale, offset []float32, lo float32) {
+	for i := range dst {
+		v := float32(float32(acc[i])*scale[i]) + offset[i]
+		dst[i] = uint8(math.RoundToEven(float64(min(max(v, lo), 255))))
+	}
+}
+
+// tileGo is the tile in plain Go, on weights in groups of 1.
+func (p *Plan) tileGo(w *worker, a []uint8, r, rows, j int) {
+	width := p.level.width()
+	b := p.b8[j/width*p.groups*width:]
+	for x := range rows {
+		acc := w.acc[x*width:][:width]
+		clear(acc)
+		for k, v := range a[(r+x)*p.stride():][:p.K] {
+			v := int32(v)
+			for i, q := range b[k*width:][:width] {
+				acc[i] += v * int32(q)
+			}
+		}
+	}
+}
+
+// Quantize sets y = min(255, max(0, round(x/scale) + zero)), halves to even; 0 where x is NaN.
+func Quantize(y []uint8, x []float32, scale float32, zero uint8) {
+	inverse, z := 1/scale, float32(zero)
+	x = x[:len(y)]
+	for i := quantizeBlocks(current(), y, x, inverse, z); i < len(y); i++ {
+		v := float32(math.RoundToEven(float64(float32(x[i]*inverse)))) + z
+		if !(v > 0) {
+			v = 0
+		}
+		y[i] = uint8(min(v, 255))
+	}
+}

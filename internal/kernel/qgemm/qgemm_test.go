@@ -1,0 +1,196 @@
+package qgemm
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/par"
+)
+
+func bytes8(r *rand.Rand, n int) []int8 {
+	x := make([]int8, n)
+	for i := range x {
+		x[i] = int8(r.IntN(256) - 128)
+	}
+	return x
+}
+
+func bytesU(r *rand.Rand, n int) []uint8 {
+	x := make([]uint8, n)
+	for i := range x {
+		x[i] = uint8(r.IntN(256))
+	}
+	return x
+}
+
+// Sums are exact, also where a 16-bit sum would saturate, and results are the same on every instruction set and for any number of threads.
+func TestProducts(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, s := range []Spec{
+		{M: 1, N: 1, K: 1}, {M: 6, N: 64, K: 4}, {M: 7, N: 65, K: 5}, {M: 50, N: 33, K: 131, Low: 7}, {M: 200, N: 16, K: 64}, {M: 3, N: 128, K: 1600}, {M: 13, N: 80, K: 18, ReLU: true},
+	} {
+		a, b := bytesU(r, s.M*s.K), bytes8(r, s.K*s.N)
+		for i := range min(len(a), 2*s.K) {
+			a[i] = 255
+		}
+		for i := range min(len(b), s.N) {
+			b[i] = -128
+		}
+		scale, offset := make([]float32, s.N), make([]float32, s.N)
+		for j := range scale {
+			scale[j], offset[j] = float32(r.Float64())/float32(40*s.K), float32(100*r.Float64())
+		}
+		want8, wantF := make([]uint8, s.M*s.N), make([]float32, s.M*s.N)
+		for i := range s.M {
+			for j := range s.N {
+				acc := int64(0)
+				for k := range s.K {
+					acc += int64(a[i*s.K+k]) * int64(b[k*s.N+j])
+				}
+				v := float32(float32(int32(acc))*scale[j]) + offset[j]
+				want8[i*s.N+j] = uint8(math.RoundToEven(min(max(float64(v), float64(s.Low)), 255)))
+				if wantF[i*s.N+j] = v; s.ReLU {
+					wantF[i*s.N+j] = max(v, 0)
+				}
+			}
+		}
+		for _, l := range isa.Levels() {
+			restore := isa.Use(l)
+			for threads := 1; threads <= 3; threads++ {
+				pool := par.New(threads)
+				p := New(s)
+				p.Set(b, scale, offset)
+				y, yf := make([]uint8, s.M*s.N+1), make([]float32, s.M*s.N)
+				y[s.M*s.N] = 77
+				for range 2 {
+					p.Run(pool, y, a)
+					p.RunFloat(pool, yf, a)
+				}
+				pool.Close()
+				if y[s.M*s.N] != 77 {
+					t.Fatalf("%v %+v: wrote behind the end", l, s)
+				}
+				if !slices.Equal(y[:s.M*s.N], want8) || !slices.Equal(yf, wantF) {
+					t.Fatalf("%v, %d threads, %+v: wrong results", l, threads, s)
+				}
+			}
+			restore()
+		}
+	}
+}
+
+func TestConvolution(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, c := range []Conv{
+		{H: 5, W: 6, C: 3, KH: 3, KW: 3, OH: 3, OW: 4, StrideH: 1, StrideW: 1},
+		{H: 7, W: 5, C: 4, KH: 3, KW: 2, OH: 4, OW: 3, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, Zero: 9},
+		{H: 2, W: 2, C: 1, KH: 5, KW: 5, OH: 2, OW: 2, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, Zero: 3},
+	} {
+		const images, n = 3, 17
+		k := c.KH * c.KW * c.C
+		x, b := bytesU(r, images*c.H*c.W*c.C), bytes8(r, k*n)
+		scale, offset := make([]float32, n), make([]float32, n)
+		for j := range scale {
+			scale[j], offset[j] = 1, 0
+		}
+		want := make([]float32, images*c.OH*c.OW*n)
+		for i := range images {
+			for oy := range c.OH {
+				for ox := range c.OW {
+					for j := range n {
+						acc := int32(0)
+						for ky := range c.KH {
+							for kx := range c.KW {
+								for ch := range c.C {
+									y, xx, v := oy*c.StrideH-c.PadTop+ky, ox*c.StrideW-c.PadLeft+kx, c.Zero
+									if y >= 0 && y < c.H && xx >= 0 && xx < c.W {
+										v = x[((i*c.H+y)*c.W+xx)*c.C+ch]
+									}
+									acc += int32(v) * int32(b[((ky*c.KW+kx)*c.C+ch)*n+j])
+								}
+							}
+						}
+						want[((i*c.OH+oy)*c.OW+ox)*n+j] = float32(acc)
+					}
+				}
+			}
+		}
+		for _, l := range isa.Levels() {
+			restore := isa.Use(l)
+			p := New(Spec{M: images * c.OH * c.OW, N: n, K: k, Conv: &c})
+			p.Set(b, scale, offset)
+			y := make([]float32, len(want))
+			p.RunFloat(nil, y, x)
+			if !slices.Equal(y, want) {
+				t.Errorf("%v: %+v", l, c)
+			}
+			restore()
+		}
+	}
+}
+
+func TestQuantize(t *testing.T) {
+	y := make([]uint8, 7)
+	Quantize(y, []float32{-100, -1, 0, 0.25, 0.75, 1.25, 1000}, 0.5, 10)
+	if want := []uint8{0, 8, 10, 10, 12, 12, 255}; !slices.Equal(y, want) {
+		t.Errorf("%v, want %v", y, want)
+	}
+	if s := Sums([]int8{1, 2, 3, -4}, 2, 2); !slices.Equal(s, []int32{4, -2}) {
+		t.Error(s)
+	}
+}
+
+func TestMaxPool(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, p := range []MaxPool{
+		{N: 2, H: 6, W: 5, C: 32, OH: 3, OW: 2, KH: 2, KW: 2, StrideH: 2, StrideW: 2},
+		{N: 1, H: 5, W: 4, C: 19, OH: 3, OW: 2, KH: 3, KW: 3, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1},
+	} {
+		x := bytesU(r, p.N*p.H*p.W*p.C)
+		want := make([]uint8, p.N*p.OH*p.OW*p.C)
+		for i := range want {
+			c, o := i%p.C, i/p.C
+			for dy := range p.KH {
+				for dx := range p.KW {
+					y, xx := o/p.OW%p.OH*p.StrideH-p.PadTop+dy, o%p.OW*p.StrideW-p.PadLeft+dx
+					if y >= 0 && y < p.H && xx >= 0 && xx < p.W {
+						want[i] = max(want[i], x[((o/p.OW/p.OH*p.H+y)*p.W+xx)*p.C+c])
+					}
+				}
+			}
+		}
+		for _, l := range isa.Levels() {
+			restore := isa.Use(l)
+			y := make([]uint8, len(want))
+			p.Run(nil, y, x)
+			if !slices.Equal(y, want) {
+				t.Errorf("%v: %+v", l, p.OH)
+			}
+			restore()
+		}
+	}
+}
+
+func BenchmarkProduct(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, s := range []Spec{{M: 256, N: 256, K: 256}, {M: 1024, N: 1024, K: 1024}, {M: 3872, N: 64, K: 288}, {M: 32, N: 128, K: 1600}} {
+		a, w, ones := bytesU(r, s.M*s.K), bytes8(r, s.K*s.N), make([]float32, s.N)
+		y := make([]uint8, s.M*s.N)
+		for _, l := range isa.Levels()[1:] {
+			restore := isa.Use(l)
+			p := New(s)
+			p.Set(w, ones, ones)
+			b.Run(fmt.Sprintf("%dx%dx%d/%v", s.M, s.K, s.N, l), func(b *testing.B) {
+				for b.Loop() {
+					p.Run(nil, y, a)
+				}
+				b.ReportMetric(2*float64(s.M*s.N*s.K)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GOP/s")
+			})
+			restore()
+		}
+	}
+}

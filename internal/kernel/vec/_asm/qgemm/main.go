@@ -1,0 +1,325 @@
+// Command qgemm writes qgemm_amd64.s and stubs_amd64.go of package qgemm.
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	for rows := 1; rows <= 6; rows++ {
+		vnni(rows)
+		avx2(rows)
+	}
+	widen()
+	requantize512()
+	requantize256()
+	maximum()
+	pairs()
+	quantize()
+	Generate()
+}
+
+// rowAddresses gives, for each of rows rows that lie stride bytes apart from p on, its address, in as few registers as that takes.
+func rowAddresses(p, stride reg.GPVirtual, rows int) func(r int) Mem {
+	third := p
+	double := p
+	if rows > 2 {
+		double = GP64()
+		LEAQ(Mem{Base: stride, Index: stride, Scale: 1}, double)
+	}
+	if rows > 3 {
+		third = GP64()
+		LEAQ(Mem{Base: p, Index: double, Scale: 1}, third)
+		ADDQ(stride, third)
+	}
+	return func(r int) Mem {
+		base := p
+		if r >= 3 {
+			base, r = third, r-3
+		}
+		switch r {
+		case 1:
+			return Mem{Base: base, Index: stride, Scale: 1}
+		case 2:
+			return Mem{Base: base, Index: double, Scale: 1}
+		}
+		return Mem{Base: base}
+	}
+}
+
+// next moves the rows on by n bytes.
+func next(p reg.GPVirtual, at func(r int) Mem, rows, n int) {
+	ADDQ(Imm(uint64(n)), p)
+	if rows > 3 {
+		ADDQ(Imm(uint64(n)), at(3).Base)
+	}
+}
+
+func vnni(rows int) {
+	TEXT(fmt.Sprintf("tileVNNI%d", rows), NOSPLIT, "func(c *int32, a *uint8, b *int8, stride, groups int)")
+	Doc(fmt.Sprintf("tileVNNI%d: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [%d][64].", rows, rows, rows))
+	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
+	stride, n := Load(Param("stride"), GP64()).(reg.GPVirtual), Load(Param("groups"), GP64()).(reg.GPVirtual)
+	at := rowAddresses(a, stride, rows)
+	acc := make([][4]reg.VecVirtual, rows)
+	for r := range acc {
+		for v := range acc[r] {
+			acc[r][v] = ZMM()
+			VPXORD(acc[r][v], acc[r][v], acc[r][v])
+		}
+	}
+	var bs [4]reg.VecVirtual
+	for v := range bs {
+		bs[v] = ZMM()
+	}
+	x := ZMM()
+	Label("loop")
+	for v := range bs {
+		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
+	}
+	for r := range rows {
+		VPBROADCASTD(at(r), x)
+		for v := range bs {
+			VPDPBUSD(bs[v], x, acc[r][v])
+		}
+	}
+	ADDQ(U32(256), b)
+	next(a, at, rows, 4)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	for r := range acc {
+		for v := range acc[r] {
+			VMOVDQU32(acc[r][v], Mem{Base: c, Disp: 256*r + 64*v})
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+func avx2(rows int) {
+	TEXT(fmt.Sprintf("tileAVX2%d", rows), NOSPLIT, "func(c *int32, a *int16, b *int16, stride, groups int)")
+	Doc(fmt.Sprintf("tileAVX2%d: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [%d][16].", rows, rows, rows))
+	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
+	stride, n := Load(Param("stride"), GP64()).(reg.GPVirtual), Load(Param("groups"), GP64()).(reg.GPVirtual)
+	at := rowAddresses(a, stride, rows)
+	acc := make([][2]reg.VecVirtual, rows)
+	for r := range acc {
+		for v := range acc[r] {
+			acc[r][v] = YMM()
+			VPXOR(acc[r][v], acc[r][v], acc[r][v])
+		}
+	}
+	b0, b1, x, y := YMM(), YMM(), YMM(), YMM()
+	Label("loop")
+	VMOVDQU(Mem{Base: b}, b0)
+	VMOVDQU(Mem{Base: b, Disp: 32}, b1)
+	for r := range rows {
+		VPBROADCASTD(at(r), x)
+		VPMADDWD(b0, x, y)
+		VPADDD(y, acc[r][0], acc[r][0])
+		VPMADDWD(b1, x, y)
+		VPADDD(y, acc[r][1], acc[r][1])
+	}
+	ADDQ(U32(64), b)
+	next(a, at, rows, 4)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	for r := range acc {
+		for v := range acc[r] {
+			VMOVDQU(acc[r][v], Mem{Base: c, Disp: 64*r + 32*v})
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+func widen() {
+	TEXT("widenAVX2", NOSPLIT, "func(dst *int16, src *uint8, blocks int)")
+	Doc("widenAVX2 copies blocks times 16 bytes to 16-bit numbers.")
+	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("blocks"), GP64())
+	x := YMM()
+	Label("loop")
+	VPMOVZXBW(Mem{Base: src}, x)
+	VMOVDQU(x, Mem{Base: dst})
+	ADDQ(Imm(16), src)
+	ADDQ(Imm(32), dst)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+func maximum() {
+	TEXT("maxBytesAVX2", NOSPLIT, "func(dst, a, b *uint8, blocks int)")
+	Doc("maxBytesAVX2: dst = the greater of a and b, for blocks times 16 bytes.")
+	dst, a, b, n := Load(Param("dst"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("blocks"), GP64())
+	x := XMM()
+	Label("loop")
+	VMOVDQU(Mem{Base: a}, x)
+	VPMAXUB(Mem{Base: b}, x, x)
+	VMOVDQU(x, Mem{Base: dst})
+	ADDQ(Imm(16), a)
+	ADDQ(Imm(16), b)
+	ADDQ(Imm(16), dst)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	RET()
+}
+
+// requantizeLoop emits the loops over rows and blocks of 16 columns; block does one, with scale and bias at the given registers.
+func requantizeLoop(block func(dst, c, s, b reg.Register)) {
+	dst, dstStride := Load(Param("dst"), GP64()), Load(Param("dstStride"), GP64())
+	c, cStride := Load(Param("c"), GP64()), Load(Param("cStride"), GP64())
+	s, b := Load(Param("scale"), GP64()), Load(Param("bias"), GP64())
+	rows := Load(Param("rows"), GP64())
+	blocks, err := Param("blocks").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	d1, c1, s1, b1, n := GP64(), GP64(), GP64(), GP64(), GP64()
+	Label("row")
+	MOVQ(dst, d1)
+	MOVQ(c, c1)
+	MOVQ(s, s1)
+	MOVQ(b, b1)
+	MOVQ(blocks.Addr, n)
+	Label("block")
+	block(d1, c1, s1, b1)
+	ADDQ(Imm(64), c1)
+	ADDQ(Imm(64), s1)
+	ADDQ(Imm(64), b1)
+	ADDQ(Imm(16), d1)
+	DECQ(n)
+	JNZ(LabelRef("block"))
+	ADDQ(dstStride, dst)
+	ADDQ(cStride, c)
+	DECQ(rows)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
+const requantizeSignature = "func(dst *uint8, dstStride int, c *int32, cStride int, scale, bias *float32, lo float32, blocks, rows int)"
+
+const requantizeDoc = ": dst = c*scale + bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255, for rows of blocks times 16 elements; strides are in bytes."
+
+// limits broadcasts lo and 255.
+func limits(lo, hi reg.VecVirtual) {
+	p, err := Param("lo").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VBROADCASTSS(p.Addr, lo)
+	r, t := GP32(), XMM()
+	MOVL(U32(0x437f0000), r) // 255
+	MOVD(r, t)
+	VBROADCASTSS(t, hi)
+}
+
+func requantize512() {
+	TEXT("requantizeAVX512", NOSPLIT, requantizeSignature)
+	Doc("requantizeAVX512" + requantizeDoc)
+	lo, hi, x := ZMM(), ZMM(), ZMM()
+	limits(lo, hi)
+	requantizeLoop(func(dst, c, s, b reg.Register) {
+		VCVTDQ2PS(Mem{Base: c}, x)
+		VMULPS(Mem{Base: s}, x, x)
+		VADDPS(Mem{Base: b}, x, x)
+		VMAXPS(lo, x, x)
+		VMINPS(hi, x, x)
+		VCVTPS2DQ(x, x)
+		VPMOVDB(x, Mem{Base: dst})
+	})
+}
+
+// pack writes 16 whole numbers from 0 to 255 in two registers as bytes.
+func pack(x, y reg.VecVirtual, dst reg.Register) {
+	VPACKUSDW(y, x, x)      // lanes: x0 y0 x1 y1
+	VPERMQ(Imm(0xd8), x, x) // x0 x1 y0 y1
+	u := XMM()
+	VEXTRACTI128(Imm(1), x, u) // y
+	VPACKUSWB(u, x.AsX(), x.AsX())
+	VMOVDQU(x.AsX(), Mem{Base: dst})
+}
+
+func requantize256() {
+	TEXT("requantizeAVX2", NOSPLIT, requantizeSignature)
+	Doc("requantizeAVX2" + requantizeDoc)
+	lo, hi, x, y := YMM(), YMM(), YMM(), YMM()
+	limits(lo, hi)
+	requantizeLoop(func(dst, c, s, b reg.Register) {
+		for i, v := range []reg.VecVirtual{x, y} {
+			VCVTDQ2PS(Mem{Base: c, Disp: 32 * i}, v)
+			VMULPS(Mem{Base: s, Disp: 32 * i}, v, v)
+			VADDPS(Mem{Base: b, Disp: 32 * i}, v, v)
+			VMAXPS(lo, v, v)
+			VMINPS(hi, v, v)
+			VCVTPS2DQ(v, v)
+		}
+		pack(x, y, dst)
+	})
+}
+
+func quantize() {
+	TEXT("quantizeAVX2", NOSPLIT, "func(dst *uint8, x *float32, inverse, zero float32, blocks int)")
+	Doc("quantizeAVX2: dst = min(255, max(0, round(x*inverse) + zero)), halves to even and 0 for NaN, for blocks times 16 elements.")
+	dst, src, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("blocks"), GP64())
+	inverse, zero, lo, hi, x, y := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	for i, name := range []string{"inverse", "zero"} {
+		p, err := Param(name).Resolve()
+		if err != nil {
+			panic(err)
+		}
+		VBROADCASTSS(p.Addr, []reg.VecVirtual{inverse, zero}[i])
+	}
+	r, t := GP32(), XMM()
+	MOVL(U32(0x437f0000), r) // 255
+	MOVD(r, t)
+	VBROADCASTSS(t, hi)
+	VXORPS(lo, lo, lo)
+	Label("loop")
+	for i, v := range []reg.VecVirtual{x, y} {
+		VMULPS(Mem{Base: src, Disp: 32 * i}, inverse, v)
+		VROUNDPS(Imm(0), v, v)
+		VADDPS(zero, v, v)
+		VMAXPS(lo, v, v) // lo where v is NaN: the second operand in Intel's order
+		VMINPS(hi, v, v)
+		VCVTPS2DQ(v, v)
+	}
+	pack(x, y, dst)
+	ADDQ(Imm(64), src)
+	ADDQ(Imm(16), dst)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+func pairs() {
+	TEXT("maxPairsAVX2", NOSPLIT, "func(dst, src *uint8, blocks, pixels int)")
+	Doc("maxPairsAVX2: pixels of blocks times 16 bytes, each the greater of two neighbours in src, byte by byte.")
+	dst, src, blocks, pixels := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("blocks"), GP64()), Load(Param("pixels"), GP64())
+	width, n := GP64(), GP64()
+	MOVQ(blocks, width)
+	SHLQ(Imm(4), width) // bytes of a pixel
+	x := XMM()
+	Label("pixel")
+	MOVQ(blocks, n)
+	Label("block")
+	VMOVDQU(Mem{Base: src}, x)
+	VPMAXUB(Mem{Base: src, Index: width, Scale: 1}, x, x)
+	VMOVDQU(x, Mem{Base: dst})
+	ADDQ(Imm(16), src)
+	ADDQ(Imm(16), dst)
+	DECQ(n)
+	JNZ(LabelRef("block"))
+	ADDQ(width, src) // past the second of the pair
+	DECQ(pixels)
+	JNZ(LabelRef("pixel"))
+	RET()
+}

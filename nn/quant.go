@@ -1,0 +1,108 @@
+package nn
+
+import (
+	"fmt"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+)
+
+// Layers of 8-bit integers, which package compress/quant makes of trained ones. They are not trained.
+func init() {
+	classes["QuantizedDense"] = func() kind { return &quantDense{quantized: quantized{Activation: Linear}} }
+	classes["QuantizedConv2D"] = func() kind {
+		return &quantConv{geometry: newGeometry(2, 0), quantized: quantized{Activation: Linear}}
+	}
+}
+
+// quantized says how a layer's numbers become bytes. An input of bytes must have been made with the same scale and zero.
+type quantized struct {
+	InScale    float64    `json:"input_scale"`
+	InZero     int        `json:"input_zero"`
+	OutScale   float64    `json:"output_scale"` // 0: results are floats
+	OutZero    int        `json:"output_zero"`
+	Activation Activation `json:"activation"` // linear or relu
+}
+
+func (q *quantized) check() error {
+	if !(q.InScale > 0) || finite("input_scale", q.InScale) != nil || !(q.OutScale >= 0) || finite("output_scale", q.OutScale) != nil {
+		return fmt.Errorf("input_scale %g must be a positive number and output_scale %g one from 0 on", q.InScale, q.OutScale)
+	}
+	if q.InZero < 0 || q.InZero > 255 || q.OutZero < 0 || q.OutZero > 255 {
+		return fmt.Errorf("input_zero %d and output_zero %d must be bytes", q.InZero, q.OutZero)
+	}
+	if q.Activation != Linear && q.Activation != ReLU {
+		return unknown("activation of a quantized layer", string(q.Activation), []string{string(Linear), string(ReLU)})
+	}
+	return nil
+}
+
+// bytes are the layer's operand as bytes.
+func (q *quantized) bytes(c *Call, x []*graph.Node) *graph.Node {
+	in := only(c, x)
+	switch in.DType() {
+	case dtype.U8:
+		return in
+	case dtype.F32:
+		return op.Quantize(in, op.QuantizeAttrs{Scale: q.InScale, Zero: q.InZero})
+	}
+	c.Fail("takes f32 or bytes, not %v", in.Type())
+	return nil
+}
+
+func (q *quantized) products() op.QAttrs {
+	a := op.QAttrs{Float: q.OutScale == 0, ReLU: q.Activation == ReLU}
+	if !a.Float && a.ReLU {
+		a.Low, a.ReLU = q.OutZero, false
+	}
+	return a
+}
+
+// weights are the layer's kernel, factors and offsets.
+func (q *quantized) weights(c *Call, dims ...int) (w, scale, offset *graph.Node) {
+	n := dims[len(dims)-1]
+	return c.fixed("kernel", graph.T(dtype.I8, dims...)), c.fixed("scale", graph.T(dtype.F32, n)), c.fixed("offset", graph.T(dtype.F32, n))
+}
+
+type quantDense struct {
+	Units int `json:"units"`
+	quantized
+}
+
+func (d *quantDense) check() error { return first(positive("units", d.Units), d.quantized.check()) }
+
+func (d *quantDense) call(c *Call, x []*graph.Node) *graph.Node {
+	in := d.bytes(c, x)
+	s := in.Shape()
+	if len(s) < 2 || s[len(s)-1] == 0 {
+		c.Fail("takes [batch … features], not %v", s)
+	}
+	k := s[len(s)-1]
+	w, scale, offset := d.weights(c, k, d.Units)
+	y := op.QLinear(op.Reshape(in, s.Size()/k, k), w, scale, offset, d.products())
+	return op.Reshape(y, append(s[:len(s)-1].Clone(), d.Units)...)
+}
+
+type quantConv struct {
+	Filters int `json:"filters"`
+	geometry
+	quantized
+}
+
+func (k *quantConv) check() error {
+	return first(positive("filters", k.Filters), k.geometry.check(), k.quantized.check())
+}
+
+func (k *quantConv) call(c *Call, x []*graph.Node) *graph.Node {
+	in := k.bytes(c, x)
+	s := in.Shape()
+	if len(s) != 4 {
+		c.Fail("takes images [batch height width channels], not %v", s)
+	}
+	size := k.Kernel.two(2)
+	w, scale, offset := k.weights(c, size[0], size[1], s[3], k.Filters)
+	a := k.products()
+	a.Conv, a.Zero = k.geometry.attrs(s[1], s[2], 1), k.InZero
+	return op.QConv(in, w, scale, offset, a)
+}

@@ -1,0 +1,213 @@
+package op
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Arithmetic on 8-bit integers. An activation u8 q stands for scale·(q - zero); weights are i8. Sums are exact; what follows rounds each operation to f32 apart, so
+// that results are the same bits on every machine, and these references compute in f32 too.
+var QuantizeOp, QLinearOp, QConvOp *graph.Op
+
+// QuantizeAttrs say how numbers become bytes: min(255, max(0, round(x/Scale) + Zero)), halves to even.
+type QuantizeAttrs struct {
+	Scale float64
+	Zero  int
+}
+
+// QAttrs are the attributes of QLinearOp and QConvOp. With acc = Σ x·w, column (or filter) j gives
+//
+//	u8   min(255, max(Low, round(acc·scale[j] + offset[j])))
+//	f32  acc·scale[j] + offset[j], not below 0 if ReLU          (Float)
+//
+// Zero points are part of the offsets.
+type QAttrs struct {
+	Float bool
+	Low   int
+	ReLU  bool
+	Conv  ConvAttrs `json:",omitzero"` // of QConvOp
+	Zero  int       // of QConvOp: the byte outside of images
+}
+
+func (a QAttrs) result(sh shape.Shape) typ {
+	if a.Float {
+		return typ{DType: dtype.F32, Shape: sh}
+	}
+	return typ{DType: dtype.U8, Shape: sh}
+}
+
+func (a QAttrs) check() error {
+	if a.Low < 0 || a.Low > 255 || a.Zero < 0 || a.Zero > 255 {
+		return fmt.Errorf("low %d and zero %d must be bytes", a.Low, a.Zero)
+	}
+	return nil
+}
+
+// finish is a result from the sum of products.
+func (a QAttrs) finish(acc float64, scale, offset float64) float64 {
+	v := float32(float32(acc)*float32(scale)) + float32(offset)
+	switch {
+	case !a.Float:
+		return math.RoundToEven(float64(min(max(v, float32(a.Low)), 255)))
+	case a.ReLU && v < 0:
+		return 0
+	}
+	return float64(v)
+}
+
+func (a QAttrs) infer(in []typ, weights, outputs int) error {
+	switch {
+	case in[0].DType != dtype.U8:
+		return fmt.Errorf("takes activations u8, not %v", in[0])
+	case in[1].DType != dtype.I8 || len(in[1].Shape) != weights:
+		return fmt.Errorf("takes weights i8 of %d axes, not %v", weights, in[1])
+	}
+	for i, what := range []string{"factors", "offsets"} {
+		if want := graph.T(dtype.F32, outputs); !in[2+i].Equal(want) {
+			return fmt.Errorf("%s must be %v, not %v", what, want, in[2+i])
+		}
+	}
+	return a.check()
+}
+
+// Quantize is x as bytes.
+func Quantize(x *node, a QuantizeAttrs) *node { return x.Graph().Apply(QuantizeOp, a, x) }
+
+// QLinear is the product of x u8 [M, K] and w i8 [K, N] with factors and offsets f32 [N].
+func QLinear(x, w, scale, offset *node, a QAttrs) *node {
+	return x.Graph().Apply(QLinearOp, a, x, w, scale, offset)
+}
+
+// QConv is the convolution of images x u8 [N, H, W, C] with filters w i8 [KH, KW, C, O], factors and offsets f32 [O].
+func QConv(x, w, scale, offset *node, a QAttrs) *node {
+	return x.Graph().Apply(QConvOp, a, x, w, scale, offset)
+}
+
+func init() {
+	const none8 = "rounding has the gradient 0; training with quantization is another matter"
+	QuantizeOp = add(def[QuantizeAttrs]{
+		Name: "quantize", Doc: "f32 as bytes: min(255, max(0, round(x/scale) + zero))", Why: "rounds to another type", Kind: graph.Elementwise, HLO: "uniform_quantize", ONNX: "QuantizeLinear",
+		Infer: func(a QuantizeAttrs, in []typ) ([]typ, error) {
+			if err := operands(in, 1); err != nil {
+				return nil, err
+			}
+			if in[0].DType != dtype.F32 {
+				return nil, fmt.Errorf("takes f32, not %v", in[0])
+			}
+			if !(a.Scale > 0) || a.Scale-a.Scale != 0 || a.Zero < 0 || a.Zero > 255 {
+				return nil, fmt.Errorf("the scale %g must be a positive number and the zero %d a byte", a.Scale, a.Zero)
+			}
+			return one(dtype.U8, in[0].Shape)
+		},
+		Ref: func(a QuantizeAttrs, in, out []value) {
+			inverse := 1 / float32(a.Scale)
+			for i, x := range in[0].Data {
+				v := float32(math.RoundToEven(float64(float32(float32(x)*inverse)))) + float32(a.Zero)
+				out[0].Data[i] = float64(uint8(min(max(v, 0), 255)))
+			}
+		},
+		NoGrad:  none8,
+		Samples: []graph.Sample{{Name: "plain", Attrs: QuantizeAttrs{0.01, 100}, In: types(f32(5, 37))}, {Name: "scale", Attrs: QuantizeAttrs{0, 1}, In: types(f32(3)), Bad: "positive number"}},
+	})
+	u8 := func(dims ...int) typ { return graph.T(dtype.U8, dims...) }
+	i8 := func(dims ...int) typ { return graph.T(dtype.I8, dims...) }
+	bytes := func(dt dtype.Type, lo, step int, dims ...int) *tensor.Tensor {
+		t := tensor.New(dt, dims...)
+		for i := range t.Len() {
+			t.Set(i, float64(lo+i*step%251))
+		}
+		return t
+	}
+	QLinearOp = add(def[QAttrs]{
+		Name: "qlinear", Doc: "product of bytes x u8 [M K] and w i8 [K N], summed exactly, times factors plus offsets [N]: u8 or f32", Why: "sums of bytes have no float form", Kind: graph.Contraction, ONNX: "QLinearMatMul",
+		Infer: func(a QAttrs, in []typ) ([]typ, error) {
+			if err := operands(in, 4); err != nil {
+				return nil, err
+			}
+			x, w := in[0].Shape, in[1].Shape
+			if len(x) != 2 || len(w) != 2 || x[1] != w[0] || w[0] == 0 || w[1] == 0 {
+				return nil, fmt.Errorf("takes x [M K] and w [K N], not %v and %v", in[0], in[1])
+			}
+			if err := a.infer(in, 2, w[1]); err != nil {
+				return nil, err
+			}
+			return []typ{a.result(shape.Of(x[0], w[1]))}, nil
+		},
+		Ref: func(a QAttrs, in, out []value) {
+			k, n := in[1].Type.Shape[0], in[1].Type.Shape[1]
+			for i := range out[0].Data {
+				acc := 0.0
+				for j := range k {
+					acc += in[0].Data[i/n*k+j] * in[1].Data[j*n+i%n]
+				}
+				out[0].Data[i] = a.finish(acc, in[2].Data[i%n], in[3].Data[i%n])
+			}
+		},
+		FLOPs:  func(_ QAttrs, in, _ []typ) int64 { return 2 * int64(in[0].Shape.Size()) * int64(in[1].Shape[1]) },
+		NoGrad: none8,
+		Samples: []graph.Sample{
+			{Name: "bytes", Attrs: QAttrs{Low: 3}, In: types(u8(7, 33), i8(33, 18), f32(18), f32(18)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 7, 33), bytes(dtype.I8, -125, 11, 33, 18), nil, nil}},
+			{Name: "floats", Attrs: QAttrs{Float: true, ReLU: true}, In: types(u8(2, 5), i8(5, 3), f32(3), f32(3)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 9, 2, 5), bytes(dtype.I8, -125, 31, 5, 3), nil, nil}},
+			{Name: "floats given", In: types(f32(2, 5), i8(5, 3), f32(3), f32(3)), Attrs: QAttrs{}, Bad: "activations u8"},
+			{Name: "shapes", In: types(u8(2, 4), i8(5, 3), f32(3), f32(3)), Attrs: QAttrs{}, Bad: "takes x [M K]"},
+		},
+	})
+	plain := ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 1}
+	padded := ConvAttrs{Stride: [2]int{2, 1}, Dilation: [2]int{1, 1}, Groups: 1, Pad: [2][2]int{{1, 1}, {1, 0}}}
+	QConvOp = add(def[QAttrs]{
+		Name: "qconv", Doc: "convolution of images of bytes [N H W C] with filters i8 [KH KW C O], summed exactly, times factors plus offsets [O]: u8 or f32", Why: "sums of bytes have no float form", Kind: graph.Contraction, ONNX: "QLinearConv",
+		Infer: func(a QAttrs, in []typ) ([]typ, error) {
+			if err := operands(in, 4); err != nil {
+				return nil, err
+			}
+			if a.Conv.Groups != 1 || a.Conv.Dilation != [2]int{1, 1} {
+				return nil, fmt.Errorf("groups and dilation are not supported, only 1")
+			}
+			if len(in[1].Shape) != 4 {
+				return nil, fmt.Errorf("takes filters [KH KW C O], not %v", in[1])
+			}
+			t, err := a.Conv.infer(graph.Type{DType: dtype.F32, Shape: in[0].Shape}, graph.Type{DType: dtype.F32, Shape: in[1].Shape})
+			if err != nil {
+				return nil, err
+			}
+			if err := a.infer(in, 4, in[1].Shape[3]); err != nil {
+				return nil, err
+			}
+			return []typ{a.result(t.Shape)}, nil
+		},
+		Ref: func(a QAttrs, in, out []value) {
+			x, w, y := in[0].Type.Shape, in[1].Type.Shape, out[0].Type.Shape
+			for i := range out[0].Data {
+				o, ox, oy, n := i%y[3], i/y[3]%y[2], i/y[3]/y[2]%y[1], i/y[3]/y[2]/y[1]
+				acc := 0.0
+				for ky := range w[0] {
+					for kx := range w[1] {
+						iy, ix := oy*a.Conv.Stride[0]-a.Conv.Pad[0][0]+ky, ox*a.Conv.Stride[1]-a.Conv.Pad[1][0]+kx
+						for c := range w[2] {
+							v := float64(a.Zero)
+							if iy >= 0 && iy < x[1] && ix >= 0 && ix < x[2] {
+								v = in[0].Data[((n*x[1]+iy)*x[2]+ix)*x[3]+c]
+							}
+							acc += v * in[1].Data[((ky*w[1]+kx)*w[2]+c)*w[3]+o]
+						}
+					}
+				}
+				out[0].Data[i] = a.finish(acc, in[2].Data[o], in[3].Data[o])
+			}
+		},
+		FLOPs: func(_ QAttrs, in, out []typ) int64 {
+			return 2 * int64(out[0].Shape.Size()) * int64(in[1].Shape.Size()/max(1, in[1].Shape[3]))
+		},
+		NoGrad: none8,
+		Samples: []graph.Sample{
+			{Name: "bytes", Attrs: QAttrs{Conv: plain, Low: 2}, In: types(u8(2, 5, 4, 3), i8(3, 3, 3, 17), f32(17), f32(17)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 2, 5, 4, 3), bytes(dtype.I8, -125, 11, 3, 3, 3, 17), nil, nil}},
+			{Name: "padded, floats", Attrs: QAttrs{Conv: padded, Zero: 5, Float: true}, In: types(u8(1, 5, 4, 4), i8(3, 2, 4, 5), f32(5), f32(5)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 1, 5, 4, 4), bytes(dtype.I8, -125, 11, 3, 2, 4, 5), nil, nil}},
+			{Name: "groups", Attrs: QAttrs{Conv: ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 2}}, In: types(u8(1, 5, 4, 4), i8(3, 2, 2, 4), f32(4), f32(4)), Bad: "groups and dilation"},
+		},
+	})
+}
