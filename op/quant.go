@@ -32,6 +32,7 @@ type QAttrs struct {
 	ReLU  bool
 	Conv  ConvAttrs `json:",omitzero"` // of QConvOp
 	Zero  int       // of QConvOp: the byte outside of images
+	Pool  bool      // of QConvOp: the greatest of each 2×2 results; factors must not be negative
 }
 
 func (a QAttrs) result(sh shape.Shape) typ {
@@ -123,6 +124,13 @@ func init() {
 		}
 		return t
 	}
+	some := func(n int, v float64) *tensor.Tensor {
+		t := tensor.New(dtype.F32, n)
+		for i := range n {
+			t.Set(i, v*(1+float64(i)/float64(n)))
+		}
+		return t
+	}
 	QLinearOp = add(def[QAttrs]{
 		Name: "qlinear", Doc: "product of bytes x u8 [M K] and w i8 [K N], summed exactly, times factors plus offsets [N]: u8 or f32", Why: "sums of bytes have no float form", Kind: graph.Contraction, ONNX: "QLinearMatMul",
 		Infer: func(a QAttrs, in []typ) ([]typ, error) {
@@ -178,12 +186,18 @@ func init() {
 			if err := a.infer(in, 4, in[1].Shape[3]); err != nil {
 				return nil, err
 			}
+			if a.Pool {
+				s := t.Shape
+				if s[1] < 2 || s[2] < 2 {
+					return nil, fmt.Errorf("results of %d×%d have no windows of 2×2", s[1], s[2])
+				}
+				return []typ{a.result(shape.Of(s[0], s[1]/2, s[2]/2, s[3]))}, nil
+			}
 			return []typ{a.result(t.Shape)}, nil
 		},
 		Ref: func(a QAttrs, in, out []value) {
 			x, w, y := in[0].Type.Shape, in[1].Type.Shape, out[0].Type.Shape
-			for i := range out[0].Data {
-				o, ox, oy, n := i%y[3], i/y[3]%y[2], i/y[3]/y[2]%y[1], i/y[3]/y[2]/y[1]
+			at := func(n, oy, ox, o int) float64 {
 				acc := 0.0
 				for ky := range w[0] {
 					for kx := range w[1] {
@@ -197,16 +211,30 @@ func init() {
 						}
 					}
 				}
-				out[0].Data[i] = a.finish(acc, in[2].Data[o], in[3].Data[o])
+				return a.finish(acc, in[2].Data[o], in[3].Data[o])
+			}
+			for i := range out[0].Data {
+				o, ox, oy, n := i%y[3], i/y[3]%y[2], i/y[3]/y[2]%y[1], i/y[3]/y[2]/y[1]
+				if !a.Pool {
+					out[0].Data[i] = at(n, oy, ox, o)
+					continue
+				}
+				out[0].Data[i] = max(at(n, 2*oy, 2*ox, o), at(n, 2*oy, 2*ox+1, o), at(n, 2*oy+1, 2*ox, o), at(n, 2*oy+1, 2*ox+1, o))
 			}
 		},
-		FLOPs: func(_ QAttrs, in, out []typ) int64 {
-			return 2 * int64(out[0].Shape.Size()) * int64(in[1].Shape.Size()/max(1, in[1].Shape[3]))
+		FLOPs: func(a QAttrs, in, out []typ) int64 {
+			n := 2 * int64(out[0].Shape.Size()) * int64(in[1].Shape.Size()/max(1, in[1].Shape[3]))
+			if a.Pool {
+				n *= 4
+			}
+			return n
 		},
 		NoGrad: none8,
 		Samples: []graph.Sample{
 			{Name: "bytes", Attrs: QAttrs{Conv: plain, Low: 2}, In: types(u8(2, 5, 4, 3), i8(3, 3, 3, 17), f32(17), f32(17)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 2, 5, 4, 3), bytes(dtype.I8, -125, 11, 3, 3, 3, 17), nil, nil}},
 			{Name: "padded, floats", Attrs: QAttrs{Conv: padded, Zero: 5, Float: true}, In: types(u8(1, 5, 4, 4), i8(3, 2, 4, 5), f32(5), f32(5)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 1, 5, 4, 4), bytes(dtype.I8, -125, 11, 3, 2, 4, 5), nil, nil}},
+			{Name: "pooled", Attrs: QAttrs{Conv: plain, Low: 2, Pool: true}, In: types(u8(2, 7, 6, 1), i8(3, 3, 1, 33), f32(33), f32(33)),
+				Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 2, 7, 6, 1), bytes(dtype.I8, -125, 11, 3, 3, 1, 33), some(33, 0.01), some(33, 50)}},
 			{Name: "groups", Attrs: QAttrs{Conv: ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 2}}, In: types(u8(1, 5, 4, 4), i8(3, 2, 2, 4), f32(4), f32(4)), Bad: "groups and dilation"},
 		},
 	})

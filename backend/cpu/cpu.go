@@ -59,6 +59,7 @@ func Passes() []pass.Pass {
 	ps := append([]pass.Pass{}, pass.Standard...)
 	return append(ps,
 		pass.Pass{Name: "convpool", Doc: "convolution, bias, rectifier and max pooling become one node, and so do their gradients", Run: pass.ConvPool(takesConvPool)},
+		pass.Pass{Name: "qpool", Doc: "a convolution of bytes and the max pooling behind it become one node", Run: pass.QPool},
 		pass.Pass{Name: "fuse", Doc: "patterns that have a kernel of their own", Run: pass.Fuse},
 		pass.Pass{Name: "expand", Doc: "ops without a kernel become their decompositions", Run: expand},
 		pass.Pass{Name: "simplify2", Doc: "simplify again, what expand has made", Run: pass.Simplify},

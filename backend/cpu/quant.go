@@ -14,9 +14,9 @@ func init() {
 	rows[op.QLinearOp] = []row{{name: "bytes", ok: small, make: func(k *call) (string, func(), error) { return k.quantized(nil) }}}
 	rows[op.QConvOp] = []row{{name: "bytes", ok: small, make: func(k *call) (string, func(), error) {
 		a := k.n.Attrs().(op.QAttrs)
-		x, w, y := k.in[0].t.Shape, k.in[1].t.Shape, k.out[0].t.Shape
+		x, w := k.in[0].t.Shape, k.in[1].t.Shape
 		return k.quantized(&qgemm.Conv{
-			H: x[1], W: x[2], C: x[3], KH: w[0], KW: w[1], OH: y[1], OW: y[2], StrideH: a.Conv.Stride[0], StrideW: a.Conv.Stride[1],
+			H: x[1], W: x[2], C: x[3], KH: w[0], KW: w[1], OH: (x[1]+a.Conv.Pad[0][0]+a.Conv.Pad[0][1]-w[0])/a.Conv.Stride[0] + 1, OW: (x[2]+a.Conv.Pad[1][0]+a.Conv.Pad[1][1]-w[1])/a.Conv.Stride[1] + 1, StrideH: a.Conv.Stride[0], StrideW: a.Conv.Stride[1],
 			PadTop: a.Conv.Pad[0][0], PadLeft: a.Conv.Pad[1][0], Zero: uint8(a.Zero),
 		})
 	}}}
@@ -41,7 +41,7 @@ func (k *call) quantized(c *qgemm.Conv) (string, func(), error) {
 	a := k.n.Attrs().(op.QAttrs)
 	x, w, scale, offset, y := k.in[0], k.in[1], k.in[2], k.in[3], k.out[0]
 	n := w.t.Shape[len(w.t.Shape)-1]
-	s := qgemm.Spec{M: y.n / n, N: n, K: w.n / n, Low: uint8(a.Low), ReLU: a.ReLU, Conv: c}
+	s := qgemm.Spec{M: y.n / n, N: n, K: w.n / n, Low: uint8(a.Low), ReLU: a.ReLU, Conv: c, Pool: a.Pool}
 	var versions []*uint64
 	constant := true
 	for _, b := range k.in[1:] {

@@ -23,6 +23,24 @@ func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) {
 	}
 }
 
+// tileMax sets acc to the greatest sums of four rows of patches from r on and the columns of the panel at j.
+func (p *Plan) tileMax(w *worker, acc []int32, r, j int) {
+	n := p.level.width() * p.level.group() * p.groups
+	at := j / p.level.width() * n
+	switch p.level {
+	case vnni:
+		b := p.b8[at:][:n]
+		_, _ = w.patches[(r+4)*p.stride()-1], acc[63]
+		tileVNNI4Max(&acc[0], &w.patches[r*p.stride()], &b[0], p.stride(), p.groups)
+	case avx2:
+		b := p.b16[at:][:n]
+		_, _ = w.wide[(r+4)*p.stride()-1], acc[15]
+		tileAVX24Max(&acc[0], &w.wide[r*p.stride()], &b[0], 2*p.stride(), p.groups)
+	default:
+		p.tileMaxGo(w, acc, r, j)
+	}
+}
+
 // widenRows copies n bytes, a multiple of 16, to 16-bit numbers.
 func widenRows(dst []int16, src []uint8, n int) {
 	if n > 0 {

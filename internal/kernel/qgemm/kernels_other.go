@@ -4,6 +4,8 @@ package qgemm
 
 func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) { p.tileGo(w, a, r, rows, j) }
 
+func (p *Plan) tileMax(w *worker, acc []int32, r, j int) { p.tileMaxGo(w, acc, r, j) }
+
 func widenRows(dst []int16, src []uint8, n int) {
 	for i, v := range src[:n] {
 		dst[i] = int16(v)

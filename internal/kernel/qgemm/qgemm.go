@@ -44,6 +44,9 @@ type Spec struct {
 
 	// Conv, if not nil, makes rows patches of images: see Conv.
 	Conv *Conv
+	// Pool makes a row the greatest of four neighbouring patches: a max pooling of 2×2 behind the convolution. Factors must not be negative. M is then the
+	// number of windows.
+	Pool bool
 }
 
 // Conv describes images [N, H, W, C] of which the rows are patches [KH, KW, C], one for each output pixel [N, OH, OW]; K is KH·KW·C.
@@ -100,6 +103,7 @@ type worker struct {
 	patches []uint8 // [rows, K rounded up to whole groups]
 	wide    []int16 // the same, for AVX2
 	acc     [tileRows * 64]int32
+	four    [64]int32
 }
 
 // New plans. It panics if s contradicts itself. Set gives the weights.
@@ -161,7 +165,11 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 	}
 	need := p.M * p.K
 	if c := p.Conv; c != nil {
-		need = p.M / (c.OH * c.OW) * c.H * c.W * c.C
+		rows := c.OH * c.OW
+		if p.Pool {
+			rows = c.OH / 2 * (c.OW / 2)
+		}
+		need = p.M / max(1, rows) * c.H * c.W * c.C
 	}
 	if len(a) < need {
 		panic("qgemm: activations too short")
@@ -170,9 +178,13 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 		return
 	}
 	for len(p.work) < pool.Threads() {
-		w := &worker{patches: make([]uint8, p.rows*p.stride()+16)}
+		patches := p.rows
+		if p.Pool {
+			patches *= 4
+		}
+		w := &worker{patches: make([]uint8, patches*p.stride()+16)}
 		if p.level == avx2 {
-			w.wide = make([]int16, p.rows*p.stride()+16)
+			w.wide = make([]int16, patches*p.stride()+16)
 		}
 		p.work = append(p.work, w)
 	}
@@ -198,6 +210,10 @@ func (f *body) Chunk(i, id int) {
 	lo := i * p.rows
 	n := min(p.rows, p.M-lo)
 	a, stride := w.patches, p.stride()
+	if p.Pool {
+		p.pooled(w, lo, n)
+		return
+	}
 	switch {
 	case p.Conv != nil:
 		p.Conv.patches(a, stride, p.a, lo, n)
@@ -217,15 +233,50 @@ func (f *body) Chunk(i, id int) {
 		for r := 0; r < n; r += tileRows {
 			rows := min(tileRows, n-r)
 			p.tile(w, a, r, rows, j)
-			if whole := cols / 16 * 16; p.y8 != nil && whole > 0 {
-				requantize(p.level, p.y8[(lo+r)*p.N+j:], p.N, w.acc[:rows*width], width, p.scale[j:], p.offset[j:], float32(p.Low), whole, rows)
-				if whole == cols {
-					continue
-				}
+			p.store(w, lo+r, rows, j, cols)
+		}
+	}
+}
+
+// store brings the sums of rows rows from the first on and columns j to j+cols to results.
+func (p *Plan) store(w *worker, first, rows, j, cols int) {
+	width := p.level.width()
+	if whole := cols / 16 * 16; p.y8 != nil && whole > 0 {
+		requantize(p.level, p.y8[first*p.N+j:], p.N, w.acc[:rows*width], width, p.scale[j:], p.offset[j:], float32(p.Low), whole, rows)
+		if whole == cols {
+			return
+		}
+	}
+	for x := range rows {
+		p.finish(w.acc[x*width:][:width], first+x, j, cols)
+	}
+}
+
+// pooled computes n windows of a max pooling from the first on.
+func (p *Plan) pooled(w *worker, first, n int) {
+	c, stride, width := p.Conv, p.stride(), p.level.width()
+	ph, pw, size := c.OH/2, c.OW/2, c.H*c.W*c.C
+	for r := range n {
+		at := first + r
+		x := p.a[at/(ph*pw)*size:][:size]
+		top, left := at/pw%ph*2*c.StrideH-c.PadTop, at%pw*2*c.StrideW-c.PadLeft
+		d := w.patches[4*r*stride:]
+		c.patch(d, x, top, left)
+		c.patch(d[stride:], x, top, left+c.StrideW)
+		c.patch(d[2*stride:], x, top+c.StrideH, left)
+		c.patch(d[3*stride:], x, top+c.StrideH, left+c.StrideW)
+	}
+	if p.level == avx2 {
+		widenRows(w.wide, w.patches, 4*n*stride)
+	}
+	for j := 0; j < p.N; j += width {
+		cols := min(width, p.N-j)
+		for r := 0; r < n; r += tileRows {
+			rows := min(tileRows, n-r)
+			for i := range rows {
+				p.tileMax(w, w.acc[i*width:][:width], 4*(r+i), j)
 			}
-			for x := range rows {
-				p.finish(w.acc[x*width:][:width], lo+r+x, j, cols)
-			}
+			p.store(w, first+r, rows, j, cols)
 		}
 	}
 }
@@ -324,6 +375,27 @@ func requantizeGo(dst []uint8, acc []int32, scale, offset []float32, lo float32)
 	for i := range dst {
 		v := float32(float32(acc[i])*scale[i]) + offset[i]
 		dst[i] = uint8(math.RoundToEven(float64(min(max(v, lo), 255))))
+	}
+}
+
+// tileMaxGo is the greatest of the sums of four rows of patches, in plain Go.
+func (p *Plan) tileMaxGo(w *worker, acc []int32, r, j int) {
+	width := len(acc)
+	b := p.b8[j/width*p.groups*width:]
+	for x := range 4 {
+		row := w.four[:width]
+		clear(row)
+		for k, v := range w.patches[(r+x)*p.stride():][:p.K] {
+			v := int32(v)
+			for i, q := range b[k*width:][:width] {
+				row[i] += v * int32(q)
+			}
+		}
+		for i, v := range row {
+			if x == 0 || v > acc[i] {
+				acc[i] = v
+			}
+		}
 	}
 }
 

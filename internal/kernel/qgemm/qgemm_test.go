@@ -128,6 +128,21 @@ func TestConvolution(t *testing.T) {
 			if !slices.Equal(y, want) {
 				t.Errorf("%v: %+v", l, c)
 			}
+			if ph, pw := c.OH/2, c.OW/2; ph*pw > 0 {
+				p := New(Spec{M: images * ph * pw, N: n, K: k, Conv: &c, Pool: true})
+				p.Set(b, scale, offset)
+				got := make([]float32, images*ph*pw*n)
+				p.RunFloat(nil, got, x)
+				for i, v := range got {
+					o, w := i%n, i/n
+					at := func(dy, dx int) float32 {
+						return want[((w/pw/ph*c.OH+w/pw%ph*2+dy)*c.OW+w%pw*2+dx)*n+o]
+					}
+					if v != max(at(0, 0), at(0, 1), at(1, 0), at(1, 1)) {
+						t.Fatalf("%v: %+v: window %d, filter %d", l, c, w, o)
+					}
+				}
+			}
 			restore()
 		}
 	}

@@ -40,6 +40,12 @@ func tileVNNI6(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileAVX26: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [6][16].
 func tileAVX26(c *int32, a *int16, b *int16, stride int, groups int)
 
+// tileVNNI4Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [4][64]. Only the greatest of each column is stored: c is one row.
+func tileVNNI4Max(c *int32, a *uint8, b *int8, stride int, groups int)
+
+// tileAVX24Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [4][16]. Only the greatest of each column is stored: c is one row.
+func tileAVX24Max(c *int32, a *int16, b *int16, stride int, groups int)
+
 // widenAVX2 copies blocks times 16 bytes to 16-bit numbers.
 func widenAVX2(dst *int16, src *uint8, blocks int)
 

@@ -12,9 +12,11 @@ import (
 func main() {
 	ConstraintExpr("amd64")
 	for rows := 1; rows <= 6; rows++ {
-		vnni(rows)
-		avx2(rows)
+		vnni(rows, false)
+		avx2(rows, false)
 	}
+	vnni(4, true)
+	avx2(4, true)
 	widen()
 	requantize512()
 	requantize256()
@@ -60,9 +62,16 @@ func next(p reg.GPVirtual, at func(r int) Mem, rows, n int) {
 	}
 }
 
-func vnni(rows int) {
-	TEXT(fmt.Sprintf("tileVNNI%d", rows), NOSPLIT, "func(c *int32, a *uint8, b *int8, stride, groups int)")
-	Doc(fmt.Sprintf("tileVNNI%d: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [%d][64].", rows, rows, rows))
+// greatest says in a comment that only the greatest of the rows' sums are kept.
+const greatest = " Only the greatest of each column is stored: c is one row."
+
+func vnni(rows int, most bool) {
+	name, doc := fmt.Sprintf("tileVNNI%d", rows), ""
+	if most {
+		name, doc = name+"Max", greatest
+	}
+	TEXT(name, NOSPLIT, "func(c *int32, a *uint8, b *int8, stride, groups int)")
+	Doc(fmt.Sprintf("%s: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [%d][64].%s", name, rows, rows, doc))
 	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
 	stride, n := Load(Param("stride"), GP64()).(reg.GPVirtual), Load(Param("groups"), GP64()).(reg.GPVirtual)
 	at := rowAddresses(a, stride, rows)
@@ -92,6 +101,14 @@ func vnni(rows int) {
 	next(a, at, rows, 4)
 	DECQ(n)
 	JNZ(LabelRef("loop"))
+	if most {
+		for _, row := range acc[1:] {
+			for v := range row {
+				VPMAXSD(row[v], acc[0][v], acc[0][v])
+			}
+		}
+		acc = acc[:1]
+	}
 	for r := range acc {
 		for v := range acc[r] {
 			VMOVDQU32(acc[r][v], Mem{Base: c, Disp: 256*r + 64*v})
@@ -101,9 +118,13 @@ func vnni(rows int) {
 	RET()
 }
 
-func avx2(rows int) {
-	TEXT(fmt.Sprintf("tileAVX2%d", rows), NOSPLIT, "func(c *int32, a *int16, b *int16, stride, groups int)")
-	Doc(fmt.Sprintf("tileAVX2%d: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [%d][16].", rows, rows, rows))
+func avx2(rows int, most bool) {
+	name, doc := fmt.Sprintf("tileAVX2%d", rows), ""
+	if most {
+		name, doc = name+"Max", greatest
+	}
+	TEXT(name, NOSPLIT, "func(c *int32, a *int16, b *int16, stride, groups int)")
+	Doc(fmt.Sprintf("%s: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [%d][16].%s", name, rows, rows, doc))
 	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
 	stride, n := Load(Param("stride"), GP64()).(reg.GPVirtual), Load(Param("groups"), GP64()).(reg.GPVirtual)
 	at := rowAddresses(a, stride, rows)
@@ -129,6 +150,14 @@ func avx2(rows int) {
 	next(a, at, rows, 4)
 	DECQ(n)
 	JNZ(LabelRef("loop"))
+	if most {
+		for _, row := range acc[1:] {
+			for v := range row {
+				VPMAXSD(row[v], acc[0][v], acc[0][v])
+			}
+		}
+		acc = acc[:1]
+	}
 	for r := range acc {
 		for v := range acc[r] {
 			VMOVDQU(acc[r][v], Mem{Base: c, Disp: 64*r + 32*v})
