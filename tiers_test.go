@@ -14,7 +14,7 @@ const module = "github.com/jouleml/joule/"
 var tiers = [][]string{
 	{"dtype", "shape", "internal/debug", "internal/isa", "internal/par", "internal/atomicfile", "internal/nearest", "internal/dl"},
 	{"tensor", "energy/...", "internal/kernel/...", "internal/peak"},
-	{"graph"},
+	{"graph", "dist/..."},
 	{"op"},
 	{"grad", "cost"},
 	{"backend"},

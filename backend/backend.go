@@ -45,6 +45,9 @@ type Options struct {
 	Threads int // 0: as many as the backend's default
 	// StopAtNaN makes a run fail at the first node whose result is not finite, with its layer and the line that made it. It is slow.
 	StopAtNaN bool
+	// Ready, if not nil, is called during a run, on the goroutine of Run, once for each output: when out[i] has been filled, which may be long before the run ends. It lets
+	// gradients travel while the rest of the backward pass is computed.
+	Ready func(i int)
 }
 
 // Executable is a compiled graph. One goroutine may use it at a time.

@@ -12,8 +12,9 @@ import (
 
 // Batch is N examples of one step. The last batch of an epoch may be smaller than the others.
 type Batch struct {
-	X, Y        []*tensor.Tensor // one for each input and target; the first axis is N
+	X, Y        []*tensor.Tensor // one for each input and target; the first axis is N; nil if N is 0
 	N           int
+	Of          int // examples of the whole batch: N, unless the loader gives a share of it
 	Epoch, Step int
 }
 
@@ -37,6 +38,19 @@ type LoaderConfig struct {
 	Epochs     int    // Next returns io.EOF after this many epochs; 0: it never ends
 	Prefetch   int    // batches prepared ahead; 0: 2
 	Transforms []Transform
+	Share      Share // which part of every batch to give; zero: all of it
+}
+
+// Share is some of the pieces into which batches are cut: of a batch of n examples, piece i has those from i·n/Of up to (i+1)·n/Of, so that the pieces of a batch, in order, are
+// the batch, whoever loads them.
+type Share struct{ Of, First, Last int } // pieces in all; the first, and behind the last, that the loader gives
+
+// rows is which examples of a batch of n the share has.
+func (s Share) rows(n int) (lo, hi int) {
+	if s.Of == 0 {
+		return 0, n
+	}
+	return s.First * n / s.Of, s.Last * n / s.Of
 }
 
 // Loader gives the batches of a Dataset one after another. They are prepared ahead on another goroutine, in a ring of tensors that is
@@ -87,6 +101,10 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 		return nil, errors.New("data: the data set has no examples")
 	case cfg.DropLast && n < cfg.Batch:
 		return nil, fmt.Errorf("data: the data set has %d examples, fewer than one batch of %d, and the last partial batch is to be dropped", n, cfg.Batch)
+	case cfg.Share != Share{} && (cfg.Share.First < 0 || cfg.Share.First >= cfg.Share.Last || cfg.Share.Last > cfg.Share.Of):
+		return nil, fmt.Errorf("data: pieces %d up to %d of %d are no share of a batch", cfg.Share.First, cfg.Share.Last, cfg.Share.Of)
+	case min(cfg.Batch, n) < cfg.Share.Of:
+		return nil, fmt.Errorf("data: a batch of %d examples cannot be cut into %d pieces: use larger batches or fewer pieces", min(cfg.Batch, n), cfg.Share.Of)
 	}
 	spec := ds.Spec()
 	if err := spec.Check(); err != nil {
@@ -110,8 +128,11 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 	l.free, l.full = make(chan *slot, len(l.slots)), make(chan *slot, len(l.slots))
 	for i := range l.slots {
 		s := &l.slots[i]
-		s.x, s.y = spec.Tensors(cfg.Batch)
-		s.lastX, s.lastY = heads(s.x, last), heads(s.y, last)
+		lo, hi := cfg.Share.rows(cfg.Batch)
+		s.x, s.y = spec.Tensors(hi - lo)
+		if lo, hi = cfg.Share.rows(last); hi > lo {
+			s.lastX, s.lastY = heads(s.x, hi-lo), heads(s.y, hi-lo)
+		}
 		l.free <- s
 	}
 	return l, nil
@@ -246,9 +267,14 @@ func (l *Loader) fill(s *slot, p Position) error {
 	}
 	lo := p.Step * l.cfg.Batch
 	idx := l.order[lo:min(lo+l.cfg.Batch, len(l.order))]
-	s.batch = Batch{X: s.x, Y: s.y, N: len(idx), Epoch: p.Epoch, Step: p.Step}
+	s.batch = Batch{X: s.x, Y: s.y, Of: len(idx), Epoch: p.Epoch, Step: p.Step}
 	if len(idx) < l.cfg.Batch {
 		s.batch.X, s.batch.Y = s.lastX, s.lastY
+	}
+	from, to := l.cfg.Share.rows(len(idx))
+	idx = idx[from:to]
+	if s.batch.N = len(idx); s.batch.N == 0 {
+		return nil
 	}
 	if err := l.ds.Fill(idx, s.batch.X, s.batch.Y); err != nil {
 		return fmt.Errorf("reading batch %d of epoch %d: %w", p.Step, p.Epoch, err)

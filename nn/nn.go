@@ -124,6 +124,8 @@ type Call struct {
 	Frozen func(param string) bool
 	// Wrap, if not nil, gives what layers use in place of a parameter w, such as w times a mask. It may declare parameters of its own with Extra.
 	Wrap func(c *Call, p Param, w *graph.Node) *graph.Node
+	// Moved, if not nil, takes the new values of moving averages, which otherwise become updates of the graph.
+	Moved func(v, value *graph.Node)
 	// Tap, if not nil, is shown every layer with its operands.
 	Tap func(l *Layer, x []*graph.Node)
 
@@ -373,6 +375,10 @@ func (m *Model) Call(c *Call, x []*graph.Node) []*graph.Node {
 	}
 	out := m.apply(c, x)
 	for _, a := range c.moves {
+		if c.Moved != nil {
+			c.Moved(a.Var, a.Value)
+			continue
+		}
 		c.G.Update(a.Var, a.Value)
 	}
 	c.moves = nil

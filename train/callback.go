@@ -208,13 +208,19 @@ type CSV struct {
 }
 
 // Begin implements Callback.
-func (c *CSV) Begin(*Training) (err error) {
+func (c *CSV) Begin(t *Training) (err error) {
+	if !t.Model.Writes() {
+		return nil
+	}
 	c.log, err = csvlog.Open(c.Path, "epoch")
 	return err
 }
 
 // AfterEpoch implements Callback.
 func (c *CSV) AfterEpoch(t *Training) error {
+	if c.log == nil {
+		return nil
+	}
 	e := t.History.Epochs[len(t.History.Epochs)-1]
 	vs := []csvlog.Value{{Name: "seconds", Value: e.Seconds}, {Name: "rate", Value: e.Rate}}
 	for _, l := range e.Logs {
@@ -224,7 +230,12 @@ func (c *CSV) AfterEpoch(t *Training) error {
 }
 
 // End implements Callback.
-func (c *CSV) End(*Training) error { return c.log.Close() }
+func (c *CSV) End(*Training) error {
+	if c.log == nil {
+		return nil
+	}
+	return c.log.Close()
+}
 
 // TensorBoard writes each epoch's values as an event file that TensorBoard shows.
 type TensorBoard struct {
@@ -234,13 +245,19 @@ type TensorBoard struct {
 }
 
 // Begin implements Callback.
-func (c *TensorBoard) Begin(*Training) (err error) {
+func (c *TensorBoard) Begin(t *Training) (err error) {
+	if !t.Model.Writes() {
+		return nil
+	}
 	c.w, err = tfevents.Create(c.Dir)
 	return err
 }
 
 // AfterEpoch implements Callback.
 func (c *TensorBoard) AfterEpoch(t *Training) error {
+	if c.w == nil {
+		return nil
+	}
 	e := t.History.Epochs[len(t.History.Epochs)-1]
 	vs := []tfevents.Scalar{{Tag: "rate", Value: e.Rate}, {Tag: "seconds", Value: e.Seconds}}
 	for _, l := range e.Logs {
@@ -250,7 +267,12 @@ func (c *TensorBoard) AfterEpoch(t *Training) error {
 }
 
 // End implements Callback.
-func (c *TensorBoard) End(*Training) error { return c.w.Close() }
+func (c *TensorBoard) End(*Training) error {
+	if c.w == nil {
+		return nil
+	}
+	return c.w.Close()
+}
 
 // Checkpoints saves the whole state of the training in a folder: after each epoch, after Every seconds of steps, and when it ends or is
 // interrupted. Files are replaced atomically; the last few and the best stay.
@@ -264,7 +286,7 @@ type Checkpoints struct {
 	Keepers []Keeper
 	// Saved is told of each file, if not nil.
 	Saved func(path string)
-	// Extra, if not nil, gives sections to keep beside Joule's own, at each save.
+	// Extra, if not nil, gives sections to keep beside Joule's own, at each save. Every rank calls it, though rank 0 alone writes.
 	Extra func() (map[string]json.RawMessage, error)
 
 	last time.Time
@@ -289,7 +311,10 @@ func (c *Checkpoints) AfterStep(t *Training) error {
 	if every == 0 {
 		every = 30 * time.Second
 	}
-	if time.Since(c.last) < every || t.Step == t.EpochSteps { // the end of the epoch follows at once
+	if t.Step == t.EpochSteps { // the end of the epoch follows at once
+		return nil
+	}
+	if !t.Together(time.Since(c.last) >= every) {
 		return nil
 	}
 	return c.save(t, math.NaN())
@@ -335,6 +360,10 @@ func (c *Checkpoints) save(t *Training, score float64) error {
 			return err
 		}
 		maps.Copy(s.Sections, more)
+	}
+	if !t.Model.Writes() {
+		c.last, c.at = time.Now(), t.Steps
+		return nil
 	}
 	path, err := checkpoint.Folder{Dir: c.Dir, Keep: c.Keep}.Save(s)
 	if err != nil {

@@ -59,3 +59,13 @@ func (f *fit) diverged(bad *data.Batch, loss float64) error {
 		p.count(k)
 	}
 }
+
+// divergedShared is diverged for steps that are shared out: the weights are still as they were before the step, and every rank looks at its own shards.
+func (f *fit) divergedShared(b *data.Batch, loss float64) error {
+	err := fmt.Errorf("train: the loss is %v at epoch %d, step %d", loss, b.Epoch+1, b.Step+1)
+	const remedy = "try a lower learning rate, clip gradients, or look for bad values in the data"
+	if e := f.g.probe(b); e != nil {
+		return fmt.Errorf("%w: %w; %s", err, e, remedy)
+	}
+	return fmt.Errorf("%w, in another rank's part of the batch; %s", err, remedy)
+}

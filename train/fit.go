@@ -1,15 +1,21 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -151,7 +157,17 @@ func (t *Training) failed() bool { return t.f.bad }
 // ScaleRate multiplies the learning rate from now on.
 func (t *Training) ScaleRate(by float64) { t.f.p.Factor *= by }
 
-// Progress is what a checkpoint must keep to go on after the last step.
+// Together reports whether to do now what rank 0 has wished: a wish is carried by the next step's sums, so that all ranks see it after the same step. A process alone does at
+// once what it wishes.
+func (t *Training) Together(wish bool) bool {
+	if t.Model.Comm() == nil {
+		return wish
+	}
+	t.f.wish.save = wish && t.Model.Writes()
+	return t.f.all.save
+}
+
+// Progress is what a checkpoint must keep to go on after the last step. All ranks must call it.
 func (t *Training) Progress() (*Progress, error) { return t.f.progress() }
 
 // Callback is told what happens during Fit. An error ends the training.
@@ -192,10 +208,13 @@ type fit struct {
 	p      Progress
 	meters []meter
 	t      *Training
+	g      *group // nil: a batch is one piece, in this process
 	loader *data.Loader
 	begun  time.Time // of this session's part of the epoch
 	snap   *snapshot
-	bad    bool // the training ended in an error other than an interruption
+	wish   wishes // of this rank, for the next step
+	all    wishes // of all ranks, at the last step
+	bad    bool   // the training ended in an error other than an interruption
 }
 
 // Fit trains on ds. It returns the history also with an error. When ctx is cancelled it finishes the step and returns an error that wraps
@@ -208,8 +227,18 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 	if err := f.check(ds); err != nil {
 		return nil, err
 	}
+	cfg := data.LoaderConfig{Batch: f.batch, Shuffle: !f.inOrder, Seed: m.seed, Epochs: f.epochs, Transforms: f.transforms}
 	var err error
-	f.loader, err = data.NewLoader(ds, data.LoaderConfig{Batch: f.batch, Shuffle: !f.inOrder, Seed: m.seed, Epochs: f.epochs, Transforms: f.transforms})
+	if m.sharing() {
+		if f.g, err = m.group(); err != nil {
+			return nil, err
+		}
+		cfg.Share = data.Share{Of: f.g.Shards, First: f.g.lo, Last: f.g.hi}
+		if err := m.sync(fmt.Sprint(ds.Len(), f.epochs, f.batch, f.inOrder, f.maxSteps, len(f.transforms))); err != nil {
+			return nil, err
+		}
+	}
+	f.loader, err = data.NewLoader(ds, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
@@ -280,6 +309,9 @@ func (f *fit) begin(now time.Time) error {
 		if len(f.p.Meters) > 0 && len(f.p.Meters) != len(f.meters) {
 			return fmt.Errorf("train: the checkpoint has the state of %d metrics, the model %d", len(f.p.Meters), len(f.meters))
 		}
+		if !f.m.Writes() {
+			f.p.Meters = nil // rank 0 has what all have gathered
+		}
 		for i, j := range f.p.Meters {
 			if err := json.Unmarshal(j, f.meters[i].running()); err != nil {
 				return fmt.Errorf("train: metric %s in the checkpoint: %w", f.m.metrics[i].Name, err)
@@ -314,18 +346,22 @@ func (f *fit) place() {
 
 func (f *fit) loop(ctx context.Context) error {
 	for f.p.Position.Epoch < f.epochs && f.t.History.Stopped == "" {
-		if f.snap == nil || f.p.Position.Step == 0 {
+		if f.g == nil && (f.snap == nil || f.p.Position.Step == 0) {
 			if err := f.snapshot(); err != nil {
 				return err
 			}
 		}
-		b, err := f.loader.Next(ctx)
+		wait := ctx
+		if f.m.Comm() != nil { // ranks stop after the same step
+			wait = context.WithoutCancel(ctx)
+			f.wish.stop = ctx.Err() != nil
+		}
+		b, err := f.loader.Next(wait)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if ctx.Err() != nil {
-			f.t.History.Stopped = "interrupted"
-			return fmt.Errorf("train: epoch %d, step %d: %w", f.t.Epoch, f.t.Step, ErrInterrupted)
+		if wait.Err() != nil {
+			return f.interrupted()
 		}
 		if err != nil {
 			return fmt.Errorf("train: %w", err)
@@ -338,11 +374,19 @@ func (f *fit) loop(ctx context.Context) error {
 				return err
 			}
 		}
+		if f.all.stop && f.p.Position.Epoch < f.epochs {
+			return f.interrupted()
+		}
 		if f.maxSteps > 0 && f.p.Steps >= f.maxSteps && f.t.History.Stopped == "" {
 			f.t.Stop(fmt.Sprintf("after %d steps, as asked", f.maxSteps))
 		}
 	}
 	return nil
+}
+
+func (f *fit) interrupted() error {
+	f.t.History.Stopped = "interrupted"
+	return fmt.Errorf("train: epoch %d, step %d: %w", f.t.Epoch, f.t.Step, ErrInterrupted)
 }
 
 // next is what the step after progress p does, and its learning rate.
@@ -361,26 +405,55 @@ func (p *Progress) count(k mode) {
 	}
 }
 
+// compute runs the programs of a step, and shows the metrics its predictions.
+func (f *fit) compute(b *data.Batch, k mode, rate float64) (loss float64, err error) {
+	judge := func(pred, y *tensor.Tensor) {
+		for _, m := range f.meters {
+			m.add(pred, y)
+		}
+	}
+	if f.g != nil {
+		if len(f.meters) == 0 {
+			judge = nil
+		}
+		if loss, f.all, err = f.g.step(b, k, rate, f.wish, judge); err != nil {
+			return 0, fmt.Errorf("train: epoch %d, step %d: %w", b.Epoch+1, b.Step+1, err)
+		}
+		f.wish = wishes{}
+		if math.IsNaN(loss) || math.IsInf(loss, 0) {
+			return 0, f.divergedShared(b, loss)
+		}
+		if every := f.g.Check; f.m.Comm() != nil && every >= 0 && (f.p.Steps+1)%int64(cmp.Or(every, defaultCheck)) == 0 {
+			return loss, f.m.same(f.p.Steps + 1)
+		}
+		return loss, nil
+	}
+	p, err := f.m.program(k, b.N)
+	if err != nil {
+		return 0, err
+	}
+	if err := p.run(b.X, b.Y, rate); err != nil {
+		return 0, err
+	}
+	if loss = p.loss(); math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return 0, f.diverged(b, loss)
+	}
+	if len(f.meters) > 0 {
+		judge(p.prediction(), b.Y[0])
+	}
+	return loss, nil
+}
+
 // step trains on one batch.
 func (f *fit) step(b *data.Batch) error {
 	mode, rate := f.next(&f.p)
-	p, err := f.m.program(mode, b.N)
+	loss, err := f.compute(b, mode, rate)
 	if err != nil {
 		return err
 	}
-	if err := p.run(b.X, b.Y, rate); err != nil {
-		return err
-	}
-	loss := p.loss()
-	if math.IsNaN(loss) || math.IsInf(loss, 0) {
-		return f.diverged(b, loss)
-	}
 	f.p.count(mode)
-	f.p.LossSum += loss * float64(b.N)
-	f.p.Examples += int64(b.N)
-	for _, k := range f.meters {
-		k.add(p.prediction(), b.Y[0])
-	}
+	f.p.LossSum += loss * float64(b.Of)
+	f.p.Examples += int64(b.Of)
 	f.p.Position = f.loader.Position()
 	f.t.LastLoss, f.t.Rate = loss, rate
 	f.place()
@@ -405,6 +478,10 @@ func (f *fit) logs() []Log {
 
 // endEpoch evaluates, records the epoch and begins the next.
 func (f *fit) endEpoch(ctx context.Context) error {
+	var err error
+	if f.meters, err = f.m.joinMeters(f.meters); err != nil {
+		return err
+	}
 	e := Epoch{Epoch: f.t.Epoch, Rate: f.t.Rate, Logs: f.logs()}
 	if f.validation != nil {
 		// The epoch is brought to its end also when the training is interrupted meanwhile: a checkpoint stands between steps or between epochs.
@@ -436,7 +513,11 @@ func (f *fit) endEpoch(ctx context.Context) error {
 func (f *fit) progress() (*Progress, error) {
 	p := f.p
 	p.Meters = nil
-	for _, k := range f.meters {
+	all, err := f.m.joinMeters(f.meters)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range all {
 		j, err := json.Marshal(k.running())
 		if err != nil {
 			return nil, fmt.Errorf("train: %w", err)
@@ -461,15 +542,31 @@ func (m *Model) Evaluate(ctx context.Context, ds data.Dataset, batch int) ([]Log
 	for _, k := range m.metrics {
 		meters = append(meters, k.make())
 	}
-	sum := 0.0
-	err := m.each(ctx, ds, batch, evaluate, func(b *data.Batch, p *program) {
-		sum += p.loss() * float64(b.N)
+	losses := map[int]float64{} // by the first example of the batch
+	err := m.each(ctx, ds, batch, evaluate, func(at int, b *data.Batch, p *program) {
+		losses[at] = p.loss() * float64(b.N)
 		for _, k := range meters {
 			k.add(p.prediction(), b.Y[0])
 		}
 	})
 	if err != nil {
 		return nil, err
+	}
+	if meters, err = m.joinMeters(meters); err != nil {
+		return nil, err
+	}
+	if c := m.Comm(); c != nil {
+		all, err := dist.Gather(c, losses)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range all {
+			maps.Copy(losses, l)
+		}
+	}
+	sum := 0.0
+	for _, at := range slices.Sorted(maps.Keys(losses)) {
+		sum += losses[at]
 	}
 	out := []Log{{"loss", sum / float64(ds.Len())}}
 	for i, k := range meters {
@@ -481,20 +578,79 @@ func (m *Model) Evaluate(ctx context.Context, ds data.Dataset, batch int) ([]Log
 // Predict gives the model's output for every example of ds, [examples …], in batches of the given size (0: 32).
 func (m *Model) Predict(ctx context.Context, ds data.Dataset, batch int) (*tensor.Tensor, error) {
 	var out *tensor.Tensor
-	at := 0
-	err := m.each(ctx, ds, batch, predict, func(b *data.Batch, p *program) {
-		y := p.prediction()
+	place := func(dt dtype.Type, sh shape.Shape) {
 		if out == nil {
-			out = tensor.New(y.DType(), append([]int{ds.Len()}, y.Shape()[1:]...)...)
+			out = tensor.New(dt, append([]int{ds.Len()}, sh...)...)
 		}
+	}
+	var own []byte
+	err := m.each(ctx, ds, batch, predict, func(at int, b *data.Batch, p *program) {
+		y := p.prediction()
+		place(y.DType(), y.Shape()[1:])
 		copy(out.Slice(at, at+b.N).Bytes(), y.Bytes())
-		at += b.N
+		if m.Comm() != nil {
+			own = append(own, y.Bytes()...)
+		}
 	})
-	return out, err
+	c := m.Comm()
+	if err != nil || c == nil {
+		return out, err
+	}
+	parts, err := c.GatherTexts(own)
+	if err != nil {
+		return nil, err
+	}
+	if out == nil { // fewer batches than ranks
+		g, _, err := m.graph(programKey{mode: predict, batch: 1})
+		if err != nil {
+			return nil, err
+		}
+		t := g.Outputs()[0].Node.Type()
+		place(t.DType, t.Shape[1:])
+	}
+	row := len(out.Bytes()) / max(1, ds.Len())
+	for r, p := range parts {
+		for _, at := range m.starts(ds.Len(), batch, r) {
+			n := min(cmp.Or(batch, 32), ds.Len()-at)
+			if len(p) < n*row {
+				return nil, fmt.Errorf("train: rank %d predicted fewer examples than it should have", r)
+			}
+			copy(out.Slice(at, at+n).Bytes(), p[:n*row])
+			p = p[n*row:]
+		}
+	}
+	return out, nil
 }
 
-// each runs a program over a data set, in order.
-func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f func(b *data.Batch, p *program)) error {
+// starts are the first examples of the batches that a rank evaluates: every rank takes each n-th batch.
+func (m *Model) starts(examples, batch, rank int) []int {
+	var out []int
+	batch = cmp.Or(batch, 32)
+	for at := rank * batch; at < examples; at += m.parallel.ranks() * batch {
+		out = append(out, at)
+	}
+	return out
+}
+
+// each runs a program over a data set, in order: over this rank's batches. f is told the batch's first example.
+func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f func(at int, b *data.Batch, p *program)) error {
+	batch = min(cmp.Or(batch, 32), max(1, ds.Len()))
+	starts := m.starts(ds.Len(), batch, m.parallel.rank())
+	if m.Comm() != nil {
+		if len(starts) == 0 {
+			return nil
+		}
+		var idx []int
+		for _, at := range starts {
+			for i := at; i < min(at+batch, ds.Len()); i++ {
+				idx = append(idx, i)
+			}
+		}
+		var err error
+		if ds, err = data.Subset(ds, idx); err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
+	}
 	l, err := data.NewLoader(ds, data.LoaderConfig{Batch: batch, Epochs: 1})
 	if err != nil {
 		return fmt.Errorf("train: %w", err)
@@ -515,6 +671,6 @@ func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f 
 		if err := p.run(b.X, b.Y, 0); err != nil {
 			return err
 		}
-		f(b, p)
+		f(starts[b.Step], b, p)
 	}
 }

@@ -22,6 +22,8 @@ type meter interface {
 	value() float64
 	// running is what has been added so far, as a pointer that JSON can write and read: a checkpoint in the middle of an epoch keeps it.
 	running() any
+	// join adds what another meter of the same metric has gathered.
+	join(o meter)
 }
 
 // classesOf sees predictions as rows of scores.
@@ -71,6 +73,12 @@ type ratio struct {
 func (r *ratio) add(pred, target *tensor.Tensor) { r.count(r, pred, target) }
 
 func (r *ratio) running() any { return r }
+
+func (r *ratio) join(o meter) {
+	x := o.running().(*ratio)
+	r.Hits += x.Hits
+	r.All += x.All
+}
 
 func (r *ratio) value() float64 { return r.Hits / max(r.All, 1) }
 
@@ -134,6 +142,18 @@ func (m *confusion) add(pred, target *tensor.Tensor) {
 
 func (m *confusion) running() any { return m }
 
+func (m *confusion) join(o meter) {
+	x := o.running().(*confusion)
+	for len(m.Counts) < len(x.Counts) {
+		m.Counts = append(m.Counts, make([]int64, len(x.Counts)))
+	}
+	for i, row := range x.Counts {
+		for j, n := range row {
+			m.Counts[i][j] += n
+		}
+	}
+}
+
 func (m *confusion) value() float64 { return m.score(m.Counts) }
 
 // perClass averages a score of each class's true positives, false positives and false negatives over the classes that occur; of two classes it is
@@ -195,6 +215,11 @@ func (a *auc) add(pred, target *tensor.Tensor) {
 }
 
 func (a *auc) running() any { return a }
+
+func (a *auc) join(o meter) {
+	x := o.running().(*auc)
+	a.Scores, a.Labels = append(a.Scores, x.Scores...), append(a.Labels, x.Labels...)
+}
 
 // value is the share of pairs of a positive and a negative in which the positive has the higher score, ties counting half
 // (Mann & Whitney 1947).

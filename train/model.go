@@ -70,6 +70,9 @@ type Model struct {
 	wraps   []Wrapper
 	teacher *Teacher
 
+	parallel Parallel
+	shared   *group // once steps are shared out
+
 	params   []nn.Param
 	state    backend.State
 	programs map[programKey]*program
@@ -191,16 +194,19 @@ func (m *Model) State() backend.State { return m.state }
 type mode uint8
 
 const (
-	train    mode = iota // a step with update
-	gather               // a step that only adds to the accumulated gradients
-	evaluate             // predictions and loss
-	predict              // predictions alone
-	prefill              // several tokens more of sequences
-	decode               // one token more
+	train       mode = iota // a step with update
+	gather                  // a step that only adds to the accumulated gradients
+	shard                   // the gradients of a part of a batch
+	apply                   // the update from the sum over all parts
+	applyGather             // the addition of that sum to the accumulated gradients
+	evaluate                // predictions and loss
+	predict                 // predictions alone
+	prefill                 // several tokens more of sequences
+	decode                  // one token more
 )
 
 func (k mode) String() string {
-	return [...]string{"train", "gather", "evaluate", "predict", "prefill", "decode"}[k]
+	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "evaluate", "predict", "prefill", "decode"}[k]
 }
 
 type programKey struct {
@@ -242,8 +248,13 @@ func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
-		call = &nn.Call{G: g, Training: k.mode == train || k.mode == gather, Frozen: m.isFrozen, Wrap: m.wrap()}
-		if call.Training {
+		call = &nn.Call{G: g, Training: k.mode <= shard, Frozen: m.isFrozen, Wrap: m.wrap()}
+		var moved []graph.Assign
+		switch {
+		case k.mode == shard: // each shard draws its own, and moving averages are those of all shards
+			call.Seed = g.Input("random", graph.T(dtype.I64, 2))
+			call.Moved = func(v, value *graph.Node) { moved = append(moved, graph.Assign{Var: v, Value: value}) }
+		case call.Training:
 			call.Seed = g.Variable(seedVar, graph.T(dtype.I64, 2))
 		}
 		var one []graph.Type
@@ -275,8 +286,14 @@ func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 			if call.Training && m.teacher != nil {
 				loss = m.teacher.loss(g, loss, pred[0], x)
 			}
-			g.Output("loss", loss)
+			if k.mode != shard {
+				g.Output("loss", loss)
+			}
 		})
+		if k.mode == shard {
+			m.shardLoss(g, call, loss, moved)
+			return
+		}
 		if !call.Training {
 			return
 		}
@@ -288,25 +305,21 @@ func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 // learn adds gradients and updates.
 func (m *Model) learn(g *graph.Graph, call *nn.Call, loss *graph.Node, k programKey) {
 	rate := g.Input("rate", graph.T(dtype.F32))
-	var params []nn.Param
-	var ws []*graph.Node
-	for _, p := range call.Params {
-		if p.Trainable {
-			p.RateFactor = m.rateFactor(p.Name)
-			params = append(params, p)
-			ws = append(ws, g.Variable(p.Name, p.Type))
-		}
-	}
-	if len(ws) == 0 {
-		g.Fail("model", nil, "has no trainable parameter")
-	}
-	grads := grad.Of(loss, ws...)
+	params, ws := m.trained(g, call.Params)
+	m.update(g, params, grad.Of(loss, ws...), rate, k.mode == gather)
+	g.During(graph.Update, func() {
+		g.Update(call.Seed, op.Add(call.Seed, g.Const(tensor.Of([]int64{0, 1}))))
+	})
+}
+
+// update adds the optimizer's updates, or (gathering) the addition to the accumulated gradients.
+func (m *Model) update(g *graph.Graph, params []nn.Param, grads []*graph.Node, rate *graph.Node, gathering bool) {
 	if m.accumulate > 1 {
 		g.During(graph.Update, func() {
 			for i, p := range params {
 				acc := g.Variable("accumulated/"+p.Name, p.Type)
 				sum := op.Add(acc, grads[i])
-				if k.mode == gather {
+				if gathering {
 					g.Update(acc, sum)
 					continue
 				}
@@ -315,12 +328,9 @@ func (m *Model) learn(g *graph.Graph, call *nn.Call, loss *graph.Node, k program
 			}
 		})
 	}
-	if k.mode == train {
+	if !gathering {
 		m.opt.Build(g, params, grads, rate)
 	}
-	g.During(graph.Update, func() {
-		g.Update(call.Seed, op.Add(call.Seed, g.Const(tensor.Of([]int64{0, 1}))))
-	})
 }
 
 // program is the compiled program for a mode and batch size: made at its first use, kept.

@@ -81,6 +81,67 @@ func Run(t *testing.T, b backend.Backend, threads ...int) {
 	for _, o := range op.All() {
 		Op(t, b, o, threads...)
 	}
+	Ready(t, b)
+}
+
+// Ready checks that a run announces each output once, when its value is there: also of outputs that are inputs, variables, views, constants or the same value twice.
+func Ready(t *testing.T, b backend.Backend) {
+	v := backend.Var{Name: "v", Type: graph.T(dtype.F32, 4, 4)}
+	g, err := graph.Build(func(g *graph.Graph) {
+		x, w := g.Input("x", graph.T(dtype.F32, 4, 4)), g.Variable("v", v.Type)
+		first := op.MatMul(x, w)
+		second := op.MatMul(op.Tanh(first), first)
+		g.Output("first", first)
+		g.Output("second", second)
+		g.Output("view", op.Reshape(second, 16))
+		g.Output("x", x)
+		g.Output("v", w)
+		g.Output("one", op.Full(g, v.Type, 1))
+		g.Update(w, op.Add(w, second))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := b.NewState([]backend.Var{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, seen := backend.NewOutputs(g), make([]*tensor.Tensor, len(g.Outputs()))
+	e, err := b.Compile(g, st, backend.Options{Threads: 1, Ready: func(i int) {
+		if seen[i] != nil {
+			t.Errorf("%s: output %d is announced twice", b.Name(), i)
+		}
+		seen[i] = out[i].Clone()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := []*tensor.Tensor{tensor.New(dtype.F32, 4, 4)}
+	for i := range in[0].F32() {
+		in[0].F32()[i] = float32(i) / 16
+	}
+	for range 2 {
+		if err := st.Set("v", in[0]); err != nil {
+			t.Fatal(err)
+		}
+		clear(seen)
+		for _, o := range out {
+			for i := range o.F32() {
+				o.F32()[i] = float32(math.NaN())
+			}
+		}
+		if err := e.Run(in, out); err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range seen {
+			switch {
+			case s == nil:
+				t.Errorf("%s: output %d is not announced", b.Name(), i)
+			case string(s.Bytes()) != string(out[i].Bytes()) || s.At(1) != s.At(1):
+				t.Errorf("%s: output %d was announced as %v and is %v", b.Name(), i, s, out[i])
+			}
+		}
+	}
 }
 
 // Op runs the samples of one op: results agree with the reference, with outputs filled with NaN before and guarded behind, the same bits at a second run

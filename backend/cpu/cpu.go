@@ -105,7 +105,7 @@ func (b Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (ba
 	if err != nil {
 		return nil, err
 	}
-	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: o.StopAtNaN || debug.On("nan"), check: debug.Get("check") == "ref"}
+	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: o.StopAtNaN || debug.On("nan"), check: debug.Get("check") == "ref", ready: o.Ready}
 	c := &compiler{e: e, g: opt, host: h, bufs: make([][]*buf, len(opt.Nodes())), live: opt.Live()}
 	if err := c.compile(); err != nil {
 		return nil, err
@@ -148,6 +148,9 @@ type exec struct {
 	follow []copying // views of inputs: pointed at their memory at each run
 	bytes  int64
 	writes []*uint64 // versions of the variables that a run changes
+	ready  func(i int)
+	early  [][]int // by step: the outputs that it finishes; nil if nobody wants to know
+	ends   []int   // outputs that are whole only at the end
 	nan    bool
 	check  bool
 }
@@ -179,9 +182,19 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 			}
 			last = time.Now()
 		}
+		if e.early != nil && len(e.early[i]) > 0 {
+			for _, o := range e.early[i] {
+				copy(out[o].Bytes(), e.outs[o].raw)
+				e.ready(o)
+			}
+			last = time.Now()
+		}
 	}
-	for i, b := range e.outs {
-		copy(out[i].Bytes(), b.raw)
+	for _, i := range e.ends {
+		copy(out[i].Bytes(), e.outs[i].raw)
+		if e.ready != nil {
+			e.ready(i)
+		}
 	}
 	for _, c := range e.late {
 		copy(c.to.raw, c.from.raw)

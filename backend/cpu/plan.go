@@ -46,7 +46,28 @@ func (c *compiler) compile() error {
 	for _, o := range c.g.Outputs() {
 		c.e.outs = append(c.e.outs, c.bufs[o.Node.ID()][0])
 	}
+	c.finishes()
 	return nil
+}
+
+// finishes finds the step after which each output is whole, if somebody wants to know; an output's place is its own until the end of the run.
+func (c *compiler) finishes() {
+	made := map[*buf]int{}
+	if c.e.ready != nil {
+		c.e.early = make([][]int, len(c.e.steps))
+		for i, s := range c.e.steps {
+			for _, b := range s.out {
+				made[b] = i
+			}
+		}
+	}
+	for i, b := range c.e.outs {
+		if at, ok := made[c.root(b)]; ok {
+			c.e.early[at] = append(c.e.early[at], i)
+		} else {
+			c.e.ends = append(c.e.ends, i)
+		}
+	}
 }
 
 func (c *compiler) node(n *graph.Node) error {

@@ -21,7 +21,7 @@ func (Backend) Name() string { return "ref" }
 func (Backend) NewState(vars []backend.Var) (backend.State, error) { return backend.NewHost(vars) }
 
 // Compile implements backend.Backend. The graph is run as it stands, but for ops that only have a decomposition.
-func (Backend) Compile(g *graph.Graph, s backend.State, _ backend.Options) (backend.Executable, error) {
+func (Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (backend.Executable, error) {
 	g, err := Expand(g)
 	if err != nil {
 		return nil, fmt.Errorf("ref: %w", err)
@@ -30,7 +30,7 @@ func (Backend) Compile(g *graph.Graph, s backend.State, _ backend.Options) (back
 	if err != nil {
 		return nil, err
 	}
-	return &exec{g: g, state: h, times: make([]backend.NodeTime, len(g.Nodes()))}, nil
+	return &exec{g: g, state: h, ready: o.Ready, times: make([]backend.NodeTime, len(g.Nodes()))}, nil
 }
 
 // Expand replaces ops that have no reference by their decompositions, until none is left.
@@ -55,6 +55,7 @@ func Expand(g *graph.Graph) (*graph.Graph, error) {
 type exec struct {
 	g     *graph.Graph
 	state *backend.Host
+	ready func(i int)
 	times []backend.NodeTime
 }
 
@@ -91,6 +92,9 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 	}
 	for i, o := range e.g.Outputs() {
 		store(out[i], vals[o.Node.ID()][0])
+		if e.ready != nil {
+			e.ready(i)
+		}
 	}
 	for _, u := range e.g.Updates() {
 		store(e.state.Tensor(backend.Var{Name: graph.NameOf(u.Var), Type: u.Var.Type()}), vals[u.Value.ID()][0])

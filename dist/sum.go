@@ -1,0 +1,271 @@
+package dist
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/jouleml/joule/internal/kernel/vec"
+)
+
+// bytesOf sees floats as the bytes that they are in memory. All ranks of a job have processors of one byte order (Joule runs on little-endian ones alone).
+func bytesOf(x []float32) []byte {
+	if len(x) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&x[0])), 4*len(x))
+}
+
+// add sets a to a + b.
+func add(a, b []float32) { vec.Binary(vec.Add)(a, a, b) }
+
+// Plan is who has which summands of a sum over a Tree.
+type Plan struct {
+	Tree Tree
+	Own  [][]Range // of each rank, the nodes that it brings
+}
+
+// NewPlan shares the leaves of a tree out to ranks in a row, as evenly as possible.
+func NewPlan(leaves, ranks int) *Plan {
+	p := &Plan{Tree: Tree{leaves}, Own: make([][]Range, ranks)}
+	for r := range ranks {
+		p.Own[r] = p.Tree.Cover(Part(leaves, r, ranks))
+	}
+	return p
+}
+
+// AllReduce sets x, on every rank, to the sum of all ranks' x in the order of the Tree of Size leaves. x has the same length everywhere.
+func (c *Comm) AllReduce(x []float32) error {
+	return c.SumTree(NewPlan(c.Size(), c.Size()), [][]float32{x}, x)
+}
+
+// SumTree sets out, on every rank, to the sum over the plan's tree. own is this rank's nodes, in the plan's order; all slices have one length. out may be own[0]; what own holds
+// afterwards is not defined.
+func (c *Comm) SumTree(p *Plan, own [][]float32, out []float32) (err error) {
+	defer c.begin(fmt.Sprintf("a sum of %d numbers", len(out)))(&err)
+	return c.sumTree(p, own, out, true)
+}
+
+// ReduceScatter is SumTree of which each rank gets only its Segment of out.
+func (c *Comm) ReduceScatter(p *Plan, own [][]float32, out []float32) (err error) {
+	defer c.begin(fmt.Sprintf("a scattered sum of %d numbers", len(out)))(&err)
+	return c.sumTree(p, own, out, false)
+}
+
+// Segment is the part of a sum of size numbers that ReduceScatter leaves on this rank and AllGatherSegments takes from it.
+func (c *Comm) Segment(size int) (lo, hi int) { return segment(size, c.Rank(), c.Size()) }
+
+// AllGatherSegments gives every rank the whole of x, of which each has its Segment.
+func (c *Comm) AllGatherSegments(x []float32) (err error) {
+	defer c.begin(fmt.Sprintf("a gathering of %d numbers", len(x)))(&err)
+	return c.gatherSegments(x)
+}
+
+func (c *Comm) sumTree(p *Plan, own [][]float32, out []float32, all bool) error {
+	n, me := c.Size(), c.Rank()
+	if len(p.Own) != n || len(own) != len(p.Own[me]) {
+		return fmt.Errorf("dist: a plan for %d ranks and %d summands, but there are %d ranks and %d summands", len(p.Own), len(p.Own[me]), n, len(own))
+	}
+	for _, x := range own {
+		if len(x) != len(out) {
+			return fmt.Errorf("dist: summands of %d numbers for a sum of %d", len(x), len(out))
+		}
+	}
+	switch {
+	case n == 1:
+		fold(p.Tree, p.Own[0], own, out)
+		return nil
+	case all && perfect(p.Own) && len(out) < small:
+		return c.doubling(own[0], out)
+	case all && perfect(p.Own):
+		return c.halving(own[0], out)
+	}
+	if err := c.exchange(p, own, out); err != nil || !all {
+		return err
+	}
+	return c.gatherSegments(out)
+}
+
+// small is the number of elements up to which whole vectors go around: fewer messages, more bytes.
+const small = 1 << 10
+
+// room is scratch memory of n numbers.
+func (c *Comm) room(n int) []float32 {
+	if cap(c.tmp) < n {
+		c.tmp = make([]float32, n)
+	}
+	return c.tmp[:n]
+}
+
+// doubling adds whole vectors with ranks 1, 2, 4, … away: log2(n) messages (Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in
+// MPICH", 2005). The partner's sum is that of the neighbouring node of the tree.
+func (c *Comm) doubling(own, out []float32) error {
+	n, me := c.Size(), c.Rank()
+	copy(out, own) // nothing where they are the same
+	tmp := c.room(len(out))
+	for d := 1; d < n; d *= 2 {
+		if err := c.swap(me^d, bytesOf(out), bytesOf(tmp)); err != nil {
+			return err
+		}
+		add(out, tmp)
+	}
+	return nil
+}
+
+// swap sends a to a partner and receives b from it.
+func (c *Comm) swap(with int, a, b []byte) error {
+	r, err := c.recv(with, tagSum, b)
+	if err != nil {
+		return err
+	}
+	s, err := c.send(with, tagSum, a)
+	if err != nil {
+		return err
+	}
+	return c.wait(r, s)
+}
+
+// halving is Rabenseifner's algorithm (ibid.) with the distances 1, 2, 4, …: with each partner a rank gives one half of what it still adds and takes the other, then the finished
+// parts go back the same way: 2·log2(n) messages, 2·(n-1)/n of the bytes. The distances make the order of additions that of the tree.
+func (c *Comm) halving(own, out []float32) error {
+	n, me := c.Size(), c.Rank()
+	copy(out, own) // nothing where they are the same
+	tmp := c.room(len(out))
+	type span struct{ lo, hi int }
+	at := span{0, len(out)}
+	var way []span
+	for d := 1; d < n; d *= 2 {
+		way = append(way, at)
+		m := at.lo + (at.hi-at.lo)/2/16*16
+		keep, give := span{at.lo, m}, span{m, at.hi}
+		if me&d != 0 {
+			keep, give = give, keep
+		}
+		if err := c.swap(me^d, bytesOf(out[give.lo:give.hi]), bytesOf(tmp[keep.lo:keep.hi])); err != nil {
+			return err
+		}
+		add(out[keep.lo:keep.hi], tmp[keep.lo:keep.hi])
+		at = keep
+	}
+	for d := n / 2; d >= 1; d /= 2 {
+		whole := way[len(way)-1]
+		way = way[:len(way)-1]
+		other := span{at.hi, whole.hi}
+		if at.lo != whole.lo {
+			other = span{whole.lo, at.lo}
+		}
+		if err := c.swap(me^d, bytesOf(out[at.lo:at.hi]), bytesOf(out[other.lo:other.hi])); err != nil {
+			return err
+		}
+		at = whole
+	}
+	return nil
+}
+
+// exchange brings each rank all summands of its segment and adds them up there: for any number of ranks and any shares.
+func (c *Comm) exchange(p *Plan, own [][]float32, out []float32) error {
+	n, me, size := c.Size(), c.Rank(), len(out)
+	lo, hi := segment(size, me, n)
+	w := hi - lo
+	count := 0
+	for r := range n {
+		count += len(p.Own[r])
+	}
+	tmp := c.room(count * w)
+	var nodes []Range
+	var parts [][]float32
+	var rs []Request
+	for r := range n {
+		for k, node := range p.Own[r] {
+			nodes = append(nodes, node)
+			if r == me {
+				parts = append(parts, own[k][lo:hi])
+				continue
+			}
+			t := tmp[:w]
+			tmp = tmp[w:]
+			parts = append(parts, t)
+			q, err := c.recv(r, tagSum, bytesOf(t))
+			if err != nil {
+				return err
+			}
+			rs = append(rs, q)
+		}
+	}
+	for i := 1; i < n; i++ {
+		r := (me + i) % n
+		a, b := segment(size, r, n)
+		for _, x := range own {
+			q, err := c.send(r, tagSum, bytesOf(x[a:b]))
+			if err != nil {
+				return err
+			}
+			rs = append(rs, q)
+		}
+	}
+	if err := c.wait(rs...); err != nil {
+		return err
+	}
+	fold(p.Tree, nodes, parts, out[lo:hi])
+	return nil
+}
+
+// fold adds nodes that together are the whole tree, in its order. It uses the parts' memory.
+func fold(t Tree, nodes []Range, parts [][]float32, out []float32) {
+	var stack []int // of nodes not yet added, as their first number
+	at := append([]Range(nil), nodes...)
+	for i := range at {
+		stack = append(stack, i)
+		for len(stack) > 1 {
+			a, b := stack[len(stack)-2], stack[len(stack)-1]
+			if !t.Joins(at[a], at[b]) {
+				break
+			}
+			add(parts[a], parts[b])
+			at[a].Hi = at[b].Hi
+			stack = stack[:len(stack)-1]
+		}
+	}
+	copy(out, parts[0])
+}
+
+func (c *Comm) gatherSegments(x []float32) error {
+	n, me := c.Size(), c.Rank()
+	lo, hi := segment(len(x), me, n)
+	var rs []Request
+	for i := 1; i < n; i++ {
+		from, to := (me+n-i)%n, (me+i)%n
+		a, b := segment(len(x), from, n)
+		r, err := c.recv(from, tagGather, bytesOf(x[a:b]))
+		if err != nil {
+			return err
+		}
+		s, err := c.send(to, tagGather, bytesOf(x[lo:hi]))
+		if err != nil {
+			return err
+		}
+		rs = append(rs, r, s)
+	}
+	return c.wait(rs...)
+}
+
+// SumAnyOrder is AllReduce by the transport's own operation, in whatever order it likes, where it has one.
+func (c *Comm) SumAnyOrder(x []float32) (err error) {
+	s, ok := c.t.(Summer)
+	if !ok || c.Size() == 1 {
+		return c.AllReduce(x)
+	}
+	defer c.begin(fmt.Sprintf("the library's sum of %d numbers", len(x)))(&err)
+	if c.broken != nil {
+		return c.broken
+	}
+	// What a ring sends; the library does not say what it does.
+	n := int64(c.Size())
+	c.stats.sent.Add(2 * (n - 1) * 4 * int64(len(x)) / n)
+	c.stats.received.Add(2 * (n - 1) * 4 * int64(len(x)) / n)
+	c.stats.messages.Add(1)
+	r, err := s.Sum(x)
+	if err != nil {
+		return err
+	}
+	return c.wait(r)
+}

@@ -1,0 +1,376 @@
+package train
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"time"
+
+	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Training on several processes. A batch is cut into shards; each rank computes the gradients of its shards, all add them up, and every rank makes the same update. The sum's order is that of
+// dist.Tree over the shards, so the bits depend on the number of shards, not on how many ranks share them: one process with four shards, two ranks with two each and four ranks with one
+// each leave the same weights. A batch in one piece (the default of one process) is another sum, equal up to rounding.
+
+// Parallel says how a training is shared out.
+type Parallel struct {
+	// Comm joins the ranks; nil is this process alone.
+	Comm *dist.Comm
+	// Shards is how many pieces a batch is cut into; 0: one for each rank. Batch normalisation sees one shard at a time, and its moving averages are the mean over shards.
+	Shards int
+	// Bucket is the least number of bytes of gradients that travel together; 0 chooses by the model's size.
+	Bucket int
+	// AnyOrder leaves the order of sums to the message library: then bits may depend on the number of ranks.
+	AnyOrder bool
+	// Check is how many steps lie between two comparisons of the ranks' weights; 0: 500, negative: never.
+	Check int
+	// Trace, if not nil, is told when what happened on this rank.
+	Trace func(Span)
+}
+
+// Span is a stretch of time of a rank's work, for timelines.
+type Span struct {
+	What       string // "gradients", "bucket 2", "wait", "update"
+	Step       int64
+	Begin, End time.Time
+}
+
+// Across shares steps, evaluation and prediction out. All ranks must compile the same model and call its methods in the same order; Fit makes the weights those of rank 0.
+func Across(p Parallel) Option { return option(func(m *Model) { m.parallel = p }) }
+
+// Comm joins the ranks that the model is trained across; nil where this process is alone.
+func (m *Model) Comm() *dist.Comm {
+	if c := m.parallel.Comm; c != nil && c.Size() > 1 {
+		return c
+	}
+	return nil
+}
+
+func (p *Parallel) ranks() int {
+	if p.Comm == nil {
+		return 1
+	}
+	return p.Comm.Size()
+}
+
+func (p *Parallel) rank() int {
+	if p.Comm == nil {
+		return 0
+	}
+	return p.Comm.Rank()
+}
+
+// Writes reports whether this rank writes files: rank 0 does.
+func (m *Model) Writes() bool { return m.parallel.rank() == 0 }
+
+const defaultCheck = 500
+
+// group is the sharing of a model's steps.
+type group struct {
+	Parallel
+	m      *Model
+	plan   *dist.Plan
+	lo, hi int   // this rank's shards
+	joins  []int // after each of them, how many additions the tree has for it
+
+	flat    layout
+	slots   []*slot // vectors of gradients: of shards, then sums
+	applied map[mode]*program
+	weight  *tensor.Tensor // of a shard's loss
+	state   *tensor.Tensor // of random layers
+
+	programs map[int]*shardProgram // by examples
+	// Of the step in progress:
+	last  bool     // whether its last shard is being computed
+	open  []int    // members of each bucket that are not ready
+	queue chan int // buckets that are
+
+	account exchangeAccount
+}
+
+// slot is a vector of everything that is added up: moved averages, gradients, then control values; and views of it.
+type slot struct {
+	all   []float32
+	views []*tensor.Tensor // by member
+}
+
+// member is one value in a slot.
+type member struct {
+	name     string
+	t        graph.Type
+	off, len int
+	bucket   int
+}
+
+// layout is the order of members in a slot: that in which they become ready, as far as can be said beforehand.
+type layout struct {
+	members []member
+	byName  map[string]int
+	buckets []bucket
+	size    int
+	control int // where control values begin
+}
+
+type bucket struct{ lo, hi, members int }
+
+// Control values are added up like gradients.
+const (
+	controlLoss = iota
+	controlStop // somebody has been asked to end
+	controlSave // rank 0 wants a checkpoint
+	controls    = 16
+)
+
+// exchangeAccount is what sharing has cost this rank.
+type exchangeAccount struct {
+	steps  int64
+	waited time.Duration // with nothing to compute
+	busy   time.Duration // sums in progress, hidden or not
+}
+
+// group prepares the sharing at its first use.
+func (m *Model) group() (*group, error) {
+	if m.shared != nil {
+		return m.shared, nil
+	}
+	p := m.parallel
+	n := p.ranks()
+	if p.Shards == 0 {
+		p.Shards = n
+	}
+	switch {
+	case p.Shards < 1:
+		return nil, fmt.Errorf("train: a batch cannot be cut into %d shards", p.Shards)
+	case p.Shards < n:
+		return nil, fmt.Errorf("train: %d shards cannot be shared out to %d ranks: at least one for each is needed", p.Shards, n)
+	}
+	g := &group{Parallel: p, m: m, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
+	g.lo, g.hi = dist.Part(p.Shards, p.rank(), n)
+	if err := g.lay(); err != nil {
+		return nil, err
+	}
+	g.fold()
+	m.shared = g
+	return g, nil
+}
+
+// sharing reports whether steps go through a group.
+func (m *Model) sharing() bool { return m.parallel.ranks() > 1 || m.parallel.Shards > 1 }
+
+// fold finds the additions among this rank's shards, and makes the slots they need.
+func (g *group) fold() {
+	var stack []dist.Range
+	deepest := 0
+	for s := g.lo; s < g.hi; s++ {
+		stack = append(stack, dist.Range{Lo: s, Hi: s + 1})
+		deepest = max(deepest, len(stack))
+		joins := 0
+		for n := len(stack); n > 1 && g.plan.Tree.Joins(stack[n-2], stack[n-1]); n = len(stack) {
+			stack[n-2].Hi = stack[n-1].Hi
+			stack = stack[:n-1]
+			joins++
+		}
+		g.joins = append(g.joins, joins)
+	}
+	for range deepest {
+		g.slots = append(g.slots, g.flat.slot())
+	}
+}
+
+// lay makes the layout from the graph of a shard.
+func (g *group) lay() error {
+	sg, _, err := g.m.graph(programKey{mode: shard, batch: 1})
+	if err != nil {
+		return err
+	}
+	var moved, grads []member
+	for _, o := range sg.Outputs() {
+		m := member{name: o.Name, t: o.Node.Type(), len: o.Node.Shape().Size()}
+		switch {
+		case strings.HasPrefix(o.Name, movedPrefix):
+			moved = append(moved, m)
+		case strings.HasPrefix(o.Name, gradPrefix):
+			grads = append(grads, m)
+		default:
+			continue
+		}
+		if m.t.DType != dtype.F32 {
+			return fmt.Errorf("train: %s is %v: only float32 can be shared out to ranks", o.Name, m.t)
+		}
+	}
+	l := &g.flat
+	l.byName = map[string]int{}
+	l.members = moved // they are ready in the forward pass
+	for i := len(grads) - 1; i >= 0; i-- {
+		l.members = append(l.members, grads[i]) // the last layers' gradients come first
+	}
+	const align = 16
+	for i := range l.members {
+		m := &l.members[i]
+		m.off = l.size
+		l.size += (m.len + align - 1) / align * align
+		l.byName[m.name] = i
+	}
+	l.control = l.size
+	l.size += controls
+	// As many as eight buckets, none so small that its messages' delay outweighs their bytes.
+	least := g.Bucket
+	if least <= 0 {
+		least = min(max(4*l.size/8, 64<<10), 25<<20)
+	}
+	b := bucket{}
+	for i := range l.members {
+		m := &l.members[i]
+		b.hi = l.control
+		if i+1 < len(l.members) {
+			b.hi = l.members[i+1].off
+		}
+		b.members++
+		m.bucket = len(l.buckets)
+		if rest := 4 * (l.control - b.hi); 4*(b.hi-b.lo) >= least && rest > 0 {
+			l.buckets = append(l.buckets, b)
+			b = bucket{lo: b.hi}
+		}
+	}
+	b.hi = l.size // the last takes the control values, the loss among them
+	b.members++
+	l.buckets = append(l.buckets, b)
+	return nil
+}
+
+func (l *layout) slot() *slot {
+	raw := tensor.AlignedBytes(4 * l.size)
+	s := &slot{all: tensor.Wrap(dtype.F32, []int{l.size}, raw).F32()}
+	for _, m := range l.members {
+		s.views = append(s.views, tensor.Wrap(m.t.DType, m.t.Shape, raw[4*m.off:4*(m.off+m.len)]))
+	}
+	s.views = append(s.views, tensor.Wrap(dtype.F32, []int{}, raw[4*(l.control+controlLoss):4*(l.control+controlLoss+1)]))
+	return s
+}
+
+// sync makes every rank's variables those of rank 0, and finds ranks that were started otherwise. what describes the training that this rank is about to do.
+func (m *Model) sync(what string) error {
+	c := m.Comm()
+	if c == nil {
+		return nil
+	}
+	g, _, err := m.graph(programKey{mode: shard, batch: 1})
+	if err != nil {
+		return err
+	}
+	h := fnv.New64a()
+	fmt.Fprintln(h, graph.Print(g), what, m.seed, m.opt.Name, m.parallel.Shards, m.parallel.Bucket, m.parallel.AnyOrder, m.parallel.Check)
+	sums, err := dist.Gather(c, fmt.Sprintf("%x", h.Sum64()))
+	if err != nil {
+		return err
+	}
+	for r, s := range sums {
+		if s != sums[0] {
+			return fmt.Errorf("train: rank %d was started with another model, data set, seed or setting than rank 0: start all ranks with the same command", r)
+		}
+	}
+	for _, v := range m.kept() {
+		t, err := m.state.Get(v.Name)
+		if err != nil {
+			return err
+		}
+		if err := c.Broadcast(0, t.Bytes()); err != nil {
+			return err
+		}
+		if c.Rank() == 0 {
+			continue
+		}
+		if err := m.state.Set(v.Name, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DivergedError says that ranks that must have the same weights do not.
+type DivergedError struct {
+	Step  int64
+	Ranks []int // that differ from most others
+}
+
+func (e *DivergedError) Error() string {
+	return fmt.Sprintf("train: after step %d the weights of rank(s) %v are not those of the others: a fault of memory or processor, or ranks that run different programs; resume from the last checkpoint, without the machine if it happens again", e.Step, e.Ranks)
+}
+
+// same compares the ranks' weights by a checksum.
+func (m *Model) same(step int64) error {
+	h := fnv.New64a()
+	for _, p := range m.params {
+		t, err := m.state.Get(p.Name)
+		if err != nil {
+			return err
+		}
+		h.Write(t.Bytes())
+	}
+	sums, err := dist.Gather(m.Comm(), fmt.Sprintf("%x", h.Sum64()))
+	if err != nil {
+		return err
+	}
+	count := map[string]int{}
+	for _, s := range sums {
+		count[s]++
+	}
+	if len(count) == 1 {
+		return nil
+	}
+	most := sums[0] // of equals, rank 0's
+	for _, s := range sums {
+		if count[s] > count[most] {
+			most = s
+		}
+	}
+	e := &DivergedError{Step: step}
+	for r, s := range sums {
+		if s != most {
+			e.Ranks = append(e.Ranks, r)
+		}
+	}
+	return e
+}
+
+// joinMeters adds up all ranks' meters, in the order of the ranks.
+func (m *Model) joinMeters(own []meter) ([]meter, error) {
+	c := m.Comm()
+	if c == nil {
+		return own, nil
+	}
+	texts := make([]json.RawMessage, len(own))
+	for i, k := range own {
+		var err error
+		if texts[i], err = json.Marshal(k.running()); err != nil {
+			return nil, fmt.Errorf("train: %w", err)
+		}
+	}
+	all, err := dist.Gather(c, texts)
+	if err != nil {
+		return nil, err
+	}
+	var sum []meter
+	for r, texts := range all {
+		if len(texts) != len(own) {
+			return nil, fmt.Errorf("train: rank %d has %d metrics, this one %d", r, len(texts), len(own))
+		}
+		for i, t := range texts {
+			k := m.metrics[i].make()
+			if err := json.Unmarshal(t, k.running()); err != nil {
+				return nil, fmt.Errorf("train: metric %s of rank %d: %w", m.metrics[i].Name, r, err)
+			}
+			if r == 0 {
+				sum = append(sum, k)
+				continue
+			}
+			sum[i].join(k)
+		}
+	}
+	return sum, nil
+}

@@ -1,0 +1,391 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/grad"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/kernel/vec"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Names of what a shard's program gives and the update's takes.
+const (
+	gradPrefix  = "gradient/"
+	movedPrefix = "moved/"
+)
+
+// shardLoss ends the graph of a shard: outputs are its share of the loss, of the gradients and of the moving averages, which the update sums up.
+func (m *Model) shardLoss(g *graph.Graph, call *nn.Call, loss *graph.Node, moved []graph.Assign) {
+	weight := g.Input("weight", graph.T(dtype.F32)) // the shard's examples over those of the batch
+	loss = op.Mul(loss, weight)
+	g.Output("loss", loss)
+	params, ws := m.trained(g, call.Params)
+	for i, d := range grad.Of(loss, ws...) {
+		g.Output(gradPrefix+params[i].Name, d)
+	}
+	g.During(graph.Update, func() {
+		for _, a := range moved {
+			g.Output(movedPrefix+graph.NameOf(a.Var), op.Mul(a.Value, weight))
+		}
+	})
+}
+
+// applied is the graph of the update from sums over all shards.
+func (m *Model) applyGraph(k programKey, l *layout) (*graph.Graph, error) {
+	return graph.Build(func(g *graph.Graph) {
+		in := make([]*graph.Node, len(l.members))
+		for i, v := range l.members {
+			in[i] = g.Input(v.name, v.t)
+		}
+		rate := g.Input("rate", graph.T(dtype.F32))
+		params, _ := m.trained(g, m.params)
+		grads := make([]*graph.Node, len(params))
+		for i, p := range params {
+			grads[i] = in[l.byName[gradPrefix+p.Name]]
+		}
+		m.update(g, params, grads, rate, k.mode == applyGather)
+		g.During(graph.Update, func() {
+			for i, v := range l.members {
+				if name, ok := strings.CutPrefix(v.name, movedPrefix); ok {
+					g.Update(g.Variable(name, v.t), in[i])
+				}
+			}
+			seed := g.Variable(seedVar, graph.T(dtype.I64, 2))
+			g.Update(seed, op.Add(seed, g.Const(tensor.Of([]int64{0, int64(k.batch)}))))
+		})
+	})
+}
+
+// trained are the trainable parameters and their variables.
+func (m *Model) trained(g *graph.Graph, all []nn.Param) (params []nn.Param, ws []*graph.Node) {
+	for _, p := range all {
+		if p.Trainable {
+			p.RateFactor = m.rateFactor(p.Name)
+			params = append(params, p)
+			ws = append(ws, g.Variable(p.Name, p.Type))
+		}
+	}
+	if len(ws) == 0 {
+		g.Fail("model", nil, "has no trainable parameter")
+	}
+	return params, ws
+}
+
+// shardProgram is a compiled shard with its results' places in every slot.
+type shardProgram struct {
+	*program
+	outs    [][]*tensor.Tensor // by slot
+	buckets []int              // by output; -1: none
+}
+
+// shardProgram compiles the program of a shard of n examples.
+func (g *group) shardProgram(n int) (*shardProgram, error) {
+	if p := g.programs[n]; p != nil {
+		return p, nil
+	}
+	p, err := g.buildShard(n, false)
+	if err != nil {
+		return nil, err
+	}
+	g.programs[n] = p
+	g.m.programs[p.key] = p.program
+	return p, nil
+}
+
+func (g *group) buildShard(n int, stopAtNaN bool) (*shardProgram, error) {
+	k := programKey{mode: shard, batch: n}
+	sg, _, err := g.m.graph(k)
+	if err != nil {
+		return nil, err
+	}
+	sp := &shardProgram{}
+	e, err := g.m.backend.Compile(sg, g.m.state, backend.Options{Threads: g.m.threads, StopAtNaN: stopAtNaN, Ready: func(i int) { g.ready(sp.buckets[i]) }})
+	if err != nil {
+		return nil, err
+	}
+	sp.program = &program{key: k, g: sg, exec: e, in: make([]*tensor.Tensor, len(sg.Inputs()))}
+	for i, o := range sg.Outputs() {
+		var own *tensor.Tensor
+		b := -1
+		switch j, ok := g.flat.byName[o.Name]; {
+		case o.Name == "loss":
+			b = len(g.flat.buckets) - 1
+		case ok:
+			b = g.flat.members[j].bucket
+		default:
+			own = tensor.New(o.Node.DType(), o.Node.Shape()...)
+		}
+		sp.buckets = append(sp.buckets, b)
+		for s := range g.slots {
+			if i == 0 {
+				sp.outs = append(sp.outs, nil)
+			}
+			t := own
+			if t == nil {
+				t = g.slots[s].views[len(g.flat.members)]
+				if j, ok := g.flat.byName[o.Name]; ok {
+					t = g.slots[s].views[j]
+				}
+			}
+			sp.outs[s] = append(sp.outs[s], t)
+		}
+	}
+	sp.out = sp.outs[0]
+	return sp, nil
+}
+
+// applyProgram compiles the update.
+func (g *group) applyProgram(k mode) (*program, error) {
+	if p := g.applied[k]; p != nil {
+		return p, nil
+	}
+	key := programKey{mode: k, batch: g.Shards}
+	ag, err := g.m.applyGraph(key, &g.flat)
+	if err != nil {
+		return nil, err
+	}
+	e, err := g.m.backend.Compile(ag, g.m.state, backend.Options{Threads: g.m.threads})
+	if err != nil {
+		return nil, err
+	}
+	p := &program{key: key, g: ag, exec: e, in: append(append([]*tensor.Tensor{}, g.slots[0].views[:len(g.flat.members)]...), tensor.New(dtype.F32))}
+	g.applied[k], g.m.programs[key] = p, p
+	return p, nil
+}
+
+// ready counts a result that a shard has finished; the last shard's complete buckets are sent off.
+func (g *group) ready(b int) {
+	if b < 0 || !g.last {
+		return
+	}
+	if g.open[b]--; g.open[b] == 0 {
+		g.queue <- b
+	}
+}
+
+// wishes are what ranks want of each other at a step.
+type wishes struct{ stop, save bool }
+
+// step computes a batch's gradients together with the other ranks and updates. judge is called with the predictions of this rank's shards.
+func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge func(pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
+	from, _ := dist.Part(b.Of, g.lo, g.Shards)
+	if b.N > 0 || g.hi > g.lo {
+		if err := g.m.stateInto(seedVar, g.state); err != nil {
+			return 0, all, err
+		}
+	}
+	begun := time.Now()
+	seed := g.state
+	draw := tensor.Data[int64](seed)
+	count := draw[1]
+	depth := 0
+	g.queue = make(chan int, len(g.flat.buckets))
+	g.open = g.open[:0]
+	for _, b := range g.flat.buckets {
+		g.open = append(g.open, b.members)
+	}
+	done := make(chan error, 1)
+	for s := g.lo; s < g.hi; s++ {
+		lo, hi := dist.Part(b.Of, s, g.Shards)
+		own := g.slots[depth]
+		clear(own.all[g.flat.control:])
+		depth++
+		if g.last = s == g.hi-1; g.last {
+			flag(own.all[g.flat.control+controlStop:], wish.stop)
+			flag(own.all[g.flat.control+controlSave:], wish.save)
+			go func() { done <- g.sum(depth) }()
+		}
+		draw[1] = count + int64(s)
+		if err := g.one(b, lo-from, hi-from, depth-1, judge); err != nil {
+			if g.last {
+				close(g.queue)
+				<-done
+			}
+			return 0, all, err
+		}
+		if g.last {
+			break
+		}
+		for range g.joins[s-g.lo] {
+			depth--
+			add(g.slots[depth-1].all, g.slots[depth].all)
+		}
+	}
+	computed := time.Now()
+	if c := g.m.Comm(); c != nil {
+		c.Urgent(true)
+		err = <-done
+		c.Urgent(false)
+	} else {
+		err = <-done
+	}
+	summed := time.Now()
+	g.account.waited += summed.Sub(computed)
+	g.account.steps++
+	if err != nil {
+		return 0, all, err
+	}
+	control := g.slots[0].all[g.flat.control:]
+	loss = float64(control[controlLoss])
+	all = wishes{stop: control[controlStop] > 0, save: control[controlSave] > 0}
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return loss, all, nil // the weights stay as they are
+	}
+	if k == train {
+		k = apply
+	} else {
+		k = applyGather
+	}
+	p, err := g.applyProgram(k)
+	if err != nil {
+		return 0, all, err
+	}
+	p.in[len(p.in)-1].F32()[0] = float32(rate)
+	if err := p.exec.Run(p.in, nil); err != nil {
+		return 0, all, err
+	}
+	if g.Trace != nil {
+		step := g.account.steps
+		g.Trace(Span{"gradients", step, begun, computed})
+		g.Trace(Span{"wait", step, computed, summed})
+		g.Trace(Span{"update", step, summed, time.Now()})
+	}
+	return loss, all, nil
+}
+
+func flag(x []float32, on bool) {
+	if on {
+		x[0] = 1
+	}
+}
+
+func add(a, b []float32) { vec.Binary(vec.Add)(a, a, b) }
+
+// one computes the gradients of examples lo to hi of this rank's part of the batch into a slot.
+func (g *group) one(b *data.Batch, lo, hi, at int, judge func(pred, y *tensor.Tensor)) error {
+	if lo == hi { // the last batch of an epoch may have fewer examples than there are shards
+		own := g.slots[at].all
+		clear(own[:g.flat.control+1])
+		for i, b := range g.flat.buckets {
+			for range b.members {
+				g.ready(i)
+			}
+		}
+		return nil
+	}
+	p, err := g.shardProgram(hi - lo)
+	if err != nil {
+		return err
+	}
+	n := g.fill(p, b, lo, hi)
+	if err := p.exec.Run(p.in, p.outs[at]); err != nil {
+		return err
+	}
+	if judge != nil {
+		judge(p.outs[at][0], p.in[n])
+	}
+	return nil
+}
+
+// fill points a shard's program at its examples and gives the place of the targets.
+func (g *group) fill(p *shardProgram, b *data.Batch, lo, hi int) int {
+	n := 0
+	for _, x := range b.X {
+		p.in[n] = x.Slice(lo, hi)
+		n++
+	}
+	g.weight.F32()[0] = float32(float64(hi-lo) / float64(b.Of))
+	p.in[n], p.in[n+1], p.in[n+2] = g.state, b.Y[0].Slice(lo, hi), g.weight
+	return n + 1
+}
+
+// sum adds up buckets as they become ready: this rank's shards in depth slots, then all ranks'. It runs beside the backward pass.
+func (g *group) sum(depth int) error {
+	joins := g.joins[len(g.joins)-1]
+	left := depth - joins
+	own := make([][]float32, left)
+	for range g.flat.buckets {
+		i, ok := <-g.queue
+		if !ok {
+			return nil // the step has failed
+		}
+		b := g.flat.buckets[i]
+		start := time.Now()
+		for d := depth; d > left; d-- {
+			add(g.slots[d-2].all[b.lo:b.hi], g.slots[d-1].all[b.lo:b.hi])
+		}
+		for s := range own {
+			own[s] = g.slots[s].all[b.lo:b.hi]
+		}
+		if err := g.exchange(own); err != nil {
+			return err
+		}
+		end := time.Now()
+		g.account.busy += end.Sub(start)
+		if g.Trace != nil {
+			g.Trace(Span{fmt.Sprintf("bucket %d", i), g.account.steps + 1, start, end})
+		}
+	}
+	return nil
+}
+
+// exchange adds all ranks' parts of one bucket up into own[0].
+func (g *group) exchange(own [][]float32) error {
+	c := g.m.Comm()
+	switch {
+	case c == nil:
+		return nil // the tree is whole: everything is in slot 0
+	case g.AnyOrder:
+		for _, x := range own[1:] {
+			add(own[0], x)
+		}
+		return c.SumAnyOrder(own[0])
+	}
+	return c.SumTree(g.plan, own, own[0])
+}
+
+// probe finds where a shard's loss that is not finite arises.
+func (g *group) probe(b *data.Batch) error {
+	from, _ := dist.Part(b.Of, g.lo, g.Shards)
+	draw := tensor.Data[int64](g.state)
+	if err := g.m.stateInto(seedVar, g.state); err != nil {
+		return err
+	}
+	count := draw[1]
+	g.last = false
+	for s := g.lo; s < g.hi; s++ {
+		lo, hi := dist.Part(b.Of, s, g.Shards)
+		if lo == hi {
+			continue
+		}
+		p, err := g.buildShard(hi-lo, true)
+		if err != nil {
+			return err
+		}
+		draw[1] = count + int64(s)
+		g.fill(p, b, lo-from, hi-from)
+		if err := p.exec.Run(p.in, p.outs[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stateInto copies a variable into t.
+func (m *Model) stateInto(name string, t *tensor.Tensor) error {
+	v, err := m.state.Get(name)
+	if err == nil {
+		copy(t.Bytes(), v.Bytes())
+	}
+	return err
+}
