@@ -72,20 +72,6 @@ func (m *charsMap) find(s string) (n int, to string) {
 
 func offset(unit uint32) uint32 { return unit >> 10 << (unit & (1 << 9) >> 6) }
 
-// longest replaces from left to right the longest text that has a replacement, as SentencePiece does.
-func (m *charsMap) longest(s string, out *strings.Builder) {
-	for len(s) > 0 {
-		if n, to := m.find(s); n > 0 {
-			out.WriteString(to)
-			s = s[n:]
-			continue
-		}
-		_, n := utf8.DecodeRuneInString(s)
-		out.WriteString(s[:n])
-		s = s[n:]
-	}
-}
-
 // byGrapheme replaces whole graphemes of less than 6 bytes, and else each character by itself, as the tokenizers library does. A rule need not take the
 // whole of what it is looked up for.
 func (m *charsMap) byGrapheme(s string) string {

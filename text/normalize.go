@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -358,5 +357,3 @@ func bytesOf(s string) (raw string, ok bool) {
 	}
 	return string(out), true
 }
-
-var spaces = regexp.MustCompile(` {2,}`)
