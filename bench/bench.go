@@ -40,6 +40,7 @@ type work struct {
 	group   string  // rows of a group have a geometric mean
 	request Request // as peers understand it
 	flops   float64 // of one iteration, for the share of peak; 0: not counted
+	bytes   int     // that an iteration reads: its speed is quoted as a share of what plain reading of as many bytes reaches; 0: not counted
 	setup   func(threads int) (run func() error, stop func(), err error)
 }
 
@@ -70,8 +71,13 @@ type Row struct {
 	Peers   []*Figure `json:"peers,omitempty"`
 	Against string    `json:"best_peer,omitempty"`
 	FLOPs   float64   `json:"flops,omitempty"`
-	Ratio   float64   `json:"ratio,omitempty"` // of the medians: the best peer's time over ours
+	Bytes   int       `json:"bytes,omitempty"`
+	Read    float64   `json:"read_bytes_per_second,omitempty"` // what plain reading of as many bytes reached, before and after
+	Ratio   float64   `json:"ratio,omitempty"`                 // of the medians: the best peer's time over ours
 }
+
+// rate is the bytes that are read in a second.
+func (r *Row) rate() float64 { return float64(r.Bytes) / (r.Joule.Median() * 1e-3) }
 
 // Run measures and prints.
 func Run(ctx context.Context, out, log io.Writer, o Options) error {
@@ -136,7 +142,7 @@ func chosen(names []string) ([]work, error) {
 
 // measure lets all sides take turns at a work.
 func measure(ctx context.Context, log io.Writer, w work, ps []*peer, o Options, top float64) (Row, error) {
-	row := Row{Work: w.name, Group: w.group, FLOPs: w.flops, Joule: &Figure{Name: "joule"}}
+	row := Row{Work: w.name, Group: w.group, FLOPs: w.flops, Bytes: w.bytes, Joule: &Figure{Name: "joule"}}
 	run, stop, err := w.setup(o.Threads)
 	if err != nil {
 		return row, fmt.Errorf("bench: %s: %w", w.name, err)
@@ -148,6 +154,9 @@ func measure(ctx context.Context, log io.Writer, w work, ps []*peer, o Options, 
 	start := time.Now()
 	if err := run(); err != nil {
 		return row, err
+	}
+	if w.bytes > 0 {
+		row.Read = peak.ReadRate(o.Threads, w.bytes)
 	}
 	iters := int(min(200, max(3, 0.3/time.Since(start).Seconds())))
 	figs := make([]*Figure, len(ps))
@@ -170,6 +179,9 @@ func measure(ctx context.Context, log io.Writer, w work, ps []*peer, o Options, 
 				p.measure(w, max(3, iters/4), figs[i])
 			}
 		}
+	}
+	if w.bytes > 0 {
+		row.Read = max(row.Read, peak.ReadRate(o.Threads, w.bytes))
 	}
 	if w.flops > 0 {
 		row.Share = w.flops / (row.Joule.Median() * 1e-3) / top
@@ -201,6 +213,9 @@ func table(out io.Writer, rows []Row, ps []*peer, skipped []Skip, o Options, top
 		share := "–"
 		if r.Share > 0 {
 			share = fmt.Sprintf("%.0f%%", 100*r.Share)
+		}
+		if r.Read > 0 {
+			share = fmt.Sprintf("%.1f GB/s, %.0f%% of %.1f", r.rate()/1e9, 100*r.rate()/r.Read, r.Read/1e9)
 		}
 		fmt.Fprintf(out, "| %s | %.3f (%.3f) | %s |", r.Work, r.Joule.Median(), r.Joule.Best(), share)
 		if len(ps) > 0 {

@@ -24,7 +24,7 @@ func works() []work {
 		out = append(out, cnn("infer_cnn", n))
 	}
 	out = append(out, resNet(64))
-	return slices.Concat(out, sequences(), recurrences(), products(), convolutions())
+	return slices.Concat(out, sequences(), recurrences(), decodes(), products(), convolutions())
 }
 
 // cnn is a step of the main network (its backend's pool is shared by all models, so nothing is left to stop): training with rate 0, so that the batch is not learnt by heart (the squares of its gradients would become

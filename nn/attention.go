@@ -122,8 +122,7 @@ func sources(c *Call, x []*graph.Node) (q, kv, lengths, mask *graph.Node) {
 func (m *multiHead) project(c *Call, name string, x *graph.Node, heads int) (y *graph.Node) {
 	c.within(name, func() {
 		s := x.Shape()
-		w := c.Param("kernel", m.KernelInit, true, s[2], heads, m.KeyDim)
-		y = op.MatMul(op.Reshape(x, s[0]*s[1], s[2]), op.Reshape(w, s[2], heads*m.KeyDim))
+		y = c.product(op.Reshape(x, s[0]*s[1], s[2]), "kernel", m.KernelInit, s[2], heads, m.KeyDim)
 		if m.UseBias {
 			y = op.Add(y, op.Reshape(c.Param("bias", m.BiasInit, true, heads, m.KeyDim), heads*m.KeyDim))
 		}
@@ -166,8 +165,7 @@ func (m *multiHead) call(c *Call, x []*graph.Node) *graph.Node {
 	y := op.Attention(query, key, value, lengths, mask, a)
 	c.within("attention_output", func() {
 		n := m.Heads * m.KeyDim
-		w := c.Param("kernel", m.KernelInit, true, m.Heads, m.KeyDim, width)
-		y = op.MatMul(op.Reshape(y, batch*time, n), op.Reshape(w, n, width))
+		y = c.product(op.Reshape(y, batch*time, n), "kernel", m.KernelInit, m.Heads, m.KeyDim, width)
 		if m.UseBias {
 			y = op.Add(y, c.Param("bias", m.BiasInit, true, width))
 		}

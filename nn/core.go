@@ -134,9 +134,8 @@ func (d *dense) call(c *Call, x []*graph.Node) *graph.Node {
 		c.Fail("takes [batch … features], not %v", sh)
 	}
 	k := sh[len(sh)-1]
-	w := c.Param("kernel", d.KernelInit, true, k, d.Units)
 	flat := op.Reshape(in, sh[:len(sh)-1].Size(), k)
-	y := d.finish(c, op.MatMul(flat, w), d.Units)
+	y := d.finish(c, c.product(flat, "kernel", d.KernelInit, k, d.Units), d.Units)
 	return op.Reshape(y, append(sh[:len(sh)-1].Clone(), d.Units)...)
 }
 
@@ -286,12 +285,22 @@ func (e *embedding) check() error {
 func (e *embedding) call(c *Call, x []*graph.Node) *graph.Node {
 	in := only(c, x)
 	if s := in.Shape(); in.DType().IsFloat() && len(s) > 1 && s[len(s)-1] == e.Outputs {
-		w := c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs)
 		flat := op.Reshape(in, s[:len(s)-1].Size(), e.Outputs)
-		return op.Reshape(op.Dot(flat, w, op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}}), append(s[:len(s)-1].Clone(), e.Inputs)...)
+		var y *graph.Node
+		if f, ok := c.format("embeddings"); ok {
+			w, scale, a := c.few("embeddings", f, e.Inputs, e.Outputs)
+			y = op.QMatMul(flat, w, scale, a)
+		} else {
+			y = op.Dot(flat, c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs), op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}})
+		}
+		return op.Reshape(y, append(s[:len(s)-1].Clone(), e.Inputs)...)
 	}
 	if !in.DType().IsInt() {
 		c.Fail("takes whole numbers, not %v; make the input with nn.InputOf(name, dtype.I32, …)", in.Type())
+	}
+	if f, ok := c.format("embeddings"); ok {
+		w, scale, a := c.few("embeddings", f, e.Inputs, e.Outputs)
+		return op.QRows(w, scale, op.Convert(in, dtype.I32), a)
 	}
 	return op.Gather(c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs), op.Convert(in, dtype.I32), 0)
 }

@@ -28,6 +28,8 @@ type Layer struct {
 	name  string // "" until a model or the user names it
 	kind  kind
 	site  graph.Site
+
+	formats map[string]Format // of matrices of weights, by the names of their parameters within the layer
 }
 
 // kind is the configuration of one class of layer; its fields with JSON names are what a saved model keeps. It never changes once the layer is made.
@@ -128,6 +130,8 @@ type Call struct {
 	Moved func(v, value *graph.Node)
 	// Tap, if not nil, is shown every layer with its operands.
 	Tap func(l *Layer, x []*graph.Node)
+	// Products, if not nil, is shown the operand [M, K] of every product with a matrix of weights, and the name of its parameter.
+	Products func(param string, x *graph.Node)
 
 	layer   *Layer
 	prefix  string  // of the names of parameters: see within
@@ -427,6 +431,7 @@ func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
 				c.Tap(l, x)
 			}
 			y = l.kind.call(c, x)
+			c.checkFormats(l)
 		})
 	})
 	if c.seen != nil {

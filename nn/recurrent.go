@@ -204,8 +204,18 @@ func unfold(c *Call, k cell, backwards bool, x []*graph.Node) (states, last *gra
 	}
 	batch, time, features := in.Shape()[0], in.Shape()[1], in.Shape()[2]
 	h := r.Units
-	w := c.Param("kernel", r.KernelInit, true, features, gates*h)
-	u := c.Param("recurrent_kernel", r.RecurrentInit, true, h, gates*h)
+	if mask := c.dropMask(r.Dropout, batch, features); mask != nil {
+		in = op.Mul(in, op.Reshape(mask, batch, 1, features))
+	}
+	product := c.product(op.Reshape(in, batch*time, features), "kernel", r.KernelInit, features, gates*h)
+	var u, scale *graph.Node
+	attrs := op.RecurrentAttrs{Cell: name, Reverse: backwards}
+	if f, ok := c.format("recurrent_kernel"); ok {
+		u, scale, _ = c.few("recurrent_kernel", f, gates*h, h)
+		attrs.Bits, attrs.Group = f.Bits, f.Group
+	} else {
+		u = c.Param("recurrent_kernel", r.RecurrentInit, true, h, gates*h)
+	}
 	var inner, outer *graph.Node // biases: of the products of the states, of those of the inputs
 	if r.UseBias {
 		if name == "gru" {
@@ -218,10 +228,6 @@ func unfold(c *Call, k cell, backwards bool, x []*graph.Node) (states, last *gra
 	if name == "gru" && inner == nil {
 		inner = op.Full(c.G, graph.T(dtype.F32, gates*h), 0)
 	}
-	if mask := c.dropMask(r.Dropout, batch, features); mask != nil {
-		in = op.Mul(in, op.Reshape(mask, batch, 1, features))
-	}
-	product := op.MatMul(op.Reshape(in, batch*time, features), w)
 	if outer != nil {
 		product = op.Add(product, outer)
 	}
@@ -243,8 +249,14 @@ func unfold(c *Call, k cell, backwards bool, x []*graph.Node) (states, last *gra
 	if name == "lstm" {
 		c0 = first[1]
 	}
-	states, cells := op.Recurrent(op.Reshape(product, batch, time, gates*h), u, first[0], c0, inner, lengths, c.dropMask(r.RecurrentDropout, batch, h),
-		op.RecurrentAttrs{Cell: name, Reverse: backwards})
+	product = op.Reshape(product, batch, time, gates*h)
+	mask := c.dropMask(r.RecurrentDropout, batch, h)
+	var cells *graph.Node
+	if scale != nil {
+		states, cells = op.QRecurrent(product, u, scale, first[0], c0, inner, lengths, mask, attrs)
+	} else {
+		states, cells = op.Recurrent(product, u, first[0], c0, inner, lengths, mask, attrs)
+	}
 	end := time - 1
 	if backwards {
 		end = 0

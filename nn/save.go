@@ -170,6 +170,8 @@ type savedLayer struct {
 	Name   string          `json:"name"`
 	Config json.RawMessage `json:"config"`
 	Inputs []string        `json:"inputs,omitempty"`
+
+	Formats map[string]Format `json:"formats,omitempty"` // of its weights
 }
 
 // MarshalJSON is the model's layers and how values flow between them, without weights. ModelOf reads it.
@@ -178,7 +180,9 @@ func (m *Model) MarshalJSON() ([]byte, error) {
 		return nil, err
 	}
 	s := saved{Class: "Functional", Name: m.Name}
-	entry := func(l *Layer) savedLayer { return savedLayer{Class: l.class, Name: l.name, Config: l.Config()} }
+	entry := func(l *Layer) savedLayer {
+		return savedLayer{Class: l.class, Name: l.name, Config: l.Config(), Formats: l.formats}
+	}
 	if m.chain != nil {
 		s.Class = "Sequential"
 		for _, l := range m.chain {
@@ -250,6 +254,7 @@ func ModelOf(data []byte) (*Model, error) {
 			}
 			l = old
 		}
+		l.formats = e.Formats
 		layers[e.Name] = l
 		chain = append(chain, l)
 	}

@@ -26,7 +26,12 @@ type RecurrentAttrs struct {
 	Lengths  bool   // an operand i32 [B]: at steps from the length on, the state stays as it is
 	Mask     bool   // an operand [B H] that h_{t-1} is multiplied with in the product: dropout that is the same at all steps
 	CellGrad bool   // of the gradient of an lstm: there is a gradient for the cells c, too
+	Bits     int    `json:",omitempty"` // 8 or 4: u is weights of few bits [g·H H] with scales as another operand behind it (WeightAttrs), and has no gradient
+	Group    int    `json:",omitempty"` // of those weights
 }
+
+// weights are the attributes of the product with weights of few bits of h units.
+func (a RecurrentAttrs) weights(h int) WeightAttrs { return WeightAttrs{a.Bits, a.Group, h} }
 
 // gates is how many values of H an element of the operand has, 0 for an unknown cell.
 func (a RecurrentAttrs) gates() int {
@@ -37,11 +42,12 @@ func (a RecurrentAttrs) gates() int {
 type recurrence struct {
 	RecurrentAttrs
 	b, t, h, g                           int
-	x, u, h0, c0, bias, lengths, mask    *node
+	x, u, scale, h0, c0, bias            *node
+	lengths, mask                        *node
 	hs, cells, gate, dhs, dcs            *node // of the gradient's operands; cells is q of a gru
 	types                                struct{ seq, wide, state typ }
 	count                                int // operands
-	xType, uType, hType, cType, biasType int // where operands are, -1: none
+	xType, uType, hType, cType, biasType int // where operands are, -1: none; scales of u are behind it
 	lengthsType, maskType                int
 }
 
@@ -55,7 +61,9 @@ func (a RecurrentAttrs) layout(gradient bool) (r recurrence) {
 		r.count++
 		return r.count - 1
 	}
-	r.xType, r.uType, r.hType = next(!gradient), next(true), next(true)
+	r.xType, r.uType = next(!gradient), next(true)
+	next(a.Bits != 0)
+	r.hType = next(true)
 	r.cType, r.biasType = next(a.Cell == "lstm"), next(a.Cell == "gru" && !gradient)
 	r.lengthsType, r.maskType = next(a.Lengths), next(a.Mask)
 	return r
@@ -68,6 +76,9 @@ func (r *recurrence) with(in []*node) {
 			return nil
 		}
 		return in[i]
+	}
+	if r.Bits != 0 {
+		r.scale = at(r.uType + 1)
 	}
 	r.x, r.u, r.h0, r.c0, r.bias, r.lengths, r.mask = at(r.xType), at(r.uType), at(r.hType), at(r.cType), at(r.biasType), at(r.lengthsType), at(r.maskType)
 }
@@ -82,6 +93,23 @@ func (r *recurrence) check(in []typ, seq shape.Shape) error {
 		return fmt.Errorf("takes %d operands, was given %d", r.count, len(in))
 	}
 	u := in[r.uType]
+	if r.Bits != 0 {
+		if r.xType < 0 {
+			return fmt.Errorf("weights of few bits have no gradient")
+		}
+		h := in[r.hType]
+		if len(h.Shape) != 2 || h.Shape[1] < 1 || h.DType != dtype.F32 {
+			return fmt.Errorf("the first state must be f32 [B H], not %v", h)
+		}
+		n, err := r.weights(h.Shape[1]).check(u, in[r.uType+1])
+		if err != nil {
+			return err
+		}
+		if n != r.g*h.Shape[1] {
+			return fmt.Errorf("the weights of a %s must be [%d·H H], not %v", r.Cell, r.g, u)
+		}
+		u = f32(h.Shape[1], n)
+	}
 	if !u.DType.IsFloat() || len(u.Shape) != 2 || u.Shape[1] != r.g*u.Shape[0] || u.Shape[0] == 0 {
 		return fmt.Errorf("the weights of a %s must be floats [H %d·H], not %v", r.Cell, r.g, u)
 	}
@@ -160,12 +188,20 @@ func (r *recurrence) masked(h *node) *node {
 	return Mul(h, r.mask)
 }
 
+// product is h times the weights.
+func (r *recurrence) product(h *node) *node {
+	if r.scale != nil {
+		return QMatMul(h, r.u, r.scale, r.weights(r.h))
+	}
+	return MatMul(h, r.u)
+}
+
 // unrolled is the recurrence step by step.
 func (r *recurrence) unrolled() []*node {
 	hs, cells, gate := make([]*node, r.t), make([]*node, r.t), make([]*node, r.t)
 	h, c := r.h0, r.c0
 	for _, t := range r.order() {
-		x, q := r.step(r.x, t), MatMul(r.masked(h), r.u)
+		x, q := r.step(r.x, t), r.product(r.masked(h))
 		var h1, kept, g *node
 		switch r.Cell {
 		case "lstm":
@@ -275,14 +311,22 @@ func (r *recurrence) back() []*node {
 // Recurrent runs a cell over x [B T g·H] with weights u [H g·H], from states h0 and, of an lstm, c0 [B H]; bias [g·H] is for a gru alone. lengths and mask may be nil. It
 // gives the states [B T H], and of an lstm its cells.
 func Recurrent(x, u, h0, c0, bias, lengths, mask *node, a RecurrentAttrs) (states, cells *node) {
+	return recurrent([]*node{x, u, h0}, c0, bias, lengths, mask, a)
+}
+
+// QRecurrent is Recurrent with weights u [g·H H] of few bits and their scales, as WeightAttrs says.
+func QRecurrent(x, u, scale, h0, c0, bias, lengths, mask *node, a RecurrentAttrs) (states, cells *node) {
+	return recurrent([]*node{x, u, scale, h0}, c0, bias, lengths, mask, a)
+}
+
+func recurrent(in []*node, c0, bias, lengths, mask *node, a RecurrentAttrs) (states, cells *node) {
 	a.Lengths, a.Mask = lengths != nil, mask != nil
-	in := []*node{x, u, h0}
 	for _, n := range []*node{c0, bias, lengths, mask} {
 		if n != nil {
 			in = append(in, n)
 		}
 	}
-	n := x.Graph().Apply(RecurrentOp, a, in...)
+	n := in[0].Graph().Apply(RecurrentOp, a, in...)
 	if a.Cell == "lstm" {
 		return n.Part(0), n.Part(1)
 	}
@@ -298,7 +342,21 @@ func recurrentSamples(gradient bool) []graph.Sample {
 		if !gradient {
 			put(f32(b, t, r.g*h), nil)
 		}
-		put(f32(h, r.g*h), nil)
+		if a.Bits == 0 {
+			put(f32(h, r.g*h), nil)
+		} else {
+			w, scale := a.weights(h).Types(r.g * h)
+			v, f := tensor.New(w.DType, w.Shape...), tensor.New(dtype.F32, scale.Shape...)
+			for i := range v.Len() {
+				v.Set(i, float64(i*37%127))
+			}
+			for i := range f.Len() {
+				f.Set(i, 0.002*float64(1+i%3))
+			}
+			put(w, v)
+			put(scale, f)
+			s.NoGrad = true
+		}
 		put(f32(b, h), nil)
 		if r.cType >= 0 {
 			put(f32(b, h), nil)
@@ -345,6 +403,9 @@ func recurrentSamples(gradient bool) []graph.Sample {
 		sample("one step", RecurrentAttrs{Cell: "lstm", Mask: true}, 1, 1, 4),
 		bad, wrong,
 	}
+	if !gradient {
+		out = append(out, sample("lstm of bytes", RecurrentAttrs{Cell: "lstm", Bits: 8, Lengths: true}, 3, 4, 24), sample("gru of pairs, mask", RecurrentAttrs{Cell: "gru", Bits: 4, Group: 8, Mask: true}, 2, 3, 20))
+	}
 	if gradient {
 		out = append(out, sample("cells", RecurrentAttrs{Cell: "lstm", CellGrad: true}, 2, 3, 4))
 	}
@@ -354,6 +415,10 @@ func recurrentSamples(gradient bool) []graph.Sample {
 func init() {
 	flops := func(a RecurrentAttrs, in, out []typ) int64 { // the product, and about 10 for each gate
 		u, seq := in[a.layout(len(in) > 0 && len(in[0].Shape) == 2).uType].Shape, out[0].Shape
+		if a.Bits != 0 {
+			h := int64(a.gates()) * int64(seq[2])
+			return int64(seq[0]*seq[1]) * (2*h*int64(seq[2]) + 10*h)
+		}
 		return int64(seq[0]*seq[1]) * (2*int64(u[0])*int64(u[1]) + 10*int64(u[1]))
 	}
 	RecurrentOp = add(def[RecurrentAttrs]{
@@ -379,6 +444,9 @@ func init() {
 			r := a.layout(false)
 			_ = r.check(typesOf(n.Inputs()), n.Input(0).Shape())
 			r.with(n.Inputs())
+			if a.Bits != 0 {
+				return nil // differentiate the definition: the weights have no gradient, all else has
+			}
 			kept := len(n.Types()) - 1
 			a.CellGrad = a.Cell == "lstm" && d[1] != nil
 			if kept > 0 && (d[2] != nil || a.Cell == "gru" && d[1] != nil) { // a loss on what is kept: differentiate the definition

@@ -6,6 +6,7 @@ import (
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -30,11 +31,7 @@ func (m *Model) LayerInputs(x ...*tensor.Tensor) (map[string]*tensor.Tensor, err
 				g.Output("input of "+l.Name(), in[0])
 			}
 		}}
-		var in []*graph.Node
-		for i, t := range fieldTypes(m.Spec.Inputs, x[0].Shape()[0]) {
-			in = append(in, g.Input(fmt.Sprintf("x%d", i), t))
-		}
-		m.Net.Call(call, in)
+		m.forward(g, x[0].Shape()[0], call)
 	})
 	if err != nil {
 		return nil, err
@@ -52,4 +49,76 @@ func (m *Model) LayerInputs(x ...*tensor.Tensor) (map[string]*tensor.Tensor, err
 		by[n] = out[i]
 	}
 	return by, nil
+}
+
+// ProductDepths are the depths K of the products [M, K]·[K, N] with matrices of weights, by the names of their parameters.
+func (m *Model) ProductDepths() (map[string]int, error) {
+	out := map[string]int{}
+	_, err := graph.Build(func(g *graph.Graph) {
+		m.forward(g, 1, &nn.Call{G: g, Wrap: m.wrap(), Products: func(param string, x *graph.Node) { out[param] = x.Shape()[1] }})
+	})
+	return out, err
+}
+
+// forward adds the model's nodes for a batch of n.
+func (m *Model) forward(g *graph.Graph, n int, call *nn.Call) {
+	var in []*graph.Node
+	for i, t := range fieldTypes(m.Spec.Inputs, n) {
+		in = append(in, g.Input(fmt.Sprintf("x%d", i), t))
+	}
+	m.Net.Call(call, in)
+}
+
+// Moments are what one batch says about the operand x [Rows, K] of products with a matrix of weights.
+type Moments struct {
+	Rows   int
+	Shared string         // the first parameter whose product has this operand
+	Second *tensor.Tensor // Σ xᵀ·x [K, K]
+	Top    *tensor.Tensor // greatest magnitudes [K]
+}
+
+// ProductMoments looks at the operands of all products with matrices of weights for one batch, by the names of the parameters.
+func (m *Model) ProductMoments(x ...*tensor.Tensor) (map[string]Moments, error) {
+	out := map[string]Moments{}
+	var order []string
+	g, err := graph.Build(func(g *graph.Graph) {
+		by := map[*graph.Node]string{}
+		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Products: func(param string, v *graph.Node) {
+			if out[param].Shared != "" { // applied again
+				return
+			}
+			root := v
+			for root.Op() == op.ReshapeOp {
+				root = root.Input(0)
+			}
+			if by[root] == "" {
+				by[root] = param
+				order = append(order, param)
+				g.Output("second "+param, op.Dot(v, v, op.DotAttrs{ContractA: []int{0}, ContractB: []int{0}}))
+				g.Output("top "+param, op.ReduceMax(op.Abs(v), 0))
+			}
+			out[param] = Moments{Rows: v.Shape()[0], Shared: by[root]}
+		}})
+	})
+	if err != nil {
+		return nil, err
+	}
+	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
+	if err != nil {
+		return nil, err
+	}
+	values := backend.NewOutputs(g)
+	if err := e.Run(x, values); err != nil {
+		return nil, err
+	}
+	for i, param := range order {
+		s := out[param]
+		s.Second, s.Top = values[2*i], values[2*i+1]
+		out[param] = s
+	}
+	for param, s := range out {
+		s.Second, s.Top = out[s.Shared].Second, out[s.Shared].Top
+		out[param] = s
+	}
+	return out, nil
 }

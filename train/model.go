@@ -110,12 +110,19 @@ func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opt
 
 // declare makes the state, with all variables zero.
 func (m *Model) declare() error {
-	// The training step of one example knows every variable: parameters, moments, counters. A model without a parameter that could be trained is for prediction alone.
-	mode := train
-	if _, call, err := m.graph(programKey{mode: evaluate, batch: 1}); err == nil && len(m.frozen) == 0 && len(call.Params) > 0 && !slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Trainable }) {
-		mode = evaluate
+	// The training step of one example knows every variable: parameters, moments, counters. A model without a parameter that could be trained is for prediction alone, and so is one with
+	// layers of integers that gradients cannot pass.
+	mode, whole := train, false
+	if _, call, err := m.graph(programKey{mode: evaluate, batch: 1}); err == nil && len(call.Params) > 0 {
+		if len(m.frozen) == 0 && !slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Trainable }) {
+			mode = evaluate
+		}
+		whole = slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Type.DType.IsInt() })
 	}
 	g, call, err := m.graph(programKey{mode: mode, batch: 1})
+	if err != nil && whole && mode == train {
+		g, call, err = m.graph(programKey{mode: evaluate, batch: 1})
+	}
 	if err != nil {
 		return err
 	}

@@ -38,14 +38,19 @@ func recurrentCall(k *call, gradient bool) (p *recur.Plan, read func() recur.Ope
 		in = in[1:]
 		return b
 	}
-	x, u, h0 := next(!gradient), next(true), next(true)
+	x, u := next(!gradient), next(true)
+	next(a.Bits != 0)
+	h0 := next(true)
 	c0, bias := next(a.Cell == "lstm"), next(a.Cell == "gru" && !gradient)
 	lengths, mask := next(a.Lengths), next(a.Mask)
 	s := k.out[0].t.Shape
-	p = recur.New(recur.Spec{Cell: cells[a.Cell], Batch: s[0], Time: s[1], Units: u.t.Shape[0], Reverse: a.Reverse})
+	p = recur.New(recur.Spec{Cell: cells[a.Cell], Batch: s[0], Time: s[1], Units: h0.t.Shape[1], Reverse: a.Reverse, Bits: a.Bits, Group: a.Group})
 	k.scratch = int64(p.ScratchBytes(k.pool.Threads()))
 	return p, func() recur.Operands {
-		o := recur.Operands{X: floats(x), U: floats(u), H0: floats(h0), C0: floats(c0), Bias: floats(bias), Mask: floats(mask)}
+		o := recur.Operands{X: floats(x), H0: floats(h0), C0: floats(c0), Bias: floats(bias), Mask: floats(mask)}
+		if a.Bits == 0 {
+			o.U = floats(u)
+		}
 		if lengths != nil {
 			o.Lengths = view[int32](lengths)
 		}
@@ -56,6 +61,15 @@ func recurrentCall(k *call, gradient bool) (p *recur.Plan, read func() recur.Ope
 func makeRecurrent(k *call) (string, func(), error) {
 	p, read, _ := recurrentCall(k, false)
 	out := append(append([]*buf{}, k.out...), nil, nil)
+	if few := p.Few(); few != nil {
+		packed := k.packedWeights(few, k.in[1], k.in[2])
+		return "recurrent, few bits", func() {
+			o := read()
+			o.W, o.Scale = packed()
+			o.States, o.Cells, o.Gate = floats(out[0]), floats(out[1]), floats(out[2])
+			p.Run(k.pool, o)
+		}, nil
+	}
 	packed := func() []float32 { return nil }
 	if v, ok := k.c.constant(k.in[1]); ok {
 		d := k.c.host.Derive(v, fmt.Sprintf("recurrent %v", isa.Current()), p.PackedLen())

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,11 +22,12 @@ import (
 func quantizeCmd() *cobra.Command {
 	var f modelFlags
 	var o quant.Options
-	var on, to string
+	var wo quant.WeightOptions
+	var on, to, weights, method string
 	c := &cobra.Command{
 		Use:   "quantize [RUN | model.safetensors]",
 		Short: "Make a model of 8-bit integers out of a trained one",
-		Long: "Quantize measures the ranges of activations on training examples, replaces dense layers and convolutions by layers of 8-bit integers, writes the new model beside the old one (or to --to), and prints both side by side: " +
+		Long: "With --weights, quantize brings matrices of weights (dense layers, attention, recurrent layers, embeddings) to 8 or 4 bits, and activations to 8 bits at run time. Without, quantize measures the ranges of activations on training examples, replaces dense layers and convolutions by layers of 8-bit integers, writes the new model beside the old one (or to --to), and prints both side by side: " +
 			"metrics on the test data, size, time and energy of a prediction. It says so where the new model is worse.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -44,14 +46,42 @@ func quantizeCmd() *cobra.Command {
 			if on == "" {
 				return usageError{errors.New("--data says which data set to measure on")}
 			}
+			kind := "int8"
+			if weights != "" {
+				kind = weights
+			}
 			if to == "" {
-				to = strings.TrimSuffix(path, filepath.Ext(path)) + ".int8.safetensors"
+				to = strings.TrimSuffix(path, filepath.Ext(path)) + "." + kind + ".safetensors"
 			}
 			set, err := catalog.Open(on)
 			if err != nil {
 				return err
 			}
-			q, r, err := quant.Static(c.Context(), m, set.Train, o)
+			var q *train.Model
+			var r *quant.Report
+			switch weights {
+			case "":
+				for _, flag := range []string{"method", "group", "smooth"} {
+					if c.Flags().Changed(flag) {
+						return usageError{fmt.Errorf("--%s goes with --weights", flag)}
+					}
+				}
+				q, r, err = quant.Static(c.Context(), m, set.Train, o)
+			case "int8", "int4":
+				if c.Flags().Changed("clip") {
+					return usageError{errors.New("--clip is for ranges that are measured beforehand; with --weights activations have theirs at run time")}
+				}
+				if wo.Bits = 8; weights == "int4" {
+					wo.Bits = 4
+				}
+				wo.Method, wo.Keep = quant.Method(method), o.Keep
+				if c.Flags().Changed("examples") {
+					wo.Examples = o.Examples
+				}
+				q, r, err = quant.Weights(c.Context(), m, set.Train, wo)
+			default:
+				return usageError{fmt.Errorf("--weights %s: int8 and int4 are known", weights)}
+			}
 			if err != nil {
 				return err
 			}
@@ -70,7 +100,7 @@ func quantizeCmd() *cobra.Command {
 			if f.json {
 				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": to, "report": r, "before": before, "after": after})
 			}
-			printQuantized(c, r, before, after)
+			printQuantized(c, r, before, after, kind)
 			fmt.Fprintf(c.OutOrStdout(), "\nwritten to %s\n", to)
 			return nil
 		},
@@ -82,6 +112,10 @@ func quantizeCmd() *cobra.Command {
 	fs.IntVar(&o.Examples, "examples", 512, "training examples to measure ranges on")
 	fs.Float64Var(&o.Clip, "clip", 0, "share of activations that may lie outside of the range on each side, such as 0.0001")
 	fs.StringArrayVar(&o.Keep, "keep", nil, "leave layers whose names match as they are (may be given several times)")
+	fs.StringVar(&weights, "weights", "", "bring matrices of weights to int8 or int4")
+	fs.StringVar(&method, "method", "rtn", "how weights are chosen: rtn (nearest), gptq or awq, which look at examples")
+	fs.IntVar(&wo.Group, "group", 0, "weights that share a scale, a multiple of 8 (default: 64 of int4, all of an output of int8)")
+	fs.Float64Var(&wo.Smooth, "smooth", 0, "move outliers from activations to weights with this exponent, such as 0.5 (SmoothQuant)")
 	return c
 }
 
@@ -89,8 +123,9 @@ func quantizeCmd() *cobra.Command {
 type side struct {
 	Metrics []train.Log        `json:"metrics"`
 	Bytes   int                `json:"bytes"`
-	MS      map[string]float64 `json:"ms"`     // median of a prediction, by batch
-	Joules  map[string]float64 `json:"joules"` // estimated for an example, by batch
+	MS      map[string]float64 `json:"ms"`                  // median of a prediction, by batch
+	Joules  map[string]float64 `json:"joules"`              // estimated for an example, by batch
+	Decode  float64            `json:"decode_ms,omitempty"` // median of a token of one text, of a language model
 }
 
 var quantizedBatches = []int{1, 32, 128}
@@ -143,11 +178,62 @@ func sideOf(c *cobra.Command, m *train.Model, set *data.Set) (side, error) {
 		s.MS[key] = ms[len(ms)/2]
 		s.Joules[key] = l.Joules.Value / float64(n*len(ms))
 	}
-	return s, nil
+	s.Decode, err = decodeMS(c, m)
+	return s, err
 }
 
-func printQuantized(c *cobra.Command, r *quant.Report, before, after side) {
+// decodeMS is the median time of a token, 0 of a model that writes no text.
+func decodeMS(c *cobra.Command, m *train.Model) (float64, error) {
+	d, err := m.Decoder(1, 64)
+	if err != nil {
+		return 0, nil
+	}
+	var ms []float64
+	for start := time.Now(); len(ms) < 1000 && time.Since(start) < time.Second; {
+		if d.Len() == d.Room() {
+			d.Reset()
+		}
+		t := time.Now()
+		if _, err := d.Feed([]int32{1}); err != nil {
+			return 0, err
+		}
+		ms = append(ms, time.Since(t).Seconds()*1e3)
+		if err := c.Context().Err(); err != nil {
+			return 0, err
+		}
+	}
+	slices.Sort(ms)
+	return ms[len(ms)/2], nil
+}
+
+func printQuantized(c *cobra.Command, r *quant.Report, before, after side, kind string) {
 	w := c.OutOrStdout()
+	if slices.ContainsFunc(r.Layers, func(l quant.Layer) bool { return l.Bits != 0 }) {
+		printWeights(w, r)
+	} else {
+		printLayers(w, r)
+	}
+	for _, v := range r.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", v)
+	}
+	fmt.Fprintf(w, "\n%-28s %12s %12s %9s\n", "", "f32", kind, "ratio")
+	printSides(w, before, after)
+}
+
+// printWeights lists matrices of weights.
+func printWeights(w io.Writer, r *quant.Report) {
+	fmt.Fprintf(w, "%d examples looked at\n\n%-40s %5s %14s %10s %10s\n", r.Examples, "weights", "bits", "weights/error", "before", "after")
+	for _, l := range r.Layers {
+		if l.Bits == 0 {
+			fmt.Fprintf(w, "%-40s %5s %14s %10s %10s  %s\n", l.Name, "-", "", energy.SI(float64(l.Before), "B"), energy.SI(float64(l.After), "B"), l.Why)
+			continue
+		}
+		fmt.Fprintf(w, "%-40s %5d %11.0f dB %10s %10s\n", l.Name, l.Bits, l.NoiseRatio, energy.SI(float64(l.Before), "B"), energy.SI(float64(l.After), "B"))
+	}
+}
+
+// printLayers lists layers of bytes.
+func printLayers(w io.Writer, r *quant.Report) {
 	fmt.Fprintf(w, "ranges measured on %d examples\n\n%-22s %-7s %24s %12s %10s %10s\n", r.Examples, "layer", "bytes", "input from … to", "weights/error", "before", "after")
 	for _, l := range r.Layers {
 		if !l.Bytes {
@@ -156,7 +242,10 @@ func printQuantized(c *cobra.Command, r *quant.Report, before, after side) {
 		}
 		fmt.Fprintf(w, "%-22s %-7s %24s %9.0f dB %10s %10s\n", l.Name, "yes", fmt.Sprintf("%.3g … %.3g", l.Lo, l.Hi), l.NoiseRatio, energy.SI(float64(l.Before), "B"), energy.SI(float64(l.After), "B"))
 	}
-	fmt.Fprintf(w, "\n%-28s %12s %12s %9s\n", "", "f32", "int8", "ratio")
+}
+
+// printSides compares the two models.
+func printSides(w io.Writer, before, after side) {
 	for i, v := range before.Metrics {
 		fmt.Fprintf(w, "%-28s %12.4f %12.4f %+9.4f\n", "test "+v.Name, v.Value, after.Metrics[i].Value, after.Metrics[i].Value-v.Value)
 	}
@@ -170,10 +259,16 @@ func printQuantized(c *cobra.Command, r *quant.Report, before, after side) {
 		fmt.Fprintf(w, "%-28s %12s %12s %8.2f×\n", fmt.Sprintf("prediction, batch %d", n), energy.SI(before.MS[k]/1e3, "s"), energy.SI(after.MS[k]/1e3, "s"), before.MS[k]/after.MS[k])
 		fmt.Fprintf(w, "%-28s %12s %12s %8.2f×\n", "  energy of an example ≈", energy.SI(before.Joules[k], "J"), energy.SI(after.Joules[k], "J"), before.Joules[k]/after.Joules[k])
 		if after.MS[k] > before.MS[k] {
-			slower += fmt.Sprintf(" batch %d", n)
+			slower += fmt.Sprintf(" batch %d,", n)
+		}
+	}
+	if after.Decode > 0 {
+		fmt.Fprintf(w, "%-28s %12s %12s %8.2f×\n", "a token of one text", energy.SI(before.Decode/1e3, "s"), energy.SI(after.Decode/1e3, "s"), before.Decode/after.Decode)
+		if after.Decode > before.Decode {
+			slower += " a token of one text"
 		}
 	}
 	if slower != "" {
-		fmt.Fprintf(w, "The model of integers is SLOWER here at%s.\n", slower)
+		fmt.Fprintf(w, "The model of integers is SLOWER here at%s.\n", strings.TrimSuffix(slower, ","))
 	}
 }

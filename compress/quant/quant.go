@@ -32,6 +32,7 @@ type Options struct {
 type Layer struct {
 	Name       string
 	Bytes      bool    // whether it computes on bytes now; else Why says why not
+	Bits       int     `json:",omitempty"` // of weights of few bits
 	Why        string  `json:",omitempty"`
 	Lo, Hi     float64 // the range of its input
 	NoiseRatio float64 // the power of the weights over that of their rounding errors, in decibels
@@ -43,6 +44,7 @@ type Layer struct {
 type Report struct {
 	Examples int
 	Layers   []Layer
+	Warnings []string `json:",omitempty"`
 }
 
 // Bytes are the model's parameters in bytes, before and after.

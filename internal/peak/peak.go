@@ -36,13 +36,16 @@ const bandwidthBytes = 128 << 20
 
 // ReadBandwidth is the number of bytes per second that the given number of threads read from memory. While it runs it holds
 // 128 MB.
-func ReadBandwidth(threads int) float64 {
-	buf := make([]byte, bandwidthBytes)
+func ReadBandwidth(threads int) float64 { return ReadRate(threads, bandwidthBytes) }
+
+// ReadRate is ReadBandwidth over so many bytes: at least 512 for each thread.
+func ReadRate(threads, size int) float64 {
+	buf := make([]byte, size)
 	for i := 0; i < len(buf); i += 4096 {
 		buf[i] = 1 // an untouched page is a mapping of the one zero page and would be read from the cache
 	}
 	// A go is a whole pass over the buffer, so that what the cache still holds of the last pass is gone before it comes up.
-	part := bandwidthBytes / threads / 512 * 512
+	part := size / threads / 512 * 512
 	return float64(part) * rate(threads, func(t int) {
 		for p := buf[t*part:][:part]; len(p) > 0; {
 			n := min(len(p), 1<<20) // an assembly call cannot be interrupted: keep it short

@@ -9,7 +9,12 @@ func (p *Plan) Run(pool *par.Pool, o Operands) {
 	}
 	p.ops = o
 	p.prepare(pool, false)
-	if p.Batch <= fewRows && o.Mask == nil && p.Units%blockUnits == 0 {
+	if p.few != nil && p.Batch <= fewRows && o.Mask == nil {
+		for s := range p.Time {
+			t, before := p.time(s)
+			p.row(pool, t, before)
+		}
+	} else if p.few == nil && p.Batch <= fewRows && o.Mask == nil && p.Units%blockUnits == 0 {
 		for s := range p.Time {
 			p.t, p.before = p.time(s)
 			pool.Run(p.Units/blockUnits, (*step)(p))
@@ -53,6 +58,26 @@ func (f *step) Chunk(i, id int) {
 	}
 	for b := range p.Batch {
 		p.cell(w, b, b, p.t, p.before, lo, lo+blockUnits)
+	}
+}
+
+// row is one step of few rows with weights of few bits: threads share the product.
+func (p *Plan) row(pool *par.Pool, t, before int) {
+	a, aOff := p.ops.H0, p.state[:p.Batch]
+	if before >= 0 {
+		a, aOff = p.ops.States[before*p.Units:], p.sequence[:p.Batch]
+	}
+	w, x := p.work[0], p.ops.X[t*p.wide:]
+	switch p.Cell {
+	case LSTM:
+		p.fewProduct(pool, w, a, aOff, p.ops.Gate[t*p.wide:], p.wideSeq[:p.Batch], x, nil)
+	case GRU:
+		p.fewProduct(pool, w, a, aOff, w.q, p.localWide[:p.Batch], nil, p.ops.Bias)
+	default:
+		p.fewProduct(pool, w, a, aOff, p.ops.States[t*p.Units:], p.sequence[:p.Batch], x, nil)
+	}
+	for b := range p.Batch {
+		p.cell(w, b, b, t, before, 0, p.Units)
 	}
 }
 

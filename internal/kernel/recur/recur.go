@@ -13,6 +13,7 @@ import (
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/internal/kernel/vec"
+	"github.com/jouleml/joule/internal/kernel/wgemm"
 	"github.com/jouleml/joule/internal/par"
 )
 
@@ -35,6 +36,7 @@ type Spec struct {
 	Cell               Cell
 	Batch, Time, Units int
 	Reverse            bool // from the last step to the first
+	Bits, Group        int  // of recurrent weights of few bits (package wgemm): Operands.W and Scale in place of U; 0: floats
 }
 
 // chunkRows is the most rows of a chunk: so many share a read of the weights.
@@ -50,6 +52,7 @@ type Plan struct {
 	packed []float32
 	own    []float32 // memory for packed
 	work   []*worker
+	few    *wgemm.Plan // of the product with weights of few bits, for packing
 
 	sequence, wideSeq, state, local, localWide []int // offsets of rows: in [B T H], [B T g·H], [B H], and in scratch
 
@@ -69,6 +72,8 @@ type Operands struct {
 	X       []float32 // [Batch, Time, Gates·Units]
 	U       []float32 // [Units, Gates·Units]
 	Packed  []float32 // for Run: what PackU made of U, if it is at hand
+	W       []uint8   // weights of few bits [Gates·Units, Units] in place of U, packed as Few says
+	Scale   []float32 // their scales
 	H0, C0  []float32 // [Batch, Units]; C0 of an LSTM
 	Bias    []float32 // [Gates·Units], of a GRU's product
 	Lengths []int32   // [Batch] or nil: steps from there on leave the state as it is
@@ -95,6 +100,8 @@ type worker struct {
 	dh, dc []float32 // [rows, Units]
 	a, b   []float32 // [Units]
 	c      []float32
+	few    *wgemm.Plan // of the product with weights of few bits, and its rows and results
+	fx, fy []float32   // [rows, Units], [rows, Gates·Units]
 }
 
 // New plans. It panics if s contradicts itself.
@@ -109,6 +116,9 @@ func New(s Spec) *Plan {
 	}
 	p.sequence, p.wideSeq = multiples(p.rows, s.Time*s.Units), multiples(p.rows, s.Time*p.wide)
 	p.state, p.local, p.localWide = multiples(p.rows, s.Units), multiples(p.rows, s.Units), multiples(p.rows, p.wide)
+	if s.Bits != 0 {
+		p.few = wgemm.New(p.fewSpec())
+	}
 	p.sigmoid, p.tanh, p.relu = vec.Unary(vec.Sigmoid), vec.Unary(vec.Tanh), vec.Unary(vec.Relu)
 	p.add, p.sub, p.mul, p.reluGrad = vec.Binary(vec.Add), vec.Binary(vec.Sub), vec.Binary(vec.Mul), vec.Binary(vec.ReluGrad)
 	p.mulAdd, p.affine = vec.MulAdd(), vec.MulAddVSS()
@@ -145,7 +155,9 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 			panic("recur: " + what + " too short")
 		}
 	}
-	short("u", p.ops.U, p.Units*p.wide)
+	if p.few == nil {
+		short("u", p.ops.U, p.Units*p.wide)
+	}
 	short("the first state", p.ops.H0, state)
 	short("the states", p.ops.States, seq)
 	if p.Cell >= GRU {
@@ -179,7 +191,7 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 		}
 		p.panels = gemm.NewPanels(p.Units, p.wide)
 	}
-	if p.packed = p.ops.Packed; p.packed == nil {
+	if p.packed = p.ops.Packed; p.packed == nil && p.few == nil {
 		if n := p.panels.Len(); len(p.own) < n {
 			p.own = make([]float32, n)
 		}
@@ -192,13 +204,49 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 		if p.Cell == GRU {
 			w.q = make([]float32, p.rows*p.wide)
 		}
+		if p.few != nil {
+			w.few, w.fx, w.fy = wgemm.New(p.fewSpec()), make([]float32, p.rows*p.Units), make([]float32, p.rows*p.wide)
+		}
 		w.a, w.b, w.c = make([]float32, p.Units), make([]float32, p.Units), make([]float32, p.Units)
 		p.work = append(p.work, w)
 	}
 }
 
+// fewSpec is the product of a chunk's rows with weights of few bits.
+func (p *Plan) fewSpec() wgemm.Spec {
+	return wgemm.Spec{M: p.rows, N: p.wide, K: p.Units, Bits: p.Bits, Group: p.Group}
+}
+
+// Few is the product with weights of few bits, which says how they are packed; nil with floats.
+func (p *Plan) Few() *wgemm.Plan { return p.few }
+
+// fewProduct is product with weights of few bits.
+func (p *Plan) fewProduct(pool *par.Pool, w *worker, a []float32, aOff []int, c []float32, cOff []int, in, bias []float32) {
+	n := len(aOff)
+	for r, at := range aOff {
+		copy(w.fx[r*p.Units:][:p.Units], a[at:])
+	}
+	w.few.Rows(n)
+	w.few.Run(pool, w.fy, w.fx, p.ops.W, p.ops.Scale)
+	for r, at := range cOff {
+		y, to := w.fy[r*p.wide:][:p.wide], c[at:][:p.wide]
+		switch {
+		case in != nil:
+			p.add(to, in[at:][:p.wide], y)
+		case bias != nil:
+			p.add(to, y, bias)
+		default:
+			copy(to, y)
+		}
+	}
+}
+
 // product sets c to a·packed + in + bias: rows of a at aOff, of c and in at cOff; depth is the length of a row of a.
 func (p *Plan) product(w *worker, a []float32, aOff []int, depth int, c []float32, cOff []int, in, bias []float32) {
+	if p.few != nil {
+		p.fewProduct(nil, w, a, aOff, c, cOff, in, bias)
+		return
+	}
 	for i := range p.panels.Count() {
 		p.panel(w, i, a, aOff, depth, c, cOff, in, bias)
 	}

@@ -1,0 +1,11 @@
+//go:build !amd64
+
+package wgemm
+
+func (p *Plan) run(y []float32, q []int8, w []uint8, scale []float32, aux []int32, _ int) {
+	p.runGo(y, q, w, scale, aux)
+}
+
+func greatest(_ level, x []float32) float32 { return greatestGo(x) }
+
+func round(_ level, q []int8, x []float32, inverse float32) int32 { return roundGo(q, x, inverse) }

@@ -1,0 +1,324 @@
+// Package wgemm multiplies few rows of floats by weights of 8 or 4 bits, which are read as they are: where weights exceed the caches, that reading is all the time it takes.
+//
+// Terminology: weights [N, K] lie by outputs; a group is Group neighbouring weights of one output, which share a scale; a panel is the outputs that one tile computes. A row of x is brought
+// to 8 bits on its way in, each group with a scale of its own, its greatest magnitude over 127. The sum over a group is exact in 32 bits on every instruction set (nothing saturates), and
+// what follows rounds each operation apart, in the order of the groups, so that results are the same bits everywhere:
+//
+//	y[m][n] = Σ_g float(Σ_{k in g} q[m][k]·w[n][k]) · (scale[n][g]·s[m][g]),  q[m][k] = round(x[m][k]·(127/top)), s = top/127, top = max |x[m][k in g]|
+//
+// Weights of 8 bits go from -127 to 127 (-128 counts as -127). Those of 4 bits are in pairs, the lower half first, each 8 more than its value.
+//
+//go:generate go run -C ../vec/_asm ./wgemm -pkg wgemm -out ../../wgemm/wgemm_amd64.s -stubs ../../wgemm/stubs_amd64.go
+package wgemm
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/par"
+)
+
+// MaxGroup is the most weights of a group: their sums stay within 32 bits.
+const MaxGroup = 1 << 15
+
+// Spec says what a Plan computes: x [M, K] times weights [N, K], transposed.
+type Spec struct {
+	M, N, K int
+	Bits    int // 8 or 4
+	Group   int // a multiple of 8; 0: all of K
+}
+
+// Check says what is wrong with a Spec.
+func (s Spec) Check() error {
+	switch {
+	case s.M < 0 || s.N < 1 || s.K < 1:
+		return fmt.Errorf("wgemm: %d rows times weights [%d %d]", s.M, s.N, s.K)
+	case s.Bits != 8 && s.Bits != 4:
+		return fmt.Errorf("wgemm: weights of %d bits; 8 and 4 are known", s.Bits)
+	case s.Group < 0 || s.Group%8 != 0 || s.group() > MaxGroup:
+		return fmt.Errorf("wgemm: groups of %d must be a multiple of 8 and at most %d", s.group(), MaxGroup)
+	}
+	return nil
+}
+
+func (s Spec) group() int {
+	if s.Group == 0 {
+		return s.K
+	}
+	return s.Group
+}
+
+// Groups is how many groups an output has.
+func (s Spec) Groups() int { return (s.K + s.group() - 1) / s.group() }
+
+const (
+	tileRows = 6
+	maxCols  = 32
+	auxLen   = 2 * tileRows // of a group: scales of the rows, then corrections
+	tiny     = 1e-30        // magnitudes below count as zero, so that 127/top is finite
+)
+
+// level is a way to compute.
+type level uint8
+
+const (
+	portable level = iota
+	avx2
+	vnni
+)
+
+func current() level {
+	switch {
+	case isa.VNNI():
+		return vnni
+	case isa.Current() >= isa.AVX2:
+		return avx2
+	}
+	return portable
+}
+
+func (l level) cols() int { return [...]int{16, 16, 32}[l] }
+func (l level) rows() int { return [...]int{1, 2, 6}[l] }
+
+// Layout names the order in which weights are packed, which is not the same on every instruction set.
+func Layout() string { return [...]string{"wgemm 16", "wgemm 16", "wgemm 32"}[current()] }
+
+// Plan is a Spec with scratch memory. One Run at a time.
+type Plan struct {
+	Spec
+	level                 level
+	most                  int // rows that there is room for
+	groups, inner, padded int // inner: steps of a group in the kernel; padded: a row of q
+	cols, panels          int
+	rowBlock, panelBlock  int // of a chunk
+	rowBlocks             int
+	panelBlocks           int
+
+	q    []int8  // [M, padded]
+	aux  []int32 // [tiles of rows, groups, auxLen]
+	y    []float32
+	x    []float32
+	w    []uint8
+	s    []float32
+	tile [][]float32 // of each thread
+}
+
+// step is how many K a step of the kernel takes.
+func (s Spec) step() int { return 32 / s.Bits }
+
+// New plans. It panics if s is wrong.
+func New(s Spec) *Plan {
+	if err := s.Check(); err != nil {
+		panic(err.Error())
+	}
+	p := &Plan{Spec: s, level: current(), most: s.M, groups: s.Groups()}
+	p.inner = (s.group() + s.step() - 1) / s.step()
+	p.padded = p.groups * p.inner * s.step()
+	p.cols = p.level.cols()
+	p.panels = (s.N + p.cols - 1) / p.cols
+	const chunk = 1 << 14 // bytes of weights, at least
+	p.panelBlock = max(1, min((p.panels+7)/8, max(chunk/p.panelBytes(), 1)))
+	p.rowBlock = 8 * tileRows
+	p.panelBlocks = (p.panels + p.panelBlock - 1) / p.panelBlock
+	p.q = make([]int8, s.M*p.padded)
+	p.aux = make([]int32, (s.M+p.level.rows()-1)/p.level.rows()*p.groups*auxLen)
+	return p
+}
+
+func (p *Plan) panelBytes() int { return p.groups * p.inner * p.cols * 4 }
+
+// WeightBytes is the length of packed weights, ScaleLen that of packed scales.
+func (p *Plan) WeightBytes() int { return p.panels * p.panelBytes() }
+
+// ScaleLen is the number of packed scales.
+func (p *Plan) ScaleLen() int { return p.panels * p.groups * p.cols }
+
+// ScratchBytes is what the plan holds itself.
+func (p *Plan) ScratchBytes() int { return len(p.q) + 4*len(p.aux) }
+
+// PackWeights brings weights, [N, K] bytes or [N, ⌈K/2⌉] pairs, to the order in which Run reads them.
+func (p *Plan) PackWeights(dst, w []uint8) {
+	dst = dst[:p.WeightBytes()]
+	row, zero := p.K, uint8(0)
+	if p.Bits == 4 {
+		row, zero = (p.K+1)/2, 0x88
+	}
+	for i := range dst {
+		dst[i] = zero
+	}
+	group, step := p.group(), p.step()
+	for n := range p.N {
+		w, panel := w[n*row:][:row], dst[n/p.cols*p.panelBytes():]
+		for k := range p.K {
+			g, i := k/group, k%group
+			at := ((g*p.inner+i/step)*p.cols + n%p.cols) * 4
+			if p.Bits == 8 {
+				v := w[k]
+				if v == 0x80 {
+					v = 0x81
+				}
+				panel[at+i%4] = v
+				continue
+			}
+			v := w[k/2] >> (4 * (k % 2)) & 15
+			if at += i % 4; i%8 < 4 {
+				panel[at] = panel[at]&0xf0 | v
+			} else {
+				panel[at] = panel[at]&0x0f | v<<4
+			}
+		}
+	}
+}
+
+// PackScales does so for scales [N, Groups].
+func (p *Plan) PackScales(dst, scale []float32) {
+	dst = dst[:p.ScaleLen()]
+	clear(dst)
+	for n := range p.N {
+		for g := range p.groups {
+			dst[(n/p.cols*p.groups+g)*p.cols+n%p.cols] = scale[n*p.groups+g]
+		}
+	}
+}
+
+// Rows makes the next runs those of m rows, at most those that the plan was made for.
+func (p *Plan) Rows(m int) {
+	if m < 0 || m > p.most {
+		panic("wgemm: more rows than planned")
+	}
+	p.M = m
+}
+
+// Run sets y [M, N] to the product of x [M, K] and packed weights.
+func (p *Plan) Run(pool *par.Pool, y, x []float32, w []uint8, scale []float32) {
+	if p.level != current() {
+		panic("wgemm: the plan was made for another instruction set")
+	}
+	if len(w) < p.WeightBytes() || len(scale) < p.ScaleLen() || len(x) < p.M*p.K || len(y) < p.M*p.N {
+		panic("wgemm: an operand is too short")
+	}
+	for len(p.tile) < pool.Threads() {
+		p.tile = append(p.tile, make([]float32, tileRows*maxCols))
+	}
+	p.y, p.x, p.w, p.s = y, x, w, scale
+	p.rowBlocks = (p.M + p.rowBlock - 1) / p.rowBlock
+	if p.M*p.K > 1<<15 {
+		pool.Run(p.M, (*quantizeBody)(p))
+	} else {
+		for m := range p.M {
+			p.quantize(m)
+		}
+	}
+	pool.Run(p.rowBlocks*p.panelBlocks, (*body)(p))
+	p.y, p.x, p.w, p.s = nil, nil, nil, nil
+}
+
+type quantizeBody Plan
+
+// Chunk brings a row to 8 bits.
+func (f *quantizeBody) Chunk(m, _ int) { (*Plan)(f).quantize(m) }
+
+// quantize brings row m of x to 8 bits.
+func (p *Plan) quantize(m int) {
+	rows := p.level.rows()
+	tile, r := m/rows, m%rows
+	x, q := p.x[m*p.K:][:p.K], p.q[m*p.padded:][:p.padded]
+	zero := int32(0)
+	switch {
+	case p.Bits == 4:
+		zero = 8
+	case p.level == vnni:
+		zero = 128
+	}
+	n := p.inner * p.step()
+	for g := range p.groups {
+		x := x[g*p.group() : min((g+1)*p.group(), p.K)]
+		q := q[g*n:][:n]
+		top := greatest(p.level, x)
+		inverse, scale := float32(0), float32(0)
+		if top >= tiny {
+			inverse, scale = 127/top, top/127
+		}
+		sum := round(p.level, q[:len(x)], x, inverse)
+		clear(q[len(x):])
+		aux := p.aux[(tile*p.groups+g)*auxLen:][:auxLen]
+		aux[r], aux[tileRows+r] = int32(math.Float32bits(scale)), -zero*sum
+	}
+}
+
+type body Plan
+
+// Chunk computes a block of rows and outputs.
+func (f *body) Chunk(i, id int) {
+	p := (*Plan)(f)
+	lo, first := i%p.rowBlocks*p.rowBlock, i/p.rowBlocks*p.panelBlock
+	hi, rows := min(lo+p.rowBlock, p.M), p.level.rows()
+	out := p.tile[id]
+	for j := first; j < min(first+p.panelBlock, p.panels); j++ {
+		w, s := p.w[j*p.panelBytes():][:p.panelBytes()], p.s[j*p.groups*p.cols:][:p.groups*p.cols]
+		cols := min(p.cols, p.N-j*p.cols)
+		for m := lo; m < hi; m += rows {
+			n := min(rows, hi-m)
+			p.run(out, p.q[m*p.padded:][:n*p.padded], w, s, p.aux[m/rows*p.groups*auxLen:][:p.groups*auxLen], n)
+			for r := range n {
+				copy(p.y[(m+r)*p.N+j*p.cols:][:cols], out[r*p.cols:])
+			}
+		}
+	}
+}
+
+// runGo is a tile of one row in plain Go.
+func (p *Plan) runGo(y []float32, q []int8, w []uint8, scale []float32, aux []int32) {
+	y = y[:p.cols]
+	clear(y)
+	step := p.step()
+	for range p.groups {
+		var acc [maxCols]int32
+		for j := range p.cols {
+			acc[j] = aux[tileRows]
+		}
+		for range p.inner {
+			for j := range p.cols {
+				v, sum := w[4*j:][:4], int32(0)
+				for i, b := range v {
+					if p.Bits == 8 {
+						sum += int32(q[i]) * int32(int8(b))
+					} else {
+						sum += int32(q[i])*int32(b&15) + int32(q[4+i])*int32(b>>4)
+					}
+				}
+				acc[j] += sum
+			}
+			q, w = q[step:], w[4*p.cols:]
+		}
+		s := math.Float32frombits(uint32(aux[0]))
+		for j := range y {
+			y[j] += float32(float32(acc[j]) * float32(scale[j]*s))
+		}
+		scale, aux = scale[p.cols:], aux[auxLen:]
+	}
+}
+
+func greatestGo(x []float32) float32 {
+	top := float32(0)
+	for _, v := range x {
+		if v = float32(math.Abs(float64(v))); v > top {
+			top = v
+		}
+	}
+	return top
+}
+
+func roundGo(q []int8, x []float32, inverse float32) (sum int32) {
+	for i, v := range x {
+		v = float32(v * inverse)
+		r := int8(-128) // of NaN
+		if v == v {
+			r = int8(math.RoundToEven(float64(max(-128, min(v, 127)))))
+		}
+		q[i] = r
+		sum += int32(r)
+	}
+	return sum
+}

@@ -1,0 +1,111 @@
+package nn
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+)
+
+// Format says how a matrix of weights is kept, if not as floats: in few bits, neighbours along the inputs sharing a scale (op.WeightAttrs). The operand of its product is brought to
+// 8 bits on its way in. Such weights are not trained. Beside the parameter "kernel", [outputs, inputs] then, stand "kernel_scale" and, with Factors, "kernel_factor" [inputs], which the
+// operand is multiplied with first.
+type Format struct {
+	Bits    int  `json:"bits"`  // 8 or 4
+	Group   int  `json:"group"` // weights that share a scale: a multiple of 8; 0: all of an output
+	Factors bool `json:"factors,omitempty"`
+}
+
+func (f Format) attrs(k int) op.WeightAttrs {
+	return op.WeightAttrs{Bits: f.Bits, Group: f.Group, K: k}
+}
+
+// WithFormats is the model with matrices of weights kept in other formats, by the names of their parameters ("dense/kernel"). Values are not converted; package compress/quant does that.
+func (m *Model) WithFormats(formats map[string]Format) (*Model, error) {
+	j, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	out, err := ModelOf(j)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range sortedKeys(formats) {
+		var at *Layer
+		for _, l := range out.layers {
+			if strings.HasPrefix(name, l.name+"/") && (at == nil || len(l.name) > len(at.name)) {
+				at = l
+			}
+		}
+		if at == nil {
+			return nil, fmt.Errorf("nn: no layer has a parameter %q", name)
+		}
+		if at.formats == nil {
+			at.formats = map[string]Format{}
+		}
+		at.formats[strings.TrimPrefix(name, at.name+"/")] = formats[name]
+	}
+	return out, nil
+}
+
+// checkFormats reports formats that the layer has no use for.
+func (c *Call) checkFormats(l *Layer) {
+	for _, name := range sortedKeys(l.formats) {
+		if c.known[c.Prefix+l.name+"/"+name] == nil {
+			c.Fail("has a format for %q, which is not among its matrices of weights", name)
+		}
+	}
+}
+
+// format is how the layer's parameter of that name is kept; ok is false where it is floats.
+func (c *Call) format(name string) (f Format, ok bool) {
+	f, ok = c.layer.formats[c.prefix+name]
+	return f, ok
+}
+
+// few is a matrix of n outputs and k inputs in a format.
+func (c *Call) few(name string, f Format, n, k int) (w, scale *graph.Node, a op.WeightAttrs) {
+	a = f.attrs(k)
+	if err := a.Check(); err != nil {
+		c.Fail("the format of its %s: %v", name, err)
+	}
+	if n > maxParam/k {
+		c.Fail("its %s of %d×%d would have more than %d elements", name, n, k, maxParam)
+	}
+	tw, ts := a.Types(n)
+	return c.fixed(name, tw), c.fixed(name+"_scale", ts), a
+}
+
+// operand is what a product takes in place of x [M, K].
+func (c *Call) operand(name string, f Format, x *graph.Node) *graph.Node {
+	if !f.Factors {
+		return x
+	}
+	k := x.Shape()[1]
+	return op.Mul(x, op.Reshape(c.fixed(name+"_factor", graph.T(dtype.F32, k)), 1, k))
+}
+
+// product is x [M, K] times the layer's kernel of the given name and shape, whose last axes are the N outputs: [M, N].
+func (c *Call) product(x *graph.Node, name string, init Initializer, dims ...int) *graph.Node {
+	k, n := x.Shape()[1], 1
+	for _, d := range dims {
+		n *= d
+	}
+	n /= max(1, k)
+	if c.Products != nil {
+		c.Products(c.Prefix+c.layer.name+"/"+c.prefix+name, x)
+	}
+	f, ok := c.format(name)
+	if !ok {
+		w := c.Param(name, init, true, dims...)
+		if len(dims) != 2 {
+			w = op.Reshape(w, k, n)
+		}
+		return op.MatMul(x, w)
+	}
+	w, scale, a := c.few(name, f, n, k)
+	return op.QMatMul(c.operand(name, f, x), w, scale, a)
+}
