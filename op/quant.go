@@ -12,7 +12,7 @@ import (
 
 // Arithmetic on 8-bit integers. An activation u8 q stands for scale·(q - zero); weights are i8. Sums are exact; what follows rounds each operation to f32 apart, so
 // that results are the same bits on every machine, and these references compute in f32 too.
-var QuantizeOp, QLinearOp, QConvOp *graph.Op
+var QuantizeOp, QLinearOp, QConvOp, QAddOp *graph.Op
 
 // QuantizeAttrs say how numbers become bytes: min(255, max(0, round(x/Scale) + Zero)), halves to even.
 type QuantizeAttrs struct {
@@ -88,6 +88,17 @@ func QLinear(x, w, scale, offset *node, a QAttrs) *node {
 func QConv(x, w, scale, offset *node, a QAttrs) *node {
 	return x.Graph().Apply(QConvOp, a, x, w, scale, offset)
 }
+
+// QAddAttrs are the attributes of QAddOp: a·A + b·B + Offset, and then as QAttrs says.
+type QAddAttrs struct {
+	A, B, Offset float64
+	Float        bool
+	Low          int
+	ReLU         bool
+}
+
+// QAdd is the sum of bytes a and b.
+func QAdd(x, y *node, a QAddAttrs) *node { return x.Graph().Apply(QAddOp, a, x, y) }
 
 func init() {
 	const none8 = "rounding has the gradient 0; training with quantization is another matter"
@@ -173,8 +184,8 @@ func init() {
 			if err := operands(in, 4); err != nil {
 				return nil, err
 			}
-			if a.Conv.Groups != 1 || a.Conv.Dilation != [2]int{1, 1} {
-				return nil, fmt.Errorf("groups and dilation are not supported, only 1")
+			if a.Pool && a.Conv.Groups != 1 {
+				return nil, fmt.Errorf("pooling goes with one group, not %d", a.Conv.Groups)
 			}
 			if len(in[1].Shape) != 4 {
 				return nil, fmt.Errorf("takes filters [KH KW C O], not %v", in[1])
@@ -197,15 +208,16 @@ func init() {
 		},
 		Ref: func(a QAttrs, in, out []value) {
 			x, w, y := in[0].Type.Shape, in[1].Type.Shape, out[0].Type.Shape
+			group := w[3] / a.Conv.Groups
 			at := func(n, oy, ox, o int) float64 {
 				acc := 0.0
 				for ky := range w[0] {
 					for kx := range w[1] {
-						iy, ix := oy*a.Conv.Stride[0]-a.Conv.Pad[0][0]+ky, ox*a.Conv.Stride[1]-a.Conv.Pad[1][0]+kx
+						iy, ix := oy*a.Conv.Stride[0]-a.Conv.Pad[0][0]+ky*a.Conv.Dilation[0], ox*a.Conv.Stride[1]-a.Conv.Pad[1][0]+kx*a.Conv.Dilation[1]
 						for c := range w[2] {
 							v := float64(a.Zero)
 							if iy >= 0 && iy < x[1] && ix >= 0 && ix < x[2] {
-								v = in[0].Data[((n*x[1]+iy)*x[2]+ix)*x[3]+c]
+								v = in[0].Data[((n*x[1]+iy)*x[2]+ix)*x[3]+o/group*w[2]+c]
 							}
 							acc += v * in[1].Data[((ky*w[1]+kx)*w[2]+c)*w[3]+o]
 						}
@@ -235,7 +247,41 @@ func init() {
 			{Name: "padded, floats", Attrs: QAttrs{Conv: padded, Zero: 5, Float: true}, In: types(u8(1, 5, 4, 4), i8(3, 2, 4, 5), f32(5), f32(5)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 1, 5, 4, 4), bytes(dtype.I8, -125, 11, 3, 2, 4, 5), nil, nil}},
 			{Name: "pooled", Attrs: QAttrs{Conv: plain, Low: 2, Pool: true}, In: types(u8(2, 7, 6, 1), i8(3, 3, 1, 33), f32(33), f32(33)),
 				Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 2, 7, 6, 1), bytes(dtype.I8, -125, 11, 3, 3, 1, 33), some(33, 0.01), some(33, 50)}},
-			{Name: "groups", Attrs: QAttrs{Conv: ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 2}}, In: types(u8(1, 5, 4, 4), i8(3, 2, 2, 4), f32(4), f32(4)), Bad: "groups and dilation"},
+			{Name: "groups", Attrs: QAttrs{Conv: ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 2}, Float: true}, In: types(u8(1, 5, 4, 4), i8(3, 2, 2, 4), f32(4), f32(4)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 1, 5, 4, 4), bytes(dtype.I8, -125, 11, 3, 2, 2, 4), nil, nil}},
+			{Name: "depthwise, dilated", Attrs: QAttrs{Conv: ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{2, 1}, Groups: 9, Pad: [2][2]int{{2, 2}, {1, 1}}}, Zero: 3}, In: types(u8(2, 5, 4, 9), i8(3, 3, 1, 9), f32(9), f32(9)),
+				Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 2, 5, 4, 9), bytes(dtype.I8, -125, 11, 3, 3, 1, 9), some(9, 0.01), some(9, 50)}},
+			{Name: "groups pooled", Attrs: QAttrs{Pool: true, Conv: ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 2}}, In: types(u8(1, 5, 4, 4), i8(3, 2, 2, 4), f32(4), f32(4)), Bad: "one group"},
+		},
+	})
+	QAddOp = add(def[QAddAttrs]{
+		Name: "qadd", Doc: "sum of bytes a and b of one shape, each times a factor, plus an offset: u8 or f32", Why: "rounds to another type", Kind: graph.Elementwise, ONNX: "QLinearAdd",
+		Infer: func(a QAddAttrs, in []typ) ([]typ, error) {
+			if err := operands(in, 2); err != nil {
+				return nil, err
+			}
+			if in[0].DType != dtype.U8 || !in[0].Equal(in[1]) {
+				return nil, fmt.Errorf("takes two operands u8 of one shape, not %v and %v", in[0], in[1])
+			}
+			for _, v := range []float64{a.A, a.B, a.Offset} {
+				if v-v != 0 {
+					return nil, fmt.Errorf("factors and offset must be numbers, not %g", v)
+				}
+			}
+			return []typ{QAttrs{Float: a.Float}.result(in[0].Shape)}, QAttrs{Low: a.Low}.check()
+		},
+		Ref: func(a QAddAttrs, in, out []value) {
+			q := QAttrs{Float: a.Float, Low: a.Low, ReLU: a.ReLU}
+			for i, x := range in[0].Data {
+				v := float32(float32(x)*float32(a.A)) + float32(float32(in[1].Data[i])*float32(a.B))
+				out[0].Data[i] = q.finish(float64(v), 1, a.Offset)
+			}
+		},
+		FLOPs:  func(_ QAddAttrs, in, _ []typ) int64 { return 4 * int64(in[0].Shape.Size()) },
+		NoGrad: none8,
+		Samples: []graph.Sample{
+			{Name: "bytes", Attrs: QAddAttrs{A: 0.3, B: 0.7, Offset: -5, Low: 10}, In: types(u8(3, 27), u8(3, 27)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 3, 27), bytes(dtype.U8, 9, 11, 3, 27)}},
+			{Name: "floats", Attrs: QAddAttrs{A: 0.3, B: 0.7, Offset: -90, Float: true, ReLU: true}, In: types(u8(3, 27), u8(3, 27)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 3, 27), bytes(dtype.U8, 9, 11, 3, 27)}},
+			{Name: "shapes", Attrs: QAddAttrs{A: 1, B: 1}, In: types(u8(3), u8(1)), Bad: "of one shape"},
 		},
 	})
 }

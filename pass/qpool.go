@@ -22,7 +22,7 @@ func QPool(g *graph.Graph) (*graph.Graph, error) {
 			return nil
 		}
 		a := c.Attrs().(op.QAttrs)
-		if a.Pool || a.Float {
+		if a.Pool || a.Float || a.Conv.Groups > 1 {
 			return nil
 		}
 		a.Pool = true

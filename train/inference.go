@@ -122,3 +122,34 @@ func (m *Model) ProductMoments(x ...*tensor.Tensor) (map[string]Moments, error) 
 	}
 	return out, nil
 }
+
+// Operands runs the model on one batch and gives f each operand of each application of a layer, applications in the order in which a saved model lists them; f must not keep it.
+func (m *Model) Operands(f func(application, operand int, x *tensor.Tensor), x ...*tensor.Tensor) error {
+	type place struct{ application, operand int }
+	var order []place
+	g, err := graph.Build(func(g *graph.Graph) {
+		n := 0
+		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Tap: func(l *nn.Layer, in []*graph.Node) {
+			for i, v := range in {
+				order = append(order, place{n, i})
+				g.Output(fmt.Sprintf("operand %d of %d", i, n), v)
+			}
+			n++
+		}})
+	})
+	if err != nil {
+		return err
+	}
+	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
+	if err != nil {
+		return err
+	}
+	out := backend.NewOutputs(g)
+	if err := e.Run(x, out); err != nil {
+		return err
+	}
+	for i, p := range order {
+		f(p.application, p.operand, out[i])
+	}
+	return nil
+}

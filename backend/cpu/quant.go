@@ -15,11 +15,15 @@ func init() {
 	rows[op.QConvOp] = []row{{name: "bytes", ok: small, make: func(k *call) (string, func(), error) {
 		a := k.n.Attrs().(op.QAttrs)
 		x, w := k.in[0].t.Shape, k.in[1].t.Shape
+		outputs := func(i int) int {
+			return (x[1+i]+a.Conv.Pad[i][0]+a.Conv.Pad[i][1]-(w[i]-1)*a.Conv.Dilation[i]-1)/a.Conv.Stride[i] + 1
+		}
 		return k.quantized(&qgemm.Conv{
-			H: x[1], W: x[2], C: x[3], KH: w[0], KW: w[1], OH: (x[1]+a.Conv.Pad[0][0]+a.Conv.Pad[0][1]-w[0])/a.Conv.Stride[0] + 1, OW: (x[2]+a.Conv.Pad[1][0]+a.Conv.Pad[1][1]-w[1])/a.Conv.Stride[1] + 1, StrideH: a.Conv.Stride[0], StrideW: a.Conv.Stride[1],
+			H: x[1], W: x[2], C: x[3], KH: w[0], KW: w[1], OH: outputs(0), OW: outputs(1), DilH: a.Conv.Dilation[0], DilW: a.Conv.Dilation[1], StrideH: a.Conv.Stride[0], StrideW: a.Conv.Stride[1],
 			PadTop: a.Conv.Pad[0][0], PadLeft: a.Conv.Pad[1][0], Zero: uint8(a.Zero),
 		})
 	}}}
+	rows[op.QAddOp] = []row{{name: "add bytes", make: makeQAdd}}
 	rows[op.MaxPoolOp] = append(rows[op.MaxPoolOp], row{name: "max pool of bytes", ok: func(n *graph.Node) bool { return n.DType() == dtype.U8 }, make: makeMaxPoolBytes})
 }
 
@@ -41,7 +45,7 @@ func (k *call) quantized(c *qgemm.Conv) (string, func(), error) {
 	a := k.n.Attrs().(op.QAttrs)
 	x, w, scale, offset, y := k.in[0], k.in[1], k.in[2], k.in[3], k.out[0]
 	n := w.t.Shape[len(w.t.Shape)-1]
-	s := qgemm.Spec{M: y.n / n, N: n, K: w.n / n, Low: uint8(a.Low), ReLU: a.ReLU, Conv: c, Pool: a.Pool}
+	s := qgemm.Spec{M: y.n / n, N: n, K: w.n / n, Low: uint8(a.Low), ReLU: a.ReLU, Conv: c, Pool: a.Pool, Groups: a.Conv.Groups}
 	var versions []*uint64
 	constant := true
 	for _, b := range k.in[1:] {
@@ -69,6 +73,27 @@ func (k *call) quantized(c *qgemm.Conv) (string, func(), error) {
 		}
 		p.Run(k.pool, y.raw, x.raw)
 	}, nil
+}
+
+func makeQAdd(k *call) (string, func(), error) {
+	a := k.n.Attrs().(op.QAddAttrs)
+	x, z, y := k.in[0], k.in[1], k.out[0]
+	sa, sb, offset := float32(a.A), float32(a.B), float32(a.Offset)
+	body := par.Func(func(i, _ int) {
+		lo, hi := i*quantizeChunk, min((i+1)*quantizeChunk, y.n)
+		if !a.Float {
+			qgemm.Add(y.raw[lo:hi], x.raw[lo:hi], z.raw[lo:hi], sa, sb, offset, float32(a.Low))
+			return
+		}
+		for i, out := lo, y.f32(); i < hi; i++ {
+			v := qgemm.AddFloat(x.raw[i], z.raw[i], sa, sb, offset)
+			if a.ReLU && v < 0 {
+				v = 0
+			}
+			out[i] = v
+		}
+	})
+	return "add bytes", func() { k.pool.Run((y.n+quantizeChunk-1)/quantizeChunk, body) }, nil
 }
 
 func makeMaxPoolBytes(k *call) (string, func(), error) {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +25,8 @@ func quantizeCmd() *cobra.Command {
 	var f modelFlags
 	var o quant.Options
 	var wo quant.WeightOptions
-	var on, to, weights, method string
+	var on, to, weights, method, calibration, drop string
+	var report, equalize bool
 	c := &cobra.Command{
 		Use:   "quantize [RUN | model.safetensors]",
 		Short: "Make a model of 8-bit integers out of a trained one",
@@ -66,10 +69,37 @@ func quantizeCmd() *cobra.Command {
 						return usageError{fmt.Errorf("--%s goes with --weights", flag)}
 					}
 				}
-				q, r, err = quant.Static(c.Context(), m, set.Train, o)
+				limit := math.Inf(1)
+				if drop != "" {
+					if limit, err = parseShare("max-drop", drop); err != nil {
+						return usageError{err}
+					}
+				}
+				o.Calibration = quant.Calibration(calibration)
+				from := m
+				if equalize {
+					pairs := 0
+					if from, pairs, err = quant.Equalize(m); err != nil {
+						return err
+					}
+					if pairs == 0 {
+						fmt.Fprintln(c.ErrOrStderr(), "--equalize: no two products follow each other with only a rectifier, a pooling or a flattening between them; nothing was done")
+					}
+				}
+				if !report && drop == "" {
+					q, r, err = quant.Static(c.Context(), from, set.Train, o)
+					break
+				}
+				var effects []quant.Effect
+				q, r, effects, err = quant.Mixed(c.Context(), from, set.Train, heldOut(set.Train), o, limit)
+				if !f.json {
+					printEffects(c.OutOrStdout(), effects)
+				}
 			case "int8", "int4":
-				if c.Flags().Changed("clip") {
-					return usageError{errors.New("--clip is for ranges that are measured beforehand; with --weights activations have theirs at run time")}
+				for _, flag := range []string{"clip", "calibration", "symmetric", "per-tensor", "correct", "equalize", "report", "max-drop"} {
+					if c.Flags().Changed(flag) {
+						return usageError{fmt.Errorf("--%s does not go with --weights: activations have their ranges at run time", flag)}
+					}
 				}
 				if wo.Bits = 8; weights == "int4" {
 					wo.Bits = 4
@@ -112,11 +142,58 @@ func quantizeCmd() *cobra.Command {
 	fs.IntVar(&o.Examples, "examples", 512, "training examples to measure ranges on")
 	fs.Float64Var(&o.Clip, "clip", 0, "share of activations that may lie outside of the range on each side, such as 0.0001")
 	fs.StringArrayVar(&o.Keep, "keep", nil, "leave layers whose names match as they are (may be given several times)")
+	fs.StringVar(&calibration, "calibration", "", "how ranges are chosen: minmax (default), percentile (default with --clip), mse or entropy")
+	fs.BoolVar(&o.Symmetric, "symmetric", false, "ranges of activations have zero in their middle")
+	fs.BoolVar(&o.PerTensor, "per-tensor", false, "one scale for all weights of a layer, not one for each unit or filter")
+	fs.BoolVar(&o.Correct, "correct", false, "correct biases for what rounding weights does on average")
+	fs.BoolVar(&equalize, "equalize", false, "first scale channels so that layers that follow each other have weights of one size")
+	fs.BoolVar(&report, "report", false, "print how sensitive each layer is, on training examples held out")
+	fs.StringVar(&drop, "max-drop", "", "leave the most sensitive layers in floats until the first metric drops by no more, such as 0.5% (a difference of accuracy; a share of a loss)")
 	fs.StringVar(&weights, "weights", "", "bring matrices of weights to int8 or int4")
 	fs.StringVar(&method, "method", "rtn", "how weights are chosen: rtn (nearest), gptq or awq, which look at examples")
 	fs.IntVar(&wo.Group, "group", 0, "weights that share a scale, a multiple of 8 (default: 64 of int4, all of an output of int8)")
 	fs.Float64Var(&wo.Smooth, "smooth", 0, "move outliers from activations to weights with this exponent, such as 0.5 (SmoothQuant)")
 	return c
+}
+
+// heldOut is the last thousand examples of a data set, at most half of it: others than those that ranges are measured on, if there are enough.
+func heldOut(ds data.Dataset) data.Dataset {
+	n := min(1000, ds.Len()/2)
+	idx := make([]int, n)
+	for i := range idx {
+		idx[i] = ds.Len() - n + i
+	}
+	out, err := data.Subset(ds, idx)
+	if err != nil {
+		return ds
+	}
+	return out
+}
+
+// parseShare reads 0.5% or 0.005.
+func parseShare(flag, s string) (float64, error) {
+	number, percent := strings.CutSuffix(s, "%")
+	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if percent {
+		v /= 100
+	}
+	if err != nil || !(v >= 0 && v < 1) {
+		return 0, fmt.Errorf("--%s %s must be a share such as 0.5%% or 0.005", flag, s)
+	}
+	return v, nil
+}
+
+// printEffects lists layers by their sensitivity.
+func printEffects(w io.Writer, effects []quant.Effect) {
+	fmt.Fprintf(w, "%-22s %14s %12s\n", "quantized alone", "loss", "drop")
+	for _, e := range effects {
+		kept := ""
+		if e.Kept {
+			kept = "  stays in floats"
+		}
+		fmt.Fprintf(w, "%-22s %+14.5f %+12.4f%s\n", e.Layer, e.Loss, e.Drop, kept)
+	}
+	fmt.Fprintln(w)
 }
 
 // side is one of the two models.

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 
@@ -23,9 +22,13 @@ import (
 
 // Options say how ranges are measured.
 type Options struct {
-	Examples int      // how many are looked at, from the beginning of the data; 0: 512
-	Clip     float64  // share of the activations that may lie outside of the range on each side, such as 0.0001; 0: none
-	Keep     []string // patterns of the names of layers that stay as they are (train.Matches)
+	Examples    int         // how many are looked at, from the beginning of the data; 0: 512
+	Calibration Calibration // how the range of activations is chosen; "": Percentile if Clip is set, else MinMax
+	Clip        float64     // of Percentile: the share of activations that may lie outside of the range on each side, such as 0.0001
+	Symmetric   bool        // ranges have zero in their middle
+	PerTensor   bool        // one scale for all weights of a layer, not one for each unit or filter
+	Correct     bool        // biases make up for the mean of what rounding weights does to the layer's results (arXiv:1906.04721, section 4.2)
+	Keep        []string    // patterns of the names of layers that stay as they are (train.Matches)
 }
 
 // Layer is what became of a layer.
@@ -55,354 +58,343 @@ func (r *Report) Bytes() (before, after int) {
 	return before, after
 }
 
-// unit is a layer of the model on its way, with what is folded into it.
-type unit struct {
-	layer *nn.Layer
-	bytes bool // becomes a layer of bytes
-	pass  bool // moves bytes as they are
-	relu  bool
-	after nn.Activation // an activation that is left for a layer of its own, in floats
-	norm  *nn.Layer     // a batch normalisation that is folded in
-	why   string
-}
-
-// Static quantizes a Sequential model by examples of the kind that it will see.
-func Static(ctx context.Context, m *train.Model, examples data.Dataset, o Options) (*train.Model, *Report, error) {
+// check fills in what is not set.
+func (o *Options) check(examples data.Dataset) error {
 	if o.Examples == 0 {
 		o.Examples = 512
 	}
-	if o.Examples < 1 || !(o.Clip >= 0 && o.Clip < 0.5) {
-		return nil, nil, fmt.Errorf("quant: %d examples and a clip of %g: at least 1, and from 0 to below 0.5", o.Examples, o.Clip)
+	if o.Calibration == "" {
+		if o.Calibration = MinMax; o.Clip > 0 {
+			o.Calibration = Percentile
+		}
 	}
-	if examples.Len() == 0 {
-		return nil, nil, errors.New("quant: no examples to measure ranges on")
+	switch {
+	case o.Examples < 1 || !(o.Clip >= 0 && o.Clip < 0.5):
+		return fmt.Errorf("quant: %d examples and a clip of %g: at least 1, and from 0 to below 0.5", o.Examples, o.Clip)
+	case !slices.Contains(Calibrations, o.Calibration):
+		return fmt.Errorf("quant: unknown calibration %q (known: minmax, percentile, mse, entropy)", o.Calibration)
+	case o.Clip > 0 && o.Calibration != Percentile:
+		return fmt.Errorf("quant: a clip is for the calibration percentile, not %s", o.Calibration)
+	case examples.Len() == 0:
+		return errors.New("quant: no examples to measure ranges on")
 	}
-	chain := m.Net.Chain()
-	if chain == nil {
-		return nil, nil, errors.New("quant: only Sequential models can be quantized so far")
+	if o.Calibration == Percentile && o.Clip == 0 {
+		o.Clip = 0.0001
 	}
-	units, err := parse(chain, o)
+	return nil
+}
+
+// fewExamples is below how many examples a warning says that ranges may not hold.
+const fewExamples = 100
+
+// Static quantizes a model by examples of the kind that it will see: Dense, Conv1D, Conv2D and DepthwiseConv2D, and the sums of branches between them.
+func Static(ctx context.Context, m *train.Model, examples data.Dataset, o Options) (*train.Model, *Report, error) {
+	if err := o.check(examples); err != nil {
+		return nil, nil, err
+	}
+	n, err := networkOf(m.Net)
 	if err != nil {
 		return nil, nil, err
 	}
-	if !slices.ContainsFunc(units, func(u unit) bool { return u.bytes }) {
+	if err := n.check(o.Keep); err != nil {
+		return nil, nil, err
+	}
+	for _, e := range n.Layers {
+		e.original = slices.Clone(e.Inputs)
+	}
+	n.classify(o.Keep)
+	if !slices.ContainsFunc(n.Layers, func(e *entry) bool { return !e.gone && e.kind == takes && e.Class != "Add" }) {
 		return nil, nil, errors.New("quant: the model has no Dense or Conv2D layer that could be quantized")
 	}
 	r := &Report{Examples: min(o.Examples, examples.Len())}
-	ranges, err := measure(ctx, m, data.Take(examples, o.Examples), units, o)
+	if r.Examples < fewExamples {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("ranges were measured on %d examples alone: what lies outside of them is cut off; %d or more are advised", r.Examples, fewExamples))
+	}
+	seen, err := observe(ctx, m, n, data.Take(examples, o.Examples))
 	if err != nil {
 		return nil, nil, err
 	}
-	var layers []*nn.Layer
-	values := map[string]*tensor.Tensor{}
-	for i, u := range units {
-		line := Layer{Name: u.layer.Name(), Bytes: u.bytes, Why: u.why}
-		before := func(l *nn.Layer) {
-			for _, p := range m.Params() {
-				if train.Matches(l.Name(), p.Name) {
-					line.Before += p.Type.Bytes()
+	c := &conversion{m: m, n: n, o: o, r: r, seen: seen, groups: n.flow(), values: map[string]*tensor.Tensor{}, ranges: map[string]interval{}}
+	return c.run()
+}
+
+// conversion is a model on its way.
+type conversion struct {
+	m      *train.Model
+	n      *network
+	o      Options
+	r      *Report
+	seen   map[string]*stats
+	groups map[string]string
+	ranges map[string]interval // of values or groups of them
+	values map[string]*tensor.Tensor
+}
+
+// rangeOf is that of a value: of bytes, what all that take the group's values see.
+func (c *conversion) rangeOf(value string) interval {
+	key := value
+	if g, ok := c.groups[value]; ok {
+		key = "group " + g
+	}
+	if v, ok := c.ranges[key]; ok {
+		return v
+	}
+	var vs []interval
+	for _, e := range c.n.Layers {
+		if e.gone || e.kind != takes {
+			continue
+		}
+		for i, in := range e.Inputs {
+			if g, ok := c.groups[in]; in == value || ok && g == c.groups[value] {
+				if s := c.seen[e.original[i]]; s != nil {
+					vs = append(vs, s.choose(c.o))
 				}
 			}
 		}
-		before(u.layer)
-		if !u.bytes {
+	}
+	c.ranges[key] = join(vs)
+	return c.ranges[key]
+}
+
+// run converts all layers.
+func (c *conversion) run() (*train.Model, *Report, error) {
+	var layers []*entry
+	for _, e := range c.n.Layers {
+		if e.gone {
+			continue
+		}
+		line := Layer{Name: e.Name, Bytes: e.kind == takes, Why: e.why, Before: c.size(e.Name)}
+		layers = append(layers, e)
+		var err error
+		switch {
+		case e.kind == takes && e.Class == "Add":
+			err = c.add(e)
+		case e.kind == takes:
+			if e.norm != nil {
+				line.Before += c.size(e.norm.Name)
+			}
+			in := c.rangeOf(e.Inputs[0])
+			if line.NoiseRatio, err = c.convert(e, in); err == nil {
+				line.Lo, line.Hi = in.lo, in.hi
+				for _, what := range []string{"kernel", "scale", "offset"} {
+					line.After += len(c.values[e.Name+"/"+what].Bytes())
+				}
+			}
+		default:
 			line.After = line.Before
-			for _, p := range m.Params() {
-				if train.Matches(u.layer.Name(), p.Name) {
-					if values[p.Name], err = m.State().Get(p.Name); err != nil {
-						return nil, nil, err
+			for _, p := range c.m.Params() {
+				if train.Matches(e.Name, p.Name) {
+					if c.values[p.Name], err = c.m.State().Get(p.Name); err != nil {
+						break
 					}
 				}
 			}
-			if u.layer.Class() != "Dropout" {
-				layers = append(layers, u.layer)
-				r.Layers = append(r.Layers, line)
-			}
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		c.r.Layers = append(c.r.Layers, line)
+		if e.after == "" {
 			continue
 		}
-		if u.norm != nil {
-			before(u.norm)
+		// The activation, as a layer whose result takes the place of e's.
+		a := &entry{Class: "Activation", Name: e.Name + "_" + string(e.after), Inputs: []string{e.value}}
+		a.value = a.Name
+		if a.Config, err = json.Marshal(map[string]any{"activation": e.after}); err != nil {
+			return nil, nil, err
 		}
-		in := ranges[u.layer.Name()]
-		var out *interval
-		if u.after == "" {
-			for _, v := range units[i+1:] {
-				if v.bytes {
-					x := ranges[v.layer.Name()]
-					out = &x
-				}
-				if !v.pass && v.layer.Class() != "Dropout" {
-					break
+		for _, u := range c.n.Layers {
+			for i, v := range u.Inputs {
+				if v == e.value {
+					u.Inputs[i] = a.value
 				}
 			}
 		}
-		l, noise, err := u.convert(m, in, out, values)
-		if err != nil {
-			return nil, nil, err
+		for i, v := range c.n.Outputs {
+			if v == e.value {
+				c.n.Outputs[i] = a.value
+			}
 		}
-		line.Lo, line.Hi, line.NoiseRatio = in.lo, in.hi, noise
-		for _, what := range []string{"kernel", "scale", "offset"} {
-			line.After += len(values[u.layer.Name()+"/"+what].Bytes())
-		}
-		layers = append(layers, l)
-		if u.after != "" {
-			layers = append(layers, nn.Activate(u.after).Named(u.layer.Name()+"_"+string(u.after)))
-		}
-		r.Layers = append(r.Layers, line)
+		layers = append(layers, a)
 	}
-	net := nn.Sequential(layers...)
-	net.Name = m.Net.Name
-	q, err := m.With(net)
+	c.n.Layers = layers
+	net, err := c.n.model()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("quant: %w", err)
 	}
-	for _, p := range q.Params() {
-		if values[p.Name] == nil {
-			return nil, nil, fmt.Errorf("quant: parameter %s has no value", p.Name) // a bug
-		}
-		if err := q.State().Set(p.Name, values[p.Name]); err != nil {
-			return nil, nil, err
+	q, err := replace(c.m, net, c.values)
+	return q, c.r, err
+}
+
+// size is the bytes of a layer's parameters.
+func (c *conversion) size(layer string) int {
+	n := 0
+	for _, p := range c.m.Params() {
+		if train.Matches(layer, p.Name) {
+			n += p.Type.Bytes()
 		}
 	}
-	return q, r, nil
+	return n
 }
 
-// settings are the parts of configurations that matter here.
-type settings struct {
-	Units      int           `json:"units"`
-	Filters    int           `json:"filters"`
-	Kernel     any           `json:"kernel_size"`
-	Strides    any           `json:"strides"`
-	Padding    any           `json:"padding"`
-	Dilation   []int         `json:"dilation_rate"`
-	Groups     int           `json:"groups"`
-	UseBias    bool          `json:"use_bias"`
-	Activation nn.Activation `json:"activation"`
-	Epsilon    float64       `json:"epsilon"`
-	Center     bool          `json:"center"`
-	Scale      bool          `json:"scale"`
-	MaxValue   *float64      `json:"max_value"`
-	Slope      float64       `json:"negative_slope"`
-	Threshold  float64       `json:"threshold"`
-}
-
-func settingsOf(l *nn.Layer) (s settings, err error) {
-	err = json.Unmarshal(l.Config(), &s)
-	return s, err
-}
-
-// parse finds out what becomes of each layer. Batch normalisations and rectifiers behind a product are folded into it.
-func parse(chain []*nn.Layer, o Options) ([]unit, error) {
-	seen := map[string]bool{}
-	var out []unit
-	for i := 0; i < len(chain); i++ {
-		l := chain[i]
-		if seen[l.Name()] {
-			return nil, fmt.Errorf("quant: layer %s is applied twice, which is not supported", l.Name())
-		}
-		seen[l.Name()] = true
-		u := unit{layer: l}
-		s, err := settingsOf(l)
-		if err != nil {
-			return nil, fmt.Errorf("quant: layer %s: %w", l.Name(), err)
-		}
-		switch l.Class() {
-		case "Dense", "Conv2D":
-			u.bytes = true
-			switch {
-			case slices.ContainsFunc(o.Keep, func(p string) bool { return train.Matches(p, l.Name()) }):
-				u.bytes, u.why = false, "kept"
-			case s.Groups > 1 || slices.ContainsFunc(s.Dilation, func(d int) bool { return d != 1 }):
-				u.bytes, u.why = false, "groups or dilation"
-			}
-			if !u.bytes {
-				break
-			}
-			if s.Activation == "" {
-				s.Activation = nn.Linear
-			}
-			if s.Activation == nn.Linear && i+1 < len(chain) && chain[i+1].Class() == "BatchNormalization" {
-				i++
-				u.norm = chain[i]
-				seen[u.norm.Name()] = true
-			}
-			if s.Activation == nn.Linear && i+1 < len(chain) {
-				n, err := settingsOf(chain[i+1])
-				if err != nil {
-					return nil, err
-				}
-				plain := n.MaxValue == nil && n.Slope == 0 && n.Threshold == 0
-				if c := chain[i+1].Class(); c == "ReLU" && plain || c == "Activation" && n.Activation == nn.ReLU {
-					i++
-					seen[chain[i].Name()] = true
-					s.Activation = nn.ReLU
-				}
-			}
-			switch s.Activation {
-			case nn.ReLU:
-				u.relu = true
-			case nn.Linear:
-			default:
-				u.after = s.Activation
-			}
-		case "MaxPooling2D", "Flatten", "Reshape":
-			u.pass = true
-		default:
-			u.why = l.Class() + " computes on floats"
-		}
-		out = append(out, u)
+// out adds how an entry's results become bytes to its configuration; it gives scale 1 where they are floats.
+func (c *conversion) out(e *entry, config map[string]any) (scale float64, zero int) {
+	config["activation"] = nn.Linear
+	if e.relu {
+		config["activation"] = nn.ReLU
 	}
-	return out, nil
-}
-
-// interval is a range of activations; it always has zero in it, which a byte then stands for exactly.
-type interval struct{ lo, hi float64 }
-
-// bytes is how the interval becomes bytes: scale and zero.
-func (v interval) bytes() (scale float64, zero int) {
-	scale = (v.hi - v.lo) / 255
-	if scale == 0 {
+	if _, ok := c.groups[e.value]; !ok {
 		return 1, 0
 	}
-	scale = float64(float32(scale)) // as the kernels have it
-	return scale, min(255, max(0, int(math.RoundToEven(-v.lo/scale))))
+	scale, zero = c.rangeOf(e.value).bytes()
+	config["output_scale"], config["output_zero"] = scale, zero
+	return scale, zero
 }
 
-// measure gives the range of each quantized layer's input.
-func measure(ctx context.Context, m *train.Model, ds data.Dataset, units []unit, o Options) (map[string]interval, error) {
-	loader, err := data.NewLoader(ds, data.LoaderConfig{Batch: 64, Epochs: 1})
-	if err != nil {
-		return nil, err
-	}
-	defer loader.Close()
-	all := map[string][]float32{}
-	out := map[string]interval{}
-	for {
-		b, err := loader.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		in, err := m.LayerInputs(b.X...)
-		if err != nil {
-			return nil, err
-		}
-		for _, u := range units {
-			if !u.bytes {
-				continue
-			}
-			name := u.layer.Name()
-			v := out[name]
-			for _, x := range in[name].F32() {
-				if x-x != 0 {
-					return nil, fmt.Errorf("quant: the input of layer %s is %v for some example: the model has diverged", name, x)
-				}
-				v.lo, v.hi = min(v.lo, float64(x)), max(v.hi, float64(x))
-			}
-			out[name] = v
-			if o.Clip > 0 {
-				all[name] = append(all[name], in[name].F32()...)
-			}
-		}
-	}
-	for name, x := range all {
-		slices.Sort(x)
-		cut := int(o.Clip * float64(len(x)))
-		out[name] = interval{min(0, float64(x[cut])), max(0, float64(x[len(x)-1-cut]))}
-	}
-	return out, nil
+func (e *entry) become(class string, config map[string]any) error {
+	j, err := json.Marshal(config)
+	e.Class, e.Config = class, j
+	return err
 }
 
-// convert makes the layer of bytes and adds its parameters to values. out is nil where results are to be floats.
-func (u *unit) convert(m *train.Model, in interval, out *interval, values map[string]*tensor.Tensor) (*nn.Layer, float64, error) {
-	name := u.layer.Name()
-	s, err := settingsOf(u.layer)
-	if err != nil {
-		return nil, 0, err
+// add makes a sum one of bytes.
+func (c *conversion) add(e *entry) error {
+	config := map[string]any{}
+	var scales []float64
+	var zeros []int
+	for _, v := range e.Inputs {
+		s, z := c.rangeOf(v).bytes()
+		scales, zeros = append(scales, s), append(zeros, z)
 	}
-	kernel, err := m.State().Get(name + "/kernel")
+	config["input_scales"], config["input_zeros"] = scales, zeros
+	c.out(e, config)
+	return e.become("QuantizedAdd", config)
+}
+
+// weights are a product's kernel [k, n], filters last, and bias, with its batch normalisation folded in.
+func weightsOf(m *train.Model, e *entry) (w, bias []float64, shape []int, err error) {
+	kernel, err := m.State().Get(e.Name + "/kernel")
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, nil, err
 	}
-	shape := kernel.Shape()
+	shape = kernel.Shape().Clone()
+	if e.Class == "DepthwiseConv2D" { // [h, w, channels, multiplier] is [h, w, 1, channels·multiplier]
+		shape = []int{shape[0], shape[1], 1, shape[2] * shape[3]}
+	}
 	n := shape[len(shape)-1]
-	k := kernel.Len() / n
-	w, bias := make([]float64, k*n), make([]float64, n)
+	w, bias = make([]float64, kernel.Len()), make([]float64, n)
 	for i, v := range kernel.F32() {
-		w[i] = float64(v)
+		if w[i] = float64(v); v-v != 0 {
+			return nil, nil, nil, fmt.Errorf("quant: %s has the weight %v: the model has diverged", e.Name, v)
+		}
 	}
-	if s.UseBias {
-		b, err := m.State().Get(name + "/bias")
+	if e.set.UseBias {
+		b, err := m.State().Get(e.Name + "/bias")
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, nil, err
 		}
 		for j, v := range b.F32() {
 			bias[j] = float64(v)
 		}
 	}
-	if u.norm != nil {
-		if err := fold(m, u.norm, w, bias); err != nil {
-			return nil, 0, err
+	if e.norm != nil {
+		err = fold(m, e.norm, w, bias)
+	}
+	return w, bias, shape, err
+}
+
+// convert makes a product one of bytes and adds its parameters to the values. It gives the power of the weights over that of their errors in decibels.
+func (c *conversion) convert(e *entry, in interval) (float64, error) {
+	w, bias, shape, err := weightsOf(c.m, e)
+	if err != nil {
+		return 0, err
+	}
+	n := len(bias)
+	k := len(w) / n
+	scaleIn, zeroIn := in.bytes()
+	config := map[string]any{"input_scale": scaleIn, "input_zero": zeroIn}
+	scaleOut, zeroOut := c.out(e, config)
+	class := "QuantizedDense"
+	config["units"] = n
+	if e.Class != "Dense" {
+		class, config["units"] = "QuantizedConv2D", nil
+		if e.Class == "Conv1D" {
+			class = "QuantizedConv1D"
+		}
+		delete(config, "units")
+		config["filters"], config["kernel_size"], config["strides"], config["padding"], config["dilation_rate"] = n, e.set.Kernel, e.set.Strides, e.set.Padding, e.set.Dilation
+		config["groups"] = max(1, e.set.Groups)
+		if e.Class == "DepthwiseConv2D" {
+			t, err := c.m.State().Get(e.Name + "/kernel")
+			if err != nil {
+				return 0, err
+			}
+			config["groups"] = t.Shape()[2]
 		}
 	}
-	scaleIn, zeroIn := in.bytes()
+	tops := make([]float64, n)
+	for i, v := range w {
+		tops[i%n] = max(tops[i%n], math.Abs(v))
+	}
+	if c.o.PerTensor {
+		if s := spread(tops); s > 10 {
+			c.r.Warnings = append(c.r.Warnings, fmt.Sprintf("the outputs of %s have weights whose sizes differ by %.0f times, and one scale for all; equalising first, or a scale for each, is finer", e.Name, s))
+		}
+		top := slices.Max(tops)
+		for j := range tops {
+			tops[j] = top
+		}
+	}
 	kernel8, scale, offset := tensor.New(dtype.I8, shape...), tensor.New(dtype.F32, n), tensor.New(dtype.F32, n)
-	config := map[string]any{"input_scale": scaleIn, "input_zero": zeroIn, "activation": nn.Linear}
-	if u.relu {
-		config["activation"] = nn.ReLU
-	}
-	scaleOut, zeroOut := 1.0, 0
-	if out != nil {
-		scaleOut, zeroOut = out.bytes()
-		config["output_scale"], config["output_zero"] = scaleOut, zeroOut
-	}
 	var signal, noise float64
 	for j := range n {
-		top := 0.0
-		for i := range k {
-			top = max(top, math.Abs(w[i*n+j]))
-		}
-		step := top / 127 // of the weights of this unit or filter
-		if step == 0 {
+		step := tops[j] / 127 // of the weights of this unit or filter
+		if step < 1e-30 {     // all zero
 			step = 1
 		}
-		sum := 0.0
+		sum, shift := 0.0, 0.0
 		for i := range k {
-			v := math.RoundToEven(w[i*n+j] / step)
+			x := w[i*n+j]
+			v := math.RoundToEven(x / step)
 			kernel8.Set(i*n+j, v)
 			sum += v
-			signal += w[i*n+j] * w[i*n+j]
-			noise += (w[i*n+j] - v*step) * (w[i*n+j] - v*step)
+			signal, noise = signal+x*x, noise+(x-v*step)*(x-v*step)
+			shift += (x - v*step) * c.mean(e, i, j, k, n)
+		}
+		if c.o.Correct {
+			bias[j] += shift
 		}
 		// Σ (x - zero)·w·scaleIn·step + bias, in units of the result.
 		f := scaleIn * step / scaleOut
 		scale.Set(j, f)
 		offset.Set(j, bias[j]/scaleOut-float64(zeroIn)*sum*f+float64(zeroOut))
 	}
-	values[name+"/kernel"], values[name+"/scale"], values[name+"/offset"] = kernel8, scale, offset
-	class := "QuantizedDense"
-	if u.layer.Class() == "Conv2D" {
-		class = "QuantizedConv2D"
-		config["filters"], config["kernel_size"], config["strides"], config["padding"] = s.Filters, s.Kernel, s.Strides, s.Padding
-	} else {
-		config["units"] = s.Units
+	c.values[e.Name+"/kernel"], c.values[e.Name+"/scale"], c.values[e.Name+"/offset"] = kernel8, scale, offset
+	return 10 * math.Log10(max(signal, 1e-300)/max(noise, 1e-300)), e.become(class, config)
+}
+
+// mean is that of what weight (i, j) of [k, n] is multiplied with, padding aside.
+func (c *conversion) mean(e *entry, i, j, k, n int) float64 {
+	s := c.seen[e.original[0]]
+	if !c.o.Correct || s == nil {
+		return 0
 	}
-	j, err := json.Marshal(config)
-	if err != nil {
-		return nil, 0, err
+	channels := len(s.mean)
+	if e.Class == "Dense" {
+		return s.mean[i%channels]
 	}
-	l, err := nn.LayerOf(class, name, j)
-	return l, 10 * math.Log10(signal/max(noise, 1e-300)), err
+	groups := max(1, e.set.Groups)
+	if e.Class == "DepthwiseConv2D" {
+		groups = channels
+	}
+	in := channels / groups // channels of a filter
+	return s.mean[j/(n/groups)*in+i%in]
 }
 
 // fold multiplies a batch normalisation into weights [k, n] and bias [n].
-func fold(m *train.Model, norm *nn.Layer, w, bias []float64) error {
-	s, err := settingsOf(norm)
-	if err != nil {
-		return err
-	}
+func fold(m *train.Model, norm *entry, w, bias []float64) error {
+	s := norm.set
+	scaled, _ := s.Scale.(bool)
 	n := len(bias)
 	get := func(name string, otherwise float32, there bool) ([]float32, error) {
 		if !there {
@@ -412,13 +404,13 @@ func fold(m *train.Model, norm *nn.Layer, w, bias []float64) error {
 			}
 			return x, nil
 		}
-		t, err := m.State().Get(norm.Name() + "/" + name)
+		t, err := m.State().Get(norm.Name + "/" + name)
 		if err != nil {
 			return nil, err
 		}
 		return t.F32(), nil
 	}
-	gamma, err := get("gamma", 1, s.Scale)
+	gamma, err := get("gamma", 1, scaled)
 	if err != nil {
 		return err
 	}

@@ -187,20 +187,18 @@ func TestDegenerate(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	ctx := context.Background()
 	m, set := trained(t, nn.Flatten(), nn.Dense(10, nn.Softmax))
-	in := nn.Input(28, 28, 1)
-	net, err := nn.Functional([]*nn.Value{in}, []*nn.Value{nn.Dense(10, nn.Softmax).On(nn.Flatten().On(in))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	functional, err := m.With(net)
-	if err != nil {
-		t.Fatal(err)
-	}
 	empty := data.Take(set.Train, 0)
 	for want, f := range map[string]func() error{
-		"only Sequential": func() error { _, _, err := quant.Static(ctx, functional, set.Train, quant.Options{}); return err },
-		"no examples":     func() error { _, _, err := quant.Static(ctx, m, empty, quant.Options{}); return err },
-		"a clip of 0.6":   func() error { _, _, err := quant.Static(ctx, m, set.Train, quant.Options{Clip: 0.6}); return err },
+		"unknown calibration": func() error {
+			_, _, err := quant.Static(ctx, m, set.Train, quant.Options{Calibration: "max"})
+			return err
+		},
+		"no layer matches": func() error {
+			_, _, err := quant.Static(ctx, m, set.Train, quant.Options{Keep: []string{"conv9"}})
+			return err
+		},
+		"no examples":   func() error { _, _, err := quant.Static(ctx, m, empty, quant.Options{}); return err },
+		"a clip of 0.6": func() error { _, _, err := quant.Static(ctx, m, set.Train, quant.Options{Clip: 0.6}); return err },
 		"no Dense or Conv2D lay": func() error {
 			_, _, err := quant.Static(ctx, m, set.Train, quant.Options{Keep: []string{"*"}})
 			return err

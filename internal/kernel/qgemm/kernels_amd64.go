@@ -93,3 +93,25 @@ func maxBlocks(l level, dst, a, b []uint8) int {
 	maxBytesAVX2(&dst[0], &a[0], &b[0], n/16)
 	return n
 }
+
+// addBlocks does whole blocks of Add and gives the number of bytes done.
+func addBlocks(l level, y, a, b []uint8, scaleA, scaleB, offset, lo float32) int {
+	n := len(y) / 16 * 16
+	if l == portable || n == 0 {
+		return 0
+	}
+	_, _ = a[n-1], b[n-1]
+	addAVX2(&y[0], &a[0], &b[0], scaleA, scaleB, offset, lo, n/16)
+	return n
+}
+
+// depthwiseBlocks sums a patch [2·pairs, channels] for whole blocks of 8 channels and gives the number of channels done.
+func depthwiseBlocks(acc []int32, patch []uint8, w []int16, channels, pairs int) int {
+	n := channels / 8 * 8
+	if n == 0 {
+		return 0
+	}
+	_, _, _ = acc[n-1], patch[2*pairs*channels-1], w[2*pairs*channels-1]
+	depthwiseAVX2(&acc[0], &patch[0], &w[0], channels, pairs, n/8)
+	return n
+}

@@ -21,3 +21,7 @@ func quantizeBlocks(level, []uint8, []float32, float32, float32) int { return 0 
 func maxPairs(level, []uint8, []uint8, int, int) bool { return false }
 
 func maxBlocks(level, []uint8, []uint8, []uint8) int { return 0 }
+
+func addBlocks(level, []uint8, []uint8, []uint8, float32, float32, float32, float32) int { return 0 }
+
+func depthwiseBlocks([]int32, []uint8, []int16, int, int) int { return 0 }

@@ -47,12 +47,15 @@ type Spec struct {
 	// Pool makes a row the greatest of four neighbouring patches: a max pooling of 2×2 behind the convolution. Factors must not be negative. M is then the
 	// number of windows.
 	Pool bool
+	// Groups cuts the channels of images and the N outputs into as many parts, which are convolved apart: weights are [KH, KW, C/Groups, N]. 0 counts as 1. Not with Pool.
+	Groups int
 }
 
-// Conv describes images [N, H, W, C] of which the rows are patches [KH, KW, C], one for each output pixel [N, OH, OW]; K is KH·KW·C.
+// Conv describes images [N, H, W, C] of which the rows are patches [KH, KW, C], one for each output pixel [N, OH, OW]; K is KH·KW·C, or KH·KW·C/Groups.
 type Conv struct {
 	H, W, C, KH, KW, OH, OW int
 	StrideH, StrideW        int
+	DilH, DilW              int // 0 counts as 1
 	PadTop, PadLeft         int
 	Zero                    uint8 // what lies outside of the image
 }
@@ -92,6 +95,7 @@ type Plan struct {
 	b16    []int16
 	scale  []float32 // [N], filled up to panels
 	offset []float32
+	depth  int // of groups: the bytes of a patch
 	work   []*worker
 
 	a  []uint8
@@ -104,12 +108,21 @@ type worker struct {
 	wide    []int16 // the same, for AVX2
 	acc     [tileRows * 64]int32
 	four    [64]int32
+	sums    []int32 // [N], of groups
 }
 
 // New plans. It panics if s contradicts itself. Set gives the weights.
 func New(s Spec) *Plan {
-	if s.M < 0 || s.N < 1 || s.K < 1 || s.K > MaxK || s.Conv != nil && s.Conv.KH*s.Conv.KW*s.Conv.C != s.K {
+	s.Groups = max(1, s.Groups)
+	bad := s.M < 0 || s.N < 1 || s.K < 1 || s.K > MaxK || s.Groups > 1 && s.Conv == nil
+	if c := s.Conv; c != nil && !bad {
+		bad = c.KH*c.KW*c.C != s.K*s.Groups || c.C%s.Groups != 0 || s.N%s.Groups != 0 || s.Groups > 1 && s.Pool
+	}
+	if bad {
 		panic(fmt.Sprintf("qgemm: bad spec %+v", s))
+	}
+	if s.Groups > 1 {
+		return newGrouped(s)
 	}
 	p := &Plan{Spec: s, level: current()}
 	w, g := p.level.width(), p.level.group()
@@ -129,6 +142,10 @@ func New(s Spec) *Plan {
 func (p *Plan) Set(b []int8, scale, offset []float32) {
 	copy(p.scale, scale[:p.N])
 	copy(p.offset, offset[:p.N])
+	if p.Groups > 1 {
+		p.setGrouped(b)
+		return
+	}
 	w, g := p.level.width(), p.level.group()
 	for k := range p.K {
 		for j, v := range b[k*p.N : (k+1)*p.N] {
@@ -183,6 +200,11 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 			patches *= 4
 		}
 		w := &worker{patches: make([]uint8, patches*p.stride()+16)}
+		if p.Groups > 1 {
+			w.patches, w.sums = make([]uint8, p.depth+p.Conv.C+16), make([]int32, len(p.scale))
+			p.work = append(p.work, w)
+			continue
+		}
 		if p.level == avx2 {
 			w.wide = make([]int16, patches*p.stride()+16)
 		}
@@ -209,6 +231,10 @@ func (f *body) Chunk(i, id int) {
 	p, w := (*Plan)(f), f.work[id]
 	lo := i * p.rows
 	n := min(p.rows, p.M-lo)
+	if p.Groups > 1 {
+		p.grouped(w, lo, n)
+		return
+	}
 	a, stride := w.patches, p.stride()
 	if p.Pool {
 		p.pooled(w, lo, n)
@@ -303,6 +329,10 @@ func (c *Conv) patches(dst []uint8, stride int, images []uint8, first, n int) {
 // patch copies the patch of image x whose corner is at (top, left).
 func (c *Conv) patch(dst, x []uint8, top, left int) {
 	line := c.KW * c.C
+	if c.DilH > 1 || c.DilW > 1 {
+		c.dilated(dst, x, top, left)
+		return
+	}
 	if top >= 0 && left >= 0 && top+c.KH <= c.H && left+c.KW <= c.W { // wholly inside
 		x, step := x[(top*c.W+left)*c.C:], c.W*c.C
 		switch {
@@ -374,9 +404,11 @@ func requantizeRows(dst []uint8, stride int, acc []int32, width int, scale, offs
 func requantizeGo(dst []uint8, acc []int32, scale, offset []float32, lo float32) {
 	for i := range dst {
 		v := float32(float32(acc[i])*scale[i]) + offset[i]
-		dst[i] = uint8(math.RoundToEven(float64(min(max(v, lo), 255))))
+		dst[i] = toByte(v, lo)
 	}
 }
+
+func toByte(v, lo float32) uint8 { return uint8(math.RoundToEven(float64(min(max(v, lo), 255)))) }
 
 // tileMaxGo is the greatest of the sums of four rows of patches, in plain Go.
 func (p *Plan) tileMaxGo(w *worker, acc []int32, r, j int) {

@@ -1063,3 +1063,89 @@ loop:
 	JNZ          loop
 	VZEROUPPER
 	RET
+
+// func addAVX2(dst *uint8, a *uint8, b *uint8, scaleA float32, scaleB float32, offset float32, lo float32, blocks int)
+// Requires: AVX, AVX2, SSE2
+TEXT ·addAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         b+16(FP), DX
+	MOVQ         blocks+40(FP), BX
+	VBROADCASTSS lo+36(FP), Y0
+	MOVL         $0x437f0000, SI
+	MOVD         SI, X1
+	VBROADCASTSS X1, Y1
+	VBROADCASTSS scaleA+24(FP), Y2
+	VBROADCASTSS scaleB+28(FP), Y3
+	VBROADCASTSS offset+32(FP), Y4
+
+loop:
+	VPMOVZXBD    (CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VPMOVZXBD    (DX), Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VADDPS       Y7, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPMOVZXBD    8(CX), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VPMOVZXBD    8(DX), Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VADDPS       Y7, Y6, Y6
+	VADDPS       Y4, Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPACKUSDW    Y6, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X6
+	VPACKUSWB    X6, X5, X5
+	VMOVDQU      X5, (AX)
+	ADDQ         $0x10, CX
+	ADDQ         $0x10, DX
+	ADDQ         $0x10, AX
+	DECQ         BX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func depthwiseAVX2(acc *int32, x *uint8, w *int16, channels int, pairs int, blocks int)
+// Requires: AVX, AVX2
+TEXT ·depthwiseAVX2(SB), NOSPLIT, $0-48
+	MOVQ acc+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ channels+24(FP), BX
+	MOVQ blocks+40(FP), SI
+
+block:
+	VPXOR Y0, Y0, Y0
+	MOVQ  CX, DI
+	MOVQ  DX, R8
+	MOVQ  pairs+32(FP), R9
+
+pair:
+	VMOVQ      (DI), X1
+	VMOVQ      (DI)(BX*1), X2
+	VPUNPCKLBW X2, X1, X1
+	VPMOVZXBW  X1, Y1
+	VPMADDWD   (R8), Y1, Y1
+	VPADDD     Y1, Y0, Y0
+	LEAQ       (DI)(BX*2), DI
+	LEAQ       (R8)(BX*4), R8
+	DECQ       R9
+	JNZ        pair
+	VMOVDQU    Y0, (AX)
+	ADDQ       $0x20, AX
+	ADDQ       $0x08, CX
+	ADDQ       $0x20, DX
+	DECQ       SI
+	JNZ        block
+	VZEROUPPER
+	RET

@@ -148,6 +148,81 @@ func TestConvolution(t *testing.T) {
 	}
 }
 
+// Groups (depthwise among them) and dilation give the same sums on every instruction set.
+func TestGroups(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, s := range []struct {
+		c         Conv
+		groups, n int
+	}{
+		{Conv{H: 6, W: 5, C: 19, KH: 3, KW: 3, OH: 6, OW: 5, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, Zero: 7}, 19, 19},
+		{Conv{H: 6, W: 5, C: 32, KH: 2, KW: 2, OH: 3, OW: 2, StrideH: 2, StrideW: 2}, 32, 32},
+		{Conv{H: 4, W: 4, C: 6, KH: 3, KW: 2, OH: 2, OW: 3, StrideH: 1, StrideW: 1}, 3, 51},
+		{Conv{H: 4, W: 4, C: 5, KH: 1, KW: 1, OH: 4, OW: 4, StrideH: 1, StrideW: 1}, 5, 10},
+		{Conv{H: 7, W: 8, C: 4, KH: 3, KW: 3, OH: 7, OW: 4, StrideH: 1, StrideW: 1, DilH: 2, DilW: 2, PadTop: 2, Zero: 3}, 1, 20},
+		{Conv{H: 7, W: 8, C: 16, KH: 3, KW: 3, OH: 3, OW: 4, StrideH: 1, StrideW: 1, DilH: 2, DilW: 2}, 16, 16},
+	} {
+		const images = 2
+		c, in, out := s.c, s.c.C/s.groups, s.n/s.groups
+		k := c.KH * c.KW * in
+		x, b := bytesU(r, images*c.H*c.W*c.C), bytes8(r, k*s.n)
+		scale, offset := make([]float32, s.n), make([]float32, s.n)
+		for j := range scale {
+			scale[j], offset[j] = 0.01*float32(1+j%3), float32(j)
+		}
+		want, want8 := make([]float32, images*c.OH*c.OW*s.n), make([]uint8, images*c.OH*c.OW*s.n)
+		for i := range want {
+			o, ox, oy, n := i%s.n, i/s.n%c.OW, i/s.n/c.OW%c.OH, i/s.n/c.OW/c.OH
+			acc := int32(0)
+			for ky := range c.KH {
+				for kx := range c.KW {
+					for ch := range in {
+						y, at, v := oy*c.StrideH-c.PadTop+ky*max(1, c.DilH), ox*c.StrideW-c.PadLeft+kx*max(1, c.DilW), c.Zero
+						if y >= 0 && y < c.H && at >= 0 && at < c.W {
+							v = x[((n*c.H+y)*c.W+at)*c.C+o/out*in+ch]
+						}
+						acc += int32(v) * int32(b[((ky*c.KW+kx)*in+ch)*s.n+o])
+					}
+				}
+			}
+			want[i] = float32(float32(acc)*scale[o]) + offset[o]
+			want8[i] = uint8(math.RoundToEven(min(max(float64(want[i]), 2), 255)))
+		}
+		for _, l := range isa.Levels() {
+			restore := isa.Use(l)
+			p := New(Spec{M: images * c.OH * c.OW, N: s.n, K: k, Conv: &c, Groups: s.groups, Low: 2})
+			p.Set(b, scale, offset)
+			y, y8 := make([]float32, len(want)), make([]uint8, len(want))
+			pool := par.New(2)
+			p.RunFloat(pool, y, x)
+			p.Run(pool, y8, x)
+			pool.Close()
+			if !slices.Equal(y, want) || !slices.Equal(y8, want8) {
+				t.Errorf("%v: %d groups, %+v", l, s.groups, c)
+			}
+			restore()
+		}
+	}
+}
+
+func TestAdd(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	a, b := bytesU(r, 77), bytesU(r, 77)
+	want := make([]uint8, 77)
+	for i := range want {
+		v := float32(float32(a[i])*0.3) + float32(float32(b[i])*0.7)
+		want[i] = uint8(math.RoundToEven(min(max(float64(v-5), 10), 255)))
+	}
+	for _, l := range isa.Levels() {
+		restore := isa.Use(l)
+		y := make([]uint8, 77)
+		if Add(y, a, b, 0.3, 0.7, -5, 10); !slices.Equal(y, want) {
+			t.Errorf("%v: %v, want %v", l, y, want)
+		}
+		restore()
+	}
+}
+
 func TestQuantize(t *testing.T) {
 	y := make([]uint8, 7)
 	Quantize(y, []float32{-100, -1, 0, 0.25, 0.75, 1.25, 1000}, 0.5, 10)

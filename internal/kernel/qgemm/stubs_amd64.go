@@ -63,3 +63,9 @@ func maxPairsAVX2(dst *uint8, src *uint8, blocks int, pixels int)
 
 // quantizeAVX2: dst = min(255, max(0, round(x*inverse) + zero)), halves to even and 0 for NaN, for blocks times 16 elements.
 func quantizeAVX2(dst *uint8, x *float32, inverse float32, zero float32, blocks int)
+
+// addAVX2: dst = a*scaleA + b*scaleB + offset, each operation rounded, then to whole numbers (halves to even), not below lo nor above 255, for blocks times 16 bytes.
+func addAVX2(dst *uint8, a *uint8, b *uint8, scaleA float32, scaleB float32, offset float32, lo float32, blocks int)
+
+// depthwiseAVX2: acc[c] = the sum over p of x[2p][c]*w[p][c][0] + x[2p+1][c]*w[p][c][1] for blocks times 8 of the channels; x is [2*pairs][channels].
+func depthwiseAVX2(acc *int32, x *uint8, w *int16, channels int, pairs int, blocks int)

@@ -23,6 +23,8 @@ func main() {
 	maximum()
 	pairs()
 	quantize()
+	sum()
+	depthwise()
 	Generate()
 }
 
@@ -350,5 +352,83 @@ func pairs() {
 	ADDQ(width, src) // past the second of the pair
 	DECQ(pixels)
 	JNZ(LabelRef("pixel"))
+	RET()
+}
+
+// sum is the sum of two arrays of bytes with a scale each.
+func sum() {
+	TEXT("addAVX2", NOSPLIT, "func(dst, a, b *uint8, scaleA, scaleB, offset, lo float32, blocks int)")
+	Doc("addAVX2: dst = a*scaleA + b*scaleB + offset, each operation rounded, then to whole numbers (halves to even), not below lo nor above 255, for blocks times 16 bytes.")
+	dst, a, b, n := Load(Param("dst"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("blocks"), GP64())
+	lo, hi := YMM(), YMM()
+	limits(lo, hi)
+	sa, sb, offset, v, w, x := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	for i, name := range []string{"scaleA", "scaleB", "offset"} {
+		p, err := Param(name).Resolve()
+		if err != nil {
+			panic(err)
+		}
+		VBROADCASTSS(p.Addr, []reg.VecVirtual{sa, sb, offset}[i])
+	}
+	Label("loop")
+	for i, v := range []reg.VecVirtual{v, w} {
+		VPMOVZXBD(Mem{Base: a, Disp: 8 * i}, v)
+		VCVTDQ2PS(v, v)
+		VMULPS(sa, v, v)
+		VPMOVZXBD(Mem{Base: b, Disp: 8 * i}, x)
+		VCVTDQ2PS(x, x)
+		VMULPS(sb, x, x)
+		VADDPS(x, v, v)
+		VADDPS(offset, v, v)
+		VMAXPS(lo, v, v)
+		VMINPS(hi, v, v)
+		VCVTPS2DQ(v, v)
+	}
+	pack(v, w, dst)
+	ADDQ(Imm(16), a)
+	ADDQ(Imm(16), b)
+	ADDQ(Imm(16), dst)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// depthwise sums a patch channel by channel, two pixels at a time.
+func depthwise() {
+	TEXT("depthwiseAVX2", NOSPLIT, "func(acc *int32, x *uint8, w *int16, channels, pairs, blocks int)")
+	Doc("depthwiseAVX2: acc[c] = the sum over p of x[2p][c]*w[p][c][0] + x[2p+1][c]*w[p][c][1] for blocks times 8 of the channels; x is [2*pairs][channels].")
+	acc, x, w := Load(Param("acc"), GP64()), Load(Param("x"), GP64()), Load(Param("w"), GP64())
+	channels, blocks := Load(Param("channels"), GP64()), Load(Param("blocks"), GP64())
+	pairs, err := Param("pairs").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	sum, v := YMM(), YMM()
+	a, b := XMM(), XMM()
+	px, pw, n := GP64(), GP64(), GP64()
+	Label("block")
+	VPXOR(sum, sum, sum)
+	MOVQ(x, px)
+	MOVQ(w, pw)
+	MOVQ(pairs.Addr, n)
+	Label("pair")
+	VMOVQ(Mem{Base: px}, a)
+	VMOVQ(Mem{Base: px, Index: channels, Scale: 1}, b)
+	VPUNPCKLBW(b, a, a)
+	VPMOVZXBW(a, v)
+	VPMADDWD(Mem{Base: pw}, v, v)
+	VPADDD(v, sum, sum)
+	LEAQ(Mem{Base: px, Index: channels, Scale: 2}, px)
+	LEAQ(Mem{Base: pw, Index: channels, Scale: 4}, pw)
+	DECQ(n)
+	JNZ(LabelRef("pair"))
+	VMOVDQU(sum, Mem{Base: acc})
+	ADDQ(Imm(32), acc)
+	ADDQ(Imm(8), x)
+	ADDQ(Imm(32), w)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	VZEROUPPER()
 	RET()
 }

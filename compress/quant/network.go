@@ -1,0 +1,331 @@
+package quant
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/train"
+)
+
+// network is a model's layers and how values flow, as a saved model has them. A value is named as there; the input of a Sequential is "".
+type network struct {
+	Class   string            `json:"class"`
+	Name    string            `json:"name"`
+	Inputs  []json.RawMessage `json:"inputs,omitempty"`
+	Layers  []*entry          `json:"layers"`
+	Outputs []string          `json:"outputs,omitempty"`
+}
+
+// entry is an application of a layer, and what becomes of it.
+type entry struct {
+	Class   string          `json:"class"`
+	Name    string          `json:"name"`
+	Config  json.RawMessage `json:"config"`
+	Inputs  []string        `json:"inputs,omitempty"`
+	Formats json.RawMessage `json:"formats,omitempty"`
+
+	value    string   // its result
+	original []string // its operands in the model as it was
+	set      settings // its configuration
+	kind     kind
+	relu     bool
+	after    nn.Activation // an activation that is left for a layer of its own, in floats
+	norm     *entry        // a batch normalisation that is folded in
+	gone     bool          // folded into another, or without effect
+	why      string
+}
+
+// kind is what a layer is to bytes.
+type kind int
+
+const (
+	floats kind = iota // computes on floats
+	takes              // a product, or a sum of two: takes bytes, and gives bytes or floats
+	passes             // moves bytes as they are
+	joins              // moves bytes of several values, which must have one scale
+)
+
+// settings are the parts of configurations that matter here.
+type settings struct {
+	Units      int           `json:"units"`
+	Filters    int           `json:"filters"`
+	Kernel     any           `json:"kernel_size"`
+	Strides    any           `json:"strides"`
+	Padding    nn.Padding    `json:"padding"`
+	Dilation   any           `json:"dilation_rate"`
+	Groups     int           `json:"groups"`
+	UseBias    bool          `json:"use_bias"`
+	Activation nn.Activation `json:"activation"`
+	Epsilon    float64       `json:"epsilon"`
+	Center     bool          `json:"center"`
+	Scale      any           `json:"scale"`
+	MaxValue   *float64      `json:"max_value"`
+	Slope      float64       `json:"negative_slope"`
+	Threshold  float64       `json:"threshold"`
+}
+
+// networkOf reads a model. Names of values are unique there, since each layer's first result has its name.
+func networkOf(m *nn.Model) (*network, error) {
+	j, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	n := &network{}
+	if err := json.Unmarshal(j, n); err != nil {
+		return nil, fmt.Errorf("quant: %w", err)
+	}
+	times, before := map[string]int{}, ""
+	for _, e := range n.Layers {
+		if e.value = e.Name; times[e.Name] > 0 {
+			e.value = fmt.Sprintf("%s:%d", e.Name, times[e.Name])
+		}
+		times[e.Name]++
+		if n.Class == "Sequential" {
+			e.Inputs, before = []string{before}, e.value
+		}
+		if err := json.Unmarshal(e.Config, &e.set); err != nil {
+			return nil, fmt.Errorf("quant: layer %s: %w", e.Name, err)
+		}
+	}
+	if n.Class == "Sequential" {
+		n.Outputs = []string{before}
+	}
+	for _, e := range n.Layers {
+		if times[e.Name] > 1 {
+			e.why = "applied several times"
+		}
+	}
+	return n, nil
+}
+
+// model is the network as a model again.
+func (n *network) model() (*nn.Model, error) {
+	s := *n
+	if s.Layers = slices.DeleteFunc(slices.Clone(n.Layers), func(e *entry) bool { return e.gone }); s.Class == "Sequential" {
+		s.Outputs = nil
+		for i, e := range s.Layers {
+			c := *e
+			c.Inputs = nil
+			s.Layers[i] = &c
+		}
+	}
+	j, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return nn.ModelOf(j)
+}
+
+// users are the applications that take a value; output says whether it is also a result of the model.
+func (n *network) users(value string) (users []*entry, output bool) {
+	for _, e := range n.Layers {
+		if !e.gone && slices.Contains(e.Inputs, value) {
+			users = append(users, e)
+		}
+	}
+	return users, slices.Contains(n.Outputs, value)
+}
+
+// only is the one application that takes a value and nothing else does; nil if there is no such.
+func (n *network) only(value string) *entry {
+	if u, output := n.users(value); len(u) == 1 && !output && len(u[0].Inputs) == 1 && u[0].why == "" {
+		return u[0]
+	}
+	return nil
+}
+
+// drop takes an application out: what used its result uses its operand.
+func (n *network) drop(e *entry) {
+	e.gone = true
+	for _, u := range n.Layers {
+		for i, v := range u.Inputs {
+			if v == e.value && !u.gone {
+				u.Inputs[i] = e.Inputs[0]
+			}
+		}
+	}
+	for i, v := range n.Outputs {
+		if v == e.value {
+			n.Outputs[i] = e.Inputs[0]
+		}
+	}
+}
+
+// products are the classes whose layers become products of bytes.
+var products = []string{"Dense", "Conv1D", "Conv2D", "DepthwiseConv2D"}
+
+// classify finds out what becomes of each layer. Batch normalisations and rectifiers behind a product, and rectifiers behind a sum, are folded into it; dropouts go.
+func (n *network) classify(keep []string) {
+	for _, e := range n.Layers {
+		if e.gone || e.why != "" {
+			continue
+		}
+		kept := matchesAny(keep, e.Name)
+		switch {
+		case e.Class == "Dropout":
+			n.drop(e)
+		case e.Formats != nil:
+			e.why = "has weights of few bits"
+		case slices.Contains(products, e.Class):
+			if kept {
+				e.why = "kept"
+				continue
+			}
+			if e.Class == "Conv1D" && e.set.Padding == nn.Causal {
+				e.why = "causal padding"
+				continue
+			}
+			e.kind = takes
+			n.fold(e)
+		case e.Class == "Add" && len(e.Inputs) == 2 && e.Inputs[0] != e.Inputs[1] && !kept:
+			e.kind = takes
+			n.foldReLU(e)
+		case slices.Contains([]string{"MaxPooling2D", "Flatten", "Reshape"}, e.Class):
+			e.kind = passes
+		case e.Class == "Concatenate":
+			e.kind = joins
+		default:
+			if e.why = e.Class + " computes on floats"; kept {
+				e.why = "kept"
+			}
+		}
+	}
+	// A sum takes bytes only where some product gives it some; else floats stay floats.
+	for _, e := range n.Layers {
+		if e.Class == "Add" && e.kind == takes && !slices.ContainsFunc(e.Inputs, func(v string) bool { return n.makes(v) }) {
+			e.kind, e.why = floats, "adds floats"
+			if e.relu { // folded: it gets a layer of its own
+				e.relu, e.after = false, nn.ReLU
+			}
+		}
+	}
+}
+
+// makes reports whether a value comes from a layer of bytes, perhaps through layers that move it.
+func (n *network) makes(value string) bool {
+	for _, e := range n.Layers {
+		if e.gone || e.value != value {
+			continue
+		}
+		switch e.kind {
+		case takes:
+			return e.after == ""
+		case passes:
+			return n.makes(e.Inputs[0])
+		case joins:
+			return slices.ContainsFunc(e.Inputs, n.makes)
+		}
+	}
+	return false
+}
+
+func (n *network) fold(e *entry) {
+	linear := e.set.Activation == "" || e.set.Activation == nn.Linear
+	if u := n.only(e.value); linear && u != nil && u.Class == "BatchNormalization" {
+		e.norm = u
+		n.drop(u)
+	}
+	switch {
+	case linear:
+		n.foldReLU(e)
+	case e.set.Activation == nn.ReLU:
+		e.relu = true
+	default:
+		e.after = e.set.Activation
+	}
+}
+
+func (n *network) foldReLU(e *entry) {
+	u := n.only(e.value)
+	if u == nil {
+		return
+	}
+	plain := u.set.MaxValue == nil && u.set.Slope == 0 && u.set.Threshold == 0
+	if u.Class == "ReLU" && plain || u.Class == "Activation" && u.set.Activation == nn.ReLU {
+		e.relu = true
+		n.drop(u)
+	}
+}
+
+// flow decides which values are bytes, and which share a scale: groups gives each such value the name of its group.
+func (n *network) flow() (groups map[string]string) {
+	by := map[string]*entry{}
+	bytes := map[string]bool{}
+	for _, e := range n.Layers {
+		if !e.gone {
+			by[e.value] = e
+			bytes[e.value] = e.kind != floats && e.after == ""
+		}
+	}
+	for changed := true; changed; {
+		changed = false
+		no := func(v string) {
+			if bytes[v] {
+				bytes[v], changed = false, true
+			}
+		}
+		for v := range by {
+			users, output := n.users(v)
+			if output {
+				no(v)
+			}
+			for _, u := range users {
+				if u.kind == floats || (u.kind == passes || u.kind == joins) && !bytes[u.value] {
+					no(v)
+				}
+			}
+			if len(users) == 0 {
+				no(v)
+			}
+		}
+		for _, e := range by {
+			if e.kind == passes || e.kind == joins {
+				for _, v := range e.Inputs {
+					if !bytes[v] {
+						no(e.value)
+					}
+				}
+			}
+		}
+	}
+	groups = map[string]string{}
+	for v := range by {
+		if bytes[v] {
+			groups[v] = v
+		}
+	}
+	for changed := true; changed; { // the least name of those that share a scale
+		changed = false
+		for _, e := range by {
+			if e.kind != passes && e.kind != joins || !bytes[e.value] {
+				continue
+			}
+			least := groups[e.value]
+			for _, v := range e.Inputs {
+				least = min(least, groups[v])
+			}
+			for _, v := range append(slices.Clone(e.Inputs), e.value) {
+				if groups[v] != least {
+					groups[v], changed = least, true
+				}
+			}
+		}
+	}
+	return groups
+}
+
+// check finds patterns that match nothing.
+func (n *network) check(keep []string) error {
+	for _, p := range keep {
+		if !slices.ContainsFunc(n.Layers, func(e *entry) bool { return train.Matches(p, e.Name) }) {
+			var names []string
+			for _, e := range n.Layers {
+				names = append(names, e.Name)
+			}
+			return fmt.Errorf("quant: no layer matches %q; layers: %v", p, names)
+		}
+	}
+	return nil
+}
