@@ -1,7 +1,9 @@
 // Package bench measures Joule, and peers beside it, on the same work in one run.
 //
-// A work is a named piece of computing, such as the main network's train step at batch 32. Each side runs it some dozens of times in a round, rounds
+// A work is a named piece of computing, such as the main network's train step at batch 32. Each side runs it some dozens of times in a turn, turns
 // alternate between the sides, and the table quotes the best and the median of all. Losses are printed like gains.
+//
+// Some works need processes of their own, also for Joule: memory, the number of threads, the whole main job. Joule then is a peer of itself (Serve).
 package bench
 
 import (
@@ -9,75 +11,63 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/peak"
 )
 
 // Options say what to measure.
 type Options struct {
-	Works   []string // names, or beginnings of names; none: all
-	Peers   bool
-	Dir     string
-	Python  string
-	Only    []string
-	Rounds  int
-	Threads int
-	JSON    bool
+	Works    []string // names, or beginnings of names; none: all
+	Peers    bool
+	Dir      string // of the peers' programs
+	Python   string
+	Only     []string
+	Rounds   int
+	Threads  int
+	Uncapped bool // where Joule is held to AVX2, let the peers use what they find
+	JSON     bool
+	Out      string   // a file for the report in JSON
+	Self     []string // the command that is this program; needed by works with processes of their own
+}
+
+// capped reports whether peers are to be held to AVX2, as Joule is.
+func (o *Options) capped() bool {
+	return !o.Uncapped && isa.Best() > isa.AVX2 && isa.Current() == isa.AVX2
 }
 
 // Request is what a peer is asked to run.
 type Request map[string]any
 
-// work is one row of the table.
+// work is a piece of computing. How it is measured follows from which functions it has.
 type work struct {
 	name    string
 	group   string  // rows of a group have a geometric mean
-	request Request // as peers understand it
+	request Request // as peers understand it; nil: not a work for peers
 	flops   float64 // of one iteration, for the share of peak; 0: not counted
+	batch   int     // examples of an iteration, where the table needs it
 	bytes   int     // that an iteration reads: its speed is quoted as a share of what plain reading of as many bytes reaches; 0: not counted
-	setup   func(threads int) (run func() error, stop func(), err error)
+
+	// An iteration is run; stop ends it. This alone is timed in turns with the peers.
+	setup func(threads int) (run func() error, stop func(), err error)
+	// Another way to do the same within this process, timed in turns like a peer of the given name.
+	rival     string
+	rivalSide func(threads int) (run func() error, stop func(), err error)
+	// Or rows that are measured in a way of their own.
+	measure func(ctx context.Context, s *session, w work) ([]Row, error)
 }
 
-// Figure is one side's times for a work, in milliseconds.
-type Figure struct {
-	Name    string    `json:"name"`
-	Version string    `json:"version,omitempty"`
-	MS      []float64 `json:"ms"`
-	RSS     int64     `json:"rss_bytes,omitempty"`
-	Error   string    `json:"error,omitempty"`
+// session is a run of the benchmarks.
+type session struct {
+	o      *Options
+	log    io.Writer
+	report *Report
+	peers  []*peer
 }
-
-// Best is the least time, Median the middle one.
-func (f *Figure) Best() float64 { return slices.Min(f.MS) }
-
-// Median is the middle time.
-func (f *Figure) Median() float64 {
-	s := slices.Sorted(slices.Values(f.MS))
-	return s[len(s)/2]
-}
-
-// Row is the result of a work.
-type Row struct {
-	Work    string    `json:"work"`
-	Group   string    `json:"group"`
-	Share   float64   `json:"share_of_peak,omitempty"`
-	Joule   *Figure   `json:"joule"`
-	Peers   []*Figure `json:"peers,omitempty"`
-	Against string    `json:"best_peer,omitempty"`
-	FLOPs   float64   `json:"flops,omitempty"`
-	Bytes   int       `json:"bytes,omitempty"`
-	Read    float64   `json:"read_bytes_per_second,omitempty"` // what plain reading of as many bytes reached, before and after
-	Ratio   float64   `json:"ratio,omitempty"`                 // of the medians: the best peer's time over ours
-}
-
-// rate is the bytes that are read in a second.
-func (r *Row) rate() float64 { return float64(r.Bytes) / (r.Joule.Median() * 1e-3) }
 
 // Run measures and prints.
 func Run(ctx context.Context, out, log io.Writer, o Options) error {
@@ -85,34 +75,62 @@ func Run(ctx context.Context, out, log io.Writer, o Options) error {
 	if err != nil {
 		return err
 	}
-	var ps []*peer
-	var skipped []Skip
-	if o.Peers {
-		if ps, skipped, err = startPeers(ctx, log, o); err != nil {
+	s := &session{o: &o, log: log, report: newReport(o.Threads)}
+	if o.Peers && o.capped() {
+		s.report.Capped = capsOf()
+	}
+	if o.Peers && slices.ContainsFunc(ws, func(w work) bool { return w.measure == nil && w.request != nil }) {
+		if s.peers, s.report.Skipped, err = startPeers(ctx, log, &o); err != nil {
 			return err
 		}
 		defer func() {
-			for _, p := range ps {
+			for _, p := range s.peers {
 				p.stop()
 			}
 		}()
 	}
-	top := peak.FLOPS(o.Threads)
-	var rows []Row
 	for _, w := range ws {
-		r, err := measure(ctx, log, w, ps, o, top)
-		if err != nil {
-			return err
+		var rows []Row
+		if w.measure != nil {
+			rows, err = w.measure(ctx, s, w)
+		} else {
+			rows, err = s.turns(ctx, w)
 		}
-		rows = append(rows, r)
+		if err != nil {
+			return fmt.Errorf("bench: %s: %w", w.name, err)
+		}
+		for i := range rows {
+			r := &rows[i]
+			if r.Unit == "" {
+				r.Unit = Milliseconds
+			}
+			if r.Joule.ok() {
+				if r.Unit == Milliseconds && r.FLOPs > 0 {
+					r.Share = r.FLOPs / (r.Joule.Median() * 1e-3) / s.report.Peak
+				}
+				fmt.Fprintf(log, "%s: %s %s\n", r.Work, r.Unit.print(r.Joule), r.Unit)
+			}
+			r.compare()
+		}
+		s.report.Rows = append(s.report.Rows, rows...)
+	}
+	if o.Out != "" {
+		b, err := json.MarshalIndent(s.report, "", " ")
+		if err == nil {
+			err = atomicfile.WriteBytes(o.Out, append(b, '\n'))
+		}
+		if err != nil {
+			return fmt.Errorf("bench: --out: %w", err)
+		}
 	}
 	if o.JSON {
-		return json.NewEncoder(out).Encode(map[string]any{"isa": isa.Current().String(), "threads": o.Threads, "peak_flops": top, "go": runtime.Version(), "rows": rows, "skipped": skipped})
+		return json.NewEncoder(out).Encode(s.report)
 	}
-	table(out, rows, ps, skipped, o, top)
+	s.report.table(out)
 	return nil
 }
 
+// chosen finds works by their names or the beginnings of names.
 func chosen(names []string) ([]work, error) {
 	all := works()
 	if len(names) == 0 {
@@ -140,147 +158,98 @@ func chosen(names []string) ([]work, error) {
 	return out, nil
 }
 
-// measure lets all sides take turns at a work.
-func measure(ctx context.Context, log io.Writer, w work, ps []*peer, o Options, top float64) (Row, error) {
-	row := Row{Work: w.name, Group: w.group, FLOPs: w.flops, Bytes: w.bytes, Joule: &Figure{Name: "joule"}}
-	run, stop, err := w.setup(o.Threads)
-	if err != nil {
-		return row, fmt.Errorf("bench: %s: %w", w.name, err)
+// pause lies between the turns of two sides: threads of the one may still be spinning.
+const pause = 10 * time.Millisecond
+
+// timed is a side within this process.
+type timed struct {
+	run   func() error
+	iters int
+	f     *Figure
+}
+
+// turn runs the side some times.
+func (t *timed) turn() error {
+	time.Sleep(pause)
+	for range t.iters {
+		began := time.Now()
+		if err := t.run(); err != nil {
+			return err
+		}
+		t.f.Values = append(t.f.Values, time.Since(began).Seconds()*1e3)
 	}
-	defer stop()
-	if err := run(); err != nil { // warm
-		return row, fmt.Errorf("bench: %s: %w", w.name, err)
-	}
-	start := time.Now()
+	return nil
+}
+
+// warm prepares a side: it runs twice, and the second run tells how often a turn may run it.
+func warm(name string, run func() error) (*timed, error) {
 	if err := run(); err != nil {
-		return row, err
+		return nil, err
 	}
-	if w.bytes > 0 {
-		row.Read = peak.ReadRate(o.Threads, w.bytes)
+	began := time.Now()
+	if err := run(); err != nil {
+		return nil, err
 	}
-	iters := int(min(200, max(3, 0.3/time.Since(start).Seconds())))
-	figs := make([]*Figure, len(ps))
-	for i, p := range ps {
-		figs[i] = &Figure{Name: p.name, Version: p.version}
-	}
-	for range o.Rounds {
-		if err := ctx.Err(); err != nil {
-			return row, err
-		}
-		for range iters {
-			t := time.Now()
-			if err := run(); err != nil {
-				return row, err
-			}
-			row.Joule.MS = append(row.Joule.MS, time.Since(t).Seconds()*1e3)
-		}
-		for i, p := range ps {
-			if figs[i].Error == "" {
-				p.measure(w, max(3, iters/4), figs[i])
-			}
-		}
-	}
-	if w.bytes > 0 {
-		row.Read = max(row.Read, peak.ReadRate(o.Threads, w.bytes))
-	}
-	if w.flops > 0 {
-		row.Share = w.flops / (row.Joule.Median() * 1e-3) / top
-	}
-	for _, f := range figs {
-		if f.Error == "" && len(f.MS) > 0 {
-			if row.Against == "" || row.Joule.Median()*row.Ratio > f.Median() {
-				row.Against, row.Ratio = f.Name, f.Median()/row.Joule.Median()
-			}
-		}
-		row.Peers = append(row.Peers, f)
-	}
-	fmt.Fprintf(log, "%s: %.3f ms\n", w.name, row.Joule.Median())
-	return row, nil
+	return &timed{run, int(min(500, max(3, 0.3/time.Since(began).Seconds()))), &Figure{Name: name}}, nil
 }
 
-// table prints rows as Markdown.
-func table(out io.Writer, rows []Row, ps []*peer, skipped []Skip, o Options, top float64) {
-	fmt.Fprintf(out, "%s, %d threads, measured peak %.0f GFLOP/s, %s. Milliseconds: median (best).\n\n", isa.Current(), o.Threads, top/1e9, runtime.Version())
-	head, line := "| work | joule | share of peak |", "| --- | --- | --- |"
-	if len(ps) > 0 {
-		head, line = head+" best peer | ratio |", line+" --- | --- |"
-		for _, p := range ps {
-			head, line = head+" "+p.name+" "+p.version+" |", line+" --- |"
-		}
-	}
-	fmt.Fprintf(out, "%s\n%s\n", head, line)
-	for _, r := range rows {
-		share := "–"
-		if r.Share > 0 {
-			share = fmt.Sprintf("%.0f%%", 100*r.Share)
-		}
-		if r.Read > 0 {
-			share = fmt.Sprintf("%.1f GB/s, %.0f%% of %.1f", r.rate()/1e9, 100*r.rate()/r.Read, r.Read/1e9)
-		}
-		fmt.Fprintf(out, "| %s | %.3f (%.3f) | %s |", r.Work, r.Joule.Median(), r.Joule.Best(), share)
-		if len(ps) > 0 {
-			if r.Against != "" {
-				fmt.Fprintf(out, " %s | **%.2f×** |", r.Against, r.Ratio)
-			} else {
-				fmt.Fprint(out, " – | – |")
-			}
-			for _, f := range r.Peers {
-				if f.Error != "" || len(f.MS) == 0 {
-					fmt.Fprint(out, " – |")
-				} else {
-					fmt.Fprintf(out, " %.3f (%.3f)", f.Median(), f.Best())
-					if r.FLOPs > 0 && top > 0 {
-						fmt.Fprintf(out, " %.0f%%", 100*r.FLOPs/(f.Median()*1e-3)/top)
-					}
-					fmt.Fprint(out, " |")
-				}
-			}
-		}
-		fmt.Fprintln(out)
-	}
-	for _, g := range means(rows) {
-		fmt.Fprintf(out, "\nGeometric mean of the %d ratios of %s: **%.2f×**, the least %.2f× (%s).", g.n, g.group, g.mean, g.least, g.at)
-	}
-	fmt.Fprint(out, "\n\n")
-	for _, s := range skipped {
-		fmt.Fprintf(out, "- %s did not run: %s\n", s.Peer, s.Reason)
-	}
-	for _, r := range rows {
-		for _, f := range r.Peers {
-			if f.Error != "" && f.Error != notItsWork {
-				fmt.Fprintf(out, "- %s failed at %s: %s\n", f.Name, r.Work, f.Error)
-			}
-		}
-	}
-}
-
-// mean is what the rows of a group have in common.
-type mean struct {
-	group, at   string // at: the row with the least ratio
-	n           int
-	mean, least float64
-}
-
-// means are the geometric means of the ratios of each group that has at least two, in the order of the rows.
-func means(rows []Row) []mean {
-	var all []mean
-	for _, r := range rows {
-		if r.Ratio <= 0 {
+// turns lets all sides take turns at a work.
+func (s *session) turns(ctx context.Context, w work) ([]Row, error) {
+	row := Row{Work: w.name, Group: w.group, FLOPs: w.flops, Batch: w.batch, Bytes: w.bytes}
+	var own []*timed
+	for _, side := range []struct {
+		name  string
+		setup func(threads int) (func() error, func(), error)
+	}{{"joule", w.setup}, {w.rival, w.rivalSide}} {
+		if side.setup == nil {
 			continue
 		}
-		i := slices.IndexFunc(all, func(m mean) bool { return m.group == r.Group })
-		if i < 0 {
-			i, all = len(all), append(all, mean{group: r.Group, least: math.Inf(1)})
+		run, stop, err := side.setup(s.o.Threads)
+		if err != nil {
+			return nil, err
 		}
-		m := &all[i]
-		m.n, m.mean = m.n+1, m.mean+math.Log(r.Ratio)
-		if r.Ratio < m.least {
-			m.least, m.at = r.Ratio, r.Work
+		defer stop()
+		t, err := warm(side.name, run)
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, t)
+	}
+	if w.bytes > 0 {
+		row.Read = peak.ReadRate(s.o.Threads, w.bytes)
+	}
+	peers := s.peers
+	if w.request == nil {
+		peers = nil
+	}
+	figs := make([]*Figure, len(peers))
+	for i, p := range peers {
+		figs[i] = &Figure{Name: p.name, Version: p.version}
+		p.last, p.spent = 0, 0
+	}
+	for range s.o.Rounds {
+		for _, t := range own {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if err := t.turn(); err != nil {
+				return nil, err
+			}
+		}
+		for i, p := range peers {
+			if figs[i].Error == "" {
+				time.Sleep(pause)
+				p.measure(w, figs[i])
+			}
 		}
 	}
-	all = slices.DeleteFunc(all, func(m mean) bool { return m.n < 2 })
-	for i := range all {
-		all[i].mean = math.Exp(all[i].mean / float64(all[i].n))
+	if w.bytes > 0 {
+		row.Read = max(row.Read, peak.ReadRate(s.o.Threads, w.bytes))
 	}
-	return all
+	row.Joule = own[0].f
+	for _, t := range own[1:] {
+		row.Peers = append(row.Peers, t.f)
+	}
+	row.Peers = append(row.Peers, figs...)
+	return []Row{row}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,10 +12,51 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
-// peerNames are the peers that peers/peer.py can be.
-var peerNames = []string{"torch-eager", "torch-channels-last", "torch-compile", "jax", "keras", "openblas", "onnxruntime"}
+// program is how a peer is started. Every one speaks the protocol of peers/peer.py.
+type program struct {
+	name string
+	file string // a compiled program in peers/bin; "": peer.py
+	caps []string
+}
+
+// peerPrograms are all peers, in the order of the table's columns.
+var peerPrograms = []program{
+	{name: "torch-eager", caps: torchCaps},
+	{name: "torch-channels-last", caps: torchCaps},
+	{name: "torch-compile", caps: torchCaps},
+	{name: "torch-int8", caps: torchCaps},
+	{name: "torchao-pt2e", caps: torchCaps},
+	{name: "torchao-dynamic", caps: torchCaps},
+	{name: "jax", caps: []string{"XLA_FLAGS=--xla_cpu_max_isa=AVX2", "ONEDNN_MAX_CPU_ISA=AVX2"}},
+	{name: "keras", caps: []string{"ONEDNN_MAX_CPU_ISA=AVX2", "XLA_FLAGS=--xla_cpu_max_isa=AVX2"}},
+	{name: "openblas", caps: []string{"OPENBLAS_CORETYPE=Haswell"}},
+	{name: "onnxruntime"},
+	{name: "onnxruntime-qdq"},
+	{name: "onnxruntime-qoperator"},
+	{name: "candle", file: "candle"},
+	{name: "burn", file: "burn"},
+	{name: "burn-cpu", file: "burn-cpu"},
+	{name: "gomlx", file: "gomlx"},
+}
+
+// torchCaps hold PyTorch's own kernels, oneDNN and MKL to AVX2, by the variables that they document.
+var torchCaps = []string{"ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2", "MKL_ENABLE_INSTRUCTIONS=AVX2"}
+
+// capsOf lists the variables that hold peers to AVX2.
+func capsOf() []string {
+	var out []string
+	for _, p := range peerPrograms {
+		for _, c := range p.caps {
+			if !slices.Contains(out, c) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
 
 // notItsWork is a peer's answer to a work that it has no program for.
 const notItsWork = "not a work of this peer"
@@ -31,56 +73,126 @@ type peer struct {
 	cmd           *exec.Cmd
 	in            io.WriteCloser
 	out           *bufio.Scanner
+	last          time.Duration // of an iteration of the work in hand; 0 before its first
+	spent         time.Duration // on the work in hand
+}
+
+// wanted are the peers that o asks for.
+func (o *Options) wanted() ([]program, error) {
+	for _, n := range o.Only {
+		if !slices.ContainsFunc(peerPrograms, func(p program) bool { return p.name == n }) {
+			var known []string
+			for _, p := range peerPrograms {
+				known = append(known, p.name)
+			}
+			return nil, fmt.Errorf("bench: there is no peer %q; known: %s", n, strings.Join(known, ", "))
+		}
+	}
+	var out []program
+	for _, p := range peerPrograms {
+		if len(o.Only) == 0 || slices.Contains(o.Only, p.name) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+// python is the Python that has the peers installed.
+func (o *Options) python() string {
+	if o.Python != "" {
+		return o.Python
+	}
+	return filepath.Join(o.Dir, ".venv", "bin", "python")
+}
+
+// command is the program of a peer, or the reason why there is none.
+func (o *Options) command(ctx context.Context, p program, threads int) (*exec.Cmd, error) {
+	var argv []string
+	if p.file == "" {
+		if _, err := exec.LookPath(o.python()); err != nil {
+			return nil, fmt.Errorf("there is no Python with the peers at %s: run %s, or say --python", o.python(), filepath.Join(o.Dir, "install.sh"))
+		}
+		argv = []string{o.python(), filepath.Join(o.Dir, "peer.py"), p.name}
+	} else {
+		bin := filepath.Join(o.Dir, "bin", p.file)
+		if _, err := exec.LookPath(bin); err != nil {
+			if why, err := os.ReadFile(bin + ".failed"); err == nil {
+				return nil, errors.New(strings.TrimSpace(string(why)))
+			}
+			return nil, fmt.Errorf("there is no %s: run %s", bin, filepath.Join(o.Dir, "install.sh"))
+		}
+		argv = []string{bin, p.name}
+	}
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], fmt.Sprint(threads))...)
+	cmd.Env = o.environment(p.caps)
+	return cmd, nil
+}
+
+// environment is this process's, less the settings that an old OpenBLAS may need here, which would slow the peers down, and with the caps if there are to be any.
+func (o *Options) environment(caps []string) []string {
+	var env []string
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "OPENBLAS_") {
+			env = append(env, e)
+		}
+	}
+	if o.capped() {
+		env = append(env, caps...)
+	}
+	return env
+}
+
+// start starts a program that speaks the protocol and waits until it is ready.
+func start(name string, cmd *exec.Cmd) (*peer, error) {
+	p := &peer{name: name, cmd: cmd}
+	var err error
+	if p.in, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewScanner(stdout)
+	p.out.Buffer(nil, 1<<24)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	var hello struct{ Version, Error string }
+	if err = p.read(&hello); err == nil && hello.Error != "" {
+		err = errors.New(hello.Error)
+	}
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	p.version = hello.Version
+	return p, nil
 }
 
 // startPeers starts the peers that o asks for. One that cannot start is left out, with a word in the log.
-func startPeers(ctx context.Context, log io.Writer, o Options) ([]*peer, []Skip, error) {
-	python := o.Python
-	if python == "" {
-		python = filepath.Join(o.Dir, ".venv", "bin", "python")
-	}
-	if _, err := exec.LookPath(python); err != nil {
-		return nil, nil, fmt.Errorf("bench: no Python with the peers at %s: run %s/install.sh, or say --python", python, o.Dir)
+func startPeers(ctx context.Context, log io.Writer, o *Options) ([]*peer, []Skip, error) {
+	programs, err := o.wanted()
+	if err != nil {
+		return nil, nil, err
 	}
 	var out []*peer
 	var skipped []Skip
-	for _, name := range peerNames {
-		if len(o.Only) > 0 && !slices.Contains(o.Only, name) {
-			continue
+	for _, p := range programs {
+		cmd, err := o.command(ctx, p, o.Threads)
+		var q *peer
+		if err == nil {
+			q, err = start(p.name, cmd)
 		}
-		p := &peer{name: name, cmd: exec.CommandContext(ctx, python, filepath.Join(o.Dir, "peer.py"), name, fmt.Sprint(o.Threads))}
-		for _, e := range os.Environ() { // settings of an old OpenBLAS would slow the peers down
-			if !strings.HasPrefix(e, "OPENBLAS_") {
-				p.cmd.Env = append(p.cmd.Env, e)
-			}
-		}
-		p.cmd.Stderr = io.Discard
-		var err error
-		if p.in, err = p.cmd.StdinPipe(); err != nil {
-			return nil, nil, err
-		}
-		stdout, err := p.cmd.StdoutPipe()
 		if err != nil {
-			return nil, nil, err
-		}
-		p.out = bufio.NewScanner(stdout)
-		p.out.Buffer(nil, 1<<24)
-		if err := p.cmd.Start(); err != nil {
-			return nil, nil, fmt.Errorf("bench: %w", err)
-		}
-		var hello struct{ Version, Error string }
-		if err := p.read(&hello); err != nil || hello.Error != "" {
-			reason := hello.Error
-			if err != nil {
-				reason = err.Error()
-			}
-			fmt.Fprintf(log, "%s does not start: %s\n", name, reason)
-			skipped = append(skipped, Skip{name, reason})
-			p.stop()
+			fmt.Fprintf(log, "%s does not start: %s\n", p.name, err)
+			skipped = append(skipped, Skip{p.name, err.Error()})
 			continue
 		}
-		p.version = hello.Version
-		out = append(out, p)
+		out = append(out, q)
+	}
+	if len(out) == 0 {
+		return nil, nil, fmt.Errorf("bench: no peer starts: %s: %s", skipped[0].Peer, skipped[0].Reason)
 	}
 	return out, skipped, nil
 }
@@ -92,29 +204,62 @@ func (p *peer) read(to any) error {
 	return json.Unmarshal(p.out.Bytes(), to)
 }
 
-// measure adds one round of a work to f.
-func (p *peer) measure(w work, iters int, f *Figure) {
-	w.request["iters"] = iters
-	line, err := json.Marshal(w.request)
+// answer is what a peer says to a request.
+type answer struct {
+	MS    []float64 `json:"ms"`
+	RSS   int64     `json:"rss_bytes"`
+	Error string    `json:"error"`
+}
+
+// ask lets a peer run a work.
+func (p *peer) ask(w work, iters int) (answer, error) {
+	r := Request{"iters": iters}
+	for k, v := range w.request {
+		r[k] = v
+	}
+	line, err := json.Marshal(r)
 	if err == nil {
 		_, err = fmt.Fprintf(p.in, "%s\n", line)
 	}
-	var answer struct {
-		MS    []float64
-		RSS   int64 `json:"rss_bytes"`
-		Error string
-	}
+	var a answer
 	if err == nil {
-		err = p.read(&answer)
+		err = p.read(&a)
 	}
-	switch {
-	case err != nil:
+	if err == nil && a.Error != "" {
+		err = errors.New(a.Error)
+	}
+	return a, err
+}
+
+// Limits of a peer's turn: about how long it lasts, how many iterations it has at most, and how long a peer may take for a work in all.
+const (
+	turn     = 200 * time.Millisecond
+	mostRuns = 300
+	patience = 15 * time.Second
+)
+
+// measure adds a turn at a work to f, unless the peer has taken too long already.
+func (p *peer) measure(w work, f *Figure) {
+	if p.spent > patience {
+		return
+	}
+	iters := 3
+	if p.last > 0 {
+		iters = max(1, min(mostRuns, int(turn/p.last)))
+	} else if w.flops > 1e10 {
+		iters = 1
+	}
+	began := time.Now()
+	a, err := p.ask(w, iters)
+	p.spent += time.Since(began)
+	if err != nil {
 		f.Error = err.Error()
-	case answer.Error != "":
-		f.Error = answer.Error
-	default:
-		f.MS, f.RSS = append(f.MS, answer.MS...), answer.RSS
+		return
 	}
+	for _, ms := range a.MS {
+		p.last = max(time.Microsecond, time.Duration(ms*1e6))
+	}
+	f.Values = append(f.Values, a.MS...)
 }
 
 func (p *peer) stop() {

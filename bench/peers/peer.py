@@ -1,12 +1,12 @@
 """A peer: python peer.py NAME THREADS. One JSON request a line on stdin, one JSON answer a line on stdout.
 
-Requests: {"work": "train_cnn" | "infer_cnn" | "train_resnet18", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
+Requests: {"work": "train_cnn" | "infer_cnn" | "int8_cnn" | "train_resnet18", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
 where ta and tb say that A and B are stored transposed, and {"work": "conv", "dir": "forward" | "dX" | "dW", "batch":, "size":, "stride":, "h":, "w":,
 "in":, "out":, "groups":, "iters":} with size // 2 of padding on each side, {"work": "gpt", "layers":, "width":, "heads":, "time":, "batch":, "vocabulary":},
 {"work": "encoder", "layers":, "width":, "heads":, "time":, "batch":} {"work": "attention", "time":, "heads":, "dim":, "causal":, "backward":} and
 {"work": "recurrent", "cell": "lstm" | "gru", "in":, "units":, "time":, "batch":, "train":}.
 """
-import json, os, resource, sys, time
+import json, os, sys, time
 
 name, threads = sys.argv[1], int(sys.argv[2])
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -23,6 +23,15 @@ NOT_MINE = "not a work of this peer"  # bench/peers.go knows this sentence
 
 class NotMine(Exception):
     pass
+
+
+def peak():
+    """The most memory that this program has had (VmHWM, see internal/rss), 0 where the system does not say."""
+    try:
+        with open("/proc/self/status") as f:
+            return next((int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM:")), 0)
+    except OSError:
+        return 0
 
 
 def operands(r):
@@ -464,16 +473,112 @@ def openblas_peer():
     return "%s (%s kernels)" % (blas[0]["version"], blas[0]["architecture"]), make
 
 
-def onnx_peer():
-    import onnx, onnxruntime as ort
+def torch_int8_peer():
+    """The main network as bytes, and with bytes only in its dense layers, in the ways that PyTorch has for x86; ranges from the images that it then sees."""
+    import copy, torch
+    torch.set_num_threads(threads)
+    nn = torch.nn
+
+    def make(r):
+        if r["work"] != "int8_cnn":
+            raise NotMine
+        net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+                            nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10), nn.Softmax(1)).eval()
+        x = torch.from_numpy(batch(r["batch"])[0].transpose(0, 3, 1, 2).copy()).to(memory_format=torch.channels_last)
+        seen = torch.from_numpy(batch(128)[0].transpose(0, 3, 1, 2).copy())
+        with torch.no_grad():
+            if name == "torch-int8":  # FX graph mode, static: torch.ao.quantization, engine x86
+                import torch.ao.quantization as q
+                from torch.ao.quantization import quantize_fx
+                torch.backends.quantized.engine = "x86"
+                m = quantize_fx.prepare_fx(net, q.get_default_qconfig_mapping("x86"), (x,))
+                m(seen)
+                f = quantize_fx.convert_fx(m)
+            elif name == "torchao-pt2e":  # PT2E, static: torchao with torch.compile, weights frozen
+                import torch._inductor.config as inductor
+                import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
+                from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+                inductor.freezing = True
+                q = x86.X86InductorQuantizer()
+                q.set_global(x86.get_default_x86_inductor_quantization_config())
+                m = prepare_pt2e(torch.export.export(net, (x,)).module(), q)
+                m(x)
+                f = torch.compile(convert_pt2e(m))
+            else:  # torchao-dynamic: activations of dense layers quantized as they come
+                from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+                m = copy.deepcopy(net)
+                quantize_(m, Int8DynamicActivationInt8WeightConfig())
+                f = torch.compile(m)
+
+        def infer():
+            with torch.inference_mode():
+                f(x)
+        return infer
+    version = torch.__version__
+    if name != "torch-int8":
+        import torchao
+        version = torchao.__version__ + " on PyTorch " + version
+    return version, make
+
+
+def onnx_cnn(n):
+    """The main network's prediction for n images as an ONNX model."""
+    import onnx
     from onnx import TensorProto, helper, numpy_helper
+    shapes = {"k1": (32, 1, 3, 3), "b1": (32,), "k2": (64, 32, 3, 3), "b2": (64,), "w3": (1600, 128), "b3": (128,), "w4": (128, 10), "b4": (10,)}
+    init = [numpy_helper.from_array(rng.normal(0, 0.05, s).astype(np.float32), k) for k, s in shapes.items()]
+    node = helper.make_node
+    pool = dict(kernel_shape=[2, 2], strides=[2, 2])
+    nodes = [node("Conv", ["x", "k1", "b1"], ["a"]), node("Relu", ["a"], ["b"]), node("MaxPool", ["b"], ["c"], **pool),
+             node("Conv", ["c", "k2", "b2"], ["d"]), node("Relu", ["d"], ["e"]), node("MaxPool", ["e"], ["f"], **pool),
+             node("Flatten", ["f"], ["g"]), node("Gemm", ["g", "w3", "b3"], ["h"]), node("Relu", ["h"], ["i"]),
+             node("Gemm", ["i", "w4", "b4"], ["j"]), node("Softmax", ["j"], ["y"], axis=1)]
+    graph = helper.make_graph(nodes, "cnn", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [n, 1, 28, 28])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [n, 10])], init)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def onnx_int8(n, form):
+    """The same, statically quantized by ONNX Runtime's own tool: activations u8, weights i8 with a scale for each filter; form is QDQ or QOperator."""
+    import logging, tempfile, onnx
+    from onnxruntime import quantization as q
+    logging.disable(logging.WARNING)
+
+    class Images(q.CalibrationDataReader):
+        left = 4
+
+        def get_next(self):
+            self.left -= 1
+            return {"x": np.ascontiguousarray(batch(n)[0].transpose(0, 3, 1, 2))} if self.left >= 0 else None
+    with tempfile.TemporaryDirectory() as d:
+        f32, prepared, int8 = (os.path.join(d, f) for f in ("f32.onnx", "prepared.onnx", "int8.onnx"))
+        onnx.save(onnx_cnn(n), f32)
+        q.shape_inference.quant_pre_process(f32, prepared)
+        q.quantize_static(prepared, int8, Images(), quant_format=getattr(q.QuantFormat, form), per_channel=True,
+                          activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8)
+        with open(int8, "rb") as f:
+            return f.read()
+
+
+def onnx_peer():
+    import onnxruntime as ort
 
     def session(model):
         opts = ort.SessionOptions()
         opts.intra_op_num_threads, opts.inter_op_num_threads = threads, 1
         return ort.InferenceSession(model, opts, providers=["CPUExecutionProvider"])
 
+    def cnn(model, n):
+        s, x = session(model), {"x": np.ascontiguousarray(batch(n)[0].transpose(0, 3, 1, 2))}
+        return lambda: s.run(None, x)
+
     def make(r):
+        if name != "onnxruntime":
+            if r["work"] != "int8_cnn":
+                raise NotMine
+            return cnn(onnx_int8(r["batch"], {"onnxruntime-qdq": "QDQ", "onnxruntime-qoperator": "QOperator"}[name]), r["batch"])
         if r["work"] == "recurrent" and not r["train"]:
             import io, torch
             net, x = torch_recurrent(r)
@@ -490,27 +595,14 @@ def onnx_peer():
             return lambda: s.run(None, {"x": x.numpy()})
         if r["work"] != "infer_cnn":
             raise NotMine
-        shapes = {"k1": (32, 1, 3, 3), "b1": (32,), "k2": (64, 32, 3, 3), "b2": (64,), "w3": (1600, 128), "b3": (128,), "w4": (128, 10), "b4": (10,)}
-        init = [numpy_helper.from_array(rng.normal(0, 0.05, s).astype(np.float32), k) for k, s in shapes.items()]
-        node, n = helper.make_node, r["batch"]
-        pool = dict(kernel_shape=[2, 2], strides=[2, 2])
-        nodes = [node("Conv", ["x", "k1", "b1"], ["a"]), node("Relu", ["a"], ["b"]), node("MaxPool", ["b"], ["c"], **pool),
-                 node("Conv", ["c", "k2", "b2"], ["d"]), node("Relu", ["d"], ["e"]), node("MaxPool", ["e"], ["f"], **pool),
-                 node("Flatten", ["f"], ["g"]), node("Gemm", ["g", "w3", "b3"], ["h"]), node("Relu", ["h"], ["i"]),
-                 node("Gemm", ["i", "w4", "b4"], ["j"]), node("Softmax", ["j"], ["y"], axis=1)]
-        graph = helper.make_graph(nodes, "cnn", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [n, 1, 28, 28])],
-                                  [helper.make_tensor_value_info("y", TensorProto.FLOAT, [n, 10])], init)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.checker.check_model(model)
-        s = session(model.SerializeToString())
-        x = {"x": np.ascontiguousarray(batch(n)[0].transpose(0, 3, 1, 2))}
-        return lambda: s.run(None, x)
+        return cnn(onnx_cnn(r["batch"]).SerializeToString(), r["batch"])
     return ort.__version__, make
 
 
 try:
     version, make = {"torch-eager": lambda: torch_peer(False), "torch-channels-last": lambda: torch_peer(True), "jax": jax_peer, "keras": keras_peer,
-                     "torch-compile": lambda: torch_peer(True, True), "openblas": openblas_peer, "onnxruntime": onnx_peer}[name]()
+                     "torch-compile": lambda: torch_peer(True, True), "openblas": openblas_peer, "onnxruntime": onnx_peer, "onnxruntime-qdq": onnx_peer,
+                     "onnxruntime-qoperator": onnx_peer, "torch-int8": torch_int8_peer, "torchao-pt2e": torch_int8_peer, "torchao-dynamic": torch_int8_peer}[name]()
     print(json.dumps({"ready": True, "name": name, "version": version, "threads": threads}), flush=True)
 except Exception as e:
     print(json.dumps({"error": repr(e)}), flush=True)
@@ -530,7 +622,7 @@ for line in sys.stdin:
             t = time.perf_counter()
             steps[key]()
             ms.append((time.perf_counter() - t) * 1e3)
-        print(json.dumps({"ms": ms, "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
+        print(json.dumps({"ms": ms, "rss_bytes": peak()}), flush=True)
     except NotMine:
         print(json.dumps({"error": NOT_MINE}), flush=True)
     except Exception as e:

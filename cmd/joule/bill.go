@@ -9,6 +9,7 @@ import (
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/internal/rss"
 )
 
 // billSteps is how many steps a prediction rests on.
@@ -31,7 +32,7 @@ func (j *job) predict(ms []float64) error {
 	b := &bill{}
 	b.seconds = s[len(s)/2] * 1e-3 * float64(j.steps())
 	b.joules = l.Joules.Scale(b.seconds / l.Seconds)
-	b.bytes = peakRSS()
+	b.bytes = rss.Peak()
 	j.guess = b
 	return nil
 }

@@ -30,6 +30,7 @@ type progress struct {
 	flops        float64        // of an example in a train step
 	last         time.Time
 	lastStep     time.Time
+	firstStep    time.Time // when the first step of this session had ended
 	rateFrom     time.Time
 	examples     int64 // trained on in this session
 	seen         int64 // of the epoch, up to the last step
@@ -79,6 +80,9 @@ func (p *progress) AfterStep(t *train.Training) error {
 	now := time.Now()
 	ms := now.Sub(p.lastStep).Seconds() * 1e3
 	p.lastStep = now
+	if p.firstStep.IsZero() {
+		p.firstStep = now
+	}
 	if t.Step == 1 {
 		p.seen = 0
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/jouleml/joule/format/csvlog"
 	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/rss"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
@@ -315,7 +316,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	if err := j.model.Save(j.run.Path(modelFile)); err != nil {
 		return nil, err
 	}
-	r := runs.Values{"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(peakRSS())}
+	r := runs.Values{"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(rss.Peak())}
 	for _, l := range test {
 		r["test_"+l.Name] = l.Value
 	}
@@ -387,6 +388,9 @@ func (h *historian) AfterEpoch(t *train.Training) error {
 func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energy.Ledger) {
 	if j.f.json {
 		out := map[string]any{"run": j.run.Info().ID, "dir": j.run.Info().Dir, "energy_source": l.Joules.Source.String(), "stopped": h.Stopped}
+		if at := j.shown.firstStep; !at.IsZero() {
+			out["first_step_at"] = at // the clock when the first step of this session had ended
+		}
 		for k, v := range r {
 			if !math.IsNaN(v) && !math.IsInf(v, 0) {
 				out[k] = v

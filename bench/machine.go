@@ -1,0 +1,47 @@
+package bench
+
+import (
+	"bufio"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/peak"
+)
+
+// Report is everything that a run of the benchmarks found.
+type Report struct {
+	Date    string   `json:"date"`
+	Machine string   `json:"machine"` // the processor's name, as the system gives it
+	CPUs    int      `json:"cpus"`
+	ISA     string   `json:"isa"`      // the instruction set that Joule's kernels used
+	Best    string   `json:"isa_best"` // the best that the processor has
+	Capped  []string `json:"capped,omitempty"`
+	Threads int      `json:"threads"`
+	Peak    float64  `json:"peak_flops"`
+	Go      string   `json:"go"`
+	Rows    []Row    `json:"rows"`
+	Skipped []Skip   `json:"skipped,omitempty"`
+}
+
+func newReport(threads int) *Report {
+	return &Report{Date: time.Now().UTC().Format(time.DateOnly), Machine: processor(), CPUs: runtime.NumCPU(), ISA: isa.Current().String(), Best: isa.Best().String(),
+		Threads: threads, Peak: peak.FLOPS(threads), Go: runtime.Version()}
+}
+
+// processor is the processor's name, or the architecture where the system tells no more.
+func processor() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if k, v, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(k) == "model name" {
+			return strings.TrimSpace(v)
+		}
+	}
+	return runtime.GOARCH
+}
