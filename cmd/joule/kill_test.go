@@ -91,7 +91,7 @@ func TestKillAndResume(t *testing.T) {
 			sig = syscall.SIGINT
 		}
 		// A busy machine may take longer than that to its first checkpoint: later rounds last longer.
-		timer := time.AfterFunc(time.Duration(60+i*37%140)*time.Duration(1+i/8)*time.Millisecond, func() { _ = c.Process.Signal(sig) })
+		timer := time.AfterFunc(time.Duration(60+i*37%140)*time.Duration(1<<(i/8))*time.Millisecond, func() { _ = c.Process.Signal(sig) })
 		err := c.Wait()
 		timer.Stop()
 		if err == nil {
