@@ -30,6 +30,7 @@ var peerPrograms = []program{
 	{name: "torch-int8", caps: torchCaps},
 	{name: "torchao-pt2e", caps: torchCaps},
 	{name: "torchao-dynamic", caps: torchCaps},
+	{name: "torchao-weights", caps: torchCaps},
 	{name: "jax", caps: []string{"XLA_FLAGS=--xla_cpu_max_isa=AVX2", "ONEDNN_MAX_CPU_ISA=AVX2"}},
 	{name: "keras", caps: []string{"ONEDNN_MAX_CPU_ISA=AVX2", "XLA_FLAGS=--xla_cpu_max_isa=AVX2"}},
 	{name: "openblas", caps: []string{"OPENBLAS_CORETYPE=Haswell"}},

@@ -4,7 +4,7 @@ Requests: {"work": "train_cnn" | "infer_cnn" | "int8_cnn" | "train_resnet18", "b
 where ta and tb say that A and B are stored transposed, and {"work": "conv", "dir": "forward" | "dX" | "dW", "batch":, "size":, "stride":, "h":, "w":,
 "in":, "out":, "groups":, "iters":} with size // 2 of padding on each side, {"work": "gpt", "layers":, "width":, "heads":, "time":, "batch":, "vocabulary":},
 {"work": "encoder", "layers":, "width":, "heads":, "time":, "batch":} {"work": "attention", "time":, "heads":, "dim":, "causal":, "backward":} and
-{"work": "recurrent", "cell": "lstm" | "gru", "in":, "units":, "time":, "batch":, "train":}.
+{"work": "recurrent", "cell": "lstm" | "gru", "in":, "units":, "time":, "batch":, "train":} and {"work": "decode", "bits": 8 | 4, "group":, "k":, "n":}.
 """
 import json, os, sys, time
 
@@ -473,6 +473,25 @@ def openblas_peer():
     return "%s (%s kernels)" % (blas[0]["version"], blas[0]["architecture"]), make
 
 
+def torchao_decode(r):
+    """One row times a matrix whose weights alone are of 8 or 4 bits: TorchAO's weight-only forms for CPUs, on floats or (int4 has no other kernel there) bfloat16."""
+    import torch
+    from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    if r["bits"] == 8 and r["group"]:
+        raise NotMine  # its scales are one for each output
+    kind = torch.float32 if r["bits"] == 8 else torch.bfloat16
+    m = torch.nn.Sequential(torch.nn.Linear(r["k"], r["n"], bias=False, dtype=kind)).eval()
+    quantize_(m, Int8WeightOnlyConfig() if r["bits"] == 8 else PrototypeInt4WeightOnlyConfig(group_size=r["group"]))
+    f = torch.compile(m)
+    x = torch.rand(1, r["k"], dtype=kind)
+
+    def decode():
+        with torch.inference_mode():
+            f(x)
+    return decode
+
+
 def torch_int8_peer():
     """The main network as bytes, and with bytes only in its dense layers, in the ways that PyTorch has for x86; ranges from the images that it then sees."""
     import copy, torch
@@ -480,7 +499,9 @@ def torch_int8_peer():
     nn = torch.nn
 
     def make(r):
-        if r["work"] != "int8_cnn":
+        if r["work"] == "decode" and name == "torchao-weights":
+            return torchao_decode(r)
+        if r["work"] != "int8_cnn" or name == "torchao-weights":
             raise NotMine
         net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
                             nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10), nn.Softmax(1)).eval()
@@ -602,7 +623,7 @@ def onnx_peer():
 try:
     version, make = {"torch-eager": lambda: torch_peer(False), "torch-channels-last": lambda: torch_peer(True), "jax": jax_peer, "keras": keras_peer,
                      "torch-compile": lambda: torch_peer(True, True), "openblas": openblas_peer, "onnxruntime": onnx_peer, "onnxruntime-qdq": onnx_peer,
-                     "onnxruntime-qoperator": onnx_peer, "torch-int8": torch_int8_peer, "torchao-pt2e": torch_int8_peer, "torchao-dynamic": torch_int8_peer}[name]()
+                     "onnxruntime-qoperator": onnx_peer, "torch-int8": torch_int8_peer, "torchao-pt2e": torch_int8_peer, "torchao-dynamic": torch_int8_peer, "torchao-weights": torch_int8_peer}[name]()
     print(json.dumps({"ready": True, "name": name, "version": version, "threads": threads}), flush=True)
 except Exception as e:
     print(json.dumps({"error": repr(e)}), flush=True)
