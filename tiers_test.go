@@ -13,14 +13,15 @@ const module = "github.com/jouleml/joule/"
 // a whole tree.
 var tiers = [][]string{
 	{"dtype", "shape", "internal/debug", "internal/isa", "internal/par", "internal/atomicfile", "internal/nearest", "internal/dl", "internal/rss"},
-	{"tensor", "energy/...", "internal/kernel/...", "internal/peak"},
+	{"tensor", "energy/...", "internal/kernel/...", "internal/peak", "internal/pjrt"},
+	{"stablehlo"},
 	{"graph", "dist/..."},
 	{"op"},
 	{"grad", "cost"},
 	{"backend"},
 	{"backend/ref"},
 	{"pass"},
-	{"backend/cpu", "backend/backendtest", "format/...", "text/..."},
+	{"backend/cpu", "backend/xla", "backend/backendtest", "format/...", "text/..."},
 	{"data/..."},
 	{"nn"},
 	{"optim", "checkpoint"},

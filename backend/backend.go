@@ -68,6 +68,8 @@ type NodeTime struct {
 	Calls  int64
 	Time   time.Duration
 	Kernel string // the name of the kernel that runs it
+	// Predicted says that Time is a share of the measured time of more than this node, by the cost model.
+	Predicted bool
 }
 
 // CheckArgs verifies the tensors given to a run of g.

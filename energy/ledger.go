@@ -34,6 +34,8 @@ type Ledger struct {
 	Cores    int     `json:"cores"`
 	// Grid is the grams of CO2 equivalent of a kilowatt hour that the user has set; 0: not set.
 	Grid float64 `json:"grid_g_per_kwh,omitempty"`
+	// SharesPredicted says that lines share times that were measured for whole programs, as a model predicts.
+	SharesPredicted bool `json:"shares_predicted,omitempty"`
 
 	model Model
 	index map[Key]int
@@ -124,6 +126,7 @@ func (l *Ledger) Merge(o *Ledger) {
 		own.Joules = own.Joules.Add(e.Joules)
 	}
 	l.Examples += o.Examples
+	l.SharesPredicted = l.SharesPredicted || o.SharesPredicted
 	l.sum()
 }
 
@@ -188,5 +191,8 @@ func (l *Ledger) Table() string {
 		fmt.Fprintf(&b, "; %s CO2e at %g g/kWh", SI(Carbon(l.Joules.Value, l.Grid), "g"), l.Grid)
 	}
 	b.WriteByte('\n')
+	if l.SharesPredicted {
+		b.WriteString("Times of whole programs are measured; what share of them a layer and its phases took is predicted by the cost model.\n")
+	}
 	return b.String()
 }

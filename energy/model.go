@@ -43,6 +43,9 @@ var CPU = Model{
 	CacheSize: 16 << 20,
 }
 
+// Host is the model for a processor that waits while a device computes, of which no counter tells: what it gives is the host's energy alone.
+var Host = Model{Name: "cpu model of the host; the device is not counted", Idle: CPU.Idle, CacheSize: CPU.CacheSize}
+
 // Estimate is the energy of work that took d on the given number of cores. Bytes of pieces that fit the cache are charged as cache traffic; fits says so.
 func (m Model) Estimate(c Cost, d time.Duration, cores int, fits bool) Joules {
 	r := m.Idle.scaled(d.Seconds() * float64(max(1, cores)))

@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -71,8 +72,13 @@ type Op struct {
 	// Bytes counts the bytes read and written where that is not all of the operands and results once.
 	Bytes func(attrs any, in, out []Type) (read, written int64)
 
-	HLO  string // the StableHLO op of the same meaning, "" if it is lowered through Decompose or a rule of the backend
+	HLO  string // the StableHLO op of the same meaning, "" if none
 	ONNX string // the ONNX op of the same meaning, "" if none
+
+	// Lower writes the op as StableHLO: it gives the results, of types out, from the operands. Without it an op is lowered through Decompose.
+	Lower func(attrs any, b *stablehlo.Builder, in []stablehlo.Value, out []Type) []stablehlo.Value
+	// NoLower says why an op that has neither Lower nor Decompose cannot run under XLA.
+	NoLower string
 
 	Samples []Sample
 }

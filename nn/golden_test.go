@@ -15,6 +15,7 @@ import (
 	"github.com/jouleml/joule/backend/backendtest"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/backend/ref"
+	"github.com/jouleml/joule/backend/xla"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/grad"
 	"github.com/jouleml/joule/graph"
@@ -71,6 +72,10 @@ func TestLayersAgainstKeras(t *testing.T) {
 		cases = append(cases, golden.Cases...)
 		golden.Cases = nil
 	}
+	backends := []backend.Backend{ref.Backend{}, cpu.Backend{}}
+	if os.Getenv(xla.PluginEnv) != "" { // else only backend/xla's own tests say that they skip
+		backends = append(backends, backendtest.XLA(t, 1))
+	}
 	var seen []string
 	for i, c := range cases {
 		seen = append(seen, c.Class)
@@ -79,8 +84,9 @@ func TestLayersAgainstKeras(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.check(t, l, ref.Backend{})
-			c.check(t, l, cpu.Backend{})
+			for _, b := range backends {
+				c.check(t, l, b)
+			}
 		})
 	}
 	for _, class := range nn.Classes() {

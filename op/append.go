@@ -5,6 +5,8 @@ import (
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -50,8 +52,22 @@ func init() {
 			}
 		},
 		// A memory lives between runs and is written in place: what a run moves are the new elements.
-		Bytes:   func(_ none, in, _ []typ) (read, written int64) { return int64(in[1].Bytes()), int64(in[1].Bytes()) },
-		NoGrad:  "it is for the memory of a decoder, which is not trained through",
+		Bytes:  func(_ none, in, _ []typ) (read, written int64) { return int64(in[1].Bytes()), int64(in[1].Bytes()) },
+		NoGrad: "it is for the memory of a decoder, which is not trained through",
+		Lower: func(_ none, b text, in []hlo, _ []typ) []hlo {
+			// Elements whose place (example, n-T+t) is outside are dropped by XLA's scatter.
+			x, e := in[1], in[2].Elem
+			n, t := x.Shape[0], x.Shape[1]
+			at := func(v hlo) hlo { return b.Reshape(v, n, t, 1) }
+			place := b.Binary("add", b.Iota(e, shape.Of(n, t), 1), b.BroadcastAt(b.Scale("subtract", in[2], float64(t)), shape.Of(n, t), 0))
+			places := b.Concat(2, at(b.Iota(e, shape.Of(n, t), 0)), at(place))
+			var window []int
+			for i := 2; i < len(x.Shape); i++ {
+				window = append(window, i)
+			}
+			last := &stablehlo.Region{Args: []hlo{{Elem: x.Elem}, {Elem: x.Elem}}, Body: func(_ text, in []hlo) []hlo { return in[1:] }}
+			return []hlo{b.Scatter(in[0], places, x, last, window, []int{0, 1}, []int{0, 1}, 2)}
+		},
 		Samples: []graph.Sample{memory("", 2, 2, 3), memory("", 2, 1, 3), memory("", 2, 5, 3), memory("takes a memory", 2, 2, 4)},
 	})
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -172,6 +173,7 @@ func init() {
 			return []*node{ConvInputGrad(d[0], w, a, x.Shape()[1], x.Shape()[2]), ConvFilterGrad(x, d[0], a, w.Shape()[0], w.Shape()[1])}
 		},
 		FLOPs: func(_ ConvAttrs, in, out []typ) int64 { return convFLOPs(out[0], in[1]) },
+		Lower: convolution(ConvAttrs.hloConv),
 		Samples: append(convSamples(func(a ConvAttrs, x, w, y typ) graph.Sample { return graph.Sample{Attrs: a, In: types(x, w)} }),
 			graph.Sample{Name: "channels", Attrs: plain, In: types(f32(1, 4, 4, 3), f32(3, 3, 4, 8)), Bad: "images have 3 channels"},
 			graph.Sample{Name: "too small", Attrs: plain, In: types(f32(1, 2, 2, 3), f32(3, 3, 3, 8)), Bad: "does not fit"},
@@ -205,6 +207,7 @@ func init() {
 			return []*node{Conv(d[0], w, a), ConvFilterGrad(d[0], y, a, w.Shape()[0], w.Shape()[1])}
 		},
 		FLOPs: func(_ ConvAttrs, in, _ []typ) int64 { return convFLOPs(in[0], in[1]) },
+		Lower: convolution(ConvAttrs.hloInput),
 		Samples: append(convSamples(func(a ConvAttrs, x, w, y typ) graph.Sample {
 			a.In = [2]int{x.Shape[1], x.Shape[2]}
 			return graph.Sample{Attrs: a, In: types(y, w)}
@@ -241,6 +244,7 @@ func init() {
 			return []*node{ConvInputGrad(y, d[0], a, x.Shape()[1], x.Shape()[2]), Conv(x, d[0], a)}
 		},
 		FLOPs: func(_ ConvAttrs, in, out []typ) int64 { return convFLOPs(in[1], out[0]) },
+		Lower: convolution(ConvAttrs.hloFilter),
 		Samples: append(convSamples(func(a ConvAttrs, x, w, y typ) graph.Sample {
 			a.Kernel = [2]int{w.Shape[0], w.Shape[1]}
 			return graph.Sample{Attrs: a, In: types(x, y)}
@@ -367,6 +371,9 @@ func init() {
 			return []*node{n.Graph().Apply(MaxPoolGradOp, a, n.Input(0), d[0])}
 		},
 		FLOPs: func(a PoolAttrs, _, out []typ) int64 { return windowFLOPs(a, out[0]) },
+		Lower: func(a PoolAttrs, b text, in []hlo, _ []typ) []hlo {
+			return b.ReduceWindow(in, []hlo{b.Scalar(in[0].Elem, lowest(in[0].Elem))}, stablehlo.Folded("maximum", in[0].Elem), a.window())
+		},
 		Samples: []graph.Sample{{Name: "2x2", Attrs: two, In: types(f32(2, 6, 4, 5))}, {Name: "odd", Attrs: two, In: types(f32(1, 5, 7, 33))}, {Name: "overlapping", Attrs: three, In: types(f32(2, 5, 6, 3))},
 			{Name: "bytes", Attrs: three, In: types(graph.T(dtype.U8, 2, 5, 6, 19)), Data: []*tensor.Tensor{manyBytes(2, 5, 6, 19)}},
 			{Name: "too small", Attrs: two, In: types(f32(1, 1, 4, 3)), Bad: "does not fit"}},
@@ -381,7 +388,10 @@ func init() {
 		Grad: func(a PoolAttrs, n *node, d []*node) []*node {
 			return []*node{nil, n.Graph().Apply(MaxPoolPickOp, a, n.Input(0), d[0])}
 		},
-		FLOPs:   func(a PoolAttrs, in, _ []typ) int64 { return windowFLOPs(a, in[1]) },
+		FLOPs: func(a PoolAttrs, in, _ []typ) int64 { return windowFLOPs(a, in[1]) },
+		Lower: func(a PoolAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.SelectAndScatter(in[0], in[1], "GE", a.window())}
+		},
 		Samples: []graph.Sample{{Name: "2x2", Attrs: two, In: types(f32(2, 6, 5, 5), f32(2, 3, 2, 5))}, {Name: "overlapping", Attrs: three, In: types(f32(2, 5, 6, 3), f32(2, 3, 6, 3))}},
 	})
 	MaxPoolPickOp = add(def[PoolAttrs]{
@@ -402,7 +412,10 @@ func init() {
 		Grad: func(a PoolAttrs, n *node, d []*node) []*node {
 			return []*node{nil, n.Graph().Apply(MaxPoolGradOp, a, n.Input(0), d[0])}
 		},
-		FLOPs:   func(a PoolAttrs, _, out []typ) int64 { return windowFLOPs(a, out[0]) },
+		FLOPs: func(a PoolAttrs, _, out []typ) int64 { return windowFLOPs(a, out[0]) },
+		Lower: func(a PoolAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{a.hloPick(b, in[0], in[1])}
+		},
 		Samples: []graph.Sample{{Name: "2x2", Attrs: two, In: types(f32(2, 6, 5, 5), f32(2, 6, 5, 5))}},
 	})
 	AvgPoolOp = add(def[PoolAttrs]{
@@ -419,7 +432,12 @@ func init() {
 			a.In = [2]int{n.Input(0).Shape()[1], n.Input(0).Shape()[2]}
 			return []*node{n.Graph().Apply(AvgPoolGradOp, a, d[0])}
 		},
-		FLOPs:   func(a PoolAttrs, _, out []typ) int64 { return windowFLOPs(a, out[0]) },
+		FLOPs: func(a PoolAttrs, _, out []typ) int64 { return windowFLOPs(a, out[0]) },
+		Lower: func(a PoolAttrs, b text, in []hlo, _ []typ) []hlo {
+			x := in[0]
+			sum := b.ReduceWindow(in, []hlo{b.Scalar(x.Elem, 0)}, stablehlo.Folded("add", x.Elem), a.window())[0]
+			return []hlo{a.share(b, sum, [2]int{x.Shape[1], x.Shape[2]})}
+		},
 		Samples: []graph.Sample{{Name: "2x2", Attrs: two, In: types(f32(2, 6, 5, 5))}, {Name: "overlapping", Attrs: three, In: types(f32(2, 5, 6, 3))}, {Name: "padding counts", Attrs: counted, In: types(f32(2, 5, 6, 3))}},
 	})
 	AvgPoolGradOp = add(def[PoolAttrs]{
@@ -446,6 +464,17 @@ func init() {
 			return []*node{n.Graph().Apply(AvgPoolOp, a, d[0])}
 		},
 		FLOPs: func(a PoolAttrs, in, _ []typ) int64 { return windowFLOPs(a, in[0]) },
+		Lower: func(a PoolAttrs, b text, in []hlo, _ []typ) []hlo {
+			// Each pixel adds up the windows that it is in: windows of the same size over d, spread by the strides.
+			d := a.share(b, in[0], a.In)
+			w := stablehlo.Window{Size: []int{1, a.Window[0], a.Window[1], 1}, Stride: []int{1, 1, 1, 1}, Pad: make([][2]int, 4)}
+			lo, hi, between := make([]int, 4), make([]int, 4), make([]int, 4)
+			for i := range 2 {
+				lo[1+i], between[1+i] = a.Window[i]-1-a.Pad[i][0], a.Stride[i]-1
+				hi[1+i] = a.In[i] + a.Window[i] - 1 - dilatedLen(d.Shape[1+i], a.Stride[i]) - lo[1+i]
+			}
+			return b.ReduceWindow([]hlo{b.Pad(d, 0, lo, hi, between)}, []hlo{b.Scalar(d.Elem, 0)}, stablehlo.Folded("add", d.Elem), w)
+		},
 		Samples: []graph.Sample{{Name: "2x2", Attrs: PoolAttrs{Window: two.Window, Stride: two.Stride, In: [2]int{6, 5}}, In: types(f32(2, 3, 2, 5))},
 			{Name: "overlapping", Attrs: PoolAttrs{Window: three.Window, Stride: three.Stride, Pad: three.Pad, In: [2]int{5, 6}}, In: types(f32(2, 3, 6, 3))}},
 	})

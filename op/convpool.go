@@ -52,13 +52,15 @@ func (a ConvPoolAttrs) dense(idx, d value, conv typ) value {
 	return g
 }
 
+const cpuOnly = "pass fuse of the CPU makes it; XLA is given the graph from before, and fuses by itself"
+
 const fusedOnly = "pass fuse makes it, after differentiation"
 
 func init() {
 	a := ConvPoolAttrs{Conv: plain, Pool: PoolAttrs{Window: [2]int{2, 2}, Stride: [2]int{2, 2}}}
 	ConvPoolOp = add(def[ConvPoolAttrs]{
 		Name: "conv_pool", Doc: "max_pool(relu(conv(x, w) + bias)), and for each result the u8 position of its pixel in the window (row-major), or the window's size where none was above zero",
-		Why: "the positions are not a result of its parts", Kind: graph.Contraction, NoGrad: fusedOnly,
+		Why: "the positions are not a result of its parts", Kind: graph.Contraction, NoGrad: fusedOnly, NoLower: cpuOnly,
 		Infer: func(a ConvPoolAttrs, in []typ) ([]typ, error) {
 			if err := sameType(in, 3, dtype.Type.IsFloat, "it must be a float"); err != nil {
 				return nil, err
@@ -105,7 +107,7 @@ func init() {
 	filter.Conv.Kernel = [2]int{3, 3}
 	ConvPoolFilterGradOp = add(def[ConvPoolAttrs]{
 		Name: "conv_pool_filter_grad", Doc: "from images x, the positions of conv_pool and the gradient d of its result: gradients for filters and bias", Why: "as conv_pool",
-		Kind: graph.Contraction, NoGrad: fusedOnly,
+		Kind: graph.Contraction, NoGrad: fusedOnly, NoLower: cpuOnly,
 		Infer: func(a ConvPoolAttrs, in []typ) ([]typ, error) {
 			if err := operands(in, 3); err != nil {
 				return nil, err
@@ -142,7 +144,7 @@ func init() {
 	narrow.Conv.In = [2]int{7, 9}
 	ConvPoolInputGradOp = add(def[ConvPoolAttrs]{
 		Name: "conv_pool_input_grad", Doc: "from the positions of conv_pool, the gradient d of its result and filters w: the gradient for the images", Why: "as conv_pool",
-		Kind: graph.Contraction, NoGrad: fusedOnly,
+		Kind: graph.Contraction, NoGrad: fusedOnly, NoLower: cpuOnly,
 		Infer: func(a ConvPoolAttrs, in []typ) ([]typ, error) {
 			if err := operands(in, 3); err != nil {
 				return nil, err

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/stablehlo"
 )
 
 // Def is the literal that defines an op: graph.Op with attributes of a type A, which is struct{} for an op that has none. A's exported
@@ -21,6 +22,8 @@ type Def[A any] struct {
 	FLOPs          func(a A, in, out []graph.Type) int64
 	Bytes          func(a A, in, out []graph.Type) (read, written int64)
 	HLO, ONNX      string
+	Lower          func(a A, b *stablehlo.Builder, in []stablehlo.Value, out []graph.Type) []stablehlo.Value
+	NoLower        string
 	Samples        []graph.Sample
 }
 
@@ -42,7 +45,7 @@ func Define[A any](d Def[A]) *graph.Op {
 		panic(fmt.Sprintf("op: %s has neither Ref nor Decompose", d.Name))
 	}
 	o := &graph.Op{
-		Name: d.Name, Doc: d.Doc, Why: d.Why, Kind: d.Kind, NoGrad: d.NoGrad, HLO: d.HLO, ONNX: d.ONNX, Samples: d.Samples,
+		Name: d.Name, Doc: d.Doc, Why: d.Why, Kind: d.Kind, NoGrad: d.NoGrad, HLO: d.HLO, ONNX: d.ONNX, NoLower: d.NoLower, Samples: d.Samples,
 		Infer: func(a any, in []typ) ([]typ, error) { return d.Infer(attrs[A](a), in) },
 	}
 	if _, ok := any(*new(A)).(none); !ok {
@@ -56,6 +59,14 @@ func Define[A any](d Def[A]) *graph.Op {
 	}
 	if d.Grad != nil {
 		o.Grad = func(n *node, dy []*node) []*node { return d.Grad(attrs[A](n.Attrs()), n, dy) }
+	}
+	switch {
+	case d.Lower != nil:
+		o.Lower = func(a any, b *stablehlo.Builder, in []hlo, out []typ) []hlo { return d.Lower(attrs[A](a), b, in, out) }
+	case d.HLO != "" && d.Kind == graph.Elementwise: // the instruction of that name, without attributes
+		o.Lower = func(_ any, b *stablehlo.Builder, in []hlo, out []typ) []hlo {
+			return b.Emit(d.HLO, "", []hlo{{Elem: stablehlo.Of(out[0].DType), Shape: out[0].Shape}}, nil, in...)
+		}
 	}
 	if d.FLOPs != nil {
 		o.FLOPs = func(a any, in, out []typ) int64 { return d.FLOPs(attrs[A](a), in, out) }
@@ -72,6 +83,7 @@ type Description struct {
 	Definition      string // "composed", or "primitive: " and why
 	Gradient        string // "rule", "through its composition", or "none: " and why
 	StableHLO, ONNX string // the op of the same meaning there, "" if none
+	XLA             string // "rule", "through its composition", or "none: " and why
 }
 
 // Describe describes an op, of the table or not.
@@ -87,6 +99,14 @@ func Describe(o *graph.Op) Description {
 		d.Gradient = "through its composition"
 	default:
 		d.Gradient = "none: " + o.NoGrad
+	}
+	switch {
+	case o.Lower != nil:
+		d.XLA = "rule"
+	case o.Decompose != nil:
+		d.XLA = "through its composition"
+	default:
+		d.XLA = "none: " + o.NoLower
 	}
 	return d
 }

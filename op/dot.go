@@ -7,6 +7,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 )
 
 // DotOp is the product over shared axes.
@@ -108,6 +109,14 @@ func init() {
 				k *= in[0].Shape[i]
 			}
 			return 2 * int64(out[0].Shape.Size()) * int64(k)
+		},
+		Lower: func(a DotAttrs, b text, in []hlo, _ []typ) []hlo {
+			x, y := in[0], in[1]
+			e := x.Elem
+			if e == stablehlo.BF16 {
+				e = stablehlo.F32
+			}
+			return []hlo{b.Convert(b.Dot(x, y, a.BatchA, a.BatchB, a.ContractA, a.ContractB, e), x.Elem)}
 		},
 		Samples: []graph.Sample{
 			{Name: "matrix", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(7, 33), f32(33, 21))},

@@ -7,6 +7,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 )
 
 // Elementwise ops. Operands of a node have one shape; result i depends on elements i alone.
@@ -58,7 +59,7 @@ func init() {
 	SigmoidOp = unary("sigmoid", "1/(1+e^-x)", noCompose, dtype.Type.IsFloat, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) },
 		func(x, y, d *node) *node { return Mul(d, Mul(y, Sub(Like(y, 1), y))) }, "logistic", "Sigmoid")
 	ErfOp = unary("erf", "error function", noCompose, dtype.Type.IsFloat, math.Erf,
-		func(x, y, d *node) *node { return Mul(d, Mul(Like(d, 2/math.SqrtPi), Exp(Neg(Mul(x, x))))) }, "", "Erf")
+		func(x, y, d *node) *node { return Mul(d, Mul(Like(d, 2/math.SqrtPi), Exp(Neg(Mul(x, x))))) }, "chlo.erf", "Erf")
 	SinOp = unary("sin", "sine of radians", noCompose, dtype.Type.IsFloat, math.Sin,
 		func(x, y, d *node) *node { return Mul(d, Cos(x)) }, "sine", "Sin")
 	CosOp = unary("cos", "cosine of radians", noCompose, dtype.Type.IsFloat, math.Cos,
@@ -72,6 +73,7 @@ func init() {
 		}
 		return x
 	}, func(x, y, d *node) *node { return ReluGrad(y, d) }, "", "Relu", func(s *graph.Sample) { s.Lo, s.Hi = 0.1, 1 })
+	lowered(ReluOp, func(b text, in []hlo) hlo { return b.Scale("maximum", in[0], 0) })
 	NotOp = add(def[none]{
 		Name: "not", Doc: "logical negation", Why: "the base of Boolean algebra", Kind: graph.Elementwise, HLO: "not", ONNX: "Not",
 		Infer: func(_ none, in []typ) ([]typ, error) {
@@ -109,15 +111,18 @@ func init() {
 		}
 		return 0
 	}, func(a, b, y, d *node) (*node, *node) { return nil, ReluGrad(a, d) }, "", "", func(s *graph.Sample) { s.Lo, s.Hi = 0.1, 1 })
+	lowered(ReluGradOp, func(b text, in []hlo) hlo {
+		return b.Select(b.Compare("GT", in[0], b.Like(in[0], 0)), in[1], b.Like(in[1], 0))
+	})
 	AndOp = logic("and", "a and b", func(a, b float64) float64 { return a * b }, "and", "And")
 	OrOp = logic("or", "a or b", math.Max, "or", "Or")
 
-	EqOp = compare("eq", "a = b", func(a, b float64) bool { return a == b }, "Equal")
-	NeOp = compare("ne", "a ≠ b", func(a, b float64) bool { return a != b }, "")
-	LtOp = compare("lt", "a < b", func(a, b float64) bool { return a < b }, "Less")
-	LeOp = compare("le", "a ≤ b", func(a, b float64) bool { return a <= b }, "LessOrEqual")
-	GtOp = compare("gt", "a > b", func(a, b float64) bool { return a > b }, "Greater")
-	GeOp = compare("ge", "a ≥ b", func(a, b float64) bool { return a >= b }, "GreaterOrEqual")
+	EqOp = compare("eq", "EQ", "a = b", func(a, b float64) bool { return a == b }, "Equal")
+	NeOp = compare("ne", "NE", "a ≠ b", func(a, b float64) bool { return a != b }, "")
+	LtOp = compare("lt", "LT", "a < b", func(a, b float64) bool { return a < b }, "Less")
+	LeOp = compare("le", "LE", "a ≤ b", func(a, b float64) bool { return a <= b }, "LessOrEqual")
+	GtOp = compare("gt", "GT", "a > b", func(a, b float64) bool { return a > b }, "Greater")
+	GeOp = compare("ge", "GE", "a ≥ b", func(a, b float64) bool { return a >= b }, "GreaterOrEqual")
 
 	SelectOp = add(def[none]{
 		Name: "select", Doc: "element of a where the mask is true, else of b", Why: "multiplying by a mask turns infinities into NaN",
@@ -184,6 +189,13 @@ func init() {
 			}
 			return []*node{Convert(d[0], from)}
 		},
+		Lower: func(a ConvertAttrs, b text, in []hlo, _ []typ) []hlo {
+			x := in[0]
+			if x.Elem.IsFloat() && (a.To == dtype.I8 || a.To == dtype.U8) { // bytes wrap; XLA's own conversion of floats beyond their range does not
+				x = b.Convert(x, stablehlo.I32)
+			}
+			return []hlo{b.Convert(x, stablehlo.Of(a.To))}
+		},
 		Samples: []graph.Sample{{Name: "f32 to f64", Attrs: ConvertAttrs{dtype.F64}, In: types(f32(3, 5))},
 			{Name: "f32 to i32", Attrs: ConvertAttrs{dtype.I32}, In: types(f32(3, 5)), Lo: -100, Hi: 100, NoGrad: true},
 			{Name: "i32 to f32", Attrs: ConvertAttrs{dtype.F32}, In: types(graph.T(dtype.I32, 9)), NoGrad: true},
@@ -197,6 +209,7 @@ func init() {
 		Infer:   func(_ none, in []typ) ([]typ, error) { return in, operands(in, 1) },
 		Ref:     func(_ none, in, out []value) { copy(out[0].Data, in[0].Data) },
 		NoGrad:  "that is its purpose",
+		Lower:   func(_ none, _ text, in []hlo, _ []typ) []hlo { return in },
 		Samples: []graph.Sample{{Name: "f32", In: types(f32(5))}},
 	})
 }
@@ -341,7 +354,7 @@ func logic(name, doc string, f func(a, b float64) float64, hlo, onnx string) *gr
 	})
 }
 
-func compare(name, doc string, f func(a, b float64) bool, onnx string) *graph.Op {
+func compare(name, direction, doc string, f func(a, b float64) bool, onnx string) *graph.Op {
 	return add(def[none]{
 		Name: name, Doc: doc + ", as bool; false if either is NaN (true for ne)", Why: noCompose, Kind: graph.Elementwise, HLO: "compare", ONNX: onnx,
 		Infer: func(_ none, in []typ) ([]typ, error) {
@@ -362,6 +375,7 @@ func compare(name, doc string, f func(a, b float64) bool, onnx string) *graph.Op
 			})
 		},
 		NoGrad: "Booleans have no derivative",
+		Lower:  func(_ none, b text, in []hlo, _ []typ) []hlo { return []hlo{b.Compare(direction, in[0], in[1])} },
 		Samples: append(sized(2, dtype.F32, nil), sized(2, dtype.I32, nil)[0],
 			graph.Sample{Name: "shapes differ", In: types(f32(3), f32(4)), Bad: "shapes [3] and [4]"}),
 	})
@@ -371,6 +385,11 @@ func compare(name, doc string, f func(a, b float64) bool, onnx string) *graph.Op
 func pick(a, b, d *node) *node {
 	half := Select(Eq(a, b), Mul(d, Like(d, 0.5)), zeros(d))
 	return Select(Gt(a, b), d, half)
+}
+
+// lowered gives an op made by unary or binary its StableHLO, where that is not one instruction.
+func lowered(o *graph.Op, f func(b text, in []hlo) hlo) {
+	o.Lower = func(_ any, b text, in []hlo, _ []typ) []hlo { return []hlo{f(b, in)} }
 }
 
 func un(o *graph.Op, x *node) *node { return x.Graph().Apply(o, nil, x) }

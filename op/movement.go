@@ -7,6 +7,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -58,6 +59,9 @@ func init() {
 		Ref:   func(_ ShapeAttrs, in, out []value) { copy(out[0].Data, in[0].Data) },
 		Grad:  func(_ ShapeAttrs, n *node, d []*node) []*node { return []*node{Reshape(d[0], n.Input(0).Shape()...)} },
 		Bytes: func(_ ShapeAttrs, _, _ []typ) (int64, int64) { return 0, 0 },
+		Lower: func(a ShapeAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Reshape(in[0], a.Shape...)}
+		},
 		Samples: []graph.Sample{{Name: "split", Attrs: ShapeAttrs{shape.Of(2, 3, 4)}, In: types(f32(6, 4))},
 			{Name: "count", Attrs: ShapeAttrs{shape.Of(5)}, In: types(f32(6)), Bad: "cannot become"}},
 	})
@@ -83,6 +87,9 @@ func init() {
 		},
 		Grad: func(a ShapeAttrs, n *node, d []*node) []*node {
 			return []*node{SumTo(d[0], n.Input(0).Shape())}
+		},
+		Lower: func(a ShapeAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Broadcast(in[0], a.Shape)}
 		},
 		Samples: []graph.Sample{{Name: "row", Attrs: ShapeAttrs{shape.Of(4, 5)}, In: types(f32(5))},
 			{Name: "column", Attrs: ShapeAttrs{shape.Of(4, 5)}, In: types(f32(4, 1))},
@@ -123,6 +130,9 @@ func init() {
 				inv[p] = i
 			}
 			return []*node{Transpose(d[0], inv...)}
+		},
+		Lower: func(a PermAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Transpose(in[0], a.Perm...)}
 		},
 		Samples: []graph.Sample{{Name: "matrix", Attrs: PermAttrs{[]int{1, 0}}, In: types(f32(5, 19))},
 			{Name: "heads", Attrs: PermAttrs{[]int{0, 2, 1, 3}}, In: types(f32(2, 3, 4, 5))},
@@ -167,6 +177,9 @@ func init() {
 				p.Hi[i] = x[i] - a.Start[i] - max(0, (r[i]-1)*a.Stride[i]+1)
 			}
 			return []*node{d[0].Graph().Apply(PadOp, p, d[0])}
+		},
+		Lower: func(a SliceAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Slice(in[0], a.Start, a.Limit, a.Stride)}
 		},
 		Samples: []graph.Sample{{Name: "rows", Attrs: SliceAttrs{[]int{1, 0}, []int{3, 5}, []int{1, 1}}, In: types(f32(4, 5))},
 			{Name: "stride", Attrs: SliceAttrs{[]int{1, 2}, []int{6, 9}, []int{2, 3}}, In: types(f32(7, 9))},
@@ -219,6 +232,9 @@ func init() {
 				off += w
 			}
 			return out
+		},
+		Lower: func(a AxisAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Concat(a.Axis, in...)}
 		},
 		Samples: []graph.Sample{{Name: "columns", Attrs: AxisAttrs{1}, In: types(f32(3, 2), f32(3, 5), f32(3, 1))},
 			{Name: "first", Attrs: AxisAttrs{0}, In: types(f32(3, 2), f32(1, 2))},
@@ -276,6 +292,9 @@ func init() {
 			g := d[0].Graph()
 			return []*node{g.Apply(SliceOp, s, g.Apply(PadOp, back, d[0]))}
 		},
+		Lower: func(a PadAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Pad(in[0], a.Value, a.Lo, a.Hi, a.Interior)}
+		},
 		Samples: []graph.Sample{{Name: "border", Attrs: PadAttrs{[]int{1, 2}, []int{0, 3}, []int{0, 0}, 0.5}, In: types(f32(3, 4))},
 			{Name: "interior", Attrs: PadAttrs{[]int{0, 1}, []int{0, 0}, []int{1, 2}, 0}, In: types(f32(3, 4))},
 			{Name: "crop", Attrs: PadAttrs{[]int{-1, 1}, []int{-1, -2}, []int{0, 0}, 0}, In: types(f32(5, 4))},
@@ -306,7 +325,10 @@ func init() {
 				out[0].Data[p] = in[0].Data[i]
 			})
 		},
-		Grad:    func(a AxesAttrs, n *node, d []*node) []*node { return []*node{Reverse(d[0], a.Axes...)} },
+		Grad: func(a AxesAttrs, n *node, d []*node) []*node { return []*node{Reverse(d[0], a.Axes...)} },
+		Lower: func(a AxesAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Reverse(in[0], a.Axes...)}
+		},
 		Samples: []graph.Sample{{Name: "inner", Attrs: AxesAttrs{[]int{1}}, In: types(f32(3, 5))}, {Name: "both", Attrs: AxesAttrs{[]int{0, 1}}, In: types(f32(3, 5))}},
 	})
 	GatherOp = add(def[AxisAttrs]{
@@ -342,6 +364,9 @@ func init() {
 		},
 		Grad: func(a AxisAttrs, n *node, d []*node) []*node {
 			return []*node{ScatterAdd(zeros(n.Input(0)), n.Input(1), d[0], a.Axis), nil}
+		},
+		Lower: func(a AxisAttrs, b text, in []hlo, _ []typ) []hlo {
+			return []hlo{b.Gather(in[0], in[1], a.Axis)}
 		},
 		Samples: []graph.Sample{
 			{Name: "rows", Attrs: AxisAttrs{0}, In: types(f32(5, 3), graph.T(dtype.I32, 2, 4)), Data: []*tensor.Tensor{nil, tensor.Of([]int32{0, 4, 4, 1, 2, 0, 9, -1}, 2, 4)}},
@@ -386,6 +411,19 @@ func init() {
 			return []*node{d[0], nil, Gather(d[0], n.Input(1), a.Axis)}
 		},
 		FLOPs: func(_ AxisAttrs, in, _ []typ) int64 { return int64(in[2].Shape.Size()) },
+		Lower: func(a AxisAttrs, b text, in []hlo, _ []typ) []hlo {
+			x, k := in[0], len(in[1].Shape)
+			// XLA drops updates outside: clamp the indices first.
+			ix := b.Binary("minimum", b.Scale("maximum", in[1], 0), b.Like(in[1], float64(x.Shape[a.Axis]-1)))
+			var window []int
+			for i := range len(x.Shape) - 1 {
+				if i >= a.Axis {
+					i += k
+				}
+				window = append(window, i)
+			}
+			return []hlo{b.Scatter(x, ix, in[2], stablehlo.Folded("add", x.Elem), window, []int{a.Axis}, []int{a.Axis}, k)}
+		},
 		Samples: []graph.Sample{
 			{Name: "rows", Attrs: AxisAttrs{0}, In: types(f32(5, 3), graph.T(dtype.I32, 4), f32(4, 3)), Data: []*tensor.Tensor{nil, tensor.Of([]int32{0, 4, 4, 1}), nil}},
 			{Name: "inner", Attrs: AxisAttrs{1}, In: types(f32(2, 5), graph.T(dtype.I32, 3), f32(2, 3)), Data: []*tensor.Tensor{nil, tensor.Of([]int32{3, 3, 0}), nil}},
@@ -405,7 +443,10 @@ func init() {
 		Ref: func(a IotaAttrs, _, out []value) {
 			index(a.Type.Shape, func(ix []int, i int) { out[0].Data[i] = wrapInt(a.Type.DType, float64(ix[a.Axis])) })
 		},
-		NoGrad:  "it has no operands",
+		NoGrad: "it has no operands",
+		Lower: func(a IotaAttrs, b text, _ []hlo, _ []typ) []hlo {
+			return []hlo{b.Iota(stablehlo.Of(a.Type.DType), a.Type.Shape, a.Axis)}
+		},
 		Samples: []graph.Sample{{Name: "columns", Attrs: IotaAttrs{graph.T(dtype.I32, 3, 4), 1}}, {Name: "f32", Attrs: IotaAttrs{f32(5), 0}}},
 	})
 }

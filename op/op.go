@@ -22,6 +22,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -31,6 +32,8 @@ type (
 	typ   = graph.Type
 	value = graph.Value
 	none  = struct{} // the attributes of an op that has none
+	hlo   = stablehlo.Value
+	text  = *stablehlo.Builder
 
 	def[A any] = Def[A]
 )

@@ -7,6 +7,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -123,7 +124,13 @@ func init() {
 				out[0].Data[i] = float64(uint8(min(max(v, 0), 255)))
 			}
 		},
-		NoGrad:  none8,
+		NoGrad: none8,
+		Lower: func(a QuantizeAttrs, b text, in []hlo, _ []typ) []hlo {
+			v := b.Apart(b.Scale("multiply", in[0], float64(1/float32(a.Scale))))
+			v = b.Scale("add", b.Unary("round_nearest_even", v), float64(a.Zero))
+			v = b.Scale("minimum", b.Scale("maximum", v, 0), 255)
+			return []hlo{b.Convert(b.Convert(v, stablehlo.I32), stablehlo.U8)}
+		},
 		Samples: []graph.Sample{{Name: "plain", Attrs: QuantizeAttrs{0.01, 100}, In: types(f32(5, 37))}, {Name: "scale", Attrs: QuantizeAttrs{0, 1}, In: types(f32(3)), Bad: "positive number"}},
 	})
 	u8 := func(dims ...int) typ { return graph.T(dtype.U8, dims...) }
@@ -169,6 +176,10 @@ func init() {
 		},
 		FLOPs:  func(_ QAttrs, in, _ []typ) int64 { return 2 * int64(in[0].Shape.Size()) * int64(in[1].Shape[1]) },
 		NoGrad: none8,
+		Lower: func(a QAttrs, b text, in []hlo, _ []typ) []hlo {
+			x, w := b.Convert(in[0], stablehlo.I32), b.Convert(in[1], stablehlo.I32)
+			return []hlo{a.finishHLO(b, b.Dot(x, w, nil, nil, []int{1}, []int{0}, stablehlo.I32), in[2], in[3])}
+		},
 		Samples: []graph.Sample{
 			{Name: "bytes", Attrs: QAttrs{Low: 3}, In: types(u8(7, 33), i8(33, 18), f32(18), f32(18)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 7, 33), bytes(dtype.I8, -125, 11, 33, 18), nil, nil}},
 			{Name: "floats", Attrs: QAttrs{Float: true, ReLU: true}, In: types(u8(2, 5), i8(5, 3), f32(3), f32(3)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 9, 2, 5), bytes(dtype.I8, -125, 31, 5, 3), nil, nil}},
@@ -242,6 +253,20 @@ func init() {
 			return n
 		},
 		NoGrad: none8,
+		Lower: func(a QAttrs, b text, in []hlo, out []typ) []hlo {
+			x, w := b.Convert(in[0], stablehlo.I32), b.Convert(in[1], stablehlo.I32)
+			p := a.Conv.Pad
+			x = b.Pad(x, float64(a.Zero), []int{0, p[0][0], p[1][0], 0}, []int{0, p[0][1], p[1][1], 0}, make([]int, 4))
+			c := a.Conv
+			c.Pad = [2][2]int{}
+			sh := shape.Of(x.Shape[0], c.out(0, x.Shape[1], w.Shape[0]), c.out(1, x.Shape[2], w.Shape[1]), w.Shape[3])
+			y := a.finishHLO(b, c.hloConv(b, x, w, stablehlo.I32, sh), in[2], in[3])
+			if a.Pool {
+				two := PoolAttrs{Window: [2]int{2, 2}, Stride: [2]int{2, 2}}
+				return b.ReduceWindow([]hlo{y}, []hlo{b.Scalar(y.Elem, lowest(y.Elem))}, stablehlo.Folded("maximum", y.Elem), two.window())
+			}
+			return []hlo{y}
+		},
 		Samples: []graph.Sample{
 			{Name: "bytes", Attrs: QAttrs{Conv: plain, Low: 2}, In: types(u8(2, 5, 4, 3), i8(3, 3, 3, 17), f32(17), f32(17)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 2, 5, 4, 3), bytes(dtype.I8, -125, 11, 3, 3, 3, 17), nil, nil}},
 			{Name: "padded, floats", Attrs: QAttrs{Conv: padded, Zero: 5, Float: true}, In: types(u8(1, 5, 4, 4), i8(3, 2, 4, 5), f32(5), f32(5)), Data: []*tensor.Tensor{bytes(dtype.U8, 0, 7, 1, 5, 4, 4), bytes(dtype.I8, -125, 11, 3, 2, 4, 5), nil, nil}},
@@ -275,6 +300,13 @@ func init() {
 				v := float32(float32(x)*float32(a.A)) + float32(float32(in[1].Data[i])*float32(a.B))
 				out[0].Data[i] = q.finish(float64(v), 1, a.Offset)
 			}
+		},
+		Lower: func(a QAddAttrs, b text, in []hlo, _ []typ) []hlo {
+			part := func(x hlo, f float64) hlo {
+				return b.Apart(b.Scale("multiply", b.Convert(x, stablehlo.F32), f))
+			}
+			sum := b.Scale("add", b.Binary("add", part(in[0], a.A), part(in[1], a.B)), a.Offset)
+			return []hlo{QAttrs{Float: a.Float, Low: a.Low, ReLU: a.ReLU}.settleHLO(b, sum)}
 		},
 		FLOPs:  func(_ QAddAttrs, in, _ []typ) int64 { return 4 * int64(in[0].Shape.Size()) },
 		NoGrad: none8,

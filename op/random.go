@@ -40,11 +40,11 @@ func RandomSource(seed, count int64, stream int) random.Source {
 }
 
 func init() {
-	RandomUniformOp = randomOp("random_uniform", "uniform numbers in [0, 1)", 1, func(s random.Source, dst []float32) { s.Uniform(dst, 0) })
-	RandomNormalOp = randomOp("random_normal", "numbers of the standard normal distribution", 20, func(s random.Source, dst []float32) { s.Normal(dst, 0, 0, 1) })
+	RandomUniformOp = randomOp("random_uniform", "uniform numbers in [0, 1)", 1, func(s random.Source, dst []float32) { s.Uniform(dst, 0) }, uniformHLO)
+	RandomNormalOp = randomOp("random_normal", "numbers of the standard normal distribution", 20, func(s random.Source, dst []float32) { s.Normal(dst, 0, 0, 1) }, normalHLO)
 }
 
-func randomOp(name, what string, flops int64, fill func(s random.Source, dst []float32)) *graph.Op {
+func randomOp(name, what string, flops int64, fill func(s random.Source, dst []float32), hloFill func(b text, words hlo) hlo) *graph.Op {
 	state := func(seed, count int64) []*tensor.Tensor { return []*tensor.Tensor{tensor.Of([]int64{seed, count})} }
 	in := types(graph.T(dtype.I64, 2))
 	return add(def[RandomAttrs]{
@@ -71,6 +71,7 @@ func randomOp(name, what string, flops int64, fill func(s random.Source, dst []f
 		},
 		NoGrad: "the state is integers: no small change of it exists",
 		FLOPs:  func(_ RandomAttrs, _, out []typ) int64 { return flops * int64(out[0].Shape.Size()) },
+		Lower:  randomHLO(hloFill),
 		Samples: []graph.Sample{
 			{Name: "matrix", Attrs: RandomAttrs{1, shape.Of(7, 33)}, In: in, Data: state(42, 3), Tol: exact},
 			{Name: "another stream", Attrs: RandomAttrs{2, shape.Of(7, 33)}, In: in, Data: state(42, 3), Tol: exact},

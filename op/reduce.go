@@ -9,6 +9,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -33,11 +34,11 @@ type SortAttrs struct {
 type TopKAttrs struct{ K int }
 
 func init() {
-	SumOp = reduction("reduce_sum", "sum over axes, which disappear", 0, func(a, b float64) float64 { return a + b },
+	SumOp = reduction("reduce_sum", "add", "sum over axes, which disappear", 0, func(a, b float64) float64 { return a + b },
 		func(a AxesAttrs, n, d *node) *node { return unreduce(d, a.Axes, n.Input(0).Shape()) }, "ReduceSum")
-	MaxReduceOp = reduction("reduce_max", "greatest element over axes, which disappear; NaN if one is; -Inf of none", math.Inf(-1), math.Max, shareOfEqual, "ReduceMax")
-	MinReduceOp = reduction("reduce_min", "least element over axes, which disappear; NaN if one is; +Inf of none", math.Inf(1), math.Min, shareOfEqual, "ReduceMin")
-	ProdOp = reduction("reduce_prod", "product over axes, which disappear", 1, func(a, b float64) float64 { return a * b }, nil, "ReduceProd")
+	MaxReduceOp = reduction("reduce_max", "maximum", "greatest element over axes, which disappear; NaN if one is; -Inf of none", math.Inf(-1), math.Max, shareOfEqual, "ReduceMax")
+	MinReduceOp = reduction("reduce_min", "minimum", "least element over axes, which disappear; NaN if one is; +Inf of none", math.Inf(1), math.Min, shareOfEqual, "ReduceMin")
+	ProdOp = reduction("reduce_prod", "multiply", "product over axes, which disappear", 1, func(a, b float64) float64 { return a * b }, nil, "ReduceProd")
 	// The product of all others, which is the gradient, is not the product over the element where that is zero. A tree of products has the right
 	// gradient everywhere, to any order, at a cost in proportion to the elements.
 	ProdOp.Decompose = func(a any, in []*node) []*node { return []*node{prodTree(in[0], a.(AxesAttrs).Axes)} }
@@ -49,8 +50,8 @@ func init() {
 			Data: []*tensor.Tensor{tensor.Of([]float64{0, 2, -3, 0.5, 1, 1, 0, 2, 0, 3, 0, 0, 0, 4, 5, 1, 2, 3, 4, 0}, 4, 5)}},
 		graph.Sample{Name: "zeros apart", Attrs: AxesAttrs{[]int{0, 2}}, In: types(graph.T(dtype.F64, 2, 2, 2)), Data: []*tensor.Tensor{tensor.Of([]float64{0, 2, 1, 0, -3, 4, 0, 2}, 2, 2, 2)}},
 		graph.Sample{Name: "of nothing", Attrs: AxesAttrs{[]int{1}}, In: types(f32(3, 0))})
-	ArgMaxOp = argReduction("argmax", "greatest", func(x, best float64) bool { return x > best || x != x && best == best }, "ArgMax")
-	ArgMinOp = argReduction("argmin", "least", func(x, best float64) bool { return x < best || x != x && best == best }, "ArgMin")
+	ArgMaxOp = argReduction("argmax", "GT", "greatest", func(x, best float64) bool { return x > best || x != x && best == best }, "ArgMax")
+	ArgMinOp = argReduction("argmin", "LT", "least", func(x, best float64) bool { return x < best || x != x && best == best }, "ArgMin")
 	CumSumOp = add(def[CumSumAttrs]{
 		Name: "cumsum", Doc: "running sum along an axis; exclusive leaves the element itself out, reverse runs from the end", Why: "a recurrence: compositions cost the square of the length",
 		Kind: graph.Reduction, ONNX: "CumSum",
@@ -81,6 +82,29 @@ func init() {
 			a.Reverse = !a.Reverse
 			return []*node{d[0].Graph().Apply(CumSumOp, a, d[0])}
 		},
+		Lower: func(a CumSumAttrs, b text, in []hlo, _ []typ) []hlo {
+			// Sums of 1, 2, 4, … neighbours: as many steps as the length has binary digits.
+			x := in[0]
+			n, zero := x.Shape[a.Axis], make([]int, len(x.Shape))
+			shift := func(v hlo, by int) hlo {
+				lo, hi := slices.Clone(zero), slices.Clone(zero)
+				lo[a.Axis], hi[a.Axis] = by, -by
+				if a.Reverse {
+					lo, hi = hi, lo
+				}
+				return b.Pad(v, 0, lo, hi, zero)
+			}
+			if n == 0 {
+				return in
+			}
+			if a.Exclusive {
+				x = shift(x, 1)
+			}
+			for by := 1; by < n; by *= 2 {
+				x = b.Binary("add", x, shift(x, by))
+			}
+			return []hlo{x}
+		},
 		Samples: []graph.Sample{{Name: "inner", Attrs: CumSumAttrs{Axis: 1}, In: types(f32(3, 9))},
 			{Name: "exclusive reverse", Attrs: CumSumAttrs{0, true, true}, In: types(f32(5, 2))},
 			{Name: "axis", Attrs: CumSumAttrs{Axis: 2}, In: types(f32(5, 2)), Bad: "outside"}},
@@ -103,6 +127,9 @@ func init() {
 				return []*node{nil}
 			}
 			return []*node{unsort(d[0], n.Part(1), a.Axis, n.Input(0).Shape()[a.Axis])}
+		},
+		Lower: func(a SortAttrs, b text, in []hlo, _ []typ) []hlo {
+			return sorted(b, in[0], a.Axis, a.Descending)
 		},
 		Samples: []graph.Sample{{Name: "rows", Attrs: SortAttrs{Axis: 1}, In: types(f32(3, 9))}, {Name: "descending", Attrs: SortAttrs{0, true}, In: types(f32(7, 2))}},
 	})
@@ -127,6 +154,11 @@ func init() {
 			}
 			s := n.Input(0).Shape()
 			return []*node{unsort(d[0], n.Part(1), len(s)-1, s[len(s)-1])}
+		},
+		Lower: func(a TopKAttrs, b text, in []hlo, _ []typ) []hlo {
+			last := len(in[0].Shape) - 1
+			both := sorted(b, in[0], last, true)
+			return []hlo{b.SliceAxis(both[0], last, 0, a.K), b.SliceAxis(both[1], last, 0, a.K)}
 		},
 		Samples: []graph.Sample{{Name: "3 of 9", Attrs: TopKAttrs{3}, In: types(f32(4, 9))}, {Name: "too many", Attrs: TopKAttrs{3}, In: types(f32(2)), Bad: "no 3 elements"}},
 	})
@@ -195,6 +227,21 @@ func sortLanes(x value, axis int, descending bool, k int, out []value) {
 	})
 }
 
+// sorted are the elements in order along an axis, and their positions.
+func sorted(b text, x hlo, axis int, descending bool) []hlo {
+	return b.Sort([]hlo{x, b.Iota(stablehlo.I32, x.Shape, axis)}, axis, func(b text, in []hlo) hlo {
+		v, w := in[0], in[1]
+		if descending {
+			v, w = w, v
+		}
+		less := b.Compare("LT", v, w)
+		if v.Elem.IsFloat() { // NaN is greatest
+			less = b.Binary("or", less, b.Binary("and", b.Compare("NE", w, w), b.Compare("EQ", v, v)))
+		}
+		return less
+	})
+}
+
 // unsort sends gradients d of sorted elements back to the positions pos they came from, along an axis of length n.
 func unsort(d, pos *node, axis, n int) *node {
 	hot := OneHot(pos, n, d.DType()) // [..., k, ..., n]
@@ -213,7 +260,7 @@ func unsort(d, pos *node, axis, n int) *node {
 	return Transpose(sum, perm...)
 }
 
-func reduction(name, doc string, start float64, f func(a, b float64) float64, grad func(a AxesAttrs, n, d *node) *node, onnx string) *graph.Op {
+func reduction(name, instruction, doc string, start float64, f func(a, b float64) float64, grad func(a AxesAttrs, n, d *node) *node, onnx string) *graph.Op {
 	s := []graph.Sample{
 		{Name: "rows", Attrs: AxesAttrs{[]int{1}}, In: types(f32(5, 37))},
 		{Name: "columns", Attrs: AxesAttrs{[]int{0}}, In: types(f32(37, 5))},
@@ -259,10 +306,31 @@ func reduction(name, doc string, start float64, f func(a, b float64) float64, gr
 				*p = wrapInt(dt, f(*p, in[0].Data[i]))
 			})
 		},
-		Grad:    rule,
+		Grad: rule,
+		Lower: func(a AxesAttrs, b text, in []hlo, _ []typ) []hlo {
+			first := start
+			if !in[0].Elem.IsFloat() { // the least and greatest integers, which no infinity is
+				first = least(in[0].Elem, start)
+			}
+			return []hlo{b.Reduce(instruction, in[0], first, a.Axes...)}
+		},
 		FLOPs:   func(_ AxesAttrs, in, _ []typ) int64 { return int64(in[0].Shape.Size()) },
 		Samples: s,
 	})
+}
+
+// least is v within the range of integers of type e.
+func least(e stablehlo.Elem, v float64) float64 {
+	lo, hi := float64(math.MinInt64), float64(math.MaxInt64)
+	switch e {
+	case stablehlo.I8:
+		lo, hi = math.MinInt8, math.MaxInt8
+	case stablehlo.U8:
+		lo, hi = 0, math.MaxUint8
+	case stablehlo.I32:
+		lo, hi = math.MinInt32, math.MaxInt32
+	}
+	return min(max(v, lo), hi)
 }
 
 // prodTree is the product over axes as products of halves.
@@ -314,7 +382,7 @@ func shareOfEqual(a AxesAttrs, n, d *node) *node {
 	return Mul(hit, unreduce(Div(d, Sum(hit, a.Axes...)), a.Axes, x.Shape()))
 }
 
-func argReduction(name, which string, better func(x, best float64) bool, onnx string) *graph.Op {
+func argReduction(name, direction, which string, better func(x, best float64) bool, onnx string) *graph.Op {
 	return add(def[AxisAttrs]{
 		Name: name, Doc: "i32 position of the " + which + " element along an axis, which disappears; of equals the first; of NaNs the first NaN",
 		Why: "yields a position", Kind: graph.Reduction, ONNX: onnx,
@@ -344,7 +412,34 @@ func argReduction(name, which string, better func(x, best float64) bool, onnx st
 			})
 		},
 		NoGrad: "a position has no derivative",
-		FLOPs:  func(_ AxisAttrs, in, _ []typ) int64 { return int64(in[0].Shape.Size()) },
+		Lower: func(a AxisAttrs, b text, in []hlo, _ []typ) []hlo {
+			x := in[0]
+			at := b.Iota(stablehlo.I32, x.Shape, a.Axis)
+			// The better of two places: NaN before numbers, then by the comparison, then the first.
+			better := &stablehlo.Region{Args: []hlo{{Elem: x.Elem}, {Elem: stablehlo.I32}, {Elem: x.Elem}, {Elem: stablehlo.I32}}, Body: func(b text, in []hlo) []hlo {
+				v, i, w, j := in[0], in[1], in[2], in[3]
+				or, and := func(p, q hlo) hlo { return b.Binary("or", p, q) }, func(p, q hlo) hlo { return b.Binary("and", p, q) }
+				first := b.Compare("LT", i, j)
+				tie := b.Compare("EQ", v, w)
+				win := b.Compare(direction, v, w)
+				if v.Elem.IsFloat() {
+					nv, nw := b.Compare("NE", v, v), b.Compare("NE", w, w)
+					win = or(win, and(nv, b.Unary("not", nw)))
+					tie = or(tie, and(nv, nw))
+				}
+				win = or(win, and(tie, first))
+				return []hlo{b.Select(win, v, w), b.Select(win, i, j)}
+			}}
+			worst := math.Inf(-1)
+			if direction == "LT" {
+				worst = math.Inf(1)
+			}
+			if !x.Elem.IsFloat() {
+				worst = least(x.Elem, worst)
+			}
+			return b.ReduceBy([]hlo{x, at}, []hlo{b.Scalar(x.Elem, worst), b.Scalar(stablehlo.I32, math.MaxInt32)}, better, a.Axis)[1:]
+		},
+		FLOPs: func(_ AxisAttrs, in, _ []typ) int64 { return int64(in[0].Shape.Size()) },
 		Samples: []graph.Sample{{Name: "rows", Attrs: AxisAttrs{1}, In: types(f32(5, 10))}, {Name: "columns", Attrs: AxisAttrs{0}, In: types(f32(5, 10))},
 			{Name: "empty", Attrs: AxisAttrs{0}, In: types(f32(0, 3)), Bad: "empty"}},
 	})

@@ -7,6 +7,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -60,6 +61,24 @@ func (a WeightAttrs) at(w []float64, n, k int) float64 {
 	}
 	b := uint8(w[n*((a.K+1)/2)+k/2])
 	return float64(b>>(4*(k%2))&15) - 8
+}
+
+// hloUnpack are packed weights [N …] as i32 [N K].
+func (a WeightAttrs) hloUnpack(b text, w hlo) hlo {
+	n, v := w.Shape[0], b.Convert(w, stablehlo.I32)
+	if a.Bits == 8 {
+		return b.Scale("maximum", v, -127)
+	}
+	half := func(x hlo) hlo { return b.Reshape(x, n, w.Shape[1], 1) }
+	pairs := b.Concat(2, half(b.Scale("and", v, 15)), half(b.Scale("shift_right_logical", v, 4)))
+	return b.Scale("subtract", b.SliceAxis(b.Reshape(pairs, n, 2*w.Shape[1]), 1, 0, a.K), 8)
+}
+
+// hloGroups cuts rows [M K] into groups, [M K/group group], with zeros where the last is not full.
+func (a WeightAttrs) hloGroups(b text, x hlo) hlo {
+	n, g := a.Groups(), a.group()
+	x = b.Pad(x, 0, []int{0, 0}, []int{0, n*g - a.K}, []int{0, 0})
+	return b.Reshape(x, x.Shape[0], n, g)
 }
 
 // check verifies weights and scales and gives the number of outputs.
@@ -138,6 +157,19 @@ func init() {
 			rows := QRows(n.Input(1), n.Input(2), Iota(n.Graph(), graph.T(dtype.I32, n.Input(1).Shape()[0]), 0), a)
 			return []*node{MatMul(d[0], rows), nil, nil}
 		},
+		Lower: func(a WeightAttrs, b text, in []hlo, _ []typ) []hlo {
+			n := a.Groups()
+			x := a.hloGroups(b, in[0]) // [M n g]
+			top := b.Reduce("maximum", b.Unary("abs", x), 0, 2)
+			nothing := b.Compare("LT", top, b.Like(top, 1e-30))
+			inverse := b.Select(nothing, b.Like(top, 0), b.Binary("divide", b.Like(top, 127), top))
+			q := b.Unary("round_nearest_even", b.Binary("multiply", x, b.BroadcastAt(inverse, x.Shape, 0, 1)))
+			w := a.hloGroups(b, a.hloUnpack(b, in[1])) // [N n g]
+			acc := b.Dot(b.Convert(q, stablehlo.I32), w, []int{1}, []int{1}, []int{2}, []int{2}, stablehlo.I32)
+			sh := shape.Of(n, x.Shape[0], w.Shape[0]) // [n M N]
+			factor := b.Binary("multiply", b.BroadcastAt(in[2], sh, 2, 0), b.BroadcastAt(b.Scale("divide", top, 127), sh, 1, 0))
+			return []hlo{b.Reduce("add", b.Binary("multiply", b.Convert(acc, stablehlo.F32), factor), 0, 0)}
+		},
 		FLOPs:   func(a WeightAttrs, _, out []typ) int64 { return 2 * int64(out[0].Shape.Size()) * int64(a.K) },
 		Samples: weightSamples(func(a WeightAttrs, w, s typ) []typ { return types(f32(3, a.K), w, s) }, 1),
 	})
@@ -169,7 +201,15 @@ func init() {
 			w, s := a.Types(in[2].Shape.Size())
 			return int64(w.Bytes() + s.Bytes() + in[2].Bytes()), int64(out[0].Bytes())
 		},
-		NoGrad:  "weights of few bits are not trained",
+		NoGrad: "weights of few bits are not trained",
+		Lower: func(a WeightAttrs, b text, in []hlo, out []typ) []hlo {
+			r := in[2].Shape.Size()
+			ix := b.Reshape(in[2], r)
+			w := a.hloGroups(b, a.hloUnpack(b, b.Gather(in[0], ix, 0)))
+			rows := b.Binary("multiply", b.Convert(w, stablehlo.F32), b.BroadcastAt(b.Gather(in[1], ix, 0), w.Shape, 0, 1))
+			flat := b.Reshape(rows, r, w.Shape[1]*w.Shape[2])
+			return []hlo{b.Reshape(b.SliceAxis(flat, 1, 0, a.K), out[0].Shape...)}
+		},
 		Samples: weightSamples(func(a WeightAttrs, w, s typ) []typ { return types(w, s, graph.T(dtype.I32, 2, 4)) }, 0),
 	})
 }

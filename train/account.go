@@ -26,6 +26,9 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 	}
 	m.retired = nil
 	a := &Account{m: m, start: time.Now(), meter: meter, model: energy.CPU}
+	if m.elsewhere() {
+		a.model = energy.Host
+	}
 	if meter != nil {
 		var err error
 		if a.from, err = meter.Joules(); err != nil {
@@ -33,6 +36,12 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 		}
 	}
 	return a, nil
+}
+
+// elsewhere reports whether programs run on a device beside the host's processor.
+func (m *Model) elsewhere() bool {
+	b, ok := m.backend.(interface{ Platform() string })
+	return ok && b.Platform() != "cpu"
 }
 
 // Cores is the number of cores that the model's programs use.
@@ -61,8 +70,11 @@ func (a *Account) Ledger() (*energy.Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := now - a.from
-	l.Close(wall, &energy.Joules{Value: v, Low: v, High: v, Source: a.meter.Source()})
+	v, source := now-a.from, a.meter.Source()
+	if a.m.elsewhere() {
+		source.Name += " of the host; the device is not counted"
+	}
+	l.Close(wall, &energy.Joules{Value: v, Low: v, High: v, Source: source})
 	return l, nil
 }
 
@@ -80,6 +92,7 @@ func (a *Account) book(l *energy.Ledger, p *program) {
 	for i, t := range times {
 		c := p.prices[i]
 		l.Book(p.keys[i], t.Calls, t.Time, c.Times(calls), c.Bytes() <= a.model.CacheSize)
+		l.SharesPredicted = l.SharesPredicted || t.Predicted
 	}
 	for i := len(times); i < len(p.keys); i++ {
 		l.Book(p.keys[i], calls, 0, p.prices[i].Times(calls), true)

@@ -75,9 +75,6 @@ func Single(o *graph.Op, attrs any, in []graph.Type) (*graph.Graph, error) {
 
 // Run runs every sample of every op of the table on b and compares with the reference.
 func Run(t *testing.T, b backend.Backend, threads ...int) {
-	if len(threads) == 0 {
-		threads = []int{1}
-	}
 	for _, o := range op.All() {
 		Op(t, b, o, threads...)
 	}
@@ -150,6 +147,9 @@ func Ready(t *testing.T, b backend.Backend) {
 func Op(t *testing.T, b backend.Backend, o *graph.Op, threads ...int) {
 	if len(o.Samples) == 0 {
 		t.Errorf("op %s has no samples", o.Name)
+	}
+	if len(threads) == 0 {
+		threads = []int{1}
 	}
 	for k, s := range o.Samples {
 		t.Run(o.Name+"/"+s.Name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed" // the text of a page
 	"fmt"
 	"io"
 	"strings"
@@ -17,17 +18,18 @@ import (
 //go:generate sh -c "go run . docs cli >cli.tmp && mv cli.tmp ../../docs/cli.md"
 //go:generate sh -c "go run . docs ops >ops.tmp && mv ops.tmp ../../docs/ops.md"
 //go:generate sh -c "go run . docs layers >layers.tmp && mv layers.tmp ../../docs/layers.md"
+//go:generate sh -c "go run . docs xla >xla.tmp && mv xla.tmp ../../docs/xla.md"
 //go:generate sh -c "go run . docs debugging >debugging.tmp && mv debugging.tmp ../../docs/debugging.md"
 
 // docsCmd prints the parts of the documentation that the program knows itself.
 func docsCmd() *cobra.Command {
-	pages := map[string]func(w io.Writer, root *cobra.Command){"cli": cliPage, "ops": opsPage, "layers": layersPage, "debugging": debugPage}
+	pages := map[string]func(w io.Writer, root *cobra.Command){"cli": cliPage, "ops": opsPage, "layers": layersPage, "xla": xlaPage, "debugging": debugPage}
 	return &cobra.Command{
-		Use: "docs cli|ops|layers|debugging", Hidden: true, Args: cobra.ExactArgs(1), Short: "Print a page of documentation",
+		Use: "docs cli|ops|layers|xla|debugging", Hidden: true, Args: cobra.ExactArgs(1), Short: "Print a page of documentation",
 		RunE: func(c *cobra.Command, args []string) error {
 			page := pages[args[0]]
 			if page == nil {
-				return usageError{fmt.Errorf("there is no page %q: cli, ops, layers or debugging", args[0])}
+				return usageError{fmt.Errorf("there is no page %q: cli, ops, layers, xla or debugging", args[0])}
 			}
 			fmt.Fprintln(c.OutOrStdout(), "<!-- Made by go generate ./cmd/joule. -->")
 			page(c.OutOrStdout(), c.Root())
@@ -98,6 +100,39 @@ func layersPage(w io.Writer, _ *cobra.Command) {
 		fmt.Fprintf(w, "| %s | `%s` |\n", class, strings.ReplaceAll(string(nn.Defaults(class)), "|", `\|`))
 	}
 	fmt.Fprintf(w, "\nActivations: %s.\n\nInitialisers: %s.\n", strings.Join(nn.Activations(), ", "), strings.Join(nn.Initializers(), ", "))
+}
+
+//go:embed pages/xla.md
+var xlaText string
+
+// xlaPage is the page on XLA, with every op: how it is lowered and on what it is tested.
+func xlaPage(w io.Writer, _ *cobra.Command) {
+	fmt.Fprint(w, xlaText)
+	fmt.Fprint(w, "## Ops\n\nEach op's samples run in the conformance suite on the CPU plugin: results against float64 references, twice with the same bits, no allocation after the first run.\n\n")
+	fmt.Fprint(w, "| op | becomes | samples run | not run, because |\n| --- | --- | --- | --- |\n")
+	for _, o := range op.All() {
+		d, n, how := op.Describe(o), 0, ""
+		for _, s := range o.Samples {
+			if s.Bad == "" && o.NoLower == "" {
+				n++
+			}
+		}
+		switch {
+		case o.Lower != nil && d.StableHLO != "":
+			how = "`" + d.StableHLO + "`"
+		case o.Lower != nil:
+			how = "several instructions"
+		case o.Decompose != nil:
+			how = "its composition"
+		default:
+			how = "–"
+		}
+		why := o.NoLower
+		if why == "" {
+			why = "–"
+		}
+		fmt.Fprintf(w, "| %s | %s | %d | %s |\n", o.Name, how, n, why)
+	}
 }
 
 func debugPage(w io.Writer, _ *cobra.Command) {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/backend/cpu"
+	"github.com/jouleml/joule/backend/xla"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
@@ -18,8 +19,9 @@ import (
 
 func envCmd() *cobra.Command {
 	var asJSON, quick bool
+	var plugin string
 	c := &cobra.Command{
-		Use: "env", Short: "Describe this machine: instruction sets, threads, peak, energy counters", Args: cobra.NoArgs,
+		Use: "env", Short: "Describe this machine: instruction sets, threads, peak, accelerators, energy counters", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			meter, why := energy.Open()
 			source := "estimated (" + energy.CPU.Name + ")"
@@ -27,9 +29,10 @@ func envCmd() *cobra.Command {
 				source = meter.Source().String()
 			}
 			n := par.DefaultThreads()
+			plugins := xla.List(plugin)
 			e := map[string]any{
 				"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "threads": n,
-				"isa": isa.Current().String(), "isa_best": isa.Best().String(), "vnni": isa.VNNI(), "bf16": isa.BF16(), "energy": source,
+				"isa": isa.Current().String(), "isa_best": isa.Best().String(), "vnni": isa.VNNI(), "bf16": isa.BF16(), "energy": source, "xla": plugins,
 			}
 			if !quick {
 				e["flops_1_thread"], e["flops"] = peak.FLOPS(1), peak.FLOPS(n)
@@ -46,6 +49,12 @@ func envCmd() *cobra.Command {
 				fmt.Fprintf(w, "peak, measured now: %s on 1 thread, %s on %d\n", energy.SI(e["flops_1_thread"].(float64), "FLOP/s"), energy.SI(e["flops"].(float64), "FLOP/s"), n)
 				fmt.Fprintf(w, "memory reads: %s on 1 thread, %s on %d\n", energy.SI(e["bytes_per_second_1_thread"].(float64), "B/s"), energy.SI(e["bytes_per_second"].(float64), "B/s"), n)
 			}
+			for _, p := range plugins {
+				fmt.Fprint(w, p)
+			}
+			if len(plugins) == 0 {
+				fmt.Fprintln(w, "xla: no PJRT plugin found (docs/xla.md says how to get one)")
+			}
 			fmt.Fprintln(w, "energy", source)
 			for _, r := range why {
 				fmt.Fprintln(w, " ", r)
@@ -55,6 +64,7 @@ func envCmd() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&quick, "quick", false, "measure no peak")
+	c.Flags().StringVar(&plugin, "plugin", "", "look at this PJRT plugin alone (default: "+xla.PluginEnv+", or all in the usual Python folders)")
 	return c
 }
 
@@ -86,7 +96,7 @@ func opsCmd() *cobra.Command {
 			}
 			for _, r := range rows {
 				if len(args) > 0 {
-					fmt.Fprintf(w, "%s (%s): %s\n  definition  %s\n  gradient    %s\n  cpu         %s\n  stablehlo   %s\n  onnx        %s\n", r.Name, r.Kind, r.Doc, r.Definition, r.Gradient, r.CPU, r.StableHLO, r.ONNX)
+					fmt.Fprintf(w, "%s (%s): %s\n  definition  %s\n  gradient    %s\n  cpu         %s\n  stablehlo   %s (%s)\n  onnx        %s\n", r.Name, r.Kind, r.Doc, r.Definition, r.Gradient, r.CPU, r.StableHLO, r.XLA, r.ONNX)
 					continue
 				}
 				fmt.Fprintf(w, "%-22s %-12s gradient: %-24.24s cpu: %s\n", r.Name, r.Kind, r.Gradient, r.CPU)

@@ -89,6 +89,7 @@ func generateCmd() *cobra.Command {
 		},
 	}
 	f.add(c)
+	f.on.add(c)
 	fs := c.Flags()
 	fs.StringVar(&prompt, "prompt", "\n", "the text to go on with")
 	fs.IntVar(&o.Tokens, "tokens", 200, "the most tokens to write")

@@ -26,6 +26,7 @@ type modelFlags struct {
 	out     string
 	threads int
 	json    bool
+	on      backendFlags
 }
 
 func (f *modelFlags) add(c *cobra.Command) {
@@ -55,8 +56,12 @@ func (f *modelFlags) load(ref string) (m *train.Model, data string, err error) {
 	if f.threads < 0 {
 		return nil, "", usageError{errors.New("--threads must not be negative")}
 	}
+	opts, err := f.on.options(train.Threads(f.threads))
+	if err != nil {
+		return nil, "", err
+	}
 	if strings.HasSuffix(ref, ".safetensors") {
-		m, err = train.Load(ref, train.Threads(f.threads))
+		m, err = train.Load(ref, opts...)
 		return m, "", err
 	}
 	path, err := f.file(ref)
@@ -67,7 +72,7 @@ func (f *modelFlags) load(ref string) (m *train.Model, data string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if m, err = train.Load(path, train.Threads(f.threads)); err != nil {
+	if m, err = train.Load(path, opts...); err != nil {
 		return nil, "", err
 	}
 	if s, err := spec.Parse([]byte(info.Spec), "the specification of run "+info.ID); err == nil {
@@ -132,6 +137,7 @@ func evalCmd() *cobra.Command {
 		},
 	}
 	f.add(c)
+	f.on.add(c)
 	c.Flags().StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
 	c.Flags().IntVar(&batch, "batch", 128, "examples at a time")
 	return c
@@ -162,6 +168,7 @@ func predictCmd() *cobra.Command {
 		},
 	}
 	f.add(c)
+	f.on.add(c)
 	c.Flags().StringVar(&ref, "run", "last", "the run, or a model file, to predict with")
 	c.Flags().BoolVar(&invert, "invert", false, "take white for black: for dark digits on light paper, since MNIST's are light on dark")
 	c.Flags().IntVar(&top, "top", 3, "how many classes to print")
@@ -233,7 +240,11 @@ func (f *modelFlags) compiled(ctx context.Context, ref string) (*train.Model, *s
 		if err != nil {
 			return nil, nil, err
 		}
-		m, err := s.Compile(set.Spec(), 1, train.Threads(f.threads))
+		opts, err := f.on.options(train.Threads(f.threads))
+		if err != nil {
+			return nil, nil, err
+		}
+		m, err := s.Compile(set.Spec(), 1, opts...)
 		return m, s, err
 	} else if strings.HasSuffix(ref, ".yaml") || strings.HasSuffix(ref, ".yml") {
 		return nil, nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/jouleml/joule/backend/xla"
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data/mnist"
 )
@@ -26,11 +27,20 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
-		Condition: func(cond string) (bool, error) {
-			if cond != "root" {
-				return false, fmt.Errorf("unknown condition %q", cond)
+		Setup: func(e *testscript.Env) error {
+			if p := os.Getenv(xla.PluginEnv); p != "" {
+				e.Setenv("PLUGIN", p)
 			}
-			return os.Getuid() == 0, nil
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "root":
+				return os.Getuid() == 0, nil
+			case "xla":
+				return os.Getenv(xla.PluginEnv) != "", nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"weights": weights, "jsonfield": jsonField, "digit": digit, "truncate": truncate,

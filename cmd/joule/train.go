@@ -36,6 +36,8 @@ type trainFlags struct {
 	dryRun, quiet, json    bool
 	grid                   float64
 	every                  time.Duration
+	on                     backendFlags
+	moved                  bool // the backend is named together with --resume
 }
 
 func trainCmd() *cobra.Command {
@@ -63,6 +65,7 @@ func trainCmd() *cobra.Command {
 	fs.BoolVar(&f.quiet, "quiet", false, "print the result alone")
 	fs.BoolVar(&f.json, "json", false, "print one JSON object for each epoch and a last one with the result")
 	fs.Float64Var(&f.grid, "grid", 0, "grams of CO2 equivalent of a kilowatt hour of your electricity, to print carbon")
+	f.on.add(c)
 	fs.DurationVar(&f.every, "checkpoint-every", 30*time.Second, "time between checkpoints within an epoch")
 	return c
 }
@@ -110,6 +113,7 @@ func (f *trainFlags) run(c *cobra.Command, args []string) error {
 		name = args[0]
 	}
 	if f.resume != "" {
+		f.moved = c.Flags().Changed("backend") || c.Flags().Changed("plugin") || c.Flags().Changed("devices")
 		if len(args) > 0 || c.Flags().Changed("seed") || f.batch != 0 {
 			return usageError{errors.New("--resume goes on with the specification, seed and batch of its run; leave them out")}
 		}
@@ -146,7 +150,11 @@ func (j *job) prepare() error {
 		return err
 	}
 	j.spec.Resolve = modelFlags{out: f.out}.file
-	j.model, err = j.spec.Compile(j.set.Spec(), j.updates(), train.Threads(f.threads), train.Seed(f.seed))
+	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed))
+	if err != nil {
+		return err
+	}
+	j.model, err = j.spec.Compile(j.set.Spec(), j.updates(), opts...)
 	if err == nil && len(j.spec.Taken) > 0 && !f.quiet && !f.json {
 		fmt.Fprintf(j.out, "took over %s", strings.Join(j.spec.Taken, ", "))
 		if len(j.spec.Left) > 0 {
@@ -172,6 +180,7 @@ type session struct {
 	Epochs int     `json:"epochs"`
 	Batch  int     `json:"batch"`
 	Target float64 `json:"target"`
+	backendFlags
 }
 
 // resume takes up a run at its newest whole checkpoint.
@@ -200,6 +209,9 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 	}
 	if j.f.target == 0 {
 		j.f.target = s.Target
+	}
+	if !j.f.moved { // a run goes on where it was, unless it is to be moved: a checkpoint fits every backend
+		j.f.on = s.backendFlags
 	}
 	j.spec.Resumed = true
 	if err := j.prepare(); err != nil {
@@ -341,7 +353,7 @@ func (j *job) sections() (map[string]json.RawMessage, error) {
 		return nil, err
 	}
 	out := map[string]json.RawMessage{}
-	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target}, checkpoint.SectionLedger: l} {
+	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target, j.f.on}, checkpoint.SectionLedger: l} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, err

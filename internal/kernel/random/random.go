@@ -29,6 +29,16 @@ const (
 	rounds       = 10
 )
 
+// Constants of the generator for those who write it in another language.
+const (
+	Mul0, Mul1   = mul0, mul1
+	Weyl0, Weyl1 = weyl0, weyl1
+	Rounds       = rounds
+)
+
+// Quantile gives the coefficients of the rational functions of the normal distribution's inverse, constant first: numerator and denominator for the middle, and for the tails.
+func Quantile() (a, b, c, d [8]float64) { return ppndA, ppndB, ppndC, ppndD }
+
 // block is the four words of a block.
 func (s Source) block(number uint64) [4]uint32 {
 	c := [4]uint32{uint32(number), uint32(number >> 32), uint32(s.Counter), uint32(s.Counter >> 32)}
