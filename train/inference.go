@@ -10,13 +10,13 @@ import (
 	"github.com/jouleml/joule/tensor"
 )
 
-// With compiles another network for the same data, with the same loss, metrics, backend and threads: what m becomes when its layers are replaced.
-func (m *Model) With(net *nn.Model) (*Model, error) {
+// With compiles another network for the same data, with the same optimizer, loss, metrics, backend and threads: what m becomes when its layers are replaced. More options go behind these.
+func (m *Model) With(net *nn.Model, more ...Option) (*Model, error) {
 	opts := []Option{Threads(m.threads), Seed(m.seed), On(m.backend)}
 	for _, k := range m.metrics {
 		opts = append(opts, k)
 	}
-	return Compile(net, m.Spec, m.opt, m.loss, opts...)
+	return Compile(net, m.Spec, m.opt, m.loss, append(opts, more...)...)
 }
 
 // LayerInputs are the first operands of all layers, by name, for one batch: of a layer that is applied several times, those of the first.

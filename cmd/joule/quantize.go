@@ -229,7 +229,7 @@ func sideOf(c *cobra.Command, m *train.Model, set *data.Set) (side, error) {
 		var ms []float64
 		var a *train.Account
 		start := time.Now()
-		for i := 0; i < 20 || i < 2000 && time.Since(start) < time.Second; i++ {
+		for i := 0; i < 8 || i < 2000 && time.Since(start) < time.Second; i++ {
 			if i == 5 { // warm
 				if a, err = m.StartAccount(nil); err != nil {
 					return s, err

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jouleml/joule/compress/search"
+	"github.com/jouleml/joule/data/catalog"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/internal/atomicfile"
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/train"
+	"github.com/jouleml/joule/train/runs"
+)
+
+// searchFile is the state of a search, in the folder of its run.
+const searchFile = "search.json"
+
+func compressCmd() *cobra.Command {
+	var f modelFlags
+	var o search.Options
+	var on, to, drop, target, resume string
+	c := &cobra.Command{
+		Use:   "compress [RUN | model.safetensors]",
+		Short: "Search for the cheapest model that does as well as a trained one",
+		Long: "Compress takes units and filters away where that saves most of --target for the loss it costs, lets the narrower model learn from the original one, quantizes it, measures each model on training examples held out, and goes on as long as one is " +
+			"within --max-drop. Each model is a run in the history. It prints all of them, those that nothing else beats (the Pareto front) marked, writes the best, and says after how many predictions the search has paid for itself. " +
+			"A search that was stopped goes on with --resume. Only Sequential models lose units; others are quantized.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var err error
+			if o.MaxDrop, err = parseShare("max-drop", drop); err != nil {
+				return usageError{err}
+			}
+			if o.Target = search.Target(target); !slices.Contains(search.Targets, o.Target) {
+				return usageError{fmt.Errorf("--target %s: joules, latency and bytes are known", target)}
+			}
+			k := &candidates{store: runs.Open(f.out), f: &f, state: searchState{Options: o, Ref: first(args, "last"), Data: on}}
+			if resume != "" {
+				for _, name := range []string{"data", "max-drop", "target", "budget", "epochs", "batch", "rounds"} {
+					if len(args) > 0 || c.Flags().Changed(name) {
+						return usageError{errors.New("--resume goes on with the settings of its search; leave model and settings out")}
+					}
+				}
+				if err := k.reopen(resume); err != nil {
+					return err
+				}
+			}
+			return k.search(c, to)
+		},
+	}
+	f.add(c)
+	fs := c.Flags()
+	fs.StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
+	fs.StringVar(&to, "to", "", "the file to write (default: the model's name with .compressed)")
+	fs.StringVar(&drop, "max-drop", "0.5%", "how much worse the model may do: a difference of accuracy, a share of a loss")
+	fs.StringVar(&target, "target", "joules", "what is to become little: joules (of an example), latency (of a batch of one) or bytes (of the parameters)")
+	fs.Float64Var(&o.Budget, "budget", 0, "joules that the search may cost (default: no limit)")
+	fs.IntVar(&o.Epochs, "epochs", 2, "epochs of learning after each narrowing")
+	fs.IntVar(&o.Batch, "batch", 32, "examples in a step")
+	fs.IntVar(&o.Rounds, "rounds", 8, "narrowings at most")
+	fs.StringVar(&resume, "resume", "", "go on with a search: the id of its run, the beginning of it, or last")
+	return c
+}
+
+// searchState is what is kept of a search between two sessions.
+type searchState struct {
+	Options    search.Options      `json:"options"`
+	Ref        string              `json:"model"` // as it was given
+	File       string              `json:"file"`  // of the model
+	Data       string              `json:"data"`
+	Spec       string              `json:"spec,omitempty"` // of the model's run, so that a candidate's run knows its data
+	Candidates []*search.Candidate `json:"candidates"`
+	Result     *search.Result      `json:"result,omitempty"`
+}
+
+// candidates keeps each candidate as a run, and the list of them in the search's own.
+type candidates struct {
+	store *runs.Store
+	f     *modelFlags
+	run   *runs.Run
+	state searchState
+}
+
+// search runs the search, from where it stands, and prints what it finds.
+func (k *candidates) search(c *cobra.Command, to string) error {
+	m, of, err := k.f.load(k.state.Ref)
+	if err != nil {
+		return err
+	}
+	path, err := k.f.file(k.state.Ref)
+	if err != nil {
+		return err
+	}
+	if k.state.Data == "" {
+		k.state.Data = of
+	}
+	if k.state.Data == "" {
+		return usageError{errors.New("--data says which data set to learn from and to measure on")}
+	}
+	set, err := catalog.Open(k.state.Data)
+	if err != nil {
+		return err
+	}
+	if k.run == nil {
+		if err := k.begin(path); err != nil {
+			return err
+		}
+	}
+	r, err := search.Run(c.Context(), m, set, k.state.Options, k, func(s *search.Candidate) {
+		if !k.f.json {
+			fmt.Fprintf(c.ErrOrStderr(), "%-28s drop %+.4f  %s an example  %s  %s\n", s.Name, s.Drop, energy.SI(s.Joules, "J"), energy.SI(s.MS/1e3, "s"), energy.SI(float64(s.Bytes), "B"))
+		}
+	})
+	if err != nil {
+		o := runs.Outcome{State: runs.Failed, Error: err}
+		if c.Context().Err() != nil {
+			o = runs.Outcome{State: runs.Interrupted}
+			err = fmt.Errorf("%w; go on with: joule compress --resume %s%s", err, k.run.Info().ID, outFlag(k.f.out))
+		}
+		return errors.Join(err, k.run.Finish(o))
+	}
+	var after []train.Log
+	if best := r.Find(r.Best); best != nil {
+		q, err := train.Load(best.File, train.Threads(k.f.threads))
+		if err != nil {
+			return err
+		}
+		if to == "" {
+			to = strings.TrimSuffix(path, filepath.Ext(path)) + ".compressed.safetensors"
+		}
+		if err := q.Save(to); err != nil {
+			return err
+		}
+		if after, err = q.Evaluate(c.Context(), set.Test, 128); err != nil {
+			return err
+		}
+	} else {
+		to = ""
+	}
+	before, err := m.Evaluate(c.Context(), set.Test, 128)
+	if err != nil {
+		return err
+	}
+	if err := k.finish(r, after); err != nil {
+		return err
+	}
+	if k.f.json {
+		return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"run": k.run.Info().ID, "result": r, "file": to, "test_before": before, "test_after": after})
+	}
+	printSearch(c.OutOrStdout(), r, before, after, to)
+	return nil
+}
+
+// reopen takes up a search; last is the last search, not the last run.
+func (k *candidates) reopen(ref string) error {
+	if ref == "last" {
+		all, err := k.store.List(runs.Query{})
+		if err != nil {
+			return err
+		}
+		for _, info := range all.Runs {
+			if _, err := os.Stat(filepath.Join(info.Dir, searchFile)); err == nil {
+				ref = info.ID
+				break
+			}
+		}
+		if ref == "last" {
+			return errors.New("no search of joule compress is there to go on with")
+		}
+	}
+	info, err := k.store.Get(ref)
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(info.Dir, searchFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("run %s is no search of joule compress", info.ID)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &k.state)
+	}
+	if err != nil {
+		return fmt.Errorf("run %s: %s: %w", info.ID, searchFile, err)
+	}
+	if k.state.Result != nil {
+		return fmt.Errorf("the search %s has come to its end; its result is in %s", info.ID, filepath.Join(info.Dir, searchFile))
+	}
+	k.state.Ref = k.state.File // last may be another run by now
+	k.run, err = k.store.Resume(info.ID)
+	return err
+}
+
+// begin makes the search's run.
+func (k *candidates) begin(path string) error {
+	var err error
+	if k.state.File, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(k.state.Ref, ".safetensors") {
+		info, err := k.store.Get(k.state.Ref)
+		if err != nil {
+			return err
+		}
+		k.state.Spec = info.Spec
+	}
+	if k.run, err = k.store.Create(runs.Info{Name: "compress " + k.state.Ref, ISA: isa.Current().String(), Version: version()}); err != nil {
+		return err
+	}
+	return k.write()
+}
+
+func (k *candidates) write() error {
+	b, err := json.MarshalIndent(k.state, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteBytes(k.run.Path(searchFile), b)
+}
+
+// Kept implements search.Keeper.
+func (k *candidates) Kept(round int, format string) (*search.Candidate, *train.Model, error) {
+	for _, c := range k.state.Candidates {
+		if c.Round == round && c.Format == format {
+			m, err := train.Load(c.File, train.Threads(k.f.threads))
+			if err != nil {
+				return nil, nil, fmt.Errorf("candidate %q: %w", c.Name, err)
+			}
+			again := *c
+			return &again, m, nil
+		}
+	}
+	return nil, nil, nil
+}
+
+// Keep implements search.Keeper.
+func (k *candidates) Keep(c *search.Candidate, m *train.Model, l *energy.Ledger) error {
+	run, err := k.store.Create(runs.Info{Name: c.Name + " of " + k.state.Ref, Spec: k.state.Spec, ISA: isa.Current().String(), Version: version()})
+	if err != nil {
+		return err
+	}
+	c.Run = run.Info().ID
+	o := runs.Outcome{State: runs.Done, Artifacts: map[string]string{"model": modelFile}, Results: runs.Values{
+		"held_" + c.Quality.Name: c.Quality.Value, "held_loss": c.Quality.Loss, "drop": c.Drop, "joules": l.Joules.Value, "seconds": l.Seconds, "example_joules": c.Joules, "latency_ms": c.MS, "parameter_bytes": float64(c.Bytes),
+	}}
+	if c.File, err = filepath.Abs(run.Path(modelFile)); err == nil {
+		err = m.Save(c.File)
+	}
+	if err == nil {
+		o.Ledger, err = json.Marshal(l)
+	}
+	if err != nil {
+		o.State, o.Error = runs.Failed, err
+	}
+	if err := errors.Join(err, run.Finish(o)); err != nil {
+		return err
+	}
+	again := *c
+	k.state.Candidates = append(k.state.Candidates, &again)
+	return k.write()
+}
+
+// finish writes the result.
+func (k *candidates) finish(r *search.Result, tests []train.Log) error {
+	k.state.Result = r
+	if err := k.write(); err != nil {
+		return err
+	}
+	o := runs.Outcome{State: runs.Done, Results: runs.Values{"joules": r.Spent, "candidates": float64(len(r.Candidates))}, Artifacts: map[string]string{"search": searchFile}}
+	for _, l := range tests {
+		o.Results["test_"+l.Name] = l.Value
+	}
+	return k.run.Finish(o)
+}
+
+// printSearch prints what was found.
+func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file string) {
+	o := r.Original
+	fmt.Fprintf(w, "  %-26s %10s %9s %12s %12s %12s %12s\n", "", o.Quality.Name, "drop", "J/example ≈", "batch of 1", "batch of 32", "parameters")
+	line := func(mark, name string, m search.Measures, drop float64) {
+		fmt.Fprintf(w, "%-2s%-26s %10.4f %+9.4f %12s %12s %12s %12s\n", mark, name, m.Quality.Value, drop, energy.SI(m.Joules, "J"), energy.SI(m.MS/1e3, "s"), energy.SI(m.BatchMS/1e3, "s"), energy.SI(float64(m.Bytes), "B"))
+	}
+	line("", "original", o, 0)
+	for _, c := range r.Candidates {
+		line(map[bool]string{true: "*"}[c.Front], c.Name, c.Measures, c.Drop)
+	}
+	fmt.Fprintf(w, "* nothing else is at least as good in drop and %s. Quality is that on training examples held out. The search ended because %s; it cost ≈%s.\n\n", r.Target, r.Stopped, energy.SI(r.Spent, "J"))
+	best := r.Find(r.Best)
+	if best == nil {
+		fmt.Fprintf(w, "No model drops by at most %.4g and needs less (%s) than the original; nothing is written.", r.MaxDrop, r.Target)
+		if c := r.Closest(); c != nil {
+			fmt.Fprintf(w, " The one that drops least is %s, by %.4g: run %s.", c.Name, c.Drop, c.Run)
+		}
+		fmt.Fprintln(w)
+		return
+	}
+	fmt.Fprintf(w, "best: %s\n", best.Name)
+	for i, l := range after {
+		fmt.Fprintf(w, "%-24s %12.4f %12.4f %+9.4f\n", "test "+l.Name, before[i].Value, l.Value, l.Value-before[i].Value)
+	}
+	var worse []string
+	for _, v := range []struct {
+		what     string
+		old, now float64
+		unit     string
+	}{{"energy of an example ≈", o.Joules, best.Joules, "J"}, {"batch of 1", o.MS / 1e3, best.MS / 1e3, "s"}, {"batch of 32", o.BatchMS / 1e3, best.BatchMS / 1e3, "s"}, {"parameters", float64(o.Bytes), float64(best.Bytes), "B"}} {
+		fmt.Fprintf(w, "%-24s %12s %12s %8.2f×\n", v.what, energy.SI(v.old, v.unit), energy.SI(v.now, v.unit), v.old/v.now)
+		if v.now > v.old {
+			worse = append(worse, strings.TrimSuffix(v.what, " ≈"))
+		}
+	}
+	if len(worse) > 0 {
+		fmt.Fprintf(w, "It is WORSE than the original in: %s.\n", strings.Join(worse, ", "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Layers)) {
+		if b, ok := best.Layers[name]; ok && name != "-" {
+			width := ""
+			if n, ok := best.Widths[name]; ok {
+				width = fmt.Sprintf("  %d outputs left", n)
+			}
+			fmt.Fprintf(w, "  %-22s %12s %12s%s\n", name, energy.SI(o.Layers[name], "J"), energy.SI(b, "J"), width)
+		}
+	}
+	if r.BreakEven > 0 {
+		fmt.Fprintf(w, "The search has paid for itself after about %.3g predictions.\n", r.BreakEven)
+	} else {
+		fmt.Fprintln(w, "The search never pays for itself: the best needs no fewer joules than the original.")
+	}
+	fmt.Fprintf(w, "written to %s\n", file)
+}

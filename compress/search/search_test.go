@@ -1,0 +1,202 @@
+package search
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/mnist"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/optim"
+	"github.com/jouleml/joule/tensor"
+	"github.com/jouleml/joule/train"
+)
+
+func model(t *testing.T, examples int, layers ...*nn.Layer) (*train.Model, *data.Set) {
+	t.Helper()
+	set, err := mnist.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := *set
+	small.Train, small.Test = data.Take(set.Train, 3000), data.Take(set.Test, 500)
+	m, err := train.Compile(nn.Sequential(layers...), set.Spec(), optim.Adam(optim.Rate(0.003)), train.SparseCategoricalCrossentropy, train.Accuracy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if examples > 0 {
+		if _, err := m.Fit(context.Background(), data.Take(set.Train, examples), train.Epochs(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m, &small
+}
+
+func predict(t *testing.T, m *train.Model, d data.Dataset) []float32 {
+	t.Helper()
+	x, y := d.Spec().Tensors(5)
+	if err := d.Fill([]int{0, 1, 2, 3, 4}, x, y); err != nil {
+		t.Fatal(err)
+	}
+	p, err := m.PredictBatch(x...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Clone(p.F32())
+}
+
+// To take away outputs that nothing listens to changes no prediction, through normalisations, depthwise convolutions, pooling and flattening.
+func TestNarrow(t *testing.T) {
+	m, set := model(t, 640, nn.Conv2D(8, 3), nn.BatchNormalization(), nn.Activate(nn.ReLU), nn.DepthwiseConv2D(3, nn.DepthMultiplier(2)), nn.MaxPool2D(2), nn.Conv2D(12, 3, nn.ReLU), nn.Dropout(0.2), nn.Flatten(), nn.Dense(16, nn.ReLU), nn.Dense(10, nn.Softmax))
+	deaf := func(name string, axis, width int, channels ...int) { // zero what comes from channels
+		t.Helper()
+		w, err := m.State().Get(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := w.Shape()
+		inner := s[axis+1:].Size()
+		for i := range w.F32() {
+			if slices.Contains(channels, i/inner%s[axis]%width) {
+				w.F32()[i] = 0
+			}
+		}
+		if err := m.State().Set(name, w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deaf("conv2d_1/kernel", 2, 16, 2, 3, 10, 11) // channels 1 and 5 of the first convolution, doubled
+	deaf("dense/kernel", 0, 12, 0, 7, 11)
+	deaf("dense_1/kernel", 0, 16, 3)
+	small, err := Narrow(m, map[string]int{"conv2d_1": 9, "dense": 15})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(small *train.Model) {
+		t.Helper()
+		a, b := predict(t, m, set.Test), predict(t, small, set.Test)
+		for i := range a {
+			if math.Abs(float64(a[i]-b[i])) > 1e-5 {
+				t.Fatalf("prediction %d: %g, was %g", i, b[i], a[i])
+			}
+		}
+	}
+	same(small)
+	for _, p := range small.Params() {
+		if p.Name == "dense/kernel" && !p.Type.Shape.Equal([]int{10 * 10 * 9, 15}) {
+			t.Errorf("dense/kernel is %v", p.Type)
+		}
+	}
+	if small, err = Narrow(m, map[string]int{"conv2d": 6, "conv2d_1": 9}); err != nil {
+		t.Fatal(err)
+	}
+	same(small)
+	for want, widths := range map[string]map[string]int{
+		"cannot lose outputs": {"dense_1": 5}, "cannot stay": {"dense": 17}, `"dense_9"`: {"dense_9": 1},
+	} {
+		if _, err := Narrow(m, widths); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want an error with %q, not %v", want, err)
+		}
+	}
+}
+
+// keeper keeps candidates in memory.
+type keeper struct {
+	c map[string]*Candidate
+	m map[string]*train.Model
+	n int // kept now
+}
+
+func (k *keeper) Kept(round int, format string) (*Candidate, *train.Model, error) {
+	for name, c := range k.c {
+		if c.Round == round && c.Format == format {
+			d := *c
+			return &d, k.m[name], nil
+		}
+	}
+	return nil, nil, nil
+}
+
+func (k *keeper) Keep(c *Candidate, m *train.Model, l *energy.Ledger) error {
+	if l.Joules.Value <= 0 {
+		return context.DeadlineExceeded
+	}
+	d := *c
+	k.c[c.Name], k.m[c.Name] = &d, m
+	k.n++
+	return nil
+}
+
+// The search finds a cheaper model within the drop, says when it has paid for itself, and goes on from what was kept.
+func TestRun(t *testing.T) {
+	m, set := model(t, 6400, nn.Flatten(), nn.Dense(96, nn.ReLU), nn.Dense(64, nn.ReLU), nn.Dense(10, nn.Softmax))
+	k := &keeper{c: map[string]*Candidate{}, m: map[string]*train.Model{}}
+	o := Options{Target: Bytes, MaxDrop: 0.03, Epochs: 1, Rounds: 2}
+	r, err := Run(context.Background(), m, set, o, k, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	best := r.Find(r.Best)
+	if best == nil || best.Bytes*4 > r.Original.Bytes || best.Drop > 0.03 || !best.Front {
+		t.Fatalf("best: %+v of %+v", best, r.Original)
+	}
+	if r.Spent <= 0 || len(r.Candidates) < 3 || k.n != len(r.Candidates) {
+		t.Errorf("%d candidates, %d kept, %g J", len(r.Candidates), k.n, r.Spent)
+	}
+	delete(k.c, r.Candidates[len(r.Candidates)-1].Name)
+	k.n = 0
+	again, err := Run(context.Background(), m, set, o, k, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.n != 1 || len(again.Candidates) != len(r.Candidates) {
+		t.Errorf("going on made %d candidates anew and has %d, was %d", k.n, len(again.Candidates), len(r.Candidates))
+	}
+	// A budget ends it at once; a drop that is impossible leaves no best, but the closest.
+	r, err = Run(context.Background(), m, set, Options{Target: Joules, MaxDrop: 0.03, Budget: 1e-9, Epochs: 1}, Memory{}, nil)
+	if err != nil || r.Stopped != "the budget is spent" || len(r.Candidates) != 1 {
+		t.Errorf("%v: %+v", err, r)
+	}
+	// Weights that cannot be rounded without harm: the first layer's tell a digit by differences of a thousandth of their size.
+	w, err := m.State().Get("dense_1/kernel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoil(w)
+	if err := m.State().Set("dense_1/kernel", w); err != nil {
+		t.Fatal(err)
+	}
+	r, err = Run(context.Background(), m, set, Options{Target: Bytes, MaxDrop: 0, Epochs: 1, Budget: 1e-9}, Memory{}, nil)
+	if err != nil || r.Best != "" || r.Closest() == nil {
+		t.Errorf("%v: best %q, closest %v", err, r.Best, r.Closest())
+	}
+}
+
+// spoil gives each unit a weight of an input that is as great as all others are not.
+func spoil(w *tensor.Tensor) {
+	n := w.Shape()[1]
+	for i := range w.F32() {
+		if i/n == 0 {
+			w.F32()[i] = 300 * float32(1+i%3)
+		}
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	m, set := model(t, 0, nn.Flatten(), nn.Dense(10, nn.Softmax))
+	for want, o := range map[string]Options{
+		"unknown target": {Target: "watts"}, "a drop": {Target: Joules, MaxDrop: 2}, "a budget": {Target: Joules, Budget: -1}, "at least 1": {Target: Joules, Epochs: -1},
+	} {
+		if _, err := Run(context.Background(), m, set, o, Memory{}, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want an error with %q, not %v", want, err)
+		}
+	}
+	set.Train = data.Take(set.Train, 5)
+	if _, err := Run(context.Background(), m, set, Options{Target: Joules}, Memory{}, nil); err == nil || !strings.Contains(err.Error(), "too few") {
+		t.Errorf("%v", err)
+	}
+}
