@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jouleml/joule/dtype"
@@ -128,6 +129,8 @@ type Call struct {
 	Wrap func(c *Call, p Param, w *graph.Node) *graph.Node
 	// Moved, if not nil, takes the new values of moving averages, which otherwise become updates of the graph.
 	Moved func(v, value *graph.Node)
+	// Operand, if not nil, gives what a layer uses in place of its operand x, such as x rounded as integers will be.
+	Operand func(c *Call, l *Layer, i int, x *graph.Node) *graph.Node
 	// Tap, if not nil, is shown every layer with its operands.
 	Tap func(l *Layer, x []*graph.Node)
 	// Products, if not nil, is shown the operand [M, K] of every product with a matrix of weights, and the name of its parameter.
@@ -195,6 +198,14 @@ func (c *Call) Extra(name string, init Initializer, trainable bool, dims ...int)
 	t := graph.T(dtype.F32, dims...)
 	c.Params = append(c.Params, Param{Name: name, Type: t, Init: init, Trainable: trainable})
 	return c.G.Variable(name, t)
+}
+
+// Layer is the layer that is being called.
+func (c *Call) Layer() *Layer { return c.layer }
+
+// Leave gives a variable the value that it has after a training step, as moving averages do.
+func (c *Call) Leave(v, value *graph.Node) {
+	c.moves = append(c.moves, graph.Assign{Var: v, Value: value})
 }
 
 func (c *Call) frozen(param string) bool { return c.Frozen != nil && c.Frozen(param) }
@@ -429,6 +440,12 @@ func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
 			}
 			if c.Tap != nil {
 				c.Tap(l, x)
+			}
+			if c.Operand != nil {
+				x = slices.Clone(x)
+				for i, v := range x {
+					x[i] = c.Operand(c, l, i, v)
+				}
 			}
 			y = l.kind.call(c, x)
 			c.checkFormats(l)

@@ -13,7 +13,7 @@ import (
 
 // Arithmetic on 8-bit integers. An activation u8 q stands for scale·(q - zero); weights are i8. Sums are exact; what follows rounds each operation to f32 apart, so
 // that results are the same bits on every machine, and these references compute in f32 too.
-var QuantizeOp, QLinearOp, QConvOp, QAddOp *graph.Op
+var QuantizeOp, QLinearOp, QConvOp, QAddOp, FakeQuantOp *graph.Op
 
 // QuantizeAttrs say how numbers become bytes: min(255, max(0, round(x/Scale) + Zero)), halves to even.
 type QuantizeAttrs struct {
@@ -77,6 +77,13 @@ func (a QAttrs) infer(in []typ, weights, outputs int) error {
 	return a.check()
 }
 
+// FakeQuant is x rounded to multiples of a scale: scale·round(x/scale), the whole number not below lo nor above hi. Scale, lo and hi broadcast to x. The rounding has the gradient 1 (the straight-through
+// estimator, arXiv:1308.3432), so that x learns within the range, and the scale as in arXiv:1902.08153: round(x/scale) - x/scale within, lo or hi outside.
+func FakeQuant(x, scale, lo, hi *node) *node {
+	s := x.Shape()
+	return x.Graph().Apply(FakeQuantOp, nil, x, BroadcastTo(scale, s...), BroadcastTo(lo, s...), BroadcastTo(hi, s...))
+}
+
 // Quantize is x as bytes.
 func Quantize(x *node, a QuantizeAttrs) *node { return x.Graph().Apply(QuantizeOp, a, x) }
 
@@ -132,6 +139,29 @@ func init() {
 			return []hlo{b.Convert(b.Convert(v, stablehlo.I32), stablehlo.U8)}
 		},
 		Samples: []graph.Sample{{Name: "plain", Attrs: QuantizeAttrs{0.01, 100}, In: types(f32(5, 37))}, {Name: "scale", Attrs: QuantizeAttrs{0, 1}, In: types(f32(3)), Bad: "positive number"}},
+	})
+	FakeQuantOp = add(def[none]{
+		Name: "fake_quant", Doc: "x rounded to a scale times whole numbers from lo to hi, all of one shape; the rounding has the gradient 1", Kind: graph.Elementwise, ONNX: "",
+		Infer: func(_ none, in []typ) ([]typ, error) {
+			if err := sameType(in, 4, dtype.Type.IsFloat, "it takes floats"); err != nil {
+				return nil, err
+			}
+			for _, t := range in[1:] {
+				if !t.Equal(in[0]) {
+					return nil, fmt.Errorf("operands must have one shape, not %v and %v", in[0].Shape, t.Shape)
+				}
+			}
+			return in[:1], nil
+		},
+		Decompose: func(_ none, in []*node) []*node {
+			v := Max(Min(Div(in[0], in[1]), in[3]), in[2])
+			return []*node{Mul(Add(v, StopGradient(Sub(Round(v), v))), in[1])}
+		},
+		FLOPs: func(_ none, in, _ []typ) int64 { return 6 * int64(in[0].Shape.Size()) },
+		Samples: []graph.Sample{
+			{Name: "some", In: types(f32(5, 37), f32(5, 37), f32(5, 37), f32(5, 37)), Lo: 0.1, Hi: 3, NoGrad: true},
+			{Name: "shapes", In: types(f32(5), f32(1), f32(5), f32(5)), Bad: "one shape"},
+		},
 	})
 	u8 := func(dims ...int) typ { return graph.T(dtype.U8, dims...) }
 	i8 := func(dims ...int) typ { return graph.T(dtype.I8, dims...) }

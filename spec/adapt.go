@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/jouleml/joule/compress/lora"
 	"github.com/jouleml/joule/compress/prune"
+	"github.com/jouleml/joule/compress/quant"
+	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/train"
 )
 
@@ -18,6 +21,7 @@ import (
 //	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9}
 //	prune:    {sparsity: 0.9, global: true, start: 0, stop: 0.5, every: 50, skip: [dense_1]}
 //	lora:     {rank: 8, scale: 16, on: ["*/attention/*"]}
+//	quantize: {skip: [dense_1]}
 type adapted struct {
 	node         *yaml.Node // of transfer
 	from         string
@@ -30,6 +34,7 @@ type adapted struct {
 
 	prune *prune.Magnitude
 	lora  *lora.Adapter
+	aware *quant.Aware
 }
 
 func (s *Spec) adapt(r *reader) error {
@@ -89,7 +94,31 @@ func (s *Spec) adapt(r *reader) error {
 		}
 		a.lora = l
 	}
+	if n := r.take("quantize"); n != nil {
+		q := &quant.Aware{}
+		t, err := mapping(s.file, "quantize", n)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.into("skip", &q.Skip), t.done()); err != nil {
+			return err
+		}
+		if a.prune != nil || a.lora != nil {
+			return at(s.file, n, "quantize does not go with prune or lora: rounding, masks and low-rank changes of one kernel are not joined yet; train with one, and begin the other at its result (transfer)")
+		}
+		a.aware = q
+		s.Fit.Callbacks = append(s.Fit.Callbacks, q)
+	}
 	return nil
+}
+
+// Quantized is the model of bytes of a trained one, where the specification says quantize; else m itself. Examples are training examples.
+func (s *Spec) Quantized(ctx context.Context, m *train.Model, examples data.Dataset) (*train.Model, error) {
+	if s.adapted.aware == nil {
+		return m, nil
+	}
+	q, _, err := s.adapted.aware.Convert(ctx, m, examples)
+	return q, err
 }
 
 func (s *Spec) resolve(n *yaml.Node, ref string) (string, error) {
@@ -115,6 +144,9 @@ func (s *Spec) adapting() ([]train.Option, error) {
 	}
 	if a.prune != nil {
 		out = append(out, train.Wrapped(a.prune))
+	}
+	if a.aware != nil {
+		out = append(out, train.Wrapped(a.aware))
 	}
 	if a.teacher != "" {
 		path, err := s.resolve(a.teacherNode, a.teacher)

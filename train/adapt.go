@@ -106,6 +106,31 @@ type Wrapper interface {
 	Freezes(p nn.Param) bool
 }
 
+// OperandWrapper is a Wrapper that also puts other values in the place of layers' operands; see nn.Call.Operand. Merge does not make these permanent.
+type OperandWrapper interface {
+	Wrapper
+	Operand(c *nn.Call, l *nn.Layer, i int, x *graph.Node) *graph.Node
+}
+
+// operand is nn.Call.Operand of all wrappers, nil if none has one.
+func (m *Model) operand() func(c *nn.Call, l *nn.Layer, i int, x *graph.Node) *graph.Node {
+	var all []OperandWrapper
+	for _, w := range m.wraps {
+		if o, ok := w.(OperandWrapper); ok {
+			all = append(all, o)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return func(c *nn.Call, l *nn.Layer, i int, x *graph.Node) *graph.Node {
+		for _, o := range all {
+			x = o.Operand(c, l, i, x)
+		}
+		return x
+	}
+}
+
 // Wrapped makes a wrapper part of the model. Several apply in the order given.
 func Wrapped(w Wrapper) Option { return option(func(m *Model) { m.wraps = append(m.wraps, w) }) }
 

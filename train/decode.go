@@ -141,7 +141,7 @@ func (d *Decoder) Reorder(from []int) error {
 // growing builds the graph of a decoder's program.
 func (m *Model) growing(g *graph.Graph, k programKey) *nn.Call {
 	x := g.Input("x0", graph.T(dtype.I32, k.batch, k.time))
-	call := &nn.Call{G: g, Wrap: m.wrap(), Cache: &nn.Cache{
+	call := &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Cache: &nn.Cache{
 		Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Lengths: g.Input("lengths", graph.T(dtype.I32, k.batch)),
 	}}
 	out := m.Net.Call(call, []*graph.Node{x})

@@ -255,7 +255,7 @@ func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
 		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
-		call = &nn.Call{G: g, Training: k.mode <= shard, Frozen: m.isFrozen, Wrap: m.wrap()}
+		call = &nn.Call{G: g, Training: k.mode <= shard, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand()}
 		var moved []graph.Assign
 		switch {
 		case k.mode == shard: // each shard draws its own, and moving averages are those of all shards

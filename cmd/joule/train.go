@@ -318,14 +318,20 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := j.model.Merge(); err != nil { // masks and low-rank changes become weights
-		return nil, err
-	}
-	test, err := j.model.Evaluate(ctx, j.set.Test, 128)
+	result, err := j.spec.Quantized(ctx, j.model, j.set.Train)
 	if err != nil {
 		return nil, err
 	}
-	if err := j.model.Save(j.run.Path(modelFile)); err != nil {
+	if result == j.model {
+		if err := j.model.Merge(); err != nil { // masks and low-rank changes become weights
+			return nil, err
+		}
+	}
+	test, err := result.Evaluate(ctx, j.set.Test, 128)
+	if err != nil {
+		return nil, err
+	}
+	if err := result.Save(j.run.Path(modelFile)); err != nil {
 		return nil, err
 	}
 	r := runs.Values{"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(rss.Peak())}

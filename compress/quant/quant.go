@@ -29,6 +29,8 @@ type Options struct {
 	PerTensor   bool        // one scale for all weights of a layer, not one for each unit or filter
 	Correct     bool        // biases make up for the mean of what rounding weights does to the layer's results (arXiv:1906.04721, section 4.2)
 	Keep        []string    // patterns of the names of layers that stay as they are (train.Matches)
+
+	learned *learned
 }
 
 // Layer is what became of a layer.
@@ -146,6 +148,12 @@ func (c *conversion) rangeOf(value string) interval {
 		}
 		for i, in := range e.Inputs {
 			if g, ok := c.groups[in]; in == value || ok && g == c.groups[value] {
+				if l := c.o.learned; l != nil && i == 0 {
+					if v, ok := l.ranges[e.Name]; ok {
+						vs = append(vs, v)
+						continue
+					}
+				}
 				if s := c.seen[e.original[i]]; s != nil {
 					vs = append(vs, s.choose(c.o))
 				}
@@ -345,17 +353,24 @@ func (c *conversion) convert(e *entry, in interval) (float64, error) {
 			tops[j] = top
 		}
 	}
+	steps, err := c.steps(e, n)
+	if err != nil {
+		return 0, err
+	}
 	kernel8, scale, offset := tensor.New(dtype.I8, shape...), tensor.New(dtype.F32, n), tensor.New(dtype.F32, n)
 	var signal, noise float64
 	for j := range n {
 		step := tops[j] / 127 // of the weights of this unit or filter
-		if step < 1e-30 {     // all zero
+		if steps != nil {
+			step = steps[j]
+		}
+		if step < 1e-30 { // all zero
 			step = 1
 		}
 		sum, shift := 0.0, 0.0
 		for i := range k {
 			x := w[i*n+j]
-			v := math.RoundToEven(x / step)
+			v := min(127, max(-127, math.RoundToEven(x/step)))
 			kernel8.Set(i*n+j, v)
 			sum += v
 			signal, noise = signal+x*x, noise+(x-v*step)*(x-v*step)
