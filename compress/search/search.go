@@ -148,7 +148,6 @@ type search struct {
 	keeper          Keeper
 	log             func(c *Candidate)
 	result          *Result
-	spentBefore     float64
 	formats         []string
 	current         *train.Model
 	currentMeasures Measures
