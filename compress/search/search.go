@@ -321,7 +321,7 @@ func (s *search) measure(ctx context.Context, c *Candidate, m *train.Model, l *e
 	return nil
 }
 
-// saved is the share of the target's value that a round is to save before the model learns again.
+// saved is the share of what the layers cost that a round is to save before the model learns again.
 const saved = 0.3
 
 // choose decides which outputs go: a quarter of a layer's at a time, where that saves most for the loss it costs, until enough is saved.
@@ -335,9 +335,14 @@ func (s *search) choose(ctx context.Context, l *energy.Ledger) (map[string]int, 
 		now[k.layer] = k.outputs
 	}
 	cost := s.byLayer()
-	total := 0.0
-	for _, v := range cost {
-		total += v
+	total, counted := 0.0, map[string]bool{} // of the layers that can save something: the rest of a prediction, time at rest included, is no measure for them
+	for _, k := range ls {
+		for _, name := range []string{k.layer, k.next} {
+			if !counted[name] {
+				counted[name] = true
+				total += cost[name]
+			}
+		}
 	}
 	loss := s.currentMeasures.Quality.Loss
 	out := map[string]int{}
@@ -347,7 +352,7 @@ func (s *search) choose(ctx context.Context, l *energy.Ledger) (map[string]int, 
 		best, least, gain, width := "", math.Inf(-1), 0.0, 0
 		for _, k := range ls {
 			n := fewer(now[k.layer])
-			if n == now[k.layer] {
+			if n == now[k.layer] || 2*n < k.outputs { // at most half of a layer goes in a round
 				continue
 			}
 			try := map[string]int{k.layer: n}

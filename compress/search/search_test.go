@@ -147,6 +147,13 @@ func TestRun(t *testing.T) {
 	if r.Spent <= 0 || len(r.Candidates) < 3 || k.n != len(r.Candidates) {
 		t.Errorf("%d candidates, %d kept, %g J", len(r.Candidates), k.n, r.Spent)
 	}
+	for _, c := range r.Candidates { // a round takes some, not all
+		for name, n := range c.Widths {
+			if full := map[string]int{"dense": 96, "dense_1": 64}[name]; n*(1<<c.Round) < full {
+				t.Errorf("%s leaves %d of the %d outputs of %s", c.Name, n, full, name)
+			}
+		}
+	}
 	delete(k.c, r.Candidates[len(r.Candidates)-1].Name)
 	k.n = 0
 	again, err := Run(context.Background(), m, set, o, k, nil)
