@@ -107,6 +107,9 @@ func init() {
 		},
 		Samples: []graph.Sample{{Name: "inner", Attrs: CumSumAttrs{Axis: 1}, In: types(f32(3, 9))},
 			{Name: "exclusive reverse", Attrs: CumSumAttrs{0, true, true}, In: types(f32(5, 2))},
+			{Name: "f64", Attrs: CumSumAttrs{Axis: 1}, In: types(graph.T(dtype.F64, 2, 9, 3))},
+			{Name: "i32", Attrs: CumSumAttrs{Axis: 0, Reverse: true}, In: types(graph.T(dtype.I32, 9, 2)), NoGrad: true},
+			{Name: "u8 wraps", Attrs: CumSumAttrs{Axis: 1}, In: types(u8(3, 40)), NoGrad: true},
 			{Name: "axis", Attrs: CumSumAttrs{Axis: 2}, In: types(f32(5, 2)), Bad: "outside"}},
 	})
 	SortOp = add(def[SortAttrs]{
@@ -131,7 +134,9 @@ func init() {
 		Lower: func(a SortAttrs, b text, in []hlo, _ []typ) []hlo {
 			return sorted(b, in[0], a.Axis, a.Descending)
 		},
-		Samples: []graph.Sample{{Name: "rows", Attrs: SortAttrs{Axis: 1}, In: types(f32(3, 9))}, {Name: "descending", Attrs: SortAttrs{0, true}, In: types(f32(7, 2))}},
+		Samples: append(ordered(false), []graph.Sample{{Name: "rows", Attrs: SortAttrs{Axis: 1}, In: types(f32(3, 9))}, {Name: "descending", Attrs: SortAttrs{0, true}, In: types(f32(7, 2))},
+			{Name: "long", Attrs: SortAttrs{Axis: 1}, In: types(f32(2, 500, 3)), NoGrad: true}, {Name: "empty", Attrs: SortAttrs{Axis: 1}, In: types(f32(3, 0))},
+			{Name: "axis", Attrs: SortAttrs{Axis: 1}, In: types(f32(3)), Bad: "outside"}}...),
 	})
 	TopKOp = add(def[TopKAttrs]{
 		Name: "top_k", Doc: "the k greatest elements of the last axis, greatest first, and their i32 positions; of equals the first", Why: "needs no full sort",
@@ -160,7 +165,8 @@ func init() {
 			both := sorted(b, in[0], last, true)
 			return []hlo{b.SliceAxis(both[0], last, 0, a.K), b.SliceAxis(both[1], last, 0, a.K)}
 		},
-		Samples: []graph.Sample{{Name: "3 of 9", Attrs: TopKAttrs{3}, In: types(f32(4, 9))}, {Name: "too many", Attrs: TopKAttrs{3}, In: types(f32(2)), Bad: "no 3 elements"}},
+		Samples: append(ordered(true), []graph.Sample{{Name: "3 of 9", Attrs: TopKAttrs{3}, In: types(f32(4, 9))}, {Name: "2 of 300", Attrs: TopKAttrs{2}, In: types(f32(4, 300))},
+			{Name: "too many", Attrs: TopKAttrs{3}, In: types(f32(2)), Bad: "no 3 elements"}}...),
 	})
 }
 
@@ -242,6 +248,28 @@ func sorted(b text, x hlo, axis int, descending bool) []hlo {
 	})
 }
 
+// ordered are samples of sort, or of top_k, for every element type: with equals, and for floats NaN, both zeros and infinities.
+func ordered(top bool) []graph.Sample {
+	var out []graph.Sample
+	for _, dt := range []dtype.Type{dtype.F32, dtype.F64, dtype.BF16, dtype.I8, dtype.U8, dtype.I32, dtype.I64} {
+		x := tensor.New(dt, 2, 45)
+		for i := range x.Len() {
+			x.Set(i, float64(i*i%23-9))
+			if zero := math.Copysign(0, -1); dt.IsFloat() && i%5 == 0 {
+				x.Set(i, []float64{math.NaN(), zero, 0, math.Inf(1), math.Inf(-1), 0.25}[i/5%6])
+			}
+		}
+		for _, k := range []int{2, 40} {
+			s := graph.Sample{Name: fmt.Sprint(dt, " ", k), Attrs: TopKAttrs{k}, In: types(graph.TypeOf(x)), Data: []*tensor.Tensor{x}, NoGrad: true}
+			if !top {
+				s.Attrs = SortAttrs{1, k == 2}
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // unsort sends gradients d of sorted elements back to the positions pos they came from, along an axis of length n.
 func unsort(d, pos *node, axis, n int) *node {
 	hot := OneHot(pos, n, d.DType()) // [..., k, ..., n]
@@ -269,6 +297,9 @@ func reduction(name, instruction, doc string, start float64, f func(a, b float64
 		{Name: "all", Attrs: AxesAttrs{[]int{0, 1, 2}}, In: types(f32(3, 4, 5))},
 		{Name: "none", Attrs: AxesAttrs{nil}, In: types(f32(3, 4))},
 		{Name: "i32", Attrs: AxesAttrs{[]int{0}}, In: types(graph.T(dtype.I32, 3, 4)), NoGrad: true},
+		{Name: "f64", Attrs: AxesAttrs{[]int{0, 2}}, In: types(graph.T(dtype.F64, 3, 4, 5))},
+		{Name: "u8", Attrs: AxesAttrs{[]int{1}}, In: types(u8(3, 50, 2)), NoGrad: true},
+		{Name: "i64", Attrs: AxesAttrs{[]int{1}}, In: types(graph.T(dtype.I64, 3, 9)), NoGrad: true},
 		{Name: "twice", Attrs: AxesAttrs{[]int{1, 1}}, In: types(f32(3, 4)), Bad: "sorted and each once"},
 		{Name: "outside", Attrs: AxesAttrs{[]int{2}}, In: types(f32(3, 4)), Bad: "sorted and each once"},
 	}
@@ -440,7 +471,8 @@ func argReduction(name, direction, which string, better func(x, best float64) bo
 			return b.ReduceBy([]hlo{x, at}, []hlo{b.Scalar(x.Elem, worst), b.Scalar(stablehlo.I32, math.MaxInt32)}, better, a.Axis)[1:]
 		},
 		FLOPs: func(_ AxisAttrs, in, _ []typ) int64 { return int64(in[0].Shape.Size()) },
-		Samples: []graph.Sample{{Name: "rows", Attrs: AxisAttrs{1}, In: types(f32(5, 10))}, {Name: "columns", Attrs: AxisAttrs{0}, In: types(f32(5, 10))},
+		Samples: []graph.Sample{{Name: "rows", Attrs: AxisAttrs{1}, In: types(f32(5, 10))}, {Name: "f64", Attrs: AxisAttrs{1}, In: types(graph.T(dtype.F64, 3, 7, 2))},
+			{Name: "u8", Attrs: AxisAttrs{0}, In: types(u8(300, 3))}, {Name: "columns", Attrs: AxisAttrs{0}, In: types(f32(5, 10))},
 			{Name: "empty", Attrs: AxisAttrs{0}, In: types(f32(0, 3)), Bad: "empty"}},
 	})
 }

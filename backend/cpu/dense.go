@@ -37,8 +37,8 @@ func matrices(n *graph.Node) (p product, ok bool) {
 		return p, false
 	}
 	var okA, okB bool
-	p.transA, okA = order(fx, a.ContractA)
-	p.transB, okB = order(a.ContractB, fy)
+	p.transA, okA = inOrder(fx, a.ContractA)
+	p.transB, okB = inOrder(a.ContractB, fy)
 	p.batch, p.m, p.n, p.k = size(x, a.BatchA), size(x, fx), size(y, fy), size(x, a.ContractA)
 	return p, okA && okB
 }
@@ -52,8 +52,8 @@ func leading(axes []int) bool {
 	return true
 }
 
-// order reports whether axes lie in memory as first… second… (or, swapped, second… first…), each group in the given order.
-func order(first, second []int) (swapped, ok bool) {
+// inOrder reports whether axes lie in memory as first… second… (or, swapped, second… first…), each group in the given order.
+func inOrder(first, second []int) (swapped, ok bool) {
 	if slices.IsSorted(append(slices.Clone(first), second...)) {
 		return false, true
 	}

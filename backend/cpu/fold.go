@@ -70,7 +70,7 @@ func needsSplit(n *graph.Node) bool {
 	switch n.Op() {
 	case op.SumOp, op.MaxReduceOp, op.MinReduceOp, op.ProdOp:
 		_, ok := middle(n)
-		return !ok && n.DType() == dtype.F32 && len(n.Attrs().(op.AxesAttrs).Axes) > 1
+		return !ok && len(n.Attrs().(op.AxesAttrs).Axes) > 1
 	}
 	return false
 }

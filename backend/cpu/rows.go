@@ -107,6 +107,8 @@ func makeReference(k *call) (string, func(), error) {
 // Support says how this backend runs an op: by which kernels, or how else.
 func Support(o *graph.Op) string {
 	switch {
+	case o == op.ReshapeOp:
+		return "the operand's memory"
 	case len(rows[o]) > 0:
 		return "kernel"
 	case o.Kind == graph.Elementwise && o.Ref != nil:

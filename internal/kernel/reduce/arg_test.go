@@ -143,3 +143,101 @@ func TestArgAllocs(t *testing.T) {
 		t.Errorf("%v allocations a run", n)
 	}
 }
+
+func TestPlain(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 16))
+	plainFolds(t, func() float64 {
+		if r.IntN(300) == 0 {
+			return math.NaN()
+		}
+		return float64(r.IntN(9) - 4)
+	})
+	plainFolds(t, func() int32 { return int32(r.IntN(1<<20) - 1<<19) })
+	plainFolds(t, func() uint8 { return uint8(r.IntN(256)) })
+	plainFolds(t, func() int64 { return int64(r.Uint64()) })
+	plainFolds(t, func() int8 { return int8(r.IntN(256)) })
+}
+
+// plainFolds compares each fold with a loop over one column, for 1 to 3 threads.
+func plainFolds[T Number](t *testing.T, draw func() T) {
+	for _, s := range [][3]int{{0, 3, 1}, {3, 1, 1}, {5, 10, 1}, {900, 40, 1}, {1, 3000, 1}, {2, 5, 3}, {1, 9, 200}, {2, 7, 0}, {1, 2000, 2}, {2, 0, 3}} {
+		outer, n, inner := s[0], s[1], s[2]
+		x := make([]T, outer*n*inner)
+		for i := range x {
+			x[i] = draw()
+		}
+		columns := func(f func(column func(k int) int, to int)) {
+			for o := range outer {
+				for j := range inner {
+					f(func(k int) int { return (o*n+k)*inner + j }, o*inner+j)
+				}
+			}
+		}
+		same := func(what string, got, want T, i int) {
+			if got != want && (got == got || want == want) {
+				t.Fatalf("%T %s of %v: element %d is %v, want %v", x, what, s, i, got, want)
+			}
+		}
+		threads(t, func(_ string, pool *par.Pool) [][]float32 {
+			for _, op := range []Op{Sum, Prod, Max, Min} {
+				if n == 0 && (op == Max || op == Min) {
+					continue
+				}
+				got := make([]T, outer*inner)
+				NewPlain[T](op, outer, n, inner).Run(pool, got, nil, x)
+				columns(func(at func(k int) int, to int) {
+					var want T
+					if op == Prod {
+						want = 1
+					}
+					for k := range n {
+						switch v := x[at(k)]; {
+						case op == Sum:
+							want += v
+						case op == Prod:
+							want *= v
+						case k == 0 || v != v || want == want && (op == Max && v > want || op == Min && v < want):
+							want = v
+						}
+					}
+					same(op.String(), got[to], want, to)
+				})
+			}
+			for _, least := range []bool{false, true} {
+				if n == 0 {
+					continue
+				}
+				got := make([]int32, outer*inner)
+				NewPlainArg[T](outer, n, inner, least).Run(pool, nil, got, x)
+				columns(func(at func(k int) int, to int) {
+					best := 0
+					for k := 1; k < n; k++ {
+						if b, v := x[at(best)], x[at(k)]; b == b && (v != v || !least && v > b || least && v < b) {
+							best = k
+						}
+					}
+					same("position", T(got[to]%100), T(best%100), to)
+				})
+			}
+			for mode := range 4 {
+				exclusive, reverse := mode&1 != 0, mode&2 != 0
+				got := append([]T(nil), x...)
+				NewPlainCumSum[T](outer, n, inner, exclusive, reverse).Run(pool, got, nil, got)
+				columns(func(at func(k int) int, _ int) {
+					var sum T
+					for k := range n {
+						if reverse {
+							k = n - 1 - k
+						}
+						want := sum
+						if sum += x[at(k)]; !exclusive {
+							want = sum
+						}
+						same("running sum", got[at(k)], want, at(k))
+					}
+				})
+			}
+			return nil
+		})
+	}
+}
