@@ -138,7 +138,7 @@ func chunk[T Element, K key](p *Plan[T], w *worker[K], i int) {
 	for lane := i * p.per; lane < min((i+1)*p.per, p.lanes()); lane++ {
 		at := lane/p.inner*p.n*p.inner + lane%p.inner
 		fill(w.a, p.src[at:], p.inner, p.descending)
-		found := w.a
+		var found []item[K]
 		if p.k <= p.n/8 {
 			found = least(w.a, p.k)
 		} else {
