@@ -8,34 +8,9 @@ import (
 
 // Node is what one run of a node asks for: FLOPs as its op counts them, and its operands and results read and written once.
 func Node(n *graph.Node) energy.Cost {
-	o := n.Op()
-	if o.Kind == graph.Leaf {
-		return energy.Cost{}
-	}
-	in := make([]graph.Type, len(n.Inputs()))
-	for i, x := range n.Inputs() {
-		in[i] = x.Type()
-	}
 	var c energy.Cost
-	switch {
-	case o.FLOPs != nil:
-		c.FLOPs = o.FLOPs(n.Attrs(), in, n.Types())
-	case o.Kind != graph.Movement:
-		for _, t := range n.Types() {
-			c.FLOPs += int64(t.Shape.Size())
-		}
-	}
+	c.FLOPs, c.Read, c.Written = n.Cost()
 	c.Executed = c.FLOPs
-	if o.Bytes != nil {
-		c.Read, c.Written = o.Bytes(n.Attrs(), in, n.Types())
-		return c
-	}
-	for _, t := range in {
-		c.Read += int64(t.Bytes())
-	}
-	for _, t := range n.Types() {
-		c.Written += int64(t.Bytes())
-	}
 	return c
 }
 

@@ -103,8 +103,13 @@ func (r *reverse) through(n *graph.Node, d []*graph.Node) {
 	switch {
 	case o == graph.OpPart:
 		r.send(n.Input(0), n.Attrs().(graph.PartAttrs).Index, d[0])
-	case o.Grad != nil:
-		dxs := o.Grad(n, d)
+	case o.Grad != nil || o.GradOfBody != nil:
+		var dxs []*graph.Node
+		if o.Grad != nil {
+			dxs = o.Grad(n, d)
+		} else {
+			dxs = o.GradOfBody(Pull, n, d)
+		}
 		if dxs == nil && o.Decompose != nil {
 			r.decomposed(n, d)
 			return

@@ -45,6 +45,9 @@ type Sample struct {
 	Bad    string // if not "": construction must fail, with an error that contains this
 }
 
+// Pull gives the gradients of wrt from those (seeds) of ys, all in one graph: reverse mode, which package grad has.
+type Pull func(ys, seeds []*Node, wrt ...*Node) []*Node
+
 // Op is all that Joule knows about an operation; package op defines one in one literal. Identity is the pointer.
 // Either Ref or Decompose is set.
 type Op struct {
@@ -64,6 +67,8 @@ type Op struct {
 	// Grad gives the gradient for each operand (nil: none flows) from those of the results (nil: none came).
 	// Without it, or where it gives nil, an op that has Decompose is differentiated through that.
 	Grad func(n *Node, d []*Node) []*Node
+	// GradOfBody is Grad for an op that has graphs for bodies: it is also given the reverse mode that differentiates them.
+	GradOfBody func(pull Pull, n *Node, d []*Node) []*Node
 	// NoGrad says why an op that has neither Grad nor Decompose has no gradient.
 	NoGrad string
 	// FLOPs counts the arithmetic that the op asks for: 1 for each add, multiply, compare or function value.

@@ -226,6 +226,11 @@ func (p *parser) attrs(op *Op, text json.RawMessage, types []Type, indent string
 		t, err := constant(text, types[0])
 		return ConstAttrs{t}, err
 	case interface{ SetGraphs([]*Graph) }:
+		if text != nil {
+			if err := json.Unmarshal(text, to); err != nil {
+				return nil, err
+			}
+		}
 		var gs []*Graph
 		for p.at+1 < len(p.lines) && strings.TrimSpace(p.lines[p.at+1]) == "{" {
 			p.at += 2
@@ -272,34 +277,4 @@ func constant(text json.RawMessage, t Type) (*tensor.Tensor, error) {
 		x.Set(i, v)
 	}
 	return x, nil
-}
-
-// DOT writes a graph for Graphviz: one box a node, layers as clusters are left to the reader's eye by their names.
-func DOT(g *Graph) string {
-	var b strings.Builder
-	b.WriteString("digraph joule {\n  rankdir=TB; node [shape=box, fontname=\"sans-serif\", fontsize=10];\n")
-	live := g.Live()
-	colour := map[Phase]string{Forward: "#dceefb", Backward: "#fde8d7", Update: "#e2f5df"}
-	for _, n := range g.nodes {
-		if !live[n.id] {
-			continue
-		}
-		name := n.op.Name
-		if s := NameOf(n); s != "" {
-			name += " " + s
-		}
-		label := name
-		for _, t := range n.out {
-			label += "\n" + t.String()
-		}
-		if n.scope != "" {
-			label += "\n" + n.scope
-		}
-		fmt.Fprintf(&b, "  n%d [label=%q, style=filled, fillcolor=%q];\n", n.id, label, colour[n.phase])
-		for _, x := range n.in {
-			fmt.Fprintf(&b, "  n%d -> n%d;\n", x.id, n.id)
-		}
-	}
-	b.WriteString("}\n")
-	return b.String()
 }

@@ -70,7 +70,7 @@ type nameText struct{ Name string }
 // attrText is the attribute struct as JSON, "" for none.
 func attrText(a any) string {
 	switch v := a.(type) {
-	case nil, struct{}, interface{ Graphs() []*Graph }:
+	case nil, struct{}:
 		return ""
 	case ConstAttrs:
 		var c constText
@@ -88,6 +88,9 @@ func attrText(a any) string {
 	j, err := json.Marshal(a)
 	if err != nil {
 		panic(fmt.Sprintf("graph: attributes %T cannot be printed: %v", a, err)) // a bug in an op's literal
+	}
+	if string(j) == "{}" {
+		return ""
 	}
 	return string(j)
 }

@@ -18,6 +18,7 @@ type Def[A any] struct {
 	Ref            func(a A, in, out []graph.Value)
 	Decompose      func(a A, in []*graph.Node) []*graph.Node
 	Grad           func(a A, n *graph.Node, d []*graph.Node) []*graph.Node
+	GradOfBody     func(a A, pull graph.Pull, n *graph.Node, d []*graph.Node) []*graph.Node
 	NoGrad         string
 	FLOPs          func(a A, in, out []graph.Type) int64
 	Bytes          func(a A, in, out []graph.Type) (read, written int64)
@@ -60,6 +61,11 @@ func Define[A any](d Def[A]) *graph.Op {
 	if d.Grad != nil {
 		o.Grad = func(n *node, dy []*node) []*node { return d.Grad(attrs[A](n.Attrs()), n, dy) }
 	}
+	if d.GradOfBody != nil {
+		o.GradOfBody = func(pull graph.Pull, n *node, dy []*node) []*node {
+			return d.GradOfBody(attrs[A](n.Attrs()), pull, n, dy)
+		}
+	}
 	switch {
 	case d.Lower != nil:
 		o.Lower = func(a any, b *stablehlo.Builder, in []hlo, out []typ) []hlo { return d.Lower(attrs[A](a), b, in, out) }
@@ -93,7 +99,7 @@ func Describe(o *graph.Op) Description {
 		d.Definition = "composed"
 	}
 	switch {
-	case o.Grad != nil:
+	case o.Grad != nil || o.GradOfBody != nil:
 		d.Gradient = "rule"
 	case o.Decompose != nil && o.NoGrad == "":
 		d.Gradient = "through its composition"

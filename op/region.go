@@ -13,7 +13,9 @@ var RegionOp *graph.Op
 
 // RegionAttrs are the attributes of RegionOp. The node's operands are the body's inputs, its results the body's outputs, all of one shape;
 // operands may be smaller where the body broadcasts them.
-type RegionAttrs struct{ Body *graph.Graph }
+type RegionAttrs struct {
+	Body *graph.Graph `json:"-"`
+}
 
 func init() {
 	body, err := graph.Build(func(g *graph.Graph) {

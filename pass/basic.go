@@ -33,7 +33,7 @@ func Fold(g *graph.Graph) (*graph.Graph, error) {
 			return nil
 		}
 		out := tensor.New(n.DType(), n.Shape()...)
-		for i, v := range ref.Eval(n, vals)[0].Data {
+		for i, v := range graph.EvalNode(n, vals)[0].Data {
 			out.Set(i, v)
 		}
 		return to.Const(out)

@@ -23,6 +23,7 @@ type Pass struct {
 
 // Standard are the passes for every backend, in order.
 var Standard = []Pass{
+	{"loops", "a loop and the same loop that saves its states become one; what nothing needs of a loop is taken out", Loops},
 	{"simplify", "algebra that holds for every value: x+0, x·1, broadcasts of broadcasts, transposes that cancel", Simplify},
 	{"fold", "nodes of which all operands are constants become constants", Fold},
 	{"cse", "equal nodes become one", CSE},

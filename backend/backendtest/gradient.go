@@ -18,7 +18,7 @@ import (
 // Gradients checks the gradient of every sample of an op, to order 2, in float64 on the reference: the derivative along a random
 // direction against central differences.
 func Gradients(t *testing.T, o *graph.Op) {
-	if o.Grad == nil && o.Decompose == nil {
+	if o.Grad == nil && o.GradOfBody == nil && o.Decompose == nil {
 		if o.NoGrad == "" {
 			t.Errorf("op %s has no gradient and no reason (NoGrad) why", o.Name)
 		}

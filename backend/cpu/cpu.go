@@ -119,6 +119,8 @@ type buf struct {
 	raw  []byte // set when the plan is made; for inputs at each run
 	n    int    // elements
 	node *graph.Node
+	// bound: an output of a body, which lies where the program around it says.
+	bound bool
 }
 
 // view is the value's elements.

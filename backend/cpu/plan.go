@@ -23,6 +23,7 @@ type compiler struct {
 	first, last map[*buf]int // steps between which an arena value lives
 	alias       map[*buf]*buf
 	inPlace     map[*buf][]*buf // results that may take an operand's place: the operands
+	bound       bool            // outputs lie where they are bound at each run
 }
 
 // compile selects kernels and plans memory.
@@ -35,6 +36,11 @@ func (c *compiler) compile() error {
 		}
 		if err := c.node(n); err != nil {
 			return err
+		}
+	}
+	for _, o := range c.g.Outputs() {
+		if r := c.root(c.bufs[o.Node.ID()][0]); c.bound && c.planned(r) {
+			r.bound = true
 		}
 	}
 	c.updates()
@@ -122,7 +128,7 @@ func (c *compiler) root(b *buf) *buf {
 // planned reports whether a value lives in the arena.
 func (c *compiler) planned(b *buf) bool {
 	o := b.node.Op()
-	return o != graph.OpInput && o != graph.OpVariable && o != graph.OpConst
+	return o != graph.OpInput && o != graph.OpVariable && o != graph.OpConst && !b.bound
 }
 
 // updates lets the kernel that makes a variable's new value write it where the variable lives, if nothing reads the old value afterwards;
@@ -295,13 +301,13 @@ func (c *compiler) arena() {
 	}
 }
 
-// show points a view at the memory of what it shows. Views of inputs are pointed at each run.
+// show points a view at the memory of what it shows. Views of inputs, and of outputs that are bound, are pointed at each run.
 func (c *compiler) show(b *buf) {
 	r := c.root(b)
 	if r == b || b.raw != nil {
 		return
 	}
-	if r.node.Op() == graph.OpInput {
+	if r.node.Op() == graph.OpInput || r.bound {
 		c.e.follow = append(c.e.follow, copying{r, b})
 		return
 	}

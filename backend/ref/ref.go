@@ -22,7 +22,7 @@ func (Backend) NewState(vars []backend.Var) (backend.State, error) { return back
 
 // Compile implements backend.Backend. The graph is run as it stands, but for ops that only have a decomposition.
 func (Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (backend.Executable, error) {
-	g, err := Expand(g)
+	g, err := graph.Expand(g)
 	if err != nil {
 		return nil, fmt.Errorf("ref: %w", err)
 	}
@@ -31,25 +31,6 @@ func (Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (back
 		return nil, err
 	}
 	return &exec{g: g, state: h, ready: o.Ready, times: make([]backend.NodeTime, len(g.Nodes()))}, nil
-}
-
-// Expand replaces ops that have no reference by their decompositions, until none is left.
-func Expand(g *graph.Graph) (*graph.Graph, error) {
-	for {
-		again := false
-		out, err := graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
-			o := n.Op()
-			if o.Ref == nil && o.Decompose != nil {
-				again = true
-				return graph.Tuple(to, o.Decompose(n.Attrs(), in))
-			}
-			return nil
-		})
-		if err != nil || !again {
-			return out, err
-		}
-		g = out
-	}
 }
 
 type exec struct {
@@ -83,7 +64,7 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 			for j, x := range n.Inputs() {
 				args[j] = vals[x.ID()][0]
 			}
-			vals[i] = Eval(n, args)
+			vals[i] = graph.EvalNode(n, args)
 		}
 		t := &e.times[i]
 		t.Node, t.Kernel = n, "reference"
@@ -108,19 +89,6 @@ func (e *exec) Profile() []backend.NodeTime { return e.times }
 func (e *exec) Reset() { clear(e.times) }
 
 func (e *exec) Memory() int64 { return 0 }
-
-// Eval computes one node from the values of its operands.
-func Eval(n *graph.Node, in []graph.Value) []graph.Value {
-	out := make([]graph.Value, len(n.Types()))
-	for i, t := range n.Types() {
-		out[i] = graph.Value{Type: t, Data: make([]float64, t.Shape.Size())}
-	}
-	if n.Op().Ref == nil {
-		panic("ref: op " + n.Op().Name + " has neither a reference nor a decomposition")
-	}
-	n.Op().Ref(n.Attrs(), in, out)
-	return out
-}
 
 // ValueOf is a tensor's content as float64.
 func ValueOf(t *tensor.Tensor) graph.Value {
