@@ -24,6 +24,20 @@ func Subset(ds Dataset, idx []int) (Dataset, error) {
 	return s, nil
 }
 
+// Streams reorders ds so that batches of n, read in order, are n streams side by side: row r of each batch is the example of ds after row r of the batch before. Stream r is the stretch of
+// ds from r·⌊Len/n⌋ on; the last Len mod n examples are left out. index has the number in ds of each example. It is for models that carry their state from batch to batch.
+func Streams(ds Dataset, n int) (streams Dataset, index []int, err error) {
+	if n < 1 || ds.Len() < n {
+		return nil, nil, fmt.Errorf("data: %d examples cannot be read as %d streams: a batch must have at least 1 example and at most all of them", ds.Len(), n)
+	}
+	steps := ds.Len() / n
+	for k := range steps * n {
+		index = append(index, k%n*steps+k/n)
+	}
+	streams, err = Subset(ds, index)
+	return streams, index, err
+}
+
 // Take is the first n examples of ds, or all of them when there are fewer.
 func Take(ds Dataset, n int) Dataset {
 	idx := make([]int, max(0, min(n, ds.Len())))

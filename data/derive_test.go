@@ -278,3 +278,24 @@ func ExampleFitNorm() {
 	fmt.Println(norm.Mean, norm.Std)
 	// Output: [2 20] [1 10]
 }
+
+// Rows of one batch go on where those of the batch before ended.
+func TestStreams(t *testing.T) {
+	ds := classed(t, make([]int32, 11), 1)
+	s, index, err := data.Streams(ds, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []float32{0, 3, 6, 1, 4, 7, 2, 5, 8}
+	got := values(t, s)
+	for i, w := range want {
+		if len(got) != len(want) || got[i] != w || index[i] != int(w) {
+			t.Fatalf("examples %v, numbers %v, want %v", got, index, want)
+		}
+	}
+	for _, n := range []int{0, -1, 12} {
+		if _, _, err := data.Streams(ds, n); err == nil || !strings.Contains(err.Error(), "streams") {
+			t.Errorf("%d streams: error %v", n, err)
+		}
+	}
+}

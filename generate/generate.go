@@ -75,7 +75,7 @@ type Generator struct {
 }
 
 // New makes a generator. room is how many tokens the model sees at most, its context; when a text grows beyond it the model sees the last half
-// and what follows.
+// and what follows. A model that looks at a window of positions alone (nn.Model.Window) has no such limit: it goes on without computing anything again.
 func New(m *train.Model, tok Tokenizer, room int) (*Generator, error) {
 	if _, err := m.Decoder(1, room); err != nil {
 		return nil, err
@@ -89,17 +89,54 @@ func (g *Generator) Run(ctx context.Context, prompt string, o Options, emit func
 	if err := o.Check(); err != nil {
 		return Result{}, err
 	}
-	tokens, err := g.tok.Encode(prompt)
+	tokens, err := g.encode(prompt)
 	if err != nil {
-		return Result{}, fmt.Errorf("generate: prompt: %w", err)
-	}
-	if len(tokens) == 0 {
-		return Result{}, errors.New("generate: the prompt is empty: the model needs something to go on with, be it a line break")
+		return Result{}, err
 	}
 	if o.Beams > 1 {
 		return g.search(ctx, tokens, o, emit)
 	}
-	return g.sample(ctx, tokens, o, emit)
+	rs, err := g.sample(ctx, [][]int32{tokens}, o, emit)
+	if rs == nil {
+		return Result{}, err
+	}
+	return rs[0], err
+}
+
+// RunAll continues several prompts at once, of any lengths; each result is what Run gives for its prompt. It knows no beam search.
+func (g *Generator) RunAll(ctx context.Context, prompts []string, o Options) ([]Result, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	if o.Beams > 1 {
+		return nil, errors.New("generate: beam search takes one prompt at a time")
+	}
+	if len(prompts) == 0 {
+		return nil, errors.New("generate: there is no prompt")
+	}
+	all := make([][]int32, len(prompts))
+	for i, p := range prompts {
+		var err error
+		if all[i], err = g.encode(p); err != nil {
+			if len(prompts) > 1 {
+				err = fmt.Errorf("prompt %d: %w", i+1, err)
+			}
+			return nil, err
+		}
+	}
+	return g.sample(ctx, all, o, nil)
+}
+
+// encode is a prompt's tokens.
+func (g *Generator) encode(prompt string) ([]int32, error) {
+	tokens, err := g.tok.Encode(prompt)
+	if err != nil {
+		return nil, fmt.Errorf("generate: prompt: %w", err)
+	}
+	if len(tokens) == 0 {
+		return nil, errors.New("generate: the prompt is empty: the model needs something to go on with, be it a line break")
+	}
+	return tokens, nil
 }
 
 // feeder keeps a decoder within its room.
@@ -108,64 +145,78 @@ type feeder struct {
 	text [][]int32 // of each sequence, all of it
 }
 
-// feed appends the newest tokens, one sequence of them for each of the decoder's, and gives the scores of what follows.
+// feed appends the newest tokens of each sequence (none of one that has ended), and gives the scores of what follows. A sequence for which there is no more room begins again with its
+// last half.
 func (f *feeder) feed(next [][]int32) ([]float32, error) {
+	lens := f.d.Lens()
 	for i, t := range next {
 		f.text[i] = append(f.text[i], t...)
-	}
-	if n := len(next[0]); f.d.Len()+n > f.d.Room() {
-		f.d.Reset()
-		all := len(f.text[0])
-		from := max(0, all-max(1, f.d.Room()/2))
-		for i := range next {
-			next[i] = f.text[i][from:]
+		if room := f.d.Room(); room > 0 && lens[i]+len(t) > room {
+			f.d.Restart(i)
+			next[i] = f.text[i][max(0, len(f.text[i])-max(1, room/2)):]
 		}
 	}
-	flat := slices.Concat(next...)
-	s, err := f.d.Feed(flat)
+	s, err := f.d.FeedEach(next)
 	if err != nil {
 		return nil, err
 	}
 	return s.F32(), nil
 }
 
-func (g *Generator) sample(ctx context.Context, prompt []int32, o Options, emit func(string) error) (Result, error) {
-	d, err := g.m.Decoder(1, g.room)
+// sample continues prompts with drawn tokens, or always the most probable.
+func (g *Generator) sample(ctx context.Context, prompts [][]int32, o Options, emit func(string) error) ([]Result, error) {
+	n := len(prompts)
+	d, err := g.m.Decoder(n, g.room)
 	if err != nil {
-		return Result{}, err
+		return nil, err
 	}
-	f := &feeder{d: d, text: make([][]int32, 1)}
-	r := Result{Prompt: len(prompt), Why: "tokens"}
-	out := &writer{tok: g.tok, stop: o.Stop, emit: emit}
-	next := prompt
-	for r.Tokens < o.Tokens {
+	f := &feeder{d: d, text: make([][]int32, n)}
+	rs, out, next := make([]Result, n), make([]*writer, n), make([][]int32, n)
+	for i, p := range prompts {
+		rs[i], out[i], next[i] = Result{Prompt: len(p), Why: "tokens"}, &writer{tok: g.tok, stop: o.Stop, emit: emit}, p
+	}
+	finish := func(err error) ([]Result, error) {
+		for i := range rs {
+			rs[i].Text = out[i].text
+		}
+		return rs, err
+	}
+	for written, live := 0, n; written < o.Tokens && live > 0; written++ {
 		if err := ctx.Err(); err != nil {
-			r.Text = out.text
-			return r, err
+			return finish(err)
 		}
-		scores, err := f.feed([][]int32{next})
+		scores, err := f.feed(next)
 		if err != nil {
-			return r, err
+			return finish(err)
 		}
-		t, logp := pick(scores, f.text[0], o, r.Tokens)
-		if t < 0 {
-			return r, errors.New("generate: the model's scores are not numbers: it has diverged in training")
+		vocabulary := len(scores) / n
+		for i := range rs {
+			if rs[i].Why == "stop" {
+				continue
+			}
+			t, logp := pick(scores[i*vocabulary:][:vocabulary], f.text[i], o, written)
+			if t < 0 {
+				return finish(errors.New("generate: the model's scores are not numbers: it has diverged in training"))
+			}
+			rs[i].Tokens++
+			rs[i].LogProb += logp
+			next[i] = []int32{t}
+			stopped, err := out[i].add(t)
+			if err != nil {
+				return finish(err)
+			}
+			if stopped {
+				rs[i].Why, next[i] = "stop", nil
+				live--
+			}
 		}
-		r.Tokens++
-		r.LogProb += logp
-		stopped, err := out.add(t)
-		if err != nil {
-			return r, err
-		}
-		if stopped {
-			r.Why = "stop"
-			break
-		}
-		next = []int32{t}
 	}
-	err = out.flush()
-	r.Text = out.text
-	return r, err
+	for _, w := range out {
+		if err := w.flush(); err != nil {
+			return finish(err)
+		}
+	}
+	return finish(nil)
 }
 
 // writer turns tokens into text, and holds back what may be the beginning of a stop text.

@@ -193,3 +193,65 @@ func TestFilter(t *testing.T) {
 		}
 	}
 }
+
+// Several prompts at once give what each gives alone, drawn or greedy, beyond the context and with stop texts too.
+func TestRunAll(t *testing.T) {
+	g := trained(t, 2)
+	ctx := context.Background()
+	prompts := []string{"the quick ", "o", "jumps over the lazy dog. the", "dog. the quick brown "}
+	for _, o := range []Options{{Tokens: 40}, {Tokens: 40, Temperature: 1.5, Seed: 3, Repetition: 1.1}, {Tokens: 25, Stop: []string{"over"}}} {
+		all, err := g.RunAll(ctx, prompts, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range prompts {
+			alone, err := g.Run(ctx, p, o, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all[i].Text != alone.Text || all[i].Why != alone.Why || all[i].Tokens != alone.Tokens || math.Abs(all[i].LogProb-alone.LogProb) > 1e-3 {
+				t.Errorf("%q: %+v, alone %+v", p, all[i], alone)
+			}
+		}
+	}
+	for want, ps := range map[string][]string{"no prompt": nil, "prompt 2: generate: the prompt is empty": {"a", ""}, `'ß' (U+00DF) is not among`: {"ß"}} {
+		if _, err := g.RunAll(ctx, ps, Options{Tokens: 1}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want %q", ps, err, want)
+		}
+	}
+	if _, err := g.RunAll(ctx, prompts, Options{Tokens: 1, Beams: 2}); err == nil {
+		t.Error("a beam search of several prompts was taken")
+	}
+}
+
+// A model with a window goes on beyond every context without computing anything again, and writes what it would with all of the text before it.
+func TestGenerateWithoutEnd(t *testing.T) {
+	set, err := text.Chars("t", strings.Repeat("abcdefgh", 80), text.Config{Length: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := set.Spec().Classes
+	net := nn.Sequential(nn.Embedding(n, 16), nn.TransformerBlock(2, nn.CausalAttention(), nn.Window(4), nn.Rotary(100)), nn.Dense(n, nn.Softmax))
+	m, err := train.Compile(net, set.Spec(), optim.Adam(optim.Rate(0.02)), train.SparseCategoricalCrossentropy, train.Seed(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Fit(context.Background(), set.Train, train.Epochs(10)); err != nil {
+		t.Fatal(err)
+	}
+	v, err := text.NewVocabulary(set.Spec().ClassNames)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := New(m, v, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := g.Run(context.Background(), "abc", Options{Tokens: 500}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Repeat("defghabc", 63)[:500]; r.Text != want {
+		t.Errorf("wrote %q", r.Text)
+	}
+}

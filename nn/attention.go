@@ -195,7 +195,11 @@ func (c *Call) positions(time, from int) *graph.Node {
 	if c.Cache == nil {
 		return op.Add(p, op.Like(p, float64(from)))
 	}
-	n := op.Reshape(c.Cache.Lengths, c.Cache.Lengths.Shape()[0], 1)
+	n := c.Cache.Positions
+	if n == nil {
+		n = c.Cache.Lengths
+	}
+	n = op.Reshape(n, n.Shape()[0], 1)
 	return op.Add(p, op.Sub(n, op.Like(n, float64(time))))
 }
 
@@ -204,7 +208,36 @@ func (c *Call) positions(time, from int) *graph.Node {
 type Cache struct {
 	Name    string      // of the memory: calls with the same name go on with the same sequences
 	Room    int         // positions that there is room for
-	Lengths *graph.Node // i32 [batch]: how many positions each sequence has, those of this call included; at most Room
+	Lengths *graph.Node // i32 [batch]: how many places of the memory are in use, those of this call included
+
+	// Counts, if not nil, is i32 [batch]: how many positions of this call each sequence really has. What follows them is written behind the sequence's end and is not looked at;
+	// the caller's next Lengths lets it be written over.
+	Counts *graph.Node
+	// Positions, if not nil, is i32 [batch]: how many positions each sequence has, those of this call included, where the memory has forgotten the first of them (a sliding window).
+	Positions *graph.Node
+}
+
+// whole are layers that look at several positions of a sequence and keep nothing for later ones.
+var whole = map[string]bool{"Conv1D": true, "MaxPooling1D": true, "AveragePooling1D": true, "GlobalMaxPooling1D": true, "GlobalAveragePooling1D": true, "Attention": true,
+	"AdditiveAttention": true, "AttentionDecoder": true, "RepeatVector": true, "Flatten": true, "Reshape": true, "Permute": true}
+
+// Window reports whether sequences can grow without end while the model looks at a limited number of positions, and that number: all attention is causal within a window
+// (nn.Window) and no positions are learned. A recurrent model needs 1.
+func (m *Model) Window() (n int, ok bool) {
+	n = 1
+	for _, l := range m.layers {
+		switch k := l.kind.(type) {
+		case interface{ attention() *heads }:
+			h := k.attention()
+			if !h.Causal || h.Window == 0 {
+				return 0, false
+			}
+			n = max(n, h.Window)
+		case *positions:
+			return 0, false
+		}
+	}
+	return n, true
 }
 
 const cacheScope = "cache:"
@@ -240,11 +273,14 @@ func (p *positions) check() error {
 func (p *positions) call(c *Call, x []*graph.Node) *graph.Node {
 	in := sequence(c, x)
 	s := in.Shape()
-	if s[1] > p.Length {
+	if c.Cache == nil && s[1] > p.Length {
 		c.Fail("a sequence of %d positions is longer than its sequence_length %d", s[1], p.Length)
 	}
 	w := c.Param("embeddings", p.Init, true, p.Length, s[2])
 	if c.Cache != nil {
+		if c.Cache.Room > p.Length || c.Cache.Positions != nil {
+			c.Fail("there is to be room for %d positions, but only sequence_length %d have been learned", c.Cache.Room, p.Length)
+		}
 		return op.Add(in, op.Gather(w, c.positions(s[1], 0), 0))
 	}
 	return op.Add(in, op.Reshape(op.SliceAxis(w, 0, 0, s[1]), 1, s[1], s[2]))

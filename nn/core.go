@@ -278,6 +278,14 @@ func Embedding(inputs, outputs int, opts ...Option) *Layer {
 
 func (e *embedding) kernelInit() *Initializer { return &e.Init }
 
+// Rows is how many numbers an Embedding knows, 0 of other layers.
+func (l *Layer) Rows() int {
+	if e, ok := l.kind.(*embedding); ok {
+		return e.Inputs
+	}
+	return 0
+}
+
 func (e *embedding) check() error {
 	return first(positive("input_dim", e.Inputs), positive("output_dim", e.Outputs), e.Init.check("embeddings_initializer"))
 }

@@ -65,7 +65,7 @@ type goldenLayer struct {
 func TestLayersAgainstKeras(t *testing.T) {
 	var golden struct{ Cases []goldenLayer }
 	var cases []goldenLayer
-	for _, file := range []string{"testdata/layers.json", "testdata/transformer.json", "testdata/recurrent.json"} {
+	for _, file := range []string{"testdata/layers.json", "testdata/transformer.json", "testdata/recurrent.json", "testdata/seq2seq.json"} {
 		if err := json.Unmarshal(must(os.ReadFile(file)), &golden); err != nil {
 			t.Fatal(err)
 		}

@@ -398,3 +398,27 @@ func TestTrainsWithRandomAndMovingLayers(t *testing.T) {
 		t.Error("one thread and two give different weights")
 	}
 }
+
+// Weights of PyTorch that do not fit are named, with what was wanted.
+func TestFromTorchErrors(t *testing.T) {
+	f := func(dims ...int) *tensor.Tensor { return tensor.New(dtype.F32, dims...) }
+	for _, c := range []struct {
+		class          string
+		wi, wh, bi, bh *tensor.Tensor
+		want           string
+	}{
+		{"GRUCell", f(6, 3), f(6, 2), f(6), f(6), "unknown class"},
+		{"LSTM", f(8, 3), nil, nil, nil, "weight_hh is missing"},
+		{"LSTM", f(8, 3), f(6, 2), nil, nil, "weight_hh is f32[6 2]"},
+		{"GRU", f(8, 3), f(6, 2), nil, nil, "weight_ih is f32[8 3]"},
+		{"GRU", f(6, 3), f(6, 2), f(6), nil, "both be there"},
+		{"GRU", f(6, 3), f(6, 2), f(6), f(5), "bias_hh is f32[5]"},
+	} {
+		if _, _, _, err := nn.FromTorch(c.class, c.wi, c.wh, c.bi, c.bh); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", c.class, err, c.want)
+		}
+	}
+	if _, _, b, err := nn.FromTorch("SimpleRNN", f(2, 3), f(2, 2), nil, nil); b != nil || err != nil {
+		t.Errorf("without biases: %v, %v", b, err)
+	}
+}

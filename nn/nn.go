@@ -121,6 +121,8 @@ type Call struct {
 
 	// Cache, if not nil, makes the call go on with sequences that earlier calls have begun.
 	Cache *Cache
+	// Carry, if not "", lets stateful layers begin where the call before with the same word has ended; see Stateful.
+	Carry string
 	// Prefix begins the names of all parameters.
 	Prefix string
 	// Frozen, if not nil, says which parameters stay as they are. A batch normalisation of which one is frozen uses its moving averages and leaves them.
@@ -437,6 +439,9 @@ func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
 		c.G.At(l.site, func() {
 			if err := l.kind.check(); err != nil {
 				c.Fail("%v", err)
+			}
+			if c.Cache != nil && whole[l.class] {
+				c.Fail("looks at several positions of a sequence at once and remembers none: a sequence cannot grow by and by with it")
 			}
 			if c.Tap != nil {
 				c.Tap(l, x)

@@ -1,6 +1,9 @@
 package nn
 
 import (
+	"math"
+
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 )
@@ -92,10 +95,10 @@ func global(rank int, max bool, opts []Option) *Layer {
 	return layer(p.class(), p, opts)
 }
 
-// GlobalMaxPool1D takes the greatest of all steps of each feature.
+// GlobalMaxPool1D takes the greatest of all steps of each feature. A second operand i32, one number for each example, says how many steps count.
 func GlobalMaxPool1D(opts ...Option) *Layer { return global(1, true, opts) }
 
-// GlobalAveragePool1D averages all steps of each feature.
+// GlobalAveragePool1D averages all steps of each feature. A second operand i32, one number for each example, says how many steps count.
 func GlobalAveragePool1D(opts ...Option) *Layer { return global(1, false, opts) }
 
 // GlobalMaxPool2D takes the greatest pixel of each channel.
@@ -118,6 +121,9 @@ func KeepDims() Option {
 func (*globalPool) check() error { return nil }
 
 func (p *globalPool) call(c *Call, x []*graph.Node) *graph.Node {
+	if p.rank == 1 && len(x) == 2 {
+		return p.callCounted(c, x)
+	}
 	in := spatial(c, x, p.rank)
 	s := in.Shape()
 	if s[1]*s[2] == 0 {
@@ -131,6 +137,31 @@ func (p *globalPool) call(c *Call, x []*graph.Node) *graph.Node {
 	}
 	if p.KeepDims {
 		return unspatial(op.Reshape(y, s[0], 1, 1, s[3]), p.rank)
+	}
+	return y
+}
+
+// callCounted pools the positions of a sequence that count. Without any the result is zeros.
+func (p *globalPool) callCounted(c *Call, x []*graph.Node) *graph.Node {
+	in, lengths := sequence(c, x[:1]), x[1]
+	s := in.Shape()
+	if !lengths.DType().IsInt() || len(lengths.Shape()) != 1 {
+		c.Fail("operand 1 is %v; it takes lengths i32 [batch] beside the sequence", lengths.Type())
+	}
+	lengths = op.Convert(lengths, dtype.I32)
+	keep := op.BroadcastTo(op.Reshape(counted(lengths, s[1], s[0], s[1]), s[0], s[1], 1), s...)
+	kept := op.Select(keep, in, op.Like(in, 0))
+	n := op.BroadcastTo(op.Reshape(op.Max(op.Min(lengths, op.Like(lengths, float64(s[1]))), op.Like(lengths, 0)), s[0], 1), s[0], s[2]) // positions that count
+	var y *graph.Node
+	if p.max {
+		y = op.ReduceMax(op.Select(keep, in, op.Like(in, -math.MaxFloat32)), 1)
+		y = op.Select(op.Gt(n, op.Like(n, 0)), y, op.Like(y, 0))
+	} else {
+		sum := op.Sum(kept, 1)
+		y = op.Div(sum, op.Convert(op.Max(n, op.Like(n, 1)), sum.DType()))
+	}
+	if p.KeepDims {
+		return op.Reshape(y, s[0], 1, s[2])
 	}
 	return y
 }

@@ -3,6 +3,8 @@ package nn
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -27,6 +29,7 @@ type recurrent struct {
 	RecurrentDropout float64     `json:"recurrent_dropout"`
 	Sequences        bool        `json:"return_sequences"`
 	Backwards        bool        `json:"go_backwards"`
+	Stateful         bool        `json:"stateful"`
 }
 
 func newRecurrent() recurrent {
@@ -38,6 +41,9 @@ func (r *recurrent) common() *recurrent { return r }
 func (r *recurrent) kernelInit() *Initializer { return &r.KernelInit }
 
 func (r *recurrent) check() error {
+	if r.Stateful && r.Backwards {
+		return fmt.Errorf("stateful and go_backwards exclude each other: what is to come has not been read yet")
+	}
 	if err := (&dropout{r.RecurrentDropout}).check(); err != nil {
 		return fmt.Errorf("recurrent_dropout: %w", err)
 	}
@@ -73,6 +79,27 @@ func ReturnSequences() Option {
 // GoBackwards makes a recurrent layer read its sequence from the end; with ReturnSequences the states come in that order.
 func GoBackwards() Option {
 	return recurrentSetting("GoBackwards", func(r *recurrent) { r.Backwards = true })
+}
+
+// Stateful makes a recurrent layer go on from the state in which the batch before has left it: row i of a batch continues row i of the batch before. Gradients do not flow from one batch
+// into another, so training with it is truncated backpropagation through time. Package train lays the data out for it and begins anew in each epoch.
+func Stateful() Option {
+	return recurrentSetting("Stateful", func(r *recurrent) { r.Stateful = true })
+}
+
+// Stateful reports whether a layer of the model carries its state from batch to batch.
+func (m *Model) Stateful() bool {
+	return slices.ContainsFunc(m.layers, (*Layer).Stateful)
+}
+
+// Stateful reports whether the layer carries its state from batch to batch.
+func (l *Layer) Stateful() bool {
+	k := l.kind
+	if d, ok := k.(*attentionDecoder); ok {
+		k = d.Layer.kind
+	}
+	r, ok := k.(cell)
+	return ok && r.common().Stateful
 }
 
 // InputDropout drops a share of the features of a recurrent layer's input in training, the same at all positions of a sequence.
@@ -142,27 +169,37 @@ func (l *lstm) biasInit() Initializer {
 
 func (l *lstm) call(c *Call, x []*graph.Node) *graph.Node { return recurrence(c, l, x) }
 
+// ResetBefore makes a GRU multiply the state with the reset gate before the product: n = tanh(x·W + (r·h)·U + b), which Keras calls reset_after false. It has no kernel of its own, so
+// its steps run one by one: prefer the other form where there is a choice.
+func ResetBefore() Option {
+	return setting{"ResetBefore", func(k kind) bool {
+		g, ok := k.(*gru)
+		if ok {
+			g.ResetAfter = false
+		}
+		return ok
+	}}
+}
+
 type gru struct {
 	recurrent
 	ResetAfter bool `json:"reset_after"`
 }
 
 // GRU is a gated recurrent unit over a sequence [time, features]: z, r = σ(x·W + h·U + b), n = tanh(x·W + r·(h·U + b)), h_t = z·h_{t-1} + (1-z)·n, the form that Keras and PyTorch
-// run. SimpleRNN says what it gives and what it takes.
+// run; ResetBefore gives the other. SimpleRNN says what it gives and what it takes.
 func GRU(units int, opts ...Option) *Layer {
 	r := newRecurrent()
 	r.Units = units
 	return layer("GRU", &gru{r, true}, opts)
 }
 
-func (g *gru) check() error {
+func (g *gru) cell() (string, int) {
 	if !g.ResetAfter {
-		return fmt.Errorf("reset_after must be true: the older form, with the reset gate before the product, is not supported")
+		return "gru1", 3
 	}
-	return g.recurrent.check()
+	return "gru", 3
 }
-
-func (*gru) cell() (string, int)     { return "gru", 3 }
 func (g *gru) biasInit() Initializer { return g.BiasInit }
 
 func (g *gru) call(c *Call, x []*graph.Node) *graph.Node { return recurrence(c, g, x) }
@@ -241,6 +278,20 @@ func unfold(c *Call, k cell, backwards bool, x []*graph.Node) (states, last *gra
 		for _, n := range names {
 			first = append(first, c.Cache.last(c, n, state, time))
 		}
+		lengths = c.Cache.Counts
+	}
+	carried := func(n string) *graph.Node {
+		return c.G.Variable(carryScope+c.Carry+"/"+c.layer.name+"/"+c.prefix+n, state)
+	}
+	carries := r.Stateful && c.Carry != "" && c.Cache == nil
+	if carries {
+		if len(first) > 0 {
+			c.Fail("a stateful layer has the state of the batch before; it takes no other")
+		}
+		names = []string{"state", "cell"}[:1+gates/4]
+		for _, n := range names {
+			first = append(first, carried(n))
+		}
 	}
 	for len(first) < 2 {
 		first = append(first, op.Full(c.G, state, 0))
@@ -264,9 +315,26 @@ func unfold(c *Call, k cell, backwards bool, x []*graph.Node) (states, last *gra
 	at := func(x *graph.Node) *graph.Node { return op.Reshape(op.SliceAxis(x, 1, end, end+1), batch, h) }
 	last = at(states)
 	for i, n := range names {
-		c.Cache.keep(c, n, []*graph.Node{last, cells}[i], at)
+		x := []*graph.Node{last, cells}[i]
+		if !carries {
+			c.Cache.keep(c, n, x, at)
+			continue
+		}
+		if len(x.Shape()) == 3 {
+			x = at(x)
+		}
+		c.G.Update(carried(n), x)
 	}
 	return states, last
+}
+
+const carryScope = "carry:"
+
+// Carried says whether a variable of that name is the state that a stateful layer carries from call to call, and the word of Call.Carry that it belongs to.
+func Carried(variable string) (carry string, ok bool) {
+	rest, ok := strings.CutPrefix(variable, carryScope)
+	carry, _, _ = strings.Cut(rest, "/")
+	return carry, ok
 }
 
 // dropMask is the factors [dims] of a dropout that is the same at all positions, nil outside training.
@@ -284,7 +352,11 @@ func (m *Cache) variable(c *Call, name string, t graph.Type) *graph.Node {
 
 // last is the state that the call before left, zeros where a sequence begins with this call.
 func (m *Cache) last(c *Call, name string, t graph.Type, time int) *graph.Node {
-	older := op.Convert(op.Gt(m.Lengths, op.Like(m.Lengths, float64(time))), t.DType)
+	n := m.Lengths
+	if m.Positions != nil {
+		n = m.Positions
+	}
+	older := op.Convert(op.Gt(n, op.Like(n, float64(time))), t.DType)
 	v := m.variable(c, name, t)
 	return op.Select(op.BroadcastTo(op.Reshape(op.Gt(older, op.Like(older, 0)), t.Shape[0], 1), t.Shape...), v, op.Full(c.G, t, 0))
 }
@@ -345,6 +417,9 @@ func (b *bidirectional) check() error {
 	k, ok := b.Layer.kind.(cell)
 	if !ok {
 		return fmt.Errorf("layer must be a recurrent one (SimpleRNN, LSTM, GRU), not %q", b.Layer.class)
+	}
+	if k.common().Stateful {
+		return fmt.Errorf("a layer of two directions cannot be stateful: what is to come has not been read yet")
 	}
 	for _, m := range merging {
 		if m == b.Merge {

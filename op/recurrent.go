@@ -18,10 +18,11 @@ var RecurrentOp, RecurrentGradOp *graph.Op
 //	tanh   h' = tanh(x + h·u);  relu likewise
 //	lstm   i, f, g, o = x + h·u, each of H;  c' = σ(f)·c + σ(i)·tanh(g);  h' = σ(o)·tanh(c')   (Hochreiter & Schmidhuber 1997, Gers et al. 2000)
 //	gru    z, r, n of x and of q = h·u + b;  z, r = σ(x + q);  n' = tanh(x + r·q);  h' = z·h + (1-z)·n'   (Cho et al., arXiv:1406.1078, the product before the gate)
+//	gru1   z, r = σ(x + h·u);  n' = tanh(x + (r·h)·u);  h' = z·h + (1-z)·n'   (the same paper's first form, the gate before the product)
 //
 // The order of the gates is Keras's.
 type RecurrentAttrs struct {
-	Cell     string // lstm, gru, tanh or relu
+	Cell     string // lstm, gru, gru1, tanh or relu
 	Reverse  bool   // from the last step to the first
 	Lengths  bool   // an operand i32 [B]: at steps from the length on, the state stays as it is
 	Mask     bool   // an operand [B H] that h_{t-1} is multiplied with in the product: dropout that is the same at all steps
@@ -35,7 +36,7 @@ func (a RecurrentAttrs) weights(h int) WeightAttrs { return WeightAttrs{a.Bits, 
 
 // gates is how many values of H an element of the operand has, 0 for an unknown cell.
 func (a RecurrentAttrs) gates() int {
-	return map[string]int{"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}[a.Cell]
+	return map[string]int{"lstm": 4, "gru": 3, "gru1": 3, "tanh": 1, "relu": 1}[a.Cell]
 }
 
 // recurrence names operands and results.
@@ -87,7 +88,7 @@ func (r *recurrence) with(in []*node) {
 func (r *recurrence) check(in []typ, seq shape.Shape) error {
 	r.g = r.gates()
 	if r.g == 0 {
-		return fmt.Errorf("there is no cell %q (known: lstm, gru, tanh, relu)", r.Cell)
+		return fmt.Errorf("there is no cell %q (known: lstm, gru, gru1, tanh, relu)", r.Cell)
 	}
 	if len(in) < r.count {
 		return fmt.Errorf("takes %d operands, was given %d", r.count, len(in))
@@ -201,9 +202,23 @@ func (r *recurrence) unrolled() []*node {
 	hs, cells, gate := make([]*node, r.t), make([]*node, r.t), make([]*node, r.t)
 	h, c := r.h0, r.c0
 	for _, t := range r.order() {
-		x, q := r.step(r.x, t), r.product(r.masked(h))
+		x, before := r.step(r.x, t), r.masked(h)
+		var q *node
+		if r.Cell != "gru1" {
+			q = r.product(before)
+		}
 		var h1, kept, g *node
 		switch r.Cell {
+		case "gru1":
+			third := func(x *node) *node { return MatMul(x, SliceAxis(r.u, 1, 2*r.h, 3*r.h)) }
+			if r.Bits == 0 {
+				q = MatMul(before, SliceAxis(r.u, 1, 0, 2*r.h))
+			} else { // weights of few bits are not cut
+				q, third = r.product(before), func(x *node) *node { return r.part(r.product(x), 2) }
+			}
+			z, reset := Sigmoid(Add(r.part(x, 0), r.part(q, 0))), Sigmoid(Add(r.part(x, 1), r.part(q, 1)))
+			n := Tanh(Add(r.part(x, 2), third(Mul(reset, before))))
+			h1 = Add(n, Mul(z, Sub(h, n)))
 		case "lstm":
 			z := Add(x, q)
 			in, forget, cell, out := Sigmoid(r.part(z, 0)), Sigmoid(r.part(z, 1)), Tanh(r.part(z, 2)), Sigmoid(r.part(z, 3))
@@ -405,6 +420,7 @@ func recurrentSamples(gradient bool) []graph.Sample {
 	}
 	if !gradient {
 		out = append(out, sample("lstm of bytes", RecurrentAttrs{Cell: "lstm", Bits: 8, Lengths: true}, 3, 4, 24), sample("gru of pairs, mask", RecurrentAttrs{Cell: "gru", Bits: 4, Group: 8, Mask: true}, 2, 3, 20))
+		out = append(out, sample("gru1", RecurrentAttrs{Cell: "gru1"}, 2, 3, 4), sample("gru1 of bytes", RecurrentAttrs{Cell: "gru1", Bits: 8}, 2, 3, 4), sample("gru1 backwards, lengths, mask", RecurrentAttrs{Cell: "gru1", Reverse: true, Lengths: true, Mask: true}, 2, 3, 3))
 	}
 	if gradient {
 		out = append(out, sample("cells", RecurrentAttrs{Cell: "lstm", CellGrad: true}, 2, 3, 4))
@@ -422,7 +438,7 @@ func init() {
 		return int64(seq[0]*seq[1]) * (2*int64(u[0])*int64(u[1]) + 10*int64(u[1]))
 	}
 	RecurrentOp = add(def[RecurrentAttrs]{
-		Name: "recurrent", Doc: "a recurrent cell (lstm, gru, tanh, relu) over the time axis of projected inputs [B T g·H]: states [B T H]; of lstm and gru also cells (lstm) or the third product (gru) [B T H] and gates [B T g·H]",
+		Name: "recurrent", Doc: "a recurrent cell (lstm, gru, gru1, tanh, relu) over the time axis of projected inputs [B T g·H]: states [B T H]; of lstm and gru also cells (lstm) or the third product (gru) [B T H] and gates [B T g·H]",
 		Kind: graph.Contraction,
 		Infer: func(a RecurrentAttrs, in []typ) ([]typ, error) {
 			if len(in) == 0 {
@@ -449,7 +465,7 @@ func init() {
 			}
 			kept := len(n.Types()) - 1
 			a.CellGrad = a.Cell == "lstm" && d[1] != nil
-			if kept > 0 && (d[2] != nil || a.Cell == "gru" && d[1] != nil) { // a loss on what is kept: differentiate the definition
+			if a.Cell == "gru1" || kept > 0 && (d[2] != nil || a.Cell == "gru" && d[1] != nil) { // no kernel, or a loss on what is kept: differentiate the definition
 				return nil
 			}
 			dhs := d[0]
@@ -497,6 +513,9 @@ func init() {
 		Kind: graph.Contraction,
 		Infer: func(a RecurrentAttrs, in []typ) ([]typ, error) {
 			r := a.layout(true)
+			if a.Cell == "gru1" {
+				return nil, fmt.Errorf("a gru1 has no gradient of its own: its steps are differentiated one by one")
+			}
 			kept := 1
 			if a.gates() > 1 {
 				kept = 3

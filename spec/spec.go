@@ -409,6 +409,11 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 	return nn.Functional(inputs, []*nn.Value{last})
 }
 
+// Stateful reports whether a layer carries its state from batch to batch.
+func (s *Spec) Stateful() bool {
+	return slices.ContainsFunc(s.layers, func(l layerSpec) bool { return l.layer != nil && l.layer.Stateful() })
+}
+
 // Compile makes the model and compiles it. steps is the number of optimizer steps of the whole training, which schedules refer to.
 func (s *Spec) Compile(d data.Spec, steps int64, opts ...train.Option) (*train.Model, error) {
 	net, err := s.Model(d)

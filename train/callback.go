@@ -8,10 +8,13 @@ import (
 	"math"
 	"time"
 
+	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/format/csvlog"
 	"github.com/jouleml/joule/format/safetensors"
 	"github.com/jouleml/joule/format/tfevents"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -386,20 +389,22 @@ func (m *Model) Checkpoint(t *Training) (*checkpoint.State, error) {
 	if s.Sections[SectionProgress], err = json.Marshal(p); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	if s.Tensors, err = m.tensors(); err != nil {
+	if s.Tensors, err = m.tensors(true); err != nil {
 		return nil, err
 	}
 	return s, m.describe(s.Sections)
 }
 
-func (m *Model) tensors() ([]safetensors.Named, error) {
+func (m *Model) tensors(training bool) ([]safetensors.Named, error) {
 	var out []safetensors.Named
 	ts, err := m.variables()
 	if err != nil {
 		return nil, err
 	}
 	for i, v := range m.kept() {
-		out = append(out, safetensors.Named{Name: v.Name, Value: ts[i]})
+		if _, carried := nn.Carried(v.Name); !carried || training {
+			out = append(out, safetensors.Named{Name: v.Name, Value: ts[i]})
+		}
 	}
 	return out, nil
 }
@@ -407,6 +412,13 @@ func (m *Model) tensors() ([]safetensors.Named, error) {
 // Restore gives the model the variables of a checkpoint and the callbacks their memory; the result is for From. The model must have been compiled from the
 // same specification.
 func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, error) {
+	for _, t := range s.Tensors { // states of streams, which are declared when a batch's program is made
+		if _, ok := nn.Carried(t.Name); ok {
+			if err := m.state.Add(backend.Var{Name: t.Name, Type: graph.TypeOf(t.Value)}); err != nil {
+				return nil, fmt.Errorf("train: the checkpoint belongs to another model: %w", err)
+			}
+		}
+	}
 	for _, v := range m.kept() {
 		t := s.Tensor(v.Name)
 		if t == nil {

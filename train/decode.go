@@ -1,7 +1,9 @@
 package train
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jouleml/joule/backend"
@@ -13,13 +15,20 @@ import (
 )
 
 // Decoder lets sequences grow: it feeds tokens to a language model and keeps what the model needs of those before (the keys and values of attention), so that a
-// token costs the same work whether it is the second or the thousandth, attention's share aside. All sequences have the same length. A model has one Decoder in use at a time for
+// token costs the same work whether it is the second or the thousandth, attention's share aside. Sequences may have different lengths. A model has one Decoder in use at a time for
 // each number of sequences and room.
+//
+// Where all attention is within a window (nn.Model.Window) sequences may grow without end: the memory has twice the window's places, and when it is full the last window is moved to its
+// beginning, which costs at most one copy of a key and value for each token.
 type Decoder struct {
 	m               *Model
 	sequences, room int
-	length          int
+	window          int   // > 0: so many positions are looked at, and the memory slides
+	used, length    []int // of each sequence: places of the memory, and tokens in all
 	lengths         *tensor.Tensor
+	positions       *tensor.Tensor
+	counts          *tensor.Tensor
+	scores          *tensor.Tensor // [sequences, vocabulary]
 }
 
 // chunks are how many tokens of a sequence a program takes at once, greatest first: the last must be 1.
@@ -34,29 +43,49 @@ func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
 	if sequences < 1 || room < 1 {
 		return nil, fmt.Errorf("train: a decoder of %d sequences with room for %d tokens: both must be at least 1", sequences, room)
 	}
-	d := &Decoder{m: m, sequences: sequences, room: room, lengths: tensor.New(dtype.I32, sequences)}
-	if _, err := m.program1(d.key(1)); err != nil { // mistakes show now
+	d := &Decoder{m: m, sequences: sequences, room: room, used: make([]int, sequences), length: make([]int, sequences)}
+	if w, ok := m.Net.Window(); ok {
+		d.window, d.room = w, 2*w+chunks[0]
+	}
+	d.lengths, d.positions, d.counts = tensor.New(dtype.I32, sequences), tensor.New(dtype.I32, sequences), tensor.New(dtype.I32, sequences)
+	p, err := m.program1(d.key(1, false)) // mistakes show now
+	if err != nil {
 		return nil, err
 	}
+	d.scores = tensor.New(p.out[0].DType(), p.out[0].Shape()...)
 	return d, nil
 }
 
-func (d *Decoder) key(time int) programKey {
-	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room}
+func (d *Decoder) key(time int, ragged bool) programKey {
+	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room, ragged: ragged, sliding: d.window > 0}
 	if time > 1 {
 		k.mode = prefill
 	}
 	return k
 }
 
-// Len is the number of tokens of each sequence.
-func (d *Decoder) Len() int { return d.length }
+// Len is the number of tokens of the longest sequence, Lens that of each.
+func (d *Decoder) Len() int { return slices.Max(d.length) }
 
-// Room is the number of tokens that there is room for.
-func (d *Decoder) Room() int { return d.room }
+// Lens is the number of tokens of each sequence.
+func (d *Decoder) Lens() []int { return slices.Clone(d.length) }
+
+// Room is the number of tokens that there is room for, 0 where sequences may grow without end.
+func (d *Decoder) Room() int {
+	if d.window > 0 {
+		return 0
+	}
+	return d.room
+}
 
 // Reset makes the sequences empty.
-func (d *Decoder) Reset() { d.length = 0 }
+func (d *Decoder) Reset() {
+	clear(d.used)
+	clear(d.length)
+}
+
+// Restart makes one sequence empty.
+func (d *Decoder) Restart(sequence int) { d.used[sequence], d.length[sequence] = 0, 0 }
 
 // Feed appends tokens [sequences, n], n at least 1, and gives the scores [sequences, vocabulary] of what comes next: logarithms of probabilities up to a constant
 // where the model ends in a softmax, else what it gives. They are overwritten by the next call.
@@ -65,37 +94,138 @@ func (d *Decoder) Feed(tokens []int32) (*tensor.Tensor, error) {
 	if n == 0 || n*d.sequences != len(tokens) {
 		return nil, fmt.Errorf("train: %d tokens are no multiple, from 1 on, of %d sequences", len(tokens), d.sequences)
 	}
-	if d.length+n > d.room {
-		return nil, fmt.Errorf("train: %d tokens and %d more are above the decoder's room for %d", d.length, n, d.room)
+	each := make([][]int32, d.sequences)
+	for s := range each {
+		each[s] = tokens[s*n : (s+1)*n]
 	}
-	var p *program
-	for at := 0; at < n; {
-		time := 1
-		for _, c := range chunks {
-			if c <= n-at {
-				time = c
-				break
-			}
+	return d.FeedEach(each)
+}
+
+// FeedEach appends to each sequence tokens of its own, as many as it has; the scores of one that is given none stay as they are. See Feed.
+func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
+	if len(tokens) != d.sequences {
+		return nil, fmt.Errorf("train: tokens for %d sequences, the decoder has %d", len(tokens), d.sequences)
+	}
+	most, least := 0, len(tokens[0])
+	for s, ts := range tokens {
+		most, least = max(most, len(ts)), min(least, len(ts))
+		if d.window == 0 && d.used[s]+len(ts) > d.room {
+			return nil, fmt.Errorf("train: %d tokens and %d more are above the decoder's room for %d", d.used[s], len(ts), d.room)
 		}
-		var err error
-		if p, err = d.m.program1(d.key(time)); err != nil {
+	}
+	if most == 0 {
+		return nil, errors.New("train: there are no tokens to go on with")
+	}
+	ragged := least < most
+	for at := 0; at < most; {
+		time := chunk(most-at, ragged)
+		if err := d.slide(time); err != nil {
+			return nil, err
+		}
+		p, err := d.m.program1(d.key(time, ragged))
+		if err != nil {
 			return nil, err
 		}
 		x := p.in[0].I32()
-		for s := range d.sequences {
-			copy(x[s*time:(s+1)*time], tokens[s*n+at:])
+		clear(x)
+		for s, ts := range tokens {
+			n := max(0, min(time, len(ts)-at))
+			if n > 0 {
+				copy(x[s*time:(s+1)*time], ts[at:at+n])
+			}
+			d.counts.I32()[s], d.lengths.I32()[s], d.positions.I32()[s] = int32(n), int32(d.used[s]+time), int32(d.length[s]+time)
+			d.used[s] += n
+			d.length[s] += n
 		}
-		d.length += time
 		at += time
-		for i := range d.lengths.I32() {
-			d.lengths.I32()[i] = int32(d.length)
+		in := p.in[:1]
+		in = append(in, d.lengths)
+		if d.window > 0 {
+			in = append(in, d.positions)
 		}
-		p.in[1] = d.lengths
-		if err := p.exec.Run(p.in, p.out); err != nil {
+		if ragged {
+			in = append(in, d.counts)
+		}
+		if err := p.check(in[:1]); err != nil {
 			return nil, err
 		}
+		if err := p.exec.Run(in, p.out); err != nil {
+			return nil, err
+		}
+		for s, n := range d.counts.I32() {
+			if n > 0 {
+				copy(d.scores.Slice(s, s+1).Bytes(), p.out[0].Slice(s, s+1).Bytes())
+			}
+		}
 	}
-	return p.out[0], nil
+	return d.scores, nil
+}
+
+// chunk is how many of n tokens a program takes next. Sequences of different lengths fill up a chunk with what is not looked at rather than run many short ones.
+func chunk(n int, ragged bool) int {
+	best := chunks[0]
+	for _, c := range chunks {
+		if ragged && c >= n {
+			best = c
+		} else if !ragged && c <= n {
+			return c
+		}
+	}
+	return best
+}
+
+// slide makes room for so many more tokens in memories that hold a window.
+func (d *Decoder) slide(more int) error {
+	if d.window == 0 {
+		return nil
+	}
+	drop := make([]int, d.sequences)
+	any := false
+	for s, n := range d.used {
+		if n+more > d.room {
+			drop[s], any = n-min(n, d.window-1), true
+		}
+	}
+	if !any {
+		return nil
+	}
+	err := d.rewrite(func(now, old []byte, row int, places bool) {
+		if !places {
+			return
+		}
+		place := row / d.room
+		for s, n := range drop {
+			copy(now[s*row:], old[s*row+n*place:s*row+d.used[s]*place])
+		}
+	})
+	for s, n := range drop {
+		d.used[s] -= n
+	}
+	return err
+}
+
+// rewrite lets f change the memories: now is a copy of old, row the bytes of a sequence, and places says whether they are divided into the places of positions.
+func (d *Decoder) rewrite(f func(now, old []byte, row int, places bool)) error {
+	p, err := d.m.program1(d.key(1, false))
+	if err != nil {
+		return err
+	}
+	for _, v := range p.g.Variables() {
+		name := graph.NameOf(v)
+		if !nn.Cached(name) {
+			continue
+		}
+		old, err := d.m.state.Get(name)
+		if err != nil {
+			return err
+		}
+		now := old.Clone()
+		f(now.Bytes(), old.Bytes(), len(old.Bytes())/d.sequences, len(v.Shape()) == 4)
+		if err := d.m.state.Set(name, now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Reorder makes sequence i go on as sequence from[i] has been so far: for a search that drops some and follows others twice.
@@ -113,37 +243,33 @@ func (d *Decoder) Reorder(from []int) error {
 	if same {
 		return nil
 	}
-	p, err := d.m.program1(d.key(1))
-	if err != nil {
-		return err
+	used, length := slices.Clone(d.used), slices.Clone(d.length)
+	for i, f := range from {
+		d.used[i], d.length[i] = used[f], length[f]
 	}
-	for _, v := range p.g.Variables() {
-		name := graph.NameOf(v)
-		if !nn.Cached(name) {
-			continue
-		}
-		old, err := d.m.state.Get(name)
-		if err != nil {
-			return err
-		}
-		now := old.Clone()
-		row := len(old.Bytes()) / d.sequences
+	scores := d.scores.Clone()
+	for i, f := range from {
+		copy(d.scores.Slice(i, i+1).Bytes(), scores.Slice(f, f+1).Bytes())
+	}
+	return d.rewrite(func(now, old []byte, row int, _ bool) {
 		for i, f := range from {
-			copy(now.Bytes()[i*row:(i+1)*row], old.Bytes()[f*row:(f+1)*row])
+			copy(now[i*row:(i+1)*row], old[f*row:(f+1)*row])
 		}
-		if err := d.m.state.Set(name, now); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // growing builds the graph of a decoder's program.
-func (m *Model) growing(g *graph.Graph, k programKey) *nn.Call {
+func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []*graph.Node)) *nn.Call {
 	x := g.Input("x0", graph.T(dtype.I32, k.batch, k.time))
-	call := &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Cache: &nn.Cache{
-		Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Lengths: g.Input("lengths", graph.T(dtype.I32, k.batch)),
-	}}
+	numbers := func(name string) *graph.Node { return g.Input(name, graph.T(dtype.I32, k.batch)) }
+	cache := &nn.Cache{Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Lengths: numbers("lengths")}
+	if k.sliding {
+		cache.Positions = numbers("positions")
+	}
+	if k.ragged {
+		cache.Counts = numbers("counts")
+	}
+	call := &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Cache: cache, Tap: tap}
 	out := m.Net.Call(call, []*graph.Node{x})
 	if len(out) != 1 || len(out[0].Shape()) != 3 || out[0].Shape()[1] != k.time {
 		g.Fail("model", out, "gives no scores for each position of the sequence, so it cannot go on with one")
@@ -153,25 +279,20 @@ func (m *Model) growing(g *graph.Graph, k programKey) *nn.Call {
 		y = scores
 	}
 	s := y.Shape()
+	if k.ragged { // of each sequence's own last position
+		row := op.Iota(g, graph.T(dtype.I32, k.batch), 0)
+		at := op.Add(op.Mul(row, op.Like(row, float64(k.time))), op.Max(op.Sub(cache.Counts, op.Like(row, 1)), op.Like(row, 0)))
+		g.Output("scores", op.Gather(op.Reshape(y, k.batch*k.time, s[2]), at, 0))
+		return call
+	}
 	g.Output("scores", op.Reshape(op.SliceAxis(y, 1, k.time-1, k.time), s[0], s[2]))
 	return call
 }
 
-// program1 is program for a key, with its variables declared.
+// program1 is program for a key.
 func (m *Model) program1(k programKey) (*program, error) {
 	if p := m.programs[k]; p != nil {
 		return p, nil
-	}
-	g, _, err := m.graph(k)
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range g.Variables() {
-		if name := graph.NameOf(v); nn.Cached(name) {
-			if err := m.state.Add(backend.Var{Name: name, Type: v.Type()}); err != nil {
-				return nil, err
-			}
-		}
 	}
 	p, err := m.build(k, false)
 	if err != nil {
@@ -182,13 +303,15 @@ func (m *Model) program1(k programKey) (*program, error) {
 	return p, nil
 }
 
-// kept are the variables that belong to the model: those of decoders and of a teacher do not.
+// kept are the variables that belong to the model and its training: those of decoders, of a teacher and of streams that are only predicted do not.
 func (m *Model) kept() []backend.Var {
 	var out []backend.Var
 	for _, v := range m.state.Vars() {
-		if !nn.Cached(v.Name) && !strings.HasPrefix(v.Name, teacherPrefix) {
-			out = append(out, v)
+		w, carried := nn.Carried(v.Name)
+		if nn.Cached(v.Name) || strings.HasPrefix(v.Name, teacherPrefix) || carried && strings.HasPrefix(w, carryInfer) {
+			continue
 		}
+		out = append(out, v)
 	}
 	return out
 }

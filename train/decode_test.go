@@ -1,6 +1,7 @@
 package train_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -77,7 +78,7 @@ func TestDecoderAgainstWholeSequences(t *testing.T) {
 					}
 				}
 			}
-			if _, err := d.Feed(tokens[:1]); err == nil || !strings.Contains(err.Error(), "room for 75") {
+			if _, err := d.Feed(tokens[:1]); d.Room() > 0 && err == nil || err != nil && !strings.Contains(err.Error(), "room for 75") {
 				t.Errorf("a token too many: %v", err)
 			}
 		})
@@ -155,5 +156,178 @@ func TestDecoderAside(t *testing.T) {
 	}
 	if _, err := m.Decoder(0, 6); err == nil {
 		t.Error("no sequences")
+	}
+}
+
+func floats(x *tensor.Tensor) []float64 {
+	out := make([]float64, x.Len())
+	for i := range out {
+		out[i] = x.At(i)
+	}
+	return out
+}
+
+// sameScores compares the probabilities that scores mean with those of a whole sequence at a position.
+func sameScores(t *testing.T, what string, scores []float64, want func(i int) float64) {
+	t.Helper()
+	sum := 0.0
+	for _, s := range scores {
+		sum += math.Exp(s)
+	}
+	for i, s := range scores {
+		if got := math.Exp(s) / sum; !(math.Abs(got-want(i)) <= 3e-6) {
+			t.Fatalf("%s: the probability of %d is %g, want %g", what, i, got, want(i))
+		}
+	}
+}
+
+// Sequences of different lengths, fed together, have the scores that each has alone.
+func TestDecoderOfDifferentLengths(t *testing.T) {
+	const length = 90
+	for name, layers := range map[string][]*nn.Layer{
+		"learned positions": {nn.PositionEmbedding(length), nn.TransformerBlock(2, nn.CausalAttention())},
+		"rotary, window":    {nn.TransformerBlock(4, nn.CausalAttention(), nn.KeyValueHeads(2), nn.Rotary(100), nn.Window(5))},
+		"recurrent":         {nn.LSTM(9, nn.ReturnSequences()), nn.GRU(7, nn.ReturnSequences()), nn.SimpleRNN(8, nn.ReturnSequences()), nn.GRU(5, nn.ReturnSequences(), nn.ResetBefore())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := speaker(t, length, layers...)
+			all := [][]int32{words(80), words(85)[3:], words(30)[7:]}
+			many, err := m.Decoder(3, length)
+			if err != nil {
+				t.Fatal(err)
+			}
+			alone, err := m.Decoder(1, length)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Pieces of each sequence, in rounds.
+			at := make([]int, 3)
+			for round, pieces := range [][]int{{70, 3, 1}, {1, 1, 1}, {0, 9, 5}, {4, 0, 0}, {1, 60, 2}, {1, 1, 1}, {2, 3, 7}} {
+				next := make([][]int32, 3)
+				for s, n := range pieces {
+					next[s] = all[s][at[s] : at[s]+n]
+					at[s] += n
+				}
+				got, err := many.FeedEach(next)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if fmt.Sprint(many.Lens()) != fmt.Sprint(at) {
+					t.Fatalf("lengths %v, want %v", many.Lens(), at)
+				}
+				for s := range all {
+					alone.Reset()
+					want, err := alone.Feed(all[s][:at[s]])
+					if err != nil {
+						t.Fatal(err)
+					}
+					for i := range 11 {
+						if a, b := got.At(s*11+i), want.At(i); !(math.Abs(a-b) <= 2e-5) {
+							t.Fatalf("round %d, sequence %d: score %d is %g, alone %g", round, s, i, a, b)
+						}
+					}
+				}
+			}
+			if err := many.Reorder([]int{2, 0, 0}); err != nil {
+				t.Fatal(err)
+			}
+			if want := []int{at[2], at[0], at[0]}; fmt.Sprint(many.Lens()) != fmt.Sprint(want) {
+				t.Errorf("reordered lengths %v, want %v", many.Lens(), want)
+			}
+			if _, err := many.FeedEach([][]int32{nil, nil, nil}); err == nil {
+				t.Error("nothing was fed")
+			}
+			if _, err := many.FeedEach([][]int32{{1}}); err == nil {
+				t.Error("tokens for one of three sequences were taken")
+			}
+		})
+	}
+}
+
+// Where attention has a window, sequences go on without end: the scores are those of the whole sequence at once, long after the memory was full for the first time.
+func TestDecoderSlides(t *testing.T) {
+	const length = 260
+	for name, layers := range map[string][]*nn.Layer{
+		"rotary":      {nn.TransformerBlock(2, nn.CausalAttention(), nn.Rotary(100), nn.Window(6)), nn.TransformerBlock(2, nn.CausalAttention(), nn.Rotary(100), nn.Window(9))},
+		"alibi":       {nn.TransformerBlock(2, nn.CausalAttention(), nn.ALiBi(), nn.Window(7))},
+		"sines":       {nn.SinePositionEncoding(), nn.TransformerBlock(2, nn.CausalAttention(), nn.Window(4)), nn.GRU(6, nn.ReturnSequences())},
+		"window of 1": {nn.TransformerBlock(2, nn.CausalAttention(), nn.Window(1))},
+		"recurrent":   {nn.LSTM(6, nn.ReturnSequences())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := speaker(t, length, layers...)
+			tokens := words(length)
+			whole, err := m.PredictBatch(tensor.Of(tokens, 1, length))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := m.Decoder(1, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Room() != 0 {
+				t.Errorf("room for %d tokens, there is no limit", d.Room())
+			}
+			at := 0
+			for i := 0; at < length; i++ {
+				n := min([]int{1, 3, 64, 1, 20, 90, 1, 1}[i%8], length-at)
+				scores, err := d.Feed(tokens[at : at+n])
+				if err != nil {
+					t.Fatal(err)
+				}
+				at += n
+				sameScores(t, fmt.Sprint("after ", at), floats(scores), func(i int) float64 { return whole.At((at-1)*11 + i) })
+			}
+			if d.Len() != length {
+				t.Errorf("%d tokens", d.Len())
+			}
+		})
+	}
+}
+
+// What a model cannot know is refused: tokens outside of its vocabulary, more places than it has positions, layers that look at a whole sequence.
+func TestDecoderRefuses(t *testing.T) {
+	m := speaker(t, 6, nn.PositionEmbedding(6), nn.TransformerBlock(2, nn.CausalAttention()))
+	d, err := m.Decoder(1, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []int32{-1, 11} {
+		if _, err := d.Feed([]int32{1, bad}); err == nil || !strings.Contains(err.Error(), "0 to 10") {
+			t.Errorf("token %d: %v", bad, err)
+		}
+		if _, err := m.PredictBatch(tensor.Of([]int32{1, 2, bad, 3, 4, 5}, 1, 6)); err == nil || !strings.Contains(err.Error(), "input x0 has token") {
+			t.Errorf("token %d in a batch: %v", bad, err)
+		}
+		if _, err := m.Step([]*tensor.Tensor{tensor.Of([]int32{1, 2, bad, 3, 4, 5}, 1, 6)}, []*tensor.Tensor{tensor.Of(words(6), 1, 6)}, 0.1); err == nil {
+			t.Errorf("token %d was trained on", bad)
+		}
+	}
+	if _, err := m.Decoder(1, 7); err == nil || !strings.Contains(err.Error(), "sequence_length 6") {
+		t.Errorf("room beyond the learned positions: %v", err)
+	}
+	if _, err := speaker(t, 6, nn.Conv1D(8, 3, nn.Causal)).Decoder(1, 6); err == nil || !strings.Contains(err.Error(), "remembers none") {
+		t.Errorf("a convolution: %v", err)
+	}
+	if _, err := d.Feed(nil); err == nil {
+		t.Error("no tokens were taken")
+	}
+	// A sequence of one token is a sequence.
+	one := speaker(t, 1, nn.PositionEmbedding(1), nn.TransformerBlock(2, nn.CausalAttention()), nn.LSTM(4, nn.ReturnSequences()))
+	p, err := one.PredictBatch(tensor.Of([]int32{3}, 1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err = one.Decoder(1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scores, err := d.Feed([]int32{3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameScores(t, "one token", floats(scores), p.At)
+	if _, err := one.Step([]*tensor.Tensor{tensor.Of([]int32{3}, 1, 1)}, []*tensor.Tensor{tensor.Of([]int32{4}, 1, 1)}, 0.1); err != nil {
+		t.Errorf("training on one token: %v", err)
 	}
 }

@@ -229,6 +229,19 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 	}
 	cfg := data.LoaderConfig{Batch: f.batch, Shuffle: !f.inOrder, Seed: m.seed, Epochs: f.epochs, Transforms: f.transforms}
 	var err error
+	if m.Net.Stateful() {
+		if m.sharing() {
+			return nil, errors.New("train: the training of a stateful model cannot be shared out: its states go from each batch to the next")
+		}
+		f.batch, f.inOrder = min(f.batch, ds.Len()), true
+		cfg.Batch, cfg.Shuffle = f.batch, false
+		if ds, _, err = data.Streams(ds, f.batch); err != nil {
+			return nil, fmt.Errorf("train: %w", err)
+		}
+		if _, err := m.program(train, f.batch); err != nil { // its states are there from the first snapshot on
+			return nil, err
+		}
+	}
 	if m.sharing() {
 		if f.g, err = m.group(); err != nil {
 			return nil, err
@@ -346,6 +359,11 @@ func (f *fit) place() {
 
 func (f *fit) loop(ctx context.Context) error {
 	for f.p.Position.Epoch < f.epochs && f.t.History.Stopped == "" {
+		if f.p.Position.Step == 0 {
+			if err := f.m.resetStates(carryTrain); err != nil {
+				return err
+			}
+		}
 		if f.g == nil && (f.snap == nil || f.p.Position.Step == 0) {
 			if err := f.snapshot(); err != nil {
 				return err
@@ -543,7 +561,7 @@ func (m *Model) Evaluate(ctx context.Context, ds data.Dataset, batch int) ([]Log
 		meters = append(meters, k.make())
 	}
 	losses := map[int]float64{} // by the first example of the batch
-	err := m.each(ctx, ds, batch, evaluate, func(at int, b *data.Batch, p *program) {
+	err := m.each(ctx, ds, batch, evaluate, func(at int, b *data.Batch, p *program, _ []int) {
 		losses[at] = p.loss() * float64(b.N)
 		for _, k := range meters {
 			k.add(p.prediction(), b.Y[0])
@@ -584,9 +602,15 @@ func (m *Model) Predict(ctx context.Context, ds data.Dataset, batch int) (*tenso
 		}
 	}
 	var own []byte
-	err := m.each(ctx, ds, batch, predict, func(at int, b *data.Batch, p *program) {
+	err := m.each(ctx, ds, batch, predict, func(at int, b *data.Batch, p *program, index []int) {
 		y := p.prediction()
 		place(y.DType(), y.Shape()[1:])
+		for r, i := range index {
+			copy(out.Slice(i, i+1).Bytes(), y.Slice(r, r+1).Bytes())
+		}
+		if index != nil {
+			return
+		}
 		copy(out.Slice(at, at+b.N).Bytes(), y.Bytes())
 		if m.Comm() != nil {
 			own = append(own, y.Bytes()...)
@@ -632,8 +656,26 @@ func (m *Model) starts(examples, batch, rank int) []int {
 	return out
 }
 
-// each runs a program over a data set, in order: over this rank's batches. f is told the batch's first example.
-func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f func(at int, b *data.Batch, p *program)) error {
+// each runs a program over a data set, in order: over this rank's batches. f is told the batch's first example; if the model carries states, the data are read as streams, at counts batches,
+// and index has the numbers of the batch's examples.
+func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f func(at int, b *data.Batch, p *program, index []int)) error {
+	if !m.Net.Stateful() {
+		return m.inOrder(ctx, ds, batch, k, func(at int, b *data.Batch, p *program) { f(at, b, p, nil) })
+	}
+	if m.Comm() != nil {
+		return errors.New("train: a stateful model cannot be shared out: its states go from each batch to the next")
+	}
+	n := 0
+	return m.eachStream(ds, cmp.Or(batch, 32), k, func(part data.Dataset, batch int, index []int) error {
+		return m.inOrder(ctx, part, batch, k, func(_ int, b *data.Batch, p *program) {
+			f(n, b, p, index[:b.N])
+			n, index = n+1, index[b.N:]
+		})
+	})
+}
+
+// inOrder runs a program over this rank's batches of a data set. f is told the batch's first example.
+func (m *Model) inOrder(ctx context.Context, ds data.Dataset, batch int, k mode, f func(at int, b *data.Batch, p *program)) error {
 	batch = min(cmp.Or(batch, 32), max(1, ds.Len()))
 	starts := m.starts(ds.Len(), batch, m.parallel.rank())
 	if m.Comm() != nil {

@@ -129,7 +129,9 @@ func (m *Model) declare() error {
 	m.params = call.Params
 	var vars []backend.Var
 	for _, v := range g.Variables() {
-		vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
+		if _, carried := nn.Carried(graph.NameOf(v)); !carried { // they depend on the batch: addOwned
+			vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
+		}
 	}
 	m.state, err = m.backend.NewState(vars)
 	return err
@@ -219,7 +221,9 @@ func (k mode) String() string {
 type programKey struct {
 	mode       mode
 	batch      int
-	time, room int // of a decoder: tokens of a run, and those that there is room for
+	time, room int  // of a decoder: tokens of a run, and those that there is room for
+	ragged     bool // of a decoder: sequences have different numbers of tokens in a run
+	sliding    bool // of a decoder: its memories forget the first positions
 }
 
 // program is a compiled graph with the tensors it is run on.
@@ -229,6 +233,7 @@ type program struct {
 	exec backend.Executable
 	in   []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
 	out  []*tensor.Tensor // predictions, as far as the mode has them, then loss
+	rows []int            // of each input of numbers that an Embedding reads: how many rows that has; 0 of others
 
 	keys   []energy.Key  // of the executed nodes, and of what else the ledger books
 	prices []energy.Cost // of one run of each
@@ -244,18 +249,21 @@ func fieldTypes(fields []data.Field, n int) []graph.Type {
 }
 
 // graph builds the graph of a program, as the user's model says it, before any pass.
-func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) {
+func (m *Model) graph(k programKey) (*graph.Graph, *nn.Call, error) { return m.graphWith(k, nil) }
+
+// graphWith is graph that shows every layer with its operands to tap.
+func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) (*graph.Graph, *nn.Call, error) {
 	var call *nn.Call
 	g, err := graph.Build(func(g *graph.Graph) {
 		if k.mode == prefill || k.mode == decode {
-			call = m.growing(g, k)
+			call = m.growing(g, k, tap)
 			return
 		}
 		var x []*graph.Node
 		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
-		call = &nn.Call{G: g, Training: k.mode <= shard, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand()}
+		call = &nn.Call{G: g, Training: k.mode <= shard, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
 		var moved []graph.Assign
 		switch {
 		case k.mode == shard: // each shard draws its own, and moving averages are those of all shards
@@ -355,8 +363,16 @@ func (m *Model) program(mode mode, batch int) (*program, error) {
 
 // build compiles a program; with stopAtNaN it fails at the first node whose result is not finite.
 func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
-	g, _, err := m.graph(k)
+	rows := map[*graph.Node]int{}
+	g, _, err := m.graphWith(k, func(l *nn.Layer, x []*graph.Node) {
+		if n := l.Rows(); n > 0 && len(x) == 1 && x[0].Op() == graph.OpInput && (rows[x[0]] == 0 || n < rows[x[0]]) {
+			rows[x[0]] = n
+		}
+	})
 	if err != nil {
+		return nil, err
+	}
+	if err := m.addOwned(g); err != nil {
 		return nil, err
 	}
 	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads, StopAtNaN: stopAtNaN})
@@ -364,6 +380,9 @@ func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
 		return nil, err
 	}
 	p := &program{key: k, g: g, exec: e, out: backend.NewOutputs(g), in: make([]*tensor.Tensor, len(g.Inputs()))}
+	for _, n := range g.Inputs() {
+		p.rows = append(p.rows, rows[n])
+	}
 	if k.mode == train || k.mode == gather {
 		p.in[len(p.in)-1] = tensor.New(dtype.F32)
 	}
@@ -372,6 +391,9 @@ func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
 
 // run runs the program on a batch. The slices are used only during the call.
 func (p *program) run(x, y []*tensor.Tensor, rate float64) error {
+	if err := p.check(x); err != nil {
+		return err
+	}
 	n := copy(p.in, x)
 	if p.key.mode != predict {
 		p.in[n] = y[0]
@@ -381,6 +403,21 @@ func (p *program) run(x, y []*tensor.Tensor, rate float64) error {
 		p.in[n].F32()[0] = float32(rate)
 	}
 	return p.exec.Run(p.in, p.out)
+}
+
+// check finds numbers that stand for nothing: an embedding would take another row for them.
+func (p *program) check(x []*tensor.Tensor) error {
+	for i, t := range x {
+		if i >= len(p.rows) || p.rows[i] == 0 || t.DType() != dtype.I32 {
+			continue
+		}
+		for k, v := range t.I32() {
+			if v < 0 || int(v) >= p.rows[i] {
+				return fmt.Errorf("train: input %s has token %d (element %d of the batch), but the model knows 0 to %d", graph.NameOf(p.g.Inputs()[i]), v, k, p.rows[i]-1)
+			}
+		}
+	}
+	return nil
 }
 
 func (p *program) prediction() *tensor.Tensor { return p.out[0] }

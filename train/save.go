@@ -59,7 +59,7 @@ func (m *Model) Save(path string) error {
 	}
 	s := &checkpoint.State{Score: math.NaN(), Sections: map[string]json.RawMessage{}}
 	var err error
-	if s.Tensors, err = m.tensors(); err != nil {
+	if s.Tensors, err = m.tensors(false); err != nil {
 		return err
 	}
 	if err := m.describe(s.Sections); err != nil {

@@ -11,7 +11,10 @@ import (
 )
 
 func init() {
-	f32 := func(n *graph.Node) bool { return n.Types()[0].DType == dtype.F32 }
+	f32 := func(n *graph.Node) bool {
+		_, known := cells[n.Attrs().(op.RecurrentAttrs).Cell]
+		return known && n.Types()[0].DType == dtype.F32
+	}
 	rows[op.RecurrentOp] = []row{{name: "recurrent", ok: f32, make: makeRecurrent}}
 	rows[op.RecurrentGradOp] = []row{{name: "recurrent gradient", ok: f32, make: makeRecurrentGrad}}
 }

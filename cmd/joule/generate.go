@@ -16,7 +16,7 @@ import (
 func generateCmd() *cobra.Command {
 	var f modelFlags
 	var o generate.Options
-	var prompt string
+	var prompts []string
 	var context int
 	c := &cobra.Command{
 		Use:   "generate [RUN | model.safetensors]",
@@ -49,17 +49,29 @@ func generateCmd() *cobra.Command {
 				return err
 			}
 			w := c.OutOrStdout()
+			prompt := prompts[0]
 			emit := func(s string) error {
 				_, err := io.WriteString(w, s)
 				return err
 			}
 			if f.json {
 				emit = nil
-			} else {
+			} else if len(prompts) == 1 {
 				fmt.Fprint(w, prompt)
 			}
 			start := time.Now()
-			r, err := g.Run(c.Context(), prompt, o, emit)
+			var r generate.Result
+			var all []generate.Result
+			if len(prompts) == 1 {
+				r, err = g.Run(c.Context(), prompt, o, emit)
+				all = []generate.Result{r}
+			} else {
+				all, err = g.RunAll(c.Context(), prompts, o)
+				r = generate.Result{Why: "all"}
+				for _, x := range all {
+					r.Prompt, r.Tokens = r.Prompt+x.Prompt, r.Tokens+x.Tokens
+				}
+			}
 			if err != nil {
 				if !f.json {
 					fmt.Fprintln(w)
@@ -74,13 +86,30 @@ func generateCmd() *cobra.Command {
 			by := l.By(func(k energy.Key) energy.Key { return energy.Key{Phase: k.Phase} })
 			if f.json {
 				out := map[string]any{
-					"prompt": prompt, "text": r.Text, "prompt_tokens": r.Prompt, "tokens": r.Tokens, "log_probability": r.LogProb, "ended_by": r.Why,
-					"seconds": seconds, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High, "energy_source": l.Joules.Source.String(),
+					"prompt_tokens": r.Prompt, "tokens": r.Tokens, "seconds": seconds, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High, "energy_source": l.Joules.Source.String(),
 					"flops": l.Cost.FLOPs, "flops_per_token": float64(l.Cost.FLOPs) / float64(r.Prompt+r.Tokens), "joules_per_token": l.Joules.Value / float64(max(1, r.Tokens)),
+				}
+				if len(prompts) == 1 {
+					out["prompt"], out["text"], out["log_probability"], out["ended_by"] = prompt, r.Text, r.LogProb, r.Why
+				} else {
+					var texts []map[string]any
+					for i, x := range all {
+						texts = append(texts, map[string]any{"prompt": prompts[i], "text": x.Text, "prompt_tokens": x.Prompt, "tokens": x.Tokens, "log_probability": x.LogProb, "ended_by": x.Why})
+					}
+					out["texts"] = texts
 				}
 				return json.NewEncoder(w).Encode(out)
 			}
-			fmt.Fprintf(w, "\n\n%d tokens after a prompt of %d in %s (%.0f tokens/s); ended by %s\n", r.Tokens, r.Prompt, energy.SI(seconds, "s"), float64(r.Tokens)/seconds, r.Why)
+			if len(prompts) > 1 {
+				for i, x := range all {
+					fmt.Fprintf(w, "%s%s\n\n", prompts[i], x.Text)
+				}
+				fmt.Fprintf(w, "%d texts, ", len(all))
+				r.Why = "stop texts or the number of tokens"
+			} else {
+				fmt.Fprint(w, "\n\n")
+			}
+			fmt.Fprintf(w, "%d tokens after a prompt of %d in %s (%.0f tokens/s); ended by %s\n", r.Tokens, r.Prompt, energy.SI(seconds, "s"), float64(r.Tokens)/seconds, r.Why)
 			for _, e := range by {
 				fmt.Fprintf(w, "  %-8s %10s %14s %10s\n", e.Phase, energy.SI(e.Seconds, "s"), energy.SI(float64(e.Cost.FLOPs), "FLOP"), energy.SI(e.Joules.Value, "J"))
 			}
@@ -91,7 +120,7 @@ func generateCmd() *cobra.Command {
 	f.add(c)
 	f.on.add(c)
 	fs := c.Flags()
-	fs.StringVar(&prompt, "prompt", "\n", "the text to go on with")
+	fs.StringArrayVar(&prompts, "prompt", []string{"\n"}, "the text to go on with; given several times, all are gone on with at once")
 	fs.IntVar(&o.Tokens, "tokens", 200, "the most tokens to write")
 	fs.Float64Var(&o.Temperature, "temperature", 0.8, "what scores are divided by; 0 always takes the most probable token")
 	fs.IntVar(&o.TopK, "top-k", 0, "draw from the so many most probable tokens (0: all)")

@@ -167,8 +167,11 @@ func (j *job) prepare() error {
 
 // steps is the number of batches of the whole training.
 func (j *job) steps() int64 {
-	b := j.spec.Fit.BatchSize
-	return int64(j.spec.Fit.Epochs) * int64((j.set.Train.Len()+b-1)/b)
+	n, b := j.set.Train.Len(), j.spec.Fit.BatchSize
+	if j.spec.Stateful() { // streams: what does not fill them is left out
+		return int64(j.spec.Fit.Epochs) * int64(n/min(n, b))
+	}
+	return int64(j.spec.Fit.Epochs) * int64((n+b-1)/b)
 }
 
 func (j *job) updates() int64 { return j.steps() / int64(j.spec.Fit.Accumulate) }

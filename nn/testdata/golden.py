@@ -156,7 +156,84 @@ class Bidirectional(keras.layers.Layer):
         return self.inner(x)
 
 
-OWN = {c.__name__: c for c in (Bidirectional, PositionEmbedding, SinePositionEncoding, MultiHeadAttention, TransformerBlock)}
+class Attention(keras.layers.Layer):
+    """Keras's Attention, or AdditiveAttention, on queries, values and perhaps keys."""
+    kind = "Attention"
+
+    def __init__(self, **kw):
+        super().__init__()
+        self.inner = getattr(keras.layers, self.kind)(**kw)
+
+    def build(self, shape):
+        self.inner.build(shape)
+        for w in self.inner.weights:  # Keras gives the scale of dot products no dimension
+            assert w.shape == () or len(w.shape) == 1
+
+    def call(self, x):
+        return self.inner(x)
+
+
+class AdditiveAttention(Attention):
+    kind = "AdditiveAttention"
+
+
+class AttentionDecoder(keras.layers.Layer):
+    """A recurrent layer whose states look at a memory (arXiv:1508.04025)."""
+    def __init__(self, layer, units=0, score="general"):
+        super().__init__()
+        (cls, config), = layer.items()
+        self.cell = getattr(keras.layers, cls)(**config, return_sequences=True)
+        self.h, self.additive = config["units"], score == "additive"
+        self.query = keras.layers.Dense(self.h, use_bias=False) if self.additive else None
+        self.key = keras.layers.Dense(self.h, use_bias=False)
+        self.look = keras.layers.AdditiveAttention() if self.additive else keras.layers.Attention()
+        self.out = keras.layers.Dense(units or self.h, use_bias=False, activation="tanh")
+
+    def build(self, shape):
+        x, memory = shape
+        b, n, width = memory
+        self.cell.build(x)
+        if self.additive:
+            self.query.build((*x[:2], self.h))
+            self.key.build(memory)
+            self.look.build([(*x[:2], self.h), memory, (b, n, self.h)])
+            own = self.query.weights + self.key.weights + self.look.weights
+        else:
+            self.query = keras.layers.Dense(width, use_bias=False)
+            self.query.build((*x[:2], self.h))
+            own = self.query.weights
+        self.out.build((*x[:2], width + self.h))
+        self.order = self.cell.weights + own + self.out.weights
+
+    def call(self, x):
+        x, memory = x
+        h = self.cell(x)
+        q, k = self.query(h), self.key(memory) if self.additive else memory
+        return self.out(keras.ops.concatenate([self.look([q, memory, k]), h], axis=2))
+
+
+class PatchEmbedding(keras.layers.Layer):
+    """A convolution whose stride is its size, and the class token before its results (arXiv:2010.11929)."""
+    def __init__(self, patch_size, output_dim, class_token=False):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(output_dim, patch_size, patch_size)
+        self.d, self.token = output_dim, class_token
+
+    def build(self, shape):
+        self.conv.build(shape)
+        if self.token:
+            self.first = self.add_weight(shape=(1, self.d), name="class_token")
+        self.order = self.conv.weights + ([self.first] if self.token else [])
+
+    def call(self, x):
+        y = self.conv(x)
+        y = keras.ops.reshape(y, (y.shape[0], -1, self.d))
+        if self.token:
+            y = keras.ops.concatenate([keras.ops.broadcast_to(self.first[None], (y.shape[0], 1, self.d)), y], axis=1)
+        return y
+
+
+OWN = {c.__name__: c for c in (Attention, AdditiveAttention, AttentionDecoder, PatchEmbedding, Bidirectional, PositionEmbedding, SinePositionEncoding, MultiHeadAttention, TransformerBlock)}
 
 
 def own_case(cls, config, shapes):
@@ -198,6 +275,19 @@ def transformer_layers():
     ]]
 
 
+def seq2seq_layers():
+    return [own_case(*c) for c in [
+        ("Attention", {}, [(3, 4), (5, 4)]),
+        ("Attention", {"use_scale": True}, [(3, 4), (5, 4), (5, 4)]),
+        ("AdditiveAttention", {}, [(3, 4), (5, 4)]),
+        ("AdditiveAttention", {"use_scale": False}, [(2, 3), (5, 2), (5, 3)]),
+        ("AttentionDecoder", {"layer": {"LSTM": {"units": 3}}}, [(4, 2), (5, 6)]),
+        ("AttentionDecoder", {"layer": {"GRU": {"units": 3}}, "units": 4, "score": "additive"}, [(4, 2), (5, 3)]),
+        ("PatchEmbedding", {"patch_size": 2, "output_dim": 3}, [(4, 6, 2)]),
+        ("PatchEmbedding", {"patch_size": 3, "output_dim": 2, "class_token": True}, [(3, 6, 1)]),
+    ]]
+
+
 def recurrent_layers():
     cases = [
         ("SimpleRNN", {"units": 3}, [(4, 2)]),
@@ -207,6 +297,7 @@ def recurrent_layers():
         ("LSTM", {"units": 2, "return_sequences": True, "go_backwards": True}, [(3, 2)]),
         ("GRU", {"units": 3}, [(4, 2)]),
         ("GRU", {"units": 2, "return_sequences": True, "use_bias": False}, [(5, 1)]),
+        ("GRU", {"units": 3, "reset_after": False, "return_sequences": True}, [(4, 2)]),
     ]
     return [layer_case(*c) for c in cases] + [own_case(*c) for c in [
         ("Bidirectional", {"layer": {"LSTM": {"units": 2, "return_sequences": True}}}, [(3, 2)]),
@@ -364,3 +455,4 @@ write("optim/testdata/training.json", {"keras": keras.__version__, **training()}
 write("train/testdata/losses.json", {"keras": keras.__version__, **losses()})
 write("nn/testdata/transformer.json", {"keras": keras.__version__, "cases": transformer_layers()})
 write("nn/testdata/recurrent.json", {"keras": keras.__version__, "cases": recurrent_layers()})
+write("nn/testdata/seq2seq.json", {"keras": keras.__version__, "cases": seq2seq_layers()})
