@@ -65,7 +65,7 @@ func root() *cobra.Command {
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())}
 	})
-	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), generateCmd(), quantizeCmd(), compressCmd(), summaryCmd(), explainCmd(), runsCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
+	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), generateCmd(), forecastCmd(), quantizeCmd(), compressCmd(), summaryCmd(), explainCmd(), runsCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
 	for _, s := range c.Commands() {
 		s.Args = usageArgs(s.Args)
 	}

@@ -352,6 +352,11 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	r["joules"], r["joules_low"], r["joules_high"] = l.Joules.Value, l.Joules.Low, l.Joules.High
 	r["step_ms_median"] = j.shown.medianStep()
 	j.report(h, r, test, l)
+	if !j.f.quiet && !j.f.json {
+		if err := j.reportForecast(ctx, j.out); err != nil {
+			return nil, err
+		}
+	}
 	return r, nil
 }
 

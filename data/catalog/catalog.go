@@ -14,6 +14,7 @@ import (
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/cifar"
+	"github.com/jouleml/joule/data/forecast"
 	"github.com/jouleml/joule/data/idx"
 	"github.com/jouleml/joule/data/mnist"
 	"github.com/jouleml/joule/data/series"
@@ -56,7 +57,10 @@ type entry struct {
 	system string   // a folder where a package of the operating system puts them; "": none
 	unpack bool     // what is downloaded are archives that hold the files
 	open   func(dir string) (*data.Set, error)
-	text   func() (string, error) // of an embedded text, in place of open
+	text   func() (string, error)          // of an embedded text, in place of open
+	table  func() (*forecast.Table, error) // of an embedded table of time series, in place of open
+	change forecast.Change                 // of table: what is forecast unless the user says otherwise
+	target []string                        // likewise
 }
 
 var fashionNames = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
@@ -97,6 +101,13 @@ var entries = []entry{
 			Home: "https://www.gutenberg.org/ebooks/33504", Licence: "public domain",
 		},
 		text: text.Opticks,
+	},
+	{
+		info: Info{
+			Name: "stocks", What: "daily prices and volumes of AAPL, IBM, MSFT", Train: 2586, Test: 653,
+			Home: "https://pypi.org/project/bokeh-sampledata/2026.1/", Licence: "public domain (Quandl WIKI Prices)",
+		},
+		table: forecast.Stocks, change: forecast.Logarithms, target: []string{"AAPL", "IBM", "MSFT"},
 	},
 	{
 		info: Info{

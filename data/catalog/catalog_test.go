@@ -417,6 +417,7 @@ func Example() {
 	// mnist         60000 + 10000, handwritten digits, 28×28 grey, 10 classes
 	// fashion-mnist 60000 + 10000, articles of clothing, 28×28 grey, 10 classes
 	// opticks       3935 + 437, Newton's Opticks, 4th edition, characters
+	// stocks        2586 + 653, daily prices and volumes of AAPL, IBM, MSFT
 	// forda         3601 + 1320, engine noise, is the part faulty?
 	// japanese-vowels 270 + 370, vowels of 9 speakers, 12 features
 	// cifar10       50000 + 10000, CIFAR-10: small photographs, 32×32 colour, 10 classes

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/folder"
+	"github.com/jouleml/joule/data/forecast"
 	"github.com/jouleml/joule/data/table"
 	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/internal/nearest"
@@ -25,6 +26,10 @@ import (
 //	        comma=CHARACTER, tab or semicolon   test=FILE
 //	both    split=FRACTION for the test part (0.2)   seed=NUMBER of that split (0)
 //	text    length=TOKENS of an example (128)   stride=TOKENS to the next (length)   split=FRACTION at the end for the test part (0.1)
+//	series  time=COLUMN that labels rows   columns=COLUMN,COLUMN to read (all)   target=COLUMN,COLUMN to forecast (all)   length=ROWS of a window (30)
+//	        horizon=ROWS to forecast (1)   change=none, diff or log   split=FRACTION at the end for the test part (0.2)
+//
+// A table of time series, "series:PATH", is a CSV file whose rows are in the order of time (package forecast).
 //
 // A folder that has the folders train and test (or val, or validation) is taken in these parts; any other folder, and a table without
 // test=FILE, is split at random, with the same share of each class in both parts.
@@ -36,6 +41,16 @@ func Open(name string) (*data.Set, error) {
 	if hasKind && kind == "text" {
 		path, query, _ := strings.Cut(rest, "?")
 		return openText(name, query, func(c text.Config) (*data.Set, error) { return text.Open(path, c) })
+	}
+	if s, err := Series(name); s != nil || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		set, err := s.Set(name)
+		if err != nil {
+			return nil, fmt.Errorf("catalog: %w", err)
+		}
+		return set, nil
 	}
 	if base, query, _ := strings.Cut(name, "?"); entryText(base) != nil {
 		return openText(name, query, func(c text.Config) (*data.Set, error) {
@@ -122,6 +137,63 @@ func entryText(name string) func() (string, error) {
 		}
 	}
 	return nil
+}
+
+// Series is the time series that a name means, "series:PATH" or one of List, before they are cut into parts; nil if it means something else.
+func Series(name string) (*forecast.Series, error) {
+	base, query, _ := strings.Cut(name, "?")
+	path, isPath := strings.CutPrefix(base, "series:")
+	var e *entry
+	for i := range entries {
+		if entries[i].info.Name == base && entries[i].table != nil {
+			e = &entries[i]
+		}
+	}
+	if !isPath && e == nil {
+		return nil, nil
+	}
+	s, err := settingsOf(query)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+	}
+	list := func(key string) []string {
+		if v := s.take(key); v != "" {
+			return strings.Split(v, ",")
+		}
+		return nil
+	}
+	known := []string{"length", "horizon", "target", "change", "split"}
+	c := forecast.Config{Length: s.number("length"), Horizon: s.number("horizon"), Targets: list("target"), Test: s.fraction("split", 0.2)}
+	changes := []string{"", "none", string(forecast.Differences), string(forecast.Logarithms)}
+	k := s.choose("change", changes...)
+	if c.Change = forecast.Change(changes[k]); k == 1 {
+		c.Change = forecast.None
+	}
+	read := func() (*forecast.Table, error) { return e.table() }
+	if e != nil {
+		if k == 0 {
+			c.Change = e.change
+		}
+		if c.Targets == nil {
+			c.Targets = e.target
+		}
+	} else {
+		known = append(known, "time", "columns")
+		time, columns := s.take("time"), list("columns")
+		read = func() (*forecast.Table, error) { return forecast.Open(path, time, columns...) }
+	}
+	if err := s.finish(known...); err != nil {
+		return nil, fmt.Errorf("catalog: %s: %w", name, err)
+	}
+	t, err := read()
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	out, err := forecast.Prepare(t, c)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s: %w", name, err)
+	}
+	return out, nil
 }
 
 // openText reads the settings of a text and opens it.
