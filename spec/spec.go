@@ -51,6 +51,8 @@ type Spec struct {
 	Resolve func(ref string) (path string, err error)
 	// Resumed leaves out the weights that transfer names: a checkpoint has them.
 	Resumed bool
+	// Positions, if > 0, is how many positions learned position layers have at least: for a look at what longer sequences cost.
+	Positions int
 	// Taken and Left are the parameters that Compile has taken from the model that transfer names, and the others.
 	Taken, Left []string
 
@@ -356,6 +358,9 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 	for i := range s.layers {
 		l := &s.layers[i]
 		simple = simple && len(l.inputs) == 0 && l.reuse == ""
+		if l.layer != nil && s.Positions > 0 {
+			l.layer = l.layer.WithPositions(s.Positions)
+		}
 		if l.config == nil {
 			continue
 		}

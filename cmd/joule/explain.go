@@ -17,15 +17,20 @@ func explainCmd() *cobra.Command {
 	var f modelFlags
 	var batch, steps int
 	var infer bool
+	var lengths []int
 	c := &cobra.Command{
 		Use:   "explain [preset | spec.yaml | RUN | model.safetensors]",
 		Short: "Say where the time and the energy of a step go, and what bounds each part",
 		Long: "Explain runs some steps on random data and prints, for each node that runs, its arithmetic, bytes, arithmetic intensity, the least time that this\n" +
-			"machine could take (the roofline, from a measured peak), the time it took, the share of the bound that it reached, and its energy.",
+			"machine could take (the roofline, from a measured peak), the time it took, the share of the bound that it reached, and its energy.\n\n" +
+			"With --length it shows a sequence model at other lengths, its parts side by side: where the time of a position goes, and where the bottleneck moves.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if batch < 1 || steps < 1 {
 				return usageError{fmt.Errorf("--batch %d and --steps %d must be at least 1", batch, steps)}
+			}
+			if len(lengths) > 0 {
+				return f.explainLengths(c, first(args, "char-gpt"), lengths, batch, steps, infer)
 			}
 			m, _, err := f.compiled(c.Context(), first(args, "mnist"))
 			if err != nil {
@@ -42,6 +47,7 @@ func explainCmd() *cobra.Command {
 	f.add(c)
 	c.Flags().IntVar(&batch, "batch", 32, "examples in a step")
 	c.Flags().IntVar(&steps, "steps", 50, "steps to measure")
+	c.Flags().IntSliceVar(&lengths, "length", nil, "of a sequence model (default char-gpt): positions of an example, one or several such as 64,256,1024")
 	c.Flags().BoolVar(&infer, "infer", false, "explain prediction rather than training")
 	return c
 }
