@@ -218,6 +218,18 @@ func (s *Spec) fit(r *reader) error {
 			return at(s.file, n, "fit: %s must be at least 1, not %d", name, v)
 		}
 	}
+	if e := f.take("recompute"); e != nil {
+		var on bool
+		switch {
+		case e.Kind == yaml.ScalarNode && e.Decode(&on) == nil:
+			if on {
+				s.Fit.Recompute = []string{}
+			}
+		case e.Kind == yaml.SequenceNode && e.Decode(&s.Fit.Recompute) == nil:
+		default:
+			return at(s.file, e, "fit: recompute: want true (all Transformer blocks) or a list of layers' names such as [block1, lstm*]")
+		}
+	}
 	if e := f.take("early_stopping"); e != nil {
 		c, m := &train.EarlyStopping{Patience: 3}, (*reader)(nil)
 		if m, err = mapping(s.file, "early_stopping", e); err != nil {

@@ -69,6 +69,7 @@ type Fit struct {
 	Epochs     int
 	BatchSize  int
 	Accumulate int
+	Recompute  []string // layers whose inside the backward pass computes again: names or patterns, empty for all Transformer blocks, nil for none
 	Augment    []data.Transform
 	Callbacks  []train.Callback
 }
@@ -431,6 +432,9 @@ func (s *Spec) Compile(d data.Spec, steps int64, opts ...train.Option) (*train.M
 		return nil, err
 	}
 	all := []train.Option{train.Accumulate(s.Fit.Accumulate)}
+	if s.Fit.Recompute != nil {
+		all = append(all, train.Recompute(s.Fit.Recompute...))
+	}
 	more, err := s.adapting()
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -89,5 +90,40 @@ compile: {optimizer: adam, loss: sparse_categorical_crossentropy}
 	}
 	if _, err := s.Compile(d, 1); err == nil || !strings.Contains(err.Error(), `a.yaml:3: layer GRU takes "lengths"`) {
 		t.Error(err)
+	}
+}
+
+// A specification says which layers the backward pass computes again.
+func TestRecompute(t *testing.T) {
+	text := func(what string) []byte {
+		return []byte("data: opticks?length=8\nmodel:\n  - Embedding: {input_dim: classes, output_dim: 8}\n  - TransformerBlock: {name: block1, num_heads: 2, causal: true}\n" +
+			"  - Dense: {units: classes, activation: softmax}\ncompile: {optimizer: adam, loss: sparse_categorical_crossentropy}\nfit: {recompute: " + what + "}\n")
+	}
+	set, err := catalog.Open("opticks?length=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, want := range map[string]bool{"true": true, "false": false, "[block1]": true, "[block*]": true} {
+		s, err := spec.Parse(text(what), "f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Compile(set.Spec(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Recomputes() != want {
+			t.Errorf("recompute: %s: the model computes again: %v", what, m.Recomputes())
+		}
+	}
+	if _, err := spec.Parse(text("sometimes"), "f"); err == nil || !strings.Contains(err.Error(), "f:7") || !strings.Contains(err.Error(), "recompute") {
+		t.Errorf("error %v", err)
+	}
+	s, err := spec.Parse(text("[head]"), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Compile(set.Spec(), 1); err == nil || !strings.Contains(err.Error(), `no layer matches "head"`) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -70,6 +70,8 @@ type Model struct {
 	wraps   []Wrapper
 	teacher *Teacher
 
+	recompute []string // patterns of layers, nil: none, empty: all Transformer blocks
+
 	parallel Parallel
 	shared   *group // once steps are shared out
 
@@ -103,6 +105,9 @@ func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opt
 		return nil, err
 	}
 	if err := m.checkAdapted(); err != nil {
+		return nil, err
+	}
+	if err := m.checkRecompute(); err != nil {
 		return nil, err
 	}
 	return m, m.Reset()
@@ -375,7 +380,13 @@ func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
 	if err := m.addOwned(g); err != nil {
 		return nil, err
 	}
-	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads, StopAtNaN: stopAtNaN})
+	run := g // the account counts the arithmetic of g: what is computed again is not asked for
+	if m.recompute != nil && k.mode <= shard {
+		if run, err = m.recomputing(g); err != nil {
+			return nil, err
+		}
+	}
+	e, err := m.backend.Compile(run, m.state, backend.Options{Threads: m.threads, StopAtNaN: stopAtNaN})
 	if err != nil {
 		return nil, err
 	}

@@ -67,6 +67,7 @@ func Passes() []pass.Pass {
 		pass.Pass{Name: "cse2", Doc: "cse again", Run: pass.CSE},
 		pass.Pass{Name: "recompute", Doc: "the backward pass computes cheap elementwise results again instead of keeping them", Run: pass.Recompute},
 		pass.Pass{Name: "regions", Doc: "elementwise nodes of one shape become one node", Run: pass.Regions},
+		pass.Pass{Name: "unmark", Doc: "what has kept recomputed values apart is taken out", Run: pass.Unmark},
 	)
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/rss"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/train"
 )
 
 // billSteps is how many steps a prediction rests on.
@@ -75,9 +77,84 @@ func (j *job) dry(ctx context.Context) error {
 	fmt.Fprintf(j.out, "%s: %d epochs of %d examples, batch %d: %d steps\n", j.spec.Name, j.spec.Fit.Epochs, j.set.Train.Len(), j.spec.Fit.BatchSize, j.steps())
 	fmt.Fprintf(j.out, "tried %d steps: model, data and disk are fine\n", billSteps)
 	fmt.Fprintf(j.out, "predicted: %s, %v, %s of memory, %s of arithmetic\n", energy.SI(g.seconds, "s"), g.joules, energy.SI(float64(g.bytes), "B"), energy.SI(float64(c.FLOPs*j.steps()), "FLOP"))
+	if err := j.priceRecompute(ctx, loader, ms); err != nil {
+		return err
+	}
 	for _, e := range why {
 		fmt.Fprintln(j.out, "energy is estimated:", e)
 	}
+	return nil
+}
+
+// priceRecompute says what it costs a model with Transformer blocks to compute them again in the backward pass, and what memory that saves: seconds and joules of a step against bytes.
+// ms are the times of steps of the model as it is.
+func (j *job) priceRecompute(ctx context.Context, loader *data.Loader, ms []float64) error {
+	other := *j.spec
+	if other.Fit.Recompute = nil; j.spec.Fit.Recompute == nil {
+		other.Fit.Recompute = []string{}
+		if !slices.ContainsFunc(j.model.Net.Layers(), func(l *nn.Layer) bool { return l.Class() == "TransformerBlock" }) {
+			return nil
+		}
+	}
+	type price struct {
+		seconds, joules float64
+		bytes           int64
+		cost            energy.Cost
+	}
+	of := func(m *train.Model, ms []float64) (p price, err error) {
+		b := j.spec.Fit.BatchSize
+		if p.bytes, err = m.StepMemory(b); err != nil {
+			return p, err
+		}
+		for _, r := range m.NodeCosts(b, false) {
+			p.joules += r.Joules.Value
+			p.cost = p.cost.Add(r.Cost)
+		}
+		s := slices.Sorted(slices.Values(ms))
+		p.seconds = s[len(s)/2] / 1e3
+		return p, nil
+	}
+	own, err := of(j.model, ms)
+	if err != nil {
+		return err
+	}
+	m, err := other.Compile(j.set.Spec(), j.updates(), train.Threads(j.f.threads), train.Seed(j.f.seed))
+	if err != nil {
+		return err
+	}
+	var times []float64
+	for i := range billSteps/4 + 2 {
+		if i == 2 {
+			if _, err := m.StartAccount(nil); err != nil {
+				return err
+			}
+		}
+		b, err := loader.Next(ctx)
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		if _, err := m.Step(b.X, b.Y, 1e-4); err != nil {
+			return err
+		}
+		if i >= 2 {
+			times = append(times, time.Since(start).Seconds()*1e3)
+		}
+	}
+	twin, err := of(m, times)
+	if err != nil {
+		return err
+	}
+	with, without := own, twin
+	if j.spec.Fit.Recompute == nil {
+		with, without = twin, own
+	}
+	line := func(what string, p price) {
+		fmt.Fprintf(j.out, "  %-26s %10s %10s %14s  ≈%s estimated\n", what, energy.SI(float64(p.bytes), "B"), energy.SI(p.seconds, "s"), energy.SI(float64(p.cost.Executed), "FLOP run"), energy.SI(p.joules, "J"))
+	}
+	fmt.Fprintln(j.out, "a step's memory, time, arithmetic and energy (fit: {recompute: true} computes blocks again in the backward pass):")
+	line("keeping what blocks compute", without)
+	line("computing it again", with)
 	return nil
 }
 
