@@ -57,8 +57,27 @@ func (m *Model) Positions() int {
 	return 0
 }
 
-// PartsTable is the account of a sequence model by parts, for so many positions read, as text: time, arithmetic, energy and their amounts for a position.
-func (m *Model) PartsTable(l *energy.Ledger, positions int64, phases bool) string {
+// Positions is how many positions of sequences the account's programs have run over, by the phase that lines of its ledger name: prefill and decode of a decoder, "train" for a training step's
+// phases together.
+func (a *Account) Positions() map[string]int64 {
+	out := map[string]int64{}
+	for _, p := range a.m.programs {
+		times := p.exec.Profile()
+		if len(times) == 0 {
+			continue
+		}
+		n := a.m.Positions()
+		if p.key.time > 0 {
+			n = p.key.time
+		}
+		out[p.key.mode.String()] += times[0].Calls * int64(p.key.batch*n)
+	}
+	return out
+}
+
+// PartsTable is the account of a sequence model by parts, as text: time, arithmetic, energy and their amounts for a position. positions says how many positions a phase has read, 0 for one that
+// reads none; with phases each phase stands by itself, without it is asked for "".
+func (m *Model) PartsTable(l *energy.Ledger, positions func(phase string) int64, phases bool) string {
 	var b strings.Builder
 	name := "phase"
 	if !phases {
@@ -66,6 +85,7 @@ func (m *Model) PartsTable(l *energy.Ledger, positions int64, phases bool) strin
 	}
 	fmt.Fprintf(&b, "%-14s %-8s %10s %7s %12s %10s %14s %12s\n", "part", name, "time", "share", "arithmetic", "energy", "FLOP/position", "J/position")
 	row := func(part, phase string, e energy.Line) {
+		positions := positions(phase)
 		share := 0.0
 		if l.Seconds > 0 {
 			share = 100 * e.Seconds / l.Seconds

@@ -56,7 +56,7 @@ func TestPartsOfAnAccount(t *testing.T) {
 			t.Errorf("%s: %d FLOPs, its products alone are %d", part, flops[part], least)
 		}
 	}
-	s := m.PartsTable(l, rows, false)
+	s := m.PartsTable(l, func(string) int64 { return rows }, false)
 	for _, want := range []string{nn.PartAttention, nn.PartFeedForward, "J/position", "total"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("the table lacks %q:\n%s", want, s)
@@ -83,6 +83,12 @@ func TestPartsOfGeneration(t *testing.T) {
 	l, err := a.Ledger()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if read := a.Positions(); read["prefill"] != 64 || read["decode"] != 2 {
+		t.Errorf("positions %v", read)
+	}
+	if s := m.PartsTable(l, func(phase string) int64 { return a.Positions()[phase] }, true); !strings.Contains(s, "decode") {
+		t.Error(s)
 	}
 	seen := map[string]bool{}
 	for _, e := range m.Parts(l, true) {

@@ -113,7 +113,8 @@ func generateCmd() *cobra.Command {
 			for _, e := range by {
 				fmt.Fprintf(w, "  %-8s %10s %14s %10s\n", e.Phase, energy.SI(e.Seconds, "s"), energy.SI(float64(e.Cost.FLOPs), "FLOP"), energy.SI(e.Joules.Value, "J"))
 			}
-			fmt.Fprint(w, m.PartsTable(l, int64(r.Prompt+r.Tokens), true))
+			read := a.Positions()
+			fmt.Fprint(w, m.PartsTable(l, func(phase string) int64 { return read[phase] }, true))
 			fmt.Fprintf(w, "%s and %s a token; %v\n", energy.SI(l.Joules.Value/float64(max(1, r.Tokens)), "J"), energy.SI(float64(l.Cost.FLOPs)/float64(r.Prompt+r.Tokens), "FLOP"), l.Joules)
 			return nil
 		},

@@ -429,7 +429,7 @@ func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energ
 	if !j.f.quiet {
 		fmt.Fprintf(j.out, "\n%s\n", l.Table())
 		if n := j.model.Positions(); n > 0 { // a sequence model: what a position costs, and in which part
-			fmt.Fprintf(j.out, "%s\n", j.model.PartsTable(l, l.Examples*int64(n), false))
+			fmt.Fprintf(j.out, "%s\n", j.model.PartsTable(l, func(string) int64 { return l.Examples * int64(n) }, false))
 		}
 		if j.guess != nil {
 			fmt.Fprintf(j.out, "predicted from the first steps: %s and %s; real: %s and %s\n", energy.SI(j.guess.seconds, "s"), energy.SI(j.guess.joules.Value, "J"),
