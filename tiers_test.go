@@ -29,7 +29,7 @@ var tiers = [][]string{
 	{"compress/..."},
 	{"spec"},
 	{"generate"},
-	{"bench", "cmd/joule", "examples/..."},
+	{"bench", "cmd/joule", "examples/...", "deploy"},
 }
 
 func tierOf(pkg string) int {

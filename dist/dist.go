@@ -70,6 +70,7 @@ type Stats struct {
 type Comm struct {
 	t        Transport
 	deadline time.Duration
+	beat     time.Duration // between two signs of life of a rank that waits
 
 	mu     sync.Mutex
 	seq    int64  // operations begun
@@ -86,7 +87,7 @@ func New(t Transport, deadline time.Duration) *Comm {
 	if deadline <= 0 {
 		deadline = DefaultDeadline
 	}
-	return &Comm{t: t, deadline: deadline}
+	return &Comm{t: t, deadline: deadline, beat: deadline / 8}
 }
 
 // Rank is this process's number, from 0.
@@ -229,33 +230,38 @@ func (c *Comm) wait(rs ...Request) error {
 
 // lateness is a rank's search for those that do not answer. Receives stay posted from one alarm to the next.
 type lateness struct {
-	seq   int64 // of the operation that the last alarm was about
+	seq   int64     // of the operation that the alarm is about
+	since time.Time // of the alarm
+	told  time.Time // when this rank last said that it waits
 	sent  []Request
 	recv  []Request
 	texts [][]byte
 	heard []bool
 }
 
-// impatient is called while a wait goes on. After half the deadline this rank tells all others that it waits; at the deadline it names those that have not said so.
+// impatient is called while a wait goes on. From an eighth of the deadline on this rank tells all others, again and again, that it waits; at the deadline it names those that have not said
+// so for as long as it has listened. What was said before it began to listen may be left from an earlier, needless alarm and does not count.
 func (c *Comm) impatient(waited time.Duration) error {
-	if waited < c.deadline/2 {
+	beat := c.beat
+	if waited < beat {
 		return nil
 	}
-	n, me := c.Size(), c.Rank()
+	n, me, now := c.Size(), c.Rank(), time.Now()
 	if c.late == nil {
 		c.late = &lateness{recv: make([]Request, n), texts: make([][]byte, n), heard: make([]bool, n)}
 	}
 	l := c.late
 	if l.seq != c.seq {
-		l.seq = c.seq
+		l.seq, l.since, l.told = c.seq, now, time.Time{}
 		clear(l.heard)
-		own := make([]byte, 8)
-		put64(own, uint64(c.seq))
+	}
+	if now.Sub(l.told) >= beat {
+		l.told = now
 		for r := range n {
 			if r == me {
 				continue
 			}
-			q, err := c.t.Isend(r, tagLate, own)
+			q, err := c.t.Isend(r, tagLate, []byte{1})
 			if err != nil {
 				return err
 			}
@@ -267,11 +273,11 @@ func (c *Comm) impatient(waited time.Duration) error {
 		return done || err != nil
 	})
 	for r := range n {
-		if r == me || l.heard[r] {
+		if r == me {
 			continue
 		}
 		if l.recv[r] == nil {
-			l.texts[r] = make([]byte, 8)
+			l.texts[r] = make([]byte, 1)
 			q, err := c.t.Irecv(r, tagLate, l.texts[r])
 			if err != nil {
 				return err
@@ -280,7 +286,7 @@ func (c *Comm) impatient(waited time.Duration) error {
 		}
 		if done, err := l.recv[r].Done(); done || err != nil {
 			l.recv[r] = nil
-			l.heard[r] = err == nil && get64(l.texts[r]) >= uint64(c.seq) // a smaller number is left from an earlier, needless alarm
+			l.heard[r] = l.heard[r] || err == nil && now.Sub(l.since) > beat
 		}
 	}
 	if waited < c.deadline {

@@ -201,7 +201,8 @@ func TestHungRankIsNamed(t *testing.T) {
 	var waiting sync.WaitGroup
 	waiting.Add(3)
 	go func() { waiting.Wait(); once.Do(func() { close(release) }) }()
-	errs := each(4, 300*time.Millisecond, func(c *Comm) error {
+	errs := each(4, 3*time.Second, func(c *Comm) error {
+		c.beat = 100 * time.Millisecond
 		x := make([]float32, 5000)
 		if err := c.AllReduce(x); err != nil {
 			return fmt.Errorf("before anybody hung: %w", err)
@@ -229,10 +230,11 @@ func TestHungRankIsNamed(t *testing.T) {
 
 // A slow rank that comes before the deadline costs nothing but time, and a second delay is judged by itself.
 func TestSlowRank(t *testing.T) {
-	for r, err := range each(3, 600*time.Millisecond, func(c *Comm) error {
+	for r, err := range each(3, time.Minute, func(c *Comm) error {
+		c.beat = 50 * time.Millisecond
 		for i := range 3 {
 			if c.Rank() == i {
-				time.Sleep(400 * time.Millisecond)
+				time.Sleep(300 * time.Millisecond)
 			}
 			if err := c.AllReduce(make([]float32, 100)); err != nil {
 				return err

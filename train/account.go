@@ -25,6 +25,9 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 		p.exec.Reset()
 	}
 	m.retired = nil
+	if m.shared != nil {
+		m.shared.restart()
+	}
 	a := &Account{m: m, start: time.Now(), meter: meter, model: energy.CPU}
 	if m.elsewhere() {
 		a.model = energy.Host
@@ -60,6 +63,10 @@ func (a *Account) Ledger() (*energy.Ledger, error) {
 	}
 	for _, p := range a.m.retired {
 		a.book(l, p)
+	}
+	if a.m.Comm() != nil {
+		e := a.m.Exchange()
+		l.Book(energy.Key{Op: "waiting for other ranks", Phase: "exchange"}, e.Steps, time.Duration(e.Waiting*1e9), energy.Cost{}, true)
 	}
 	wall := time.Since(a.start)
 	if a.meter == nil {

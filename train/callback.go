@@ -428,6 +428,11 @@ func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, erro
 			return nil, fmt.Errorf("train: the checkpoint belongs to another model: %w", err)
 		}
 	}
+	return m.RestoreProgress(s, keepers...)
+}
+
+// RestoreProgress is Restore without the variables: for ranks other than 0, whose variables Fit sets.
+func (m *Model) RestoreProgress(s *checkpoint.State, keepers ...Keeper) (*Progress, error) {
 	p := &Progress{}
 	if err := json.Unmarshal(s.Sections[SectionProgress], p); err != nil {
 		return nil, fmt.Errorf("train: the checkpoint's progress: %w", err)

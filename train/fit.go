@@ -434,14 +434,22 @@ func (f *fit) compute(b *data.Batch, k mode, rate float64) (loss float64, err er
 		if len(f.meters) == 0 {
 			judge = nil
 		}
-		if loss, f.all, err = f.g.step(b, k, rate, f.wish, judge); err != nil {
+		meet := true
+		if h := int64(f.g.Local); h > 1 && f.m.Comm() != nil {
+			n := f.p.Steps + 1
+			meet = n%h == 0 || b.Step+1 == f.loader.Steps() || n == f.maxSteps
+			loss, f.all, err = f.g.alone(b, k, rate, f.wish, meet, &f.p.LossSum, judge)
+		} else {
+			loss, f.all, err = f.g.step(b, k, rate, f.wish, judge)
+		}
+		if err != nil {
 			return 0, fmt.Errorf("train: epoch %d, step %d: %w", b.Epoch+1, b.Step+1, err)
 		}
 		f.wish = wishes{}
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
 			return 0, f.divergedShared(b, loss)
 		}
-		if every := f.g.Check; f.m.Comm() != nil && every >= 0 && (f.p.Steps+1)%int64(cmp.Or(every, defaultCheck)) == 0 {
+		if every := f.g.Check; f.m.Comm() != nil && meet && every >= 0 && (f.p.Steps+1)%int64(cmp.Or(every, defaultCheck)) == 0 {
 			return loss, f.m.same(f.p.Steps + 1)
 		}
 		return loss, nil

@@ -138,8 +138,10 @@ func (m *Model) declare() error {
 			vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
 		}
 	}
-	m.state, err = m.backend.NewState(vars)
-	return err
+	if m.state, err = m.backend.NewState(vars); err != nil {
+		return err
+	}
+	return m.declareOuter()
 }
 
 // Reset gives every variable its first value again.

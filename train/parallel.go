@@ -29,6 +29,12 @@ type Parallel struct {
 	AnyOrder bool
 	// Check is how many steps lie between two comparisons of the ranks' weights; 0: 500, negative: never.
 	Check int
+	// Compress makes gradients travel in fewer bytes; what one sum leaves out goes into the next. Checkpoints do not keep what is left out: a resumed training has not the same bits.
+	Compress *dist.Scheme
+	// Local is how many steps a rank takes alone, on its part of each batch, before all ranks average their weights and optimizer state; 0 and 1: none.
+	Local int
+	// OuterMomentum and OuterRate (0: 1) make of each average a step of an outer optimizer, see DiLoCo (arXiv:2311.08105, there 0.9 and 0.7).
+	OuterMomentum, OuterRate float64
 	// Trace, if not nil, is told when what happened on this rank.
 	Trace func(Span)
 }
@@ -85,12 +91,17 @@ type group struct {
 	state   *tensor.Tensor // of random layers
 
 	programs map[int]*shardProgram // by examples
+
+	pieces  [][]piece                 // by bucket, if gradients are compressed
+	anchor  map[string]*tensor.Tensor // the weights from which the ranks last set out alone
+	spoiled bool                      // a loss since then was no number
 	// Of the step in progress:
 	last  bool     // whether its last shard is being computed
 	open  []int    // members of each bucket that are not ready
 	queue chan int // buckets that are
 
-	account exchangeAccount
+	account, before exchangeAccount // now, and when the account was opened
+	stats           dist.Stats      // likewise
 }
 
 // slot is a vector of everything that is added up: moved averages, gradients, then control values; and views of it.
@@ -140,8 +151,14 @@ func (m *Model) group() (*group, error) {
 	}
 	p := m.parallel
 	n := p.ranks()
+	if err := p.checkSlow(); err != nil {
+		return nil, err
+	}
 	if p.Shards == 0 {
 		p.Shards = n
+	}
+	if p.OuterRate == 0 {
+		p.OuterRate = 1
 	}
 	switch {
 	case p.Shards < 1:
@@ -155,6 +172,7 @@ func (m *Model) group() (*group, error) {
 		return nil, err
 	}
 	g.fold()
+	g.compress()
 	m.shared = g
 	return g, nil
 }
@@ -253,6 +271,19 @@ func (l *layout) slot() *slot {
 	return s
 }
 
+// Buckets are the bytes of gradients that travel together, in the order in which they become ready.
+func (m *Model) Buckets() ([]int, error) {
+	g, err := m.group()
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, b := range g.flat.buckets {
+		out = append(out, 4*(b.hi-b.lo))
+	}
+	return out, nil
+}
+
 // sync makes every rank's variables those of rank 0, and finds ranks that were started otherwise. what describes the training that this rank is about to do.
 func (m *Model) sync(what string) error {
 	c := m.Comm()
@@ -264,7 +295,7 @@ func (m *Model) sync(what string) error {
 		return err
 	}
 	h := fnv.New64a()
-	fmt.Fprintln(h, graph.Print(g), what, m.seed, m.opt.Name, m.parallel.Shards, m.parallel.Bucket, m.parallel.AnyOrder, m.parallel.Check)
+	fmt.Fprintln(h, graph.Print(g), what, m.seed, m.opt.Name, m.parallel.settings())
 	sums, err := dist.Gather(c, fmt.Sprintf("%x", h.Sum64()))
 	if err != nil {
 		return err
@@ -373,4 +404,36 @@ func (m *Model) joinMeters(own []meter) ([]meter, error) {
 		}
 	}
 	return sum, nil
+}
+
+// Exchange is what sharing steps out has cost one rank since the last StartAccount.
+type Exchange struct {
+	Steps    int64   `json:"steps"`
+	Sent     int64   `json:"bytes_sent"`
+	Received int64   `json:"bytes_received"`
+	Messages int64   `json:"messages"`
+	Summing  float64 `json:"seconds_summing"` // with sums of gradients in progress, behind computing or not
+	Waiting  float64 `json:"seconds_waiting"` // with nothing to compute before they are done
+}
+
+// Exchange is this rank's; zero where steps are not shared out.
+func (m *Model) Exchange() Exchange {
+	if m.shared == nil {
+		return Exchange{}
+	}
+	a, b := m.shared.account, m.shared.before
+	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds()}
+	if c := m.Comm(); c != nil {
+		s := c.Stats()
+		e.Sent, e.Received, e.Messages = s.Sent-m.shared.stats.Sent, s.Received-m.shared.stats.Received, s.Messages-m.shared.stats.Messages
+	}
+	return e
+}
+
+// restart begins a new account of the exchange.
+func (g *group) restart() {
+	g.before = g.account
+	if c := g.m.Comm(); c != nil {
+		g.stats = c.Stats()
+	}
 }

@@ -352,3 +352,112 @@ func TestBadSharing(t *testing.T) {
 		t.Error(errs[0])
 	}
 }
+
+// Gradients that travel compressed still teach, with the same weights on all ranks and fewer bytes; steps alone likewise.
+func TestSlowLinks(t *testing.T) {
+	tr, te := load(t, 1200)
+	type result struct {
+		accuracy float64
+		sent     int64
+	}
+	run := func(t *testing.T, p train.Parallel) (out result) {
+		weights := make([]string, 2)
+		allRanks(t, 2, func(c *dist.Comm) error {
+			p := p
+			p.Comm, p.Check = c, 1
+			m, err := train.Compile(small(), tr.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, train.Across(p), train.Threads(1), train.Accuracy)
+			if err != nil {
+				return err
+			}
+			h, err := m.Fit(context.Background(), tr, train.Epochs(3), train.BatchSize(24), train.Validate(te))
+			if err != nil {
+				return err
+			}
+			weights[c.Rank()] = bits(t, m) + fmt.Sprint(h.Epochs[2].Logs)
+			if c.Rank() == 0 {
+				out.accuracy, _ = h.Epochs[2].Log("val_accuracy")
+				out.sent = m.Exchange().Sent
+			}
+			return nil
+		})
+		if weights[0] != weights[1] {
+			t.Errorf("%+v: the ranks differ in weights or history", p)
+		}
+		return out
+	}
+	plain := run(t, train.Parallel{})
+	scheme := func(text string) *dist.Scheme {
+		s, err := dist.ParseScheme(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, c := range []struct {
+		name string
+		p    train.Parallel
+		most float64 // bytes, over plain
+	}{
+		{"bf16", train.Parallel{Compress: scheme("bf16")}, 0.7},
+		{"topk", train.Parallel{Compress: scheme("topk:0.05")}, 0.4},
+		{"powersgd", train.Parallel{Compress: scheme("powersgd:2")}, 0.6},
+		{"local", train.Parallel{Local: 5}, 0.9},
+		{"outer", train.Parallel{Local: 5, OuterMomentum: 0.3, OuterRate: 0.9}, 0.9},
+	} {
+		got := run(t, c.p)
+		t.Logf("%s: accuracy %.3f (plain %.3f), %d bytes (plain %d)", c.name, got.accuracy, plain.accuracy, got.sent, plain.sent)
+		if got.accuracy < plain.accuracy-0.08 || float64(got.sent) > c.most*float64(plain.sent) {
+			t.Errorf("%s: accuracy %.3f (plain %.3f), %d bytes (plain %d)", c.name, got.accuracy, plain.accuracy, got.sent, plain.sent)
+		}
+	}
+	for _, p := range []train.Parallel{{Local: 4, Shards: 4}, {Local: 3, Compress: scheme("bf16")}, {OuterMomentum: 0.9}, {Local: 2, OuterMomentum: 1}} {
+		errs := everyRank(t, 2, func(c *dist.Comm) error {
+			p := p
+			p.Comm = c
+			m, err := compiled(c, tr.Spec(), p)
+			if err != nil {
+				return err
+			}
+			_, err = m.Fit(context.Background(), tr)
+			return err
+		})
+		if errs[0] == nil || errors.Is(errs[0], dist.ErrLost) && errs[1] == nil {
+			t.Errorf("%+v was taken", p)
+		}
+	}
+}
+
+// Steps alone resume with the same bits: ranks are alike whenever a checkpoint is made.
+func TestLocalStepsResume(t *testing.T) {
+	tr, _ := load(t, 200)
+	run := func(t *testing.T, from *checkpoint.State, steps int64) (b string, s *checkpoint.State) {
+		allRanks(t, 2, func(c *dist.Comm) error {
+			m, err := compiled(c, tr.Spec(), train.Parallel{Local: 3, OuterMomentum: 0.5})
+			if err != nil {
+				return err
+			}
+			keep := &keepLast{}
+			opts := []train.FitOption{train.Epochs(3), train.BatchSize(32), train.MaxSteps(steps), train.Callbacks(keep)}
+			if from != nil {
+				p, err := m.Restore(from)
+				if err != nil {
+					return err
+				}
+				opts = append(opts, train.From(p))
+			}
+			if _, err := m.Fit(context.Background(), tr, opts...); err != nil {
+				return err
+			}
+			if c.Rank() == 0 {
+				b, s = bits(t, m), keep.s
+			}
+			return nil
+		})
+		return b, s
+	}
+	want, _ := run(t, nil, 15)
+	_, half := run(t, nil, 9) // a meeting that the undisturbed training has too
+	if got, _ := run(t, half, 15); got != want {
+		t.Error("other bits than undisturbed")
+	}
+}

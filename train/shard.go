@@ -241,17 +241,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return loss, all, nil // the weights stay as they are
 	}
-	if k == train {
-		k = apply
-	} else {
-		k = applyGather
-	}
-	p, err := g.applyProgram(k)
-	if err != nil {
-		return 0, all, err
-	}
-	p.in[len(p.in)-1].F32()[0] = float32(rate)
-	if err := p.exec.Run(p.in, nil); err != nil {
+	if err := g.apply(k, rate); err != nil {
 		return 0, all, err
 	}
 	if g.Trace != nil {
@@ -261,6 +251,21 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 		g.Trace(Span{"update", step, summed, time.Now()})
 	}
 	return loss, all, nil
+}
+
+// apply updates from the sums in the first slot.
+func (g *group) apply(k mode, rate float64) error {
+	if k == train {
+		k = apply
+	} else {
+		k = applyGather
+	}
+	p, err := g.applyProgram(k)
+	if err != nil {
+		return err
+	}
+	p.in[len(p.in)-1].F32()[0] = float32(rate)
+	return p.exec.Run(p.in, nil)
 }
 
 func flag(x []float32, on bool) {
@@ -327,7 +332,7 @@ func (g *group) sum(depth int) error {
 		for s := range own {
 			own[s] = g.slots[s].all[b.lo:b.hi]
 		}
-		if err := g.exchange(own); err != nil {
+		if err := g.exchange(i, own); err != nil {
 			return err
 		}
 		end := time.Now()
@@ -339,12 +344,14 @@ func (g *group) sum(depth int) error {
 	return nil
 }
 
-// exchange adds all ranks' parts of one bucket up into own[0].
-func (g *group) exchange(own [][]float32) error {
+// exchange adds all ranks' parts of bucket i up into own[0].
+func (g *group) exchange(i int, own [][]float32) error {
 	c := g.m.Comm()
 	switch {
 	case c == nil:
 		return nil // the tree is whole: everything is in slot 0
+	case g.Compress != nil:
+		return g.exchangeCompressed(c, i, own)
 	case g.AnyOrder:
 		for _, x := range own[1:] {
 			add(own[0], x)

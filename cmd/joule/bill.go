@@ -33,7 +33,7 @@ func (j *job) predict(ms []float64) error {
 	}
 	b := &bill{}
 	b.seconds = s[len(s)/2] * 1e-3 * float64(j.steps())
-	b.joules = l.Joules.Scale(b.seconds / l.Seconds)
+	b.joules = l.Joules.Scale(b.seconds / l.Seconds * float64(j.ranks.size()))
 	b.bytes = rss.Peak()
 	j.guess = b
 	return nil

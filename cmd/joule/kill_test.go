@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/dist/mpi"
 )
 
 const killSpec = `name: small
@@ -34,7 +35,7 @@ func joule(dir string, args ...string) *exec.Cmd {
 
 func init() {
 	if os.Getenv("JOULE_TEST_COMMAND") != "" {
-		os.Exit(run())
+		mpi.Exit(run())
 	}
 }
 

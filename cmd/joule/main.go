@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/jouleml/joule/dist/mpi"
 	jdebug "github.com/jouleml/joule/internal/debug"
 	"github.com/jouleml/joule/train"
 )
@@ -28,7 +29,7 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
-func main() { os.Exit(run()) }
+func main() { mpi.Exit(run()) }
 
 func run() int {
 	// The first Ctrl-C ends the work in order; the second kills the process, as is usual.
@@ -40,9 +41,14 @@ func run() int {
 		err = root().ExecuteContext(ctx)
 	}
 	var usage usageError
+	var said silent
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &said) && (errors.Is(err, train.ErrInterrupted) || errors.Is(err, context.Canceled)):
+		return exitInterrupted
+	case errors.As(err, &said):
+		return exitFailure
 	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "joule:", err)
 		return exitInterrupted
@@ -65,7 +71,7 @@ func root() *cobra.Command {
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())}
 	})
-	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), generateCmd(), forecastCmd(), quantizeCmd(), compressCmd(), summaryCmd(), explainCmd(), runsCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
+	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), generateCmd(), forecastCmd(), quantizeCmd(), compressCmd(), summaryCmd(), explainCmd(), planCmd(), runsCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
 	for _, s := range c.Commands() {
 		s.Args = usageArgs(s.Args)
 	}

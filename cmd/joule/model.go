@@ -13,8 +13,8 @@ import (
 
 	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/data/folder"
+	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
-	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/train"
@@ -52,14 +52,15 @@ func (f modelFlags) file(ref string) (string, error) {
 }
 
 // load opens the model of a run, or a model file, and says which data it was trained on ("" of a file).
-func (f *modelFlags) load(ref string) (m *train.Model, data string, err error) {
+func (f *modelFlags) load(ref string, opts ...train.Option) (m *train.Model, data string, err error) {
 	if f.threads < 0 {
 		return nil, "", usageError{errors.New("--threads must not be negative")}
 	}
-	opts, err := f.on.options(train.Threads(f.threads))
+	own, err := f.on.options(train.Threads(f.threads))
 	if err != nil {
 		return nil, "", err
 	}
+	opts = append(opts, own...)
 	if strings.HasSuffix(ref, ".safetensors") {
 		m, err = train.Load(ref, opts...)
 		return m, "", err
@@ -85,16 +86,23 @@ func evalCmd() *cobra.Command {
 	var f modelFlags
 	var on string
 	var batch int
+	rf := rankFlags{deadline: dist.DefaultDeadline}
 	c := &cobra.Command{
 		Use:   "eval [RUN | model.safetensors]",
 		Short: "Evaluate a trained model on the test part of a data set",
-		Long:  "Eval measures loss and metrics of the model of a run (its id, the beginning of it, or last, the default) or of a file.",
+		Long:  "Eval measures loss and metrics of the model of a run (its id, the beginning of it, or last, the default) or of a file. Ranks that mpirun has started share the data.",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (err error) {
 			if batch < 1 {
 				return usageError{fmt.Errorf("--batch %d must be at least 1", batch)}
 			}
-			m, of, err := f.load(first(args, "last"))
+			r, err := rf.join()
+			if err != nil {
+				return err
+			}
+			defer func() { err = r.leave(err) }()
+			f.threads = r.threads(f.threads, c.ErrOrStderr())
+			m, of, err := f.load(first(args, "last"), train.Across(train.Parallel{Comm: r.comm}))
 			if err != nil {
 				return err
 			}
@@ -108,8 +116,7 @@ func evalCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			meter, _ := energy.Open()
-			a, err := m.StartAccount(meter)
+			a, err := m.StartAccount(r.meter())
 			if err != nil {
 				return err
 			}
@@ -120,6 +127,19 @@ func evalCmd() *cobra.Command {
 			l, err := a.Ledger()
 			if err != nil {
 				return err
+			}
+			if r.size() > 1 {
+				all, err := dist.Gather(r.comm, l)
+				if err != nil {
+					return err
+				}
+				l = all[0]
+				for _, o := range all[1:] {
+					l.Merge(o)
+				}
+			}
+			if !r.first() {
+				return nil
 			}
 			l.Examples = int64(set.Test.Len())
 			if f.json {

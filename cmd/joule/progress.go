@@ -67,12 +67,20 @@ func (p *progress) Begin(t *train.Training) error {
 	now := time.Now()
 	p.last, p.lastStep, p.rateFrom, p.seen = now, now, now, t.Examples
 	if !p.j.f.json && !p.j.f.quiet {
-		fmt.Fprintf(p.w, "%s: %d training and %d test examples, %d parameters, %d threads, %s\n", p.j.spec.Name, p.j.set.Train.Len(), p.j.set.Test.Len(), t.Model.ParamCount(), t.Model.Cores(), p.j.source())
+		fmt.Fprintf(p.w, "%s: %d training and %d test examples, %d parameters, %s%d threads, %s\n", p.j.spec.Name, p.j.set.Train.Len(), p.j.set.Test.Len(), t.Model.ParamCount(), p.ranks(), t.Model.Cores(), p.j.source())
 		if t.Steps > 0 {
 			fmt.Fprintf(p.w, "resumed at epoch %d, step %d\n", t.Epoch, t.Step)
 		}
 	}
 	return nil
+}
+
+// ranks says how many there are, if several.
+func (p *progress) ranks() string {
+	if n := p.j.ranks.size(); n > 1 {
+		return fmt.Sprintf("%d ranks (%s) of ", n, p.j.ranks.comm.Name())
+	}
+	return ""
 }
 
 // AfterStep implements train.Callback.
@@ -124,6 +132,9 @@ func (p *progress) line(t *train.Training, now time.Time) string {
 			mark = ""
 		}
 		fmt.Fprintf(&b, "  %s%s %s%s", mark, energy.SI(l.Joules.Value/l.Seconds, "W"), mark, energy.SI(l.Joules.Value, "J"))
+		if n := p.j.ranks.size(); n > 1 {
+			fmt.Fprintf(&b, " (rank 0 of %d, %.0f%% waiting)", n, 100*t.Model.Exchange().Waiting/l.Seconds)
+		}
 	}
 	left := float64(t.Epochs)*float64(t.EpochSteps) - float64(t.Epoch-1)*float64(t.EpochSteps) - float64(t.Step)
 	if perSecond > 0 {

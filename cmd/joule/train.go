@@ -38,6 +38,7 @@ type trainFlags struct {
 	every                  time.Duration
 	on                     backendFlags
 	moved                  bool // the backend is named together with --resume
+	rankFlags
 }
 
 func trainCmd() *cobra.Command {
@@ -46,7 +47,8 @@ func trainCmd() *cobra.Command {
 		Use:   "train [preset | spec.yaml]",
 		Short: "Train a model; without arguments the main job: a convolutional network on MNIST",
 		Long: "Train trains what a preset or a specification says, shows its progress, and ends with an account of what each layer cost.\n\n" +
-			"Presets: " + strings.Join(spec.Presets(), ", ") + ". The run is kept in a folder of its own under --out.",
+			"Presets: " + strings.Join(spec.Presets(), ", ") + ". The run is kept in a folder of its own under --out.\n\n" +
+			"Started by mpirun (mpirun -n 4 joule train) the ranks share every batch; docs/distributed.md says how. Rank 0 prints and writes.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return f.run(c, args)
@@ -66,6 +68,7 @@ func trainCmd() *cobra.Command {
 	fs.BoolVar(&f.json, "json", false, "print one JSON object for each epoch and a last one with the result")
 	fs.Float64Var(&f.grid, "grid", 0, "grams of CO2 equivalent of a kilowatt hour of your electricity, to print carbon")
 	f.on.add(c)
+	f.rankFlags.add(fs)
 	fs.DurationVar(&f.every, "checkpoint-every", 30*time.Second, "time between checkpoints within an epoch")
 	return c
 }
@@ -83,7 +86,7 @@ func (f *trainFlags) check() error {
 	case f.dryRun && f.resume != "":
 		return usageError{errors.New("--dry-run and --resume cannot be used together")}
 	}
-	return nil
+	return f.rankFlags.verify()
 }
 
 // job is one training on its way.
@@ -100,13 +103,28 @@ type job struct {
 	shown   *progress
 	check   *train.Checkpoints
 	guess   *bill
+	ranks   *ranks
+	last    *energy.Ledger // the account of all ranks, when it was last gathered
 }
 
 func (f *trainFlags) run(c *cobra.Command, args []string) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	j := &job{f: f, out: c.OutOrStdout()}
+	r, err := f.join()
+	if err != nil {
+		return err
+	}
+	return r.leave(f.shared(c, args, r))
+}
+
+// shared is what each rank does.
+func (f *trainFlags) shared(c *cobra.Command, args []string, r *ranks) error {
+	j := &job{f: f, out: r.out(c.OutOrStdout()), ranks: r}
+	if !r.first() {
+		f.quiet, f.json = true, false
+	}
+	f.threads = r.threads(f.threads, c.ErrOrStderr())
 	store := runs.Open(f.out)
 	name := "mnist"
 	if len(args) > 0 {
@@ -127,7 +145,13 @@ func (f *trainFlags) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	if f.dryRun {
+		if !r.first() {
+			return nil
+		}
 		return j.dry(c.Context())
+	}
+	if !r.first() {
+		return j.train(c.Context())
 	}
 	j.run, err = store.Create(runs.Info{Name: j.spec.Name, Spec: j.spec.Text, Seed: f.seed, ISA: isa.Current().String(), Threads: j.model.Cores(), Version: version()})
 	if err != nil {
@@ -150,7 +174,7 @@ func (j *job) prepare() error {
 		return err
 	}
 	j.spec.Resolve = modelFlags{out: f.out}.file
-	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed))
+	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed), train.Across(j.ranks.parallel(&f.rankFlags)))
 	if err != nil {
 		return err
 	}
@@ -183,30 +207,46 @@ type session struct {
 	Epochs int     `json:"epochs"`
 	Batch  int     `json:"batch"`
 	Target float64 `json:"target"`
+	Shards int     `json:"shards,omitempty"`
+	slow
 	backendFlags
 }
 
-// resume takes up a run at its newest whole checkpoint.
-func (j *job) resume(ctx context.Context, store *runs.Store) error {
+// newest finds a run's newest whole checkpoint.
+func (j *job) newest(store *runs.Store) (*resumed, *checkpoint.State, error) {
 	info, err := store.Get(j.f.resume)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	found, err := checkpoint.Latest(filepath.Join(info.Dir, "checkpoints"))
 	if err != nil {
-		return fmt.Errorf("run %s cannot be resumed: %w", info.ID, err)
+		return nil, nil, fmt.Errorf("run %s cannot be resumed: %w", info.ID, err)
 	}
 	for _, e := range found.Skipped {
 		fmt.Fprintln(os.Stderr, "joule: skipped a checkpoint:", e)
 	}
-	if j.spec, err = spec.Parse([]byte(info.Spec), "the specification of run "+info.ID); err != nil {
+	return &resumed{ID: info.ID, Spec: info.Spec, Seed: info.Seed, Path: found.Path, Step: found.Step, Epoch: found.Epoch, Sections: found.Sections}, found.State, nil
+}
+
+// resume takes up a run at its newest whole checkpoint. Rank 0 reads it; the others hear of it.
+func (j *job) resume(ctx context.Context, store *runs.Store) error {
+	var at *resumed
+	var kept *checkpoint.State
+	var err error
+	if j.ranks.first() {
+		at, kept, err = j.newest(store)
+	}
+	if at, err = share(j.ranks, at, err); err != nil {
+		return err
+	}
+	if j.spec, err = spec.Parse([]byte(at.Spec), "the specification of run "+at.ID); err != nil {
 		return err
 	}
 	var s session
-	if err := json.Unmarshal(found.Sections[sessionSection], &s); err != nil {
-		return fmt.Errorf("%s: section %s: %w", found.Path, sessionSection, err)
+	if err := json.Unmarshal(at.Sections[sessionSection], &s); err != nil {
+		return fmt.Errorf("%s: section %s: %w", at.Path, sessionSection, err)
 	}
-	j.f.seed, j.f.batch = info.Seed, s.Batch
+	j.f.seed, j.f.batch = at.Seed, s.Batch
 	if j.f.epochs == 0 {
 		j.f.epochs = s.Epochs
 	}
@@ -216,21 +256,40 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 	if !j.f.moved { // a run goes on where it was, unless it is to be moved: a checkpoint fits every backend
 		j.f.on = s.backendFlags
 	}
+	if j.f.shards == 0 {
+		j.f.shards = s.Shards
+	}
+	if j.f.slow == (slow{Local: 1, Rate: 1}) && s.Local > 0 { // no flag says otherwise
+		j.f.slow = s.slow
+		if err := j.f.rankFlags.verify(); err != nil {
+			return err
+		}
+	}
+	if n := j.ranks.size(); j.f.shards != 0 && j.f.shards < n {
+		return usageError{fmt.Errorf("run %s cuts its batches into %d shards, too few for %d ranks: resume it on at most %d ranks, or with --shards %d, which changes the sums' rounding", at.ID, j.f.shards, n, j.f.shards, n)}
+	}
 	j.spec.Resumed = true
 	if err := j.prepare(); err != nil {
 		return err
 	}
-	j.from, err = j.model.Restore(found.State, j.keepers()...)
-	if err != nil {
-		return fmt.Errorf("%s: %w", found.Path, err)
+	if kept != nil {
+		j.from, err = j.model.Restore(at.state(kept), j.keepers()...)
+	} else {
+		j.from, err = j.model.RestoreProgress(at.state(nil), j.keepers()...)
 	}
-	if l := found.Sections[checkpoint.SectionLedger]; l != nil {
+	if err != nil {
+		return fmt.Errorf("%s: %w", at.Path, err)
+	}
+	if !j.ranks.first() {
+		return j.train(ctx)
+	}
+	if l := at.Sections[checkpoint.SectionLedger]; l != nil {
 		j.past = &energy.Ledger{}
 		if err := json.Unmarshal(l, j.past); err != nil {
-			return fmt.Errorf("%s: section %s: %w", found.Path, checkpoint.SectionLedger, err)
+			return fmt.Errorf("%s: section %s: %w", at.Path, checkpoint.SectionLedger, err)
 		}
 	}
-	if j.run, err = store.Resume(info.ID); err != nil {
+	if j.run, err = store.Resume(at.ID); err != nil {
 		return err
 	}
 	return j.train(ctx)
@@ -249,6 +308,16 @@ func (j *job) keepers() []train.Keeper {
 
 // train runs the training from where it stands to its end, and the run to its outcome.
 func (j *job) train(ctx context.Context) error {
+	if !j.ranks.first() {
+		_, err := j.fit(ctx)
+		return err
+	}
+	if j.ranks.size() > 1 { // when a rank dies, the launcher asks the others to end and soon after makes them
+		stop := context.AfterFunc(ctx, func() {
+			fmt.Fprintf(os.Stderr, "joule: asked to end (by you, or by the launcher because a rank has died); go on with: mpirun … joule train --resume %s%s\n", j.run.Info().ID, outFlag(j.f.out))
+		})
+		defer stop()
+	}
 	results, err := j.fit(ctx)
 	o := runs.Outcome{State: runs.Done, Results: results, Artifacts: map[string]string{}}
 	switch {
@@ -277,10 +346,14 @@ func (j *job) keepLedger(o *runs.Outcome) error {
 	if j.account == nil { // it failed before anything was spent
 		return nil
 	}
-	l, err := j.ledger()
-	if err != nil {
-		return err
+	l := j.last // all ranks'
+	if l == nil {
+		var err error
+		if l, err = j.ledger(); err != nil {
+			return err
+		}
 	}
+	var err error
 	if o.Ledger, err = json.Marshal(l); err != nil {
 		return err
 	}
@@ -299,9 +372,13 @@ const modelFile = "model.safetensors"
 
 // fit trains, evaluates, saves and reports.
 func (j *job) fit(ctx context.Context) (runs.Values, error) {
-	meter, _ := energy.Open()
+	meter := j.ranks.meter()
 	j.shown = newProgress(j, meter)
-	j.check = &train.Checkpoints{Dir: j.run.Path("checkpoints"), Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
+	var folder, events string
+	if j.run != nil {
+		folder, events = j.run.Path("checkpoints"), j.run.Path("events")
+	}
+	j.check = &train.Checkpoints{Dir: folder, Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
 	var err error
 	if j.account, err = j.model.StartAccount(meter); err != nil {
 		return nil, err
@@ -311,7 +388,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		cs = append(cs, &train.TargetReached{Watch: "val_accuracy", Value: j.f.target})
 	}
 	// The history and the account are written before the checkpoint that says that they are there.
-	cs = append(cs, &historian{j: j}, j.check, &train.TensorBoard{Dir: j.run.Path("events")}, j.shown)
+	cs = append(cs, &historian{j: j}, j.check, &train.TensorBoard{Dir: events}, j.shown)
 	opts := []train.FitOption{train.Epochs(j.spec.Fit.Epochs), train.BatchSize(j.spec.Fit.BatchSize), train.Validate(j.set.Test), train.Callbacks(cs...), train.Augment(j.spec.Fit.Augment...)}
 	if j.from != nil {
 		opts = append(opts, train.From(j.from))
@@ -334,6 +411,20 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	if err != nil {
 		return nil, err
 	}
+	if j.ranks.trace != nil {
+		if err := j.ranks.trace.write(j.f.timeline, j.ranks.comm); err != nil {
+			return nil, err
+		}
+	}
+	own, err := j.ledger()
+	if err != nil {
+		return nil, err
+	}
+	l, reports, err := j.gather(own)
+	if err != nil || !j.ranks.first() {
+		return nil, err
+	}
+	j.last = l
 	if err := result.Save(j.run.Path(modelFile)); err != nil {
 		return nil, err
 	}
@@ -344,14 +435,17 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	if r["sparsity"], _, err = prune.Sparsity(j.model); err != nil {
 		return nil, err
 	}
-	l, err := j.ledger()
-	if err != nil {
-		return nil, err
-	}
 	r["flops"], r["bytes"] = float64(l.Cost.FLOPs), float64(l.Cost.Bytes())
 	r["joules"], r["joules_low"], r["joules_high"] = l.Joules.Value, l.Joules.Low, l.Joules.High
 	r["step_ms_median"] = j.shown.medianStep()
-	j.report(h, r, test, l)
+	if len(reports) > 0 {
+		r["ranks"] = float64(len(reports))
+		for _, k := range reports {
+			r["bytes_sent"] += float64(k.Sent)
+			r["seconds_waiting"] += k.Waiting
+		}
+	}
+	j.report(h, r, test, l, reports)
 	if !j.f.quiet && !j.f.json {
 		if err := j.reportForecast(ctx, j.out); err != nil {
 			return nil, err
@@ -362,12 +456,21 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 
 // sections are what the run's checkpoints keep for its next session.
 func (j *job) sections() (map[string]json.RawMessage, error) {
-	l, err := j.ledger()
+	own, err := j.ledger()
 	if err != nil {
 		return nil, err
 	}
+	l, _, err := j.gather(own)
+	if err != nil {
+		return nil, err
+	}
+	j.last = l
+	shards := j.f.shards
+	if n := j.ranks.size(); shards == 0 && n > 1 && j.f.Local <= 1 {
+		shards = n
+	}
 	out := map[string]json.RawMessage{}
-	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target, j.f.on}, checkpoint.SectionLedger: l} {
+	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target, shards, j.f.slow, j.f.on}, checkpoint.SectionLedger: l} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, err
@@ -397,8 +500,12 @@ type historian struct {
 }
 
 func (h *historian) AfterEpoch(t *train.Training) error {
-	l, err := h.j.ledger()
+	own, err := h.j.ledger()
 	if err != nil {
+		return err
+	}
+	l, _, err := h.j.gather(own)
+	if err != nil || !t.Model.Writes() {
 		return err
 	}
 	e := t.History.Epochs[len(t.History.Epochs)-1]
@@ -411,11 +518,14 @@ func (h *historian) AfterEpoch(t *train.Training) error {
 }
 
 // report prints the result: for people, or as one JSON object.
-func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energy.Ledger) {
+func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energy.Ledger, ranks []rankReport) {
 	if j.f.json {
 		out := map[string]any{"run": j.run.Info().ID, "dir": j.run.Info().Dir, "energy_source": l.Joules.Source.String(), "stopped": h.Stopped}
 		if at := j.shown.firstStep; !at.IsZero() {
 			out["first_step_at"] = at // the clock when the first step of this session had ended
+		}
+		if len(ranks) > 0 {
+			out["by_rank"] = ranks
 		}
 		for k, v := range r {
 			if !math.IsNaN(v) && !math.IsInf(v, 0) {
@@ -430,6 +540,10 @@ func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energ
 		fmt.Fprintf(j.out, "\n%s\n", l.Table())
 		if n := j.model.Positions(); n > 0 { // a sequence model: what a position costs, and in which part
 			fmt.Fprintf(j.out, "%s\n", j.model.PartsTable(l, func(string) int64 { return l.Examples * int64(n) }, false))
+		}
+		if len(ranks) > 0 {
+			rankTable(j.out, ranks)
+			fmt.Fprintln(j.out)
 		}
 		if j.guess != nil {
 			fmt.Fprintf(j.out, "predicted from the first steps: %s and %s; real: %s and %s\n", energy.SI(j.guess.seconds, "s"), energy.SI(j.guess.joules.Value, "J"),

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/dist/plan"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/spec"
+	"github.com/jouleml/joule/train"
+)
+
+// planFlags are the settings of joule plan.
+type planFlags struct {
+	batch, threads, machine, cores, steps int
+	ranks                                 []int
+	latency, localLatency                 time.Duration
+	bandwidth, localBandwidth             float64
+	least                                 float64
+	weak, json                            bool
+	rf                                    rankFlags
+}
+
+func planCmd() *cobra.Command {
+	f := planFlags{rf: rankFlags{deadline: dist.DefaultDeadline}}
+	c := &cobra.Command{
+		Use:   "plan [preset | spec.yaml]",
+		Short: "Predict what a training takes on 1 to 10,000 ranks: time, energy, how many pay",
+		Long: "Plan measures a few steps on this machine, at several sizes of batches, and predicts the step on many ranks from the links' latency and bandwidth (docs/distributed.md has the " +
+			"formulas). Started by mpirun -n 2 it measures the link between the two ranks; otherwise the links are what the flags say.",
+		Args:      cobra.MaximumNArgs(1),
+		ValidArgs: spec.Presets(),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := f.verify(); err != nil {
+				return err
+			}
+			r, err := f.rf.join()
+			if err != nil {
+				return err
+			}
+			return r.leave(f.run(c.Context(), r, first(args, "mnist"), r.out(c.OutOrStdout())))
+		},
+	}
+	fs := c.Flags()
+	fs.IntVar(&f.batch, "batch", 0, "examples in a step (default: as the specification says)")
+	fs.IntSliceVar(&f.ranks, "ranks", []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 10000}, "numbers of ranks to predict")
+	fs.IntVar(&f.threads, "threads", 1, "threads of a rank")
+	fs.IntVar(&f.machine, "per-machine", 1, "ranks on a machine")
+	fs.IntVar(&f.cores, "cores", 0, "cores of a machine (default: this one's)")
+	fs.DurationVar(&f.latency, "latency", 30*time.Microsecond, "latency of the link between machines")
+	fs.Float64Var(&f.bandwidth, "bandwidth", 1.25, "bandwidth of that link, in GB/s (10 Gbit/s Ethernet: 1.25)")
+	fs.DurationVar(&f.localLatency, "local-latency", 2*time.Microsecond, "latency between ranks of one machine")
+	fs.Float64Var(&f.localBandwidth, "local-bandwidth", 4, "bandwidth between ranks of one machine, in GB/s")
+	fs.Float64Var(&f.least, "efficiency", 0.8, "the share of its speed that a rank must keep to be worth while")
+	fs.BoolVar(&f.weak, "weak", false, "the batch is that of each rank, not of all together")
+	fs.IntVar(&f.steps, "steps", 20, "steps to measure at each size")
+	fs.BoolVar(&f.json, "json", false, "print JSON")
+	return c
+}
+
+func (f *planFlags) verify() error {
+	switch {
+	case f.batch < 0 || f.threads < 1 || f.machine < 1 || f.cores < 0 || f.steps < 1:
+		return usageError{errors.New("--batch, --threads, --per-machine, --cores and --steps must be positive")}
+	case !(f.bandwidth > 0) || !(f.localBandwidth > 0) || f.latency < 0 || f.localLatency < 0:
+		return usageError{errors.New("bandwidths must be positive and latencies not negative")}
+	case f.least <= 0 || f.least > 1:
+		return usageError{fmt.Errorf("--efficiency %g is not in (0, 1]", f.least)}
+	case len(f.ranks) == 0 || slices.Min(f.ranks) < 1:
+		return usageError{errors.New("--ranks must be numbers of at least 1")}
+	}
+	return nil
+}
+
+func (f *planFlags) run(ctx context.Context, r *ranks, ref string, w io.Writer) error {
+	s, err := spec.Open(ref)
+	if err != nil {
+		return err
+	}
+	if f.batch == 0 {
+		f.batch = s.Fit.BatchSize
+	}
+	set, err := openData(s)
+	if err != nil {
+		return err
+	}
+	if f.batch > set.Train.Len() {
+		return usageError{fmt.Errorf("--batch %d: there are only %d examples", f.batch, set.Train.Len())}
+	}
+	p := &plan.Job{
+		Local: plan.Link{Latency: f.localLatency.Seconds(), Bandwidth: f.localBandwidth * 1e9}, Network: plan.Link{Latency: f.latency.Seconds(), Bandwidth: f.bandwidth * 1e9},
+		Machine: f.machine, Threads: f.threads, Cores: f.cores,
+	}
+	if p.Cores == 0 {
+		p.Cores = onlineCPUs()
+	}
+	links := "links as the flags say, not measured"
+	if r.size() > 1 {
+		if links, err = measureLink(r.comm, p); err != nil {
+			return err
+		}
+	}
+	var source energy.Source
+	if r.first() {
+		m, err := s.Compile(set.Spec(), 1, train.Threads(f.threads))
+		if err != nil {
+			return err
+		}
+		if source, err = f.measure(ctx, m, set.Train, p); err != nil {
+			return err
+		}
+	}
+	if r.size() > 1 {
+		if err := r.comm.Barrier(); err != nil || !r.first() {
+			return err
+		}
+	}
+	if err := p.Check(); err != nil {
+		return err
+	}
+	var rows []plan.Row
+	for _, n := range f.ranks {
+		if !f.weak && n > f.batch {
+			continue // a rank would have no example
+		}
+		rows = append(rows, p.Predict(n, f.batch, f.weak))
+	}
+	if len(rows) == 0 {
+		return usageError{fmt.Errorf("a batch of %d examples is too small for any of the numbers of ranks: use --weak, or larger batches", f.batch)}
+	}
+	if f.json {
+		return json.NewEncoder(w).Encode(map[string]any{"job": p, "rows": rows, "links": links, "energy_source": source.String(), "advice": plan.Advice(rows, f.least)})
+	}
+	f.print(w, s.Name, p, rows, links, source)
+	return nil
+}
+
+func (f *planFlags) print(w io.Writer, name string, p *plan.Job, rows []plan.Row, links string, source energy.Source) {
+	total := 0.0
+	for _, b := range p.Buckets {
+		total += b
+	}
+	of := "batch"
+	if f.weak {
+		of = "batch of a rank"
+	}
+	fmt.Fprintf(w, "%s, %s %d, %s of gradients in %d buckets, %s\n", name, of, f.batch, energy.SI(total, "B"), len(p.Buckets), links)
+	for _, s := range p.Steps {
+		fmt.Fprintf(w, "measured: %s a step of %d examples\n", energy.SI(s.Seconds, "s"), s.Batch)
+	}
+	fmt.Fprintf(w, "\n%6s %6s %10s %10s %10s %10s %12s %10s %12s\n", "ranks", "each", "compute", "sums", "exposed", "step", "examples/s", "efficiency", "J/example")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%6d %6d %10s %10s %10s %10s %12.0f %9.0f%% %12s\n", r.Ranks, r.Batch, energy.SI(r.Compute, "s"), energy.SI(r.Exchange, "s"), energy.SI(r.Exposed, "s"), energy.SI(r.Step, "s"),
+			r.Examples, 100*r.Efficiency, energy.SI(r.Joules, "J"))
+	}
+	fmt.Fprintf(w, "\nA prediction. Energy: %v at one rank; a rank that waits is taken to need as much, since it polls.\n", source)
+	for _, a := range plan.Advice(rows, f.least) {
+		fmt.Fprintln(w, a)
+	}
+}
+
+// measure times steps at the batch and at halves of it, and what of a step is backward pass and update.
+func (f *planFlags) measure(ctx context.Context, m *train.Model, ds data.Dataset, p *plan.Job) (energy.Source, error) {
+	var source energy.Source
+	for b, points := f.batch, 0; b >= 1 && points < 6; b, points = b/2, points+1 {
+		l, err := data.NewLoader(ds, data.LoaderConfig{Batch: b, Shuffle: true})
+		if err != nil {
+			return source, err
+		}
+		meter, _ := energy.Open()
+		var account *train.Account
+		var times []float64
+		for i := range f.steps + 3 {
+			if i == 3 { // the first compile and warm up
+				if account, err = m.StartAccount(meter); err != nil {
+					break
+				}
+			}
+			batch, e := l.Next(ctx)
+			if err = e; err != nil {
+				break
+			}
+			start := time.Now()
+			if _, err = m.Step(batch.X, batch.Y, 1e-4); err != nil {
+				break
+			}
+			if i >= 3 {
+				times = append(times, time.Since(start).Seconds())
+			}
+		}
+		l.Close()
+		if err != nil {
+			return source, err
+		}
+		slices.Sort(times)
+		p.Steps = append(p.Steps, plan.Point{Batch: b, Seconds: times[len(times)/2]})
+		if points > 0 {
+			continue
+		}
+		ledger, err := account.Ledger()
+		if err != nil {
+			return source, err
+		}
+		phases, all := map[string]float64{}, 0.0
+		for _, line := range ledger.Lines {
+			if line.Phase != "idle" {
+				phases[line.Phase] += line.Seconds
+				all += line.Seconds
+			}
+		}
+		p.Backward, p.Update = phases["backward"]/all, phases["update"]/all
+		p.Watts, source = ledger.Joules.Value/ledger.Seconds, ledger.Joules.Source
+	}
+	sizes, err := m.Buckets()
+	for _, s := range sizes {
+		p.Buckets = append(p.Buckets, float64(s))
+	}
+	return source, err
+}
+
+// measureLink times messages between ranks 0 and 1: small ones there and back for the latency, great ones for the bandwidth.
+func measureLink(c *dist.Comm, p *plan.Job) (string, error) {
+	host, _ := os.Hostname()
+	hosts, err := dist.Gather(c, host)
+	if err != nil {
+		return "", err
+	}
+	trip := func(bytes, times int) (float64, error) {
+		buf := make([]byte, bytes)
+		best := 0.0
+		for i := range times {
+			start := time.Now()
+			var err error
+			switch c.Rank() {
+			case 0:
+				if err = c.Send(1, 0, buf); err == nil {
+					err = c.Recv(1, 0, buf)
+				}
+			case 1:
+				if err = c.Recv(0, 0, buf); err == nil {
+					err = c.Send(0, 0, buf)
+				}
+			}
+			if err != nil {
+				return 0, err
+			}
+			if t := time.Since(start).Seconds() / 2; i == 0 || t < best {
+				best = t
+			}
+		}
+		return best, nil
+	}
+	if err := c.Barrier(); err != nil {
+		return "", err
+	}
+	small, err := trip(8, 500)
+	if err != nil {
+		return "", err
+	}
+	const great = 4 << 20
+	large, err := trip(great, 30)
+	if err != nil {
+		return "", err
+	}
+	l := plan.Link{Latency: small, Bandwidth: great / max(large-small, 1e-9)}
+	where := "between the machines of ranks 0 and 1"
+	if hosts[0] == hosts[1] {
+		where = "within the machine"
+		p.Local = l
+	} else {
+		p.Network = l
+	}
+	return fmt.Sprintf("link %s measured: %s, %s", where, energy.SI(l.Latency, "s"), energy.SI(l.Bandwidth, "B/s")), c.Barrier()
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/dist/mpi"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/train"
+)
+
+// rankFlags are the settings of commands that mpirun may start on several ranks.
+type rankFlags struct {
+	shards   int
+	deadline time.Duration
+	order    string
+	check    int
+	timeline string
+	slow
+	scheme *dist.Scheme
+}
+
+// slow are the settings for slow links, which a run keeps.
+type slow struct {
+	Compress string  `json:"compress,omitempty"`
+	Local    int     `json:"local_steps,omitempty"`
+	Momentum float64 `json:"outer_momentum,omitempty"`
+	Rate     float64 `json:"outer_rate,omitempty"`
+}
+
+func (f *rankFlags) add(fs *pflag.FlagSet) {
+	fs.IntVar(&f.shards, "shards", 0, "pieces of each batch, which the ranks share: weights depend on it, not on the number of ranks (default: one for each rank)")
+	fs.DurationVar(&f.deadline, "deadline", dist.DefaultDeadline, "how long a rank waits for another before it names it and gives up")
+	fs.StringVar(&f.order, "sums", "fixed", "fixed: gradients are added in an order that the number of shards decides; any: as the MPI library likes")
+	fs.IntVar(&f.check, "check-weights", 500, "compare the ranks' weights every so many steps; -1: never")
+	fs.StringVar(&f.Compress, "compress", "", "for slow links: gradients travel as "+dist.Schemes)
+	fs.IntVar(&f.Local, "local-steps", 1, "for slow links: steps that each rank takes alone before weights are averaged")
+	fs.Float64Var(&f.Momentum, "outer-momentum", 0, "momentum of the averages that --local-steps makes (DiLoCo: 0.9)")
+	fs.Float64Var(&f.Rate, "outer-rate", 1, "learning rate of those averages (DiLoCo: 0.7)")
+	fs.StringVar(&f.timeline, "timeline", "", "write what the first steps of each rank did when to this file, for chrome://tracing or Perfetto")
+}
+
+func (f *rankFlags) verify() error {
+	switch {
+	case f.shards < 0:
+		return usageError{fmt.Errorf("--shards %d must not be negative", f.shards)}
+	case f.deadline <= 0:
+		return usageError{fmt.Errorf("--deadline %v must be positive", f.deadline)}
+	case f.order != "fixed" && f.order != "any":
+		return usageError{fmt.Errorf("--sums %q must be fixed or any", f.order)}
+	case f.Local < 1 || f.Momentum < 0 || f.Momentum >= 1 || f.Rate <= 0:
+		return usageError{errors.New("--local-steps must be at least 1, --outer-momentum in [0, 1) and --outer-rate positive")}
+	}
+	if f.Compress != "" {
+		var err error
+		if f.scheme, err = dist.ParseScheme(f.Compress); err != nil {
+			return usageError{fmt.Errorf("--compress: %w", err)}
+		}
+	}
+	return nil
+}
+
+// ranks is this process's place in the job that mpirun has started; of a process alone, comm is nil.
+type ranks struct {
+	comm  *dist.Comm
+	trace *timeline
+}
+
+// join takes part in the job, if a launcher has started this process.
+func (f *rankFlags) join() (*ranks, error) {
+	if !mpi.Launched() {
+		return &ranks{}, nil
+	}
+	t, err := mpi.Init()
+	if err != nil {
+		return nil, err
+	}
+	return &ranks{comm: dist.New(t, f.deadline)}, nil
+}
+
+func (r *ranks) size() int {
+	if r.comm == nil {
+		return 1
+	}
+	return r.comm.Size()
+}
+
+// first reports whether this is the rank that prints and writes files.
+func (r *ranks) first() bool { return r.comm == nil || r.comm.Rank() == 0 }
+
+// out is where this rank prints.
+func (r *ranks) out(w io.Writer) io.Writer {
+	if r.first() {
+		return w
+	}
+	return io.Discard
+}
+
+// parallel are the settings for a model.
+func (r *ranks) parallel(f *rankFlags) train.Parallel {
+	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate}
+	if f.timeline != "" {
+		r.trace = &timeline{start: time.Now()}
+		p.Trace = r.trace.add
+	}
+	return p
+}
+
+// threads is how many threads this rank should use: its share of the machine, unless the user has said how many. The goroutine that adds gradients up needs a thread of its own.
+func (r *ranks) threads(asked int, warn io.Writer) int {
+	if r.size() == 1 {
+		return asked
+	}
+	may := par.DefaultThreads()
+	local := max(1, mpi.LocalRanks())
+	share := max(1, onlineCPUs()/local)
+	if asked == 0 {
+		asked = min(may, share)
+		if r.first() && runtime.NumCPU() < share {
+			fmt.Fprintf(warn, "joule: each rank may use only %d of its share of %d CPUs: start with mpirun --bind-to none (Open MPI also: --map-by slot:PE=%d)\n", runtime.NumCPU(), share, share)
+		}
+	}
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), asked) + 1)
+	return asked
+}
+
+// onlineCPUs is the number of the machine's processors, whether or not this process may use them.
+func onlineCPUs() int {
+	text, err := os.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8
+	if err != nil {
+		return runtime.NumCPU()
+	}
+	n := 0
+	for _, r := range strings.Split(strings.TrimSpace(string(text)), ",") {
+		a, b, isRange := strings.Cut(r, "-")
+		lo, err := strconv.Atoi(a)
+		hi := lo
+		if isRange && err == nil {
+			hi, err = strconv.Atoi(b)
+		}
+		if err != nil || hi < lo {
+			return runtime.NumCPU()
+		}
+		n += hi - lo + 1
+	}
+	return n
+}
+
+// leave ends this rank's part: in order, or, after an error that the other ranks may not have met, for all of them.
+func (r *ranks) leave(err error) error {
+	if r.comm == nil {
+		return err
+	}
+	var usage usageError
+	if err == nil || errors.Is(err, train.ErrInterrupted) || errors.As(err, &usage) {
+		if e := r.comm.Close(); err == nil {
+			err = e
+		}
+		if !r.first() {
+			return nil // rank 0 says it, and a launcher may end the job at the first exit code that is not 0
+		}
+		return err
+	}
+	if r.size() == 1 {
+		_ = r.comm.Close()
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "joule: rank %d: %v\n", r.comm.Rank(), err)
+	time.Sleep(300 * time.Millisecond) // ranks with an error of their own say it too
+	r.comm.Abort(exitFailure)
+	return silent{err}
+}
+
+// silent is an error that has been printed, or that another rank prints.
+type silent struct{ error }
+
+func (s silent) Unwrap() error { return s.error }
+
+// meter is the machine's counter of joules. It counts for all ranks of the machine: the first of them reads it, the others count nothing.
+func (r *ranks) meter() energy.Meter {
+	m, _ := energy.Open()
+	if m != nil && r.size() > 1 && mpi.LocalRank() > 0 {
+		return counted{m}
+	}
+	return m
+}
+
+// counted is a meter that another rank reads.
+type counted struct{ energy.Meter }
+
+func (counted) Joules() (float64, error) { return 0, nil }
+
+// resumed is what rank 0 tells the others about the run to go on with.
+type resumed struct {
+	ID, Spec, Path string
+	Seed           uint64
+	Step, Epoch    int64
+	Sections       map[string]json.RawMessage
+}
+
+func (s *resumed) state(tensors *checkpoint.State) *checkpoint.State {
+	out := &checkpoint.State{Step: s.Step, Epoch: s.Epoch, Sections: s.Sections}
+	if tensors != nil {
+		out.Tensors = tensors.Tensors
+	}
+	return out
+}
+
+// share gives every rank what rank 0 has.
+func share[T any](r *ranks, v T, err error) (T, error) {
+	if r.size() == 1 || err != nil {
+		return v, err
+	}
+	return dist.Share(r.comm, 0, v)
+}
+
+// rankReport is one rank's part of the account.
+type rankReport struct {
+	Rank int    `json:"rank"`
+	Host string `json:"host"`
+	train.Exchange
+	Seconds  float64       `json:"seconds"`
+	FLOPs    int64         `json:"flops"`
+	Examples int64         `json:"examples"`
+	Joules   energy.Joules `json:"energy"`
+}
+
+// gather adds up all ranks' ledgers and gives their reports; every rank must call it. The time of the sum is that of all ranks together.
+func (j *job) gather(l *energy.Ledger) (*energy.Ledger, []rankReport, error) {
+	if j.ranks.size() == 1 {
+		return l, nil, nil
+	}
+	host, _ := os.Hostname()
+	own := struct {
+		Ledger *energy.Ledger
+		Report rankReport
+	}{l, rankReport{Rank: j.ranks.comm.Rank(), Host: host, Exchange: j.model.Exchange(), Seconds: l.Seconds, FLOPs: l.Cost.FLOPs, Examples: j.shown.examples, Joules: l.Joules}}
+	all, err := dist.Gather(j.ranks.comm, own)
+	if err != nil {
+		return nil, nil, err
+	}
+	var reports []rankReport
+	sum := all[0].Ledger
+	for i, r := range all {
+		reports = append(reports, r.Report)
+		if i > 0 {
+			r.Ledger.Examples = 0 // every rank counts the whole batches
+			sum.Merge(r.Ledger)
+		}
+	}
+	sum.Cores = l.Cores * len(all)
+	return sum, reports, nil
+}
+
+// table prints the ranks' reports.
+func rankTable(w io.Writer, rs []rankReport) {
+	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s %9s %11s %11s\n", "rank", "host", "time", "summing", "waiting", "sent", "messages", "arithmetic", "energy")
+	var total rankReport
+	var time, waiting float64
+	for _, r := range rs {
+		fmt.Fprintf(w, "%-5d %-16s %9s %9s %9s %10s %9d %11s %11s\n", r.Rank, r.Host, energy.SI(r.Seconds, "s"), energy.SI(r.Summing, "s"), energy.SI(r.Waiting, "s"), energy.SI(float64(r.Sent), "B"), r.Messages, energy.SI(float64(r.FLOPs), "FLOP"), energy.SI(r.Joules.Value, "J"))
+		total.Sent += r.Sent
+		total.Messages += r.Messages
+		total.FLOPs += r.FLOPs
+		total.Joules = total.Joules.Add(r.Joules)
+		time += r.Seconds
+		waiting += r.Waiting
+	}
+	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s %9d %11s %11s\n", "all", "", "", "", energy.SI(waiting, "s"), energy.SI(float64(total.Sent), "B"), total.Messages, energy.SI(float64(total.FLOPs), "FLOP"), energy.SI(total.Joules.Value, "J"))
+	if time > 0 {
+		fmt.Fprintf(w, "%.1f%% of the ranks' time was lost to waiting for each other\n", 100*waiting/time)
+	}
+}

@@ -1,0 +1,67 @@
+// Package mpitest starts tests on several ranks under every MPI that the machine has.
+package mpitest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jouleml/joule/internal/dl"
+)
+
+// Variable lists folders of further launchers, separated as in PATH: their bin folders.
+const Variable = "JOULE_TEST_MPI"
+
+// MPI is a launcher.
+type MPI struct {
+	Name string // what mpirun --version says
+	Run  string // the path of mpirun
+	args []string
+}
+
+// All finds the launchers: that of the PATH, and those of JOULE_TEST_MPI. Without any it skips the test.
+func All(t testing.TB) []MPI {
+	t.Helper()
+	if !dl.Available() {
+		t.Skip(dl.ErrUnavailable)
+	}
+	if testing.Short() {
+		t.Skip("starts many processes")
+	}
+	var out []MPI
+	seen := map[string]bool{}
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), filepath.SplitList(os.Getenv(Variable))...) {
+		path := filepath.Join(dir, "mpirun")
+		text, err := exec.Command(path, "--version").CombinedOutput()
+		if err != nil {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+		m := MPI{Name: strings.TrimSpace(name), Run: path}
+		switch {
+		case strings.Contains(name, "Open MPI) 4"):
+			m.args = []string{"--allow-run-as-root", "--oversubscribe", "--bind-to", "none"}
+		case strings.Contains(name, "Open MPI"):
+			m.args = []string{"--allow-run-as-root", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"}
+		default:
+			m.Name = "MPICH (Hydra)"
+		}
+		if !seen[m.Name] {
+			seen[m.Name] = true
+			out = append(out, m)
+		}
+	}
+	if len(out) == 0 {
+		t.Skip("there is no mpirun: install openmpi-bin or mpich, or name bin folders in " + Variable)
+	}
+	return out
+}
+
+// Command runs a program on n ranks. environment is added to this process's.
+func (m MPI) Command(n string, environment []string, program string, args ...string) *exec.Cmd {
+	c := exec.Command(m.Run, append(append(append([]string{}, m.args...), "-n", n, program), args...)...)
+	c.Env = append(os.Environ(), environment...)
+	return c
+}

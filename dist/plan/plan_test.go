@@ -1,0 +1,110 @@
+package plan
+
+import (
+	"math"
+	"strings"
+	"testing"
+)
+
+func job() *Job {
+	return &Job{
+		Steps: []Point{{128, 10e-3}, {64, 5.5e-3}, {32, 3.25e-3}}, Buckets: []float64{4e6, 4e6}, Backward: 0.6, Update: 0.1, Watts: 4,
+		Local: Link{1e-6, 5e9}, Network: Link{20e-6, 1e9}, Machine: 2, Cores: 8, Threads: 1,
+	}
+}
+
+func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Max(math.Abs(a), math.Abs(b)) }
+
+// The formulas, worked out by hand.
+func TestSum(t *testing.T) {
+	j := job()
+	if s, sent := j.Sum(1, 1e6); s != 0 || sent != 0 {
+		t.Error("one rank exchanges with itself")
+	}
+	// Two ranks of a machine: half there, half back.
+	if s, sent := j.Sum(2, 1e6); !near(s, 2*(1e-6+5e5/5e9)) || !near(sent, 1e6) {
+		t.Errorf("2 ranks: %g s, %g B", s, sent)
+	}
+	// Four on two machines: the second stage crosses the network, which two ranks share.
+	if s, sent := j.Sum(4, 1e6); !near(s, 2*(1e-6+5e5/5e9)+2*(20e-6+2.5e5/0.5e9)) || !near(sent, 1.5e6) {
+		t.Errorf("4 ranks: %g s, %g B", s, sent)
+	}
+	// Three: one neighbour, one across the network.
+	if s, _ := j.Sum(3, 3e6); !near(s, 2*(1e-6+1e6/5e9)+2*(20e-6+1e6/0.5e9)) {
+		t.Errorf("3 ranks: %g s", s)
+	}
+	l := Link{1e-5, 1e9}
+	if !near(Ring(l, 4, 8e6), 6e-5+12e6/1e9) || !near(Doubling(l, 8, 1e6), 3*(1e-5+1e-3)) {
+		t.Error("ring or doubling")
+	}
+}
+
+func TestPredict(t *testing.T) {
+	j := job()
+	one := j.Predict(1, 128, false)
+	if !near(one.Step, 10e-3) || !near(one.Efficiency, 1) || !near(one.Joules, 4*10e-3/128) {
+		t.Errorf("%+v", one)
+	}
+	// On two ranks the first sum (1.6 ms·…) hides behind the second half of the backward pass, of the last all is exposed but nothing else.
+	two := j.Predict(2, 128, false)
+	sum, _ := j.Sum(2, 4e6)
+	if !near(two.Compute, 5.5e-3) || !near(two.Exchange, 2*sum) || !near(two.Exposed, sum) || !near(two.Efficiency, 10e-3/(2*two.Step)) {
+		t.Errorf("%+v, a sum takes %g", two, sum)
+	}
+	// A slow link: nothing but the first half of the backward pass hides.
+	j.Local.Bandwidth = 1e8
+	slow := j.Predict(2, 128, false)
+	sum, _ = j.Sum(2, 4e6)
+	if !near(slow.Exposed, 2*sum-0.3*slow.Compute) {
+		t.Errorf("exposed %g of %g", slow.Exposed, 2*sum)
+	}
+	// Weak scaling keeps the rank's batch.
+	if w := job().Predict(4, 32, true); w.Batch != 32 || !near(w.Compute, 3.25e-3) || !near(w.Examples, 128/w.Step) {
+		t.Errorf("%+v", w)
+	}
+	// More threads than cores share them.
+	crowded := job()
+	crowded.Cores = 1
+	if c := crowded.Predict(2, 128, false); !near(c.Compute, 11e-3) {
+		t.Errorf("%+v", c)
+	}
+	// Between and beyond measured batches.
+	for b, want := range map[float64]float64{96: 7.75e-3, 256: 19e-3, 16: 2.125e-3} {
+		if got := job().compute(b); !near(got, want) {
+			t.Errorf("%g examples: %g s, want %g", b, got, want)
+		}
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	j := job()
+	var rows []Row
+	for _, n := range []int{1, 2, 4, 8, 64, 1024} {
+		rows = append(rows, j.Predict(n, 128, false))
+	}
+	a := strings.Join(Advice(rows, 0.8), "\n")
+	if !strings.Contains(a, "sums take longer than the arithmetic") || rows[5].Efficiency > 0.2 {
+		t.Errorf("%s\n%+v", a, rows)
+	}
+	for i := 1; i < len(rows); i++ {
+		if rows[i].Efficiency > rows[i-1].Efficiency {
+			t.Errorf("%d ranks are more efficient than %d", rows[i].Ranks, rows[i-1].Ranks)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for what, spoil := range map[string]func(j *Job){
+		"no step": func(j *Job) { j.Steps = nil }, "makes no sense": func(j *Job) { j.Steps[0].Seconds = 0 }, "bandwidth": func(j *Job) { j.Network.Bandwidth = 0 },
+		"at least 1": func(j *Job) { j.Machine = 0 }, "backward": func(j *Job) { j.Backward = 2 },
+	} {
+		j := job()
+		spoil(j)
+		if err := j.Check(); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := job().Check(); err != nil {
+		t.Error(err)
+	}
+}
