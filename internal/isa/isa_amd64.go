@@ -18,3 +18,31 @@ func VNNI() bool { return Current() == AVX512 && cpu.X86.HasAVX512VNNI }
 
 // BF16 reports whether bf16 dot products (VDPBF16PS on 512-bit registers) may be used.
 func BF16() bool { return Current() == AVX512 && cpu.X86.HasAVX512BF16 }
+
+// Wide reports whether the CPU starts two multiply-adds of 512 bits in a cycle, so that a whole vector costs no more than half of one: Intel's servers from Skylake on, AMD's from
+// Zen 5 on. Zen 4 takes two cycles for each 512-bit instruction. It chooses among kernels of one result, bit for bit.
+func Wide() bool { return Current() == AVX512 && wide }
+
+var wide = func() bool {
+	_, b, c, d := cpuid(0)
+	switch [3]uint32{b, d, c} {
+	case vendor("GenuineIntel"):
+		return true
+	case vendor("AuthenticAMD"):
+		a, _, _, _ := cpuid(1)
+		return a>>8&0xf+a>>20&0xff >= 0x1a // family (AMD64 Architecture Programmer's Manual, volume 3, CPUID Fn0000_0001)
+	}
+	return false
+}()
+
+func vendor(s string) (w [3]uint32) {
+	for i := range w {
+		w[i] = uint32(s[4*i]) | uint32(s[4*i+1])<<8 | uint32(s[4*i+2])<<16 | uint32(s[4*i+3])<<24
+	}
+	return w
+}
+
+// cpuid runs the instruction CPUID for a leaf (subleaf 0).
+//
+//go:noescape
+func cpuid(leaf uint32) (a, b, c, d uint32)

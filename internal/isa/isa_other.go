@@ -9,3 +9,6 @@ func VNNI() bool { return false }
 
 // BF16 reports whether bf16 dot products may be used.
 func BF16() bool { return false }
+
+// Wide reports whether the CPU starts two multiply-adds of 512 bits in a cycle.
+func Wide() bool { return false }

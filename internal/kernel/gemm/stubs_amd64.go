@@ -53,17 +53,29 @@ func tileAVX2_5x16m(t *Tile)
 
 func tileAVX2_6x16m(t *Tile)
 
-func tileAVX512_1x8(t *Tile)
+func tileAVX512VL_1x8m(t *Tile)
 
-func tileAVX512_2x8(t *Tile)
+func tileAVX512VL_2x8m(t *Tile)
 
-func tileAVX512_3x8(t *Tile)
+func tileAVX512VL_3x8m(t *Tile)
 
-func tileAVX512_4x8(t *Tile)
+func tileAVX512VL_4x8m(t *Tile)
 
-func tileAVX512_5x8(t *Tile)
+func tileAVX512VL_5x8m(t *Tile)
 
-func tileAVX512_6x8(t *Tile)
+func tileAVX512VL_6x8m(t *Tile)
+
+func tileAVX512VL_1x16m(t *Tile)
+
+func tileAVX512VL_2x16m(t *Tile)
+
+func tileAVX512VL_3x16m(t *Tile)
+
+func tileAVX512VL_4x16m(t *Tile)
+
+func tileAVX512VL_5x16m(t *Tile)
+
+func tileAVX512VL_6x16m(t *Tile)
 
 func tileAVX512_1x16(t *Tile)
 
@@ -76,6 +88,10 @@ func tileAVX512_4x16(t *Tile)
 func tileAVX512_5x16(t *Tile)
 
 func tileAVX512_6x16(t *Tile)
+
+func tileAVX512_7x16(t *Tile)
+
+func tileAVX512_8x16(t *Tile)
 
 func tileAVX512_1x32(t *Tile)
 
@@ -121,6 +137,66 @@ func tileAVX512_5x64(t *Tile)
 
 func tileAVX512_6x64(t *Tile)
 
+func tileAVX512_1x16m(t *Tile)
+
+func tileAVX512_2x16m(t *Tile)
+
+func tileAVX512_3x16m(t *Tile)
+
+func tileAVX512_4x16m(t *Tile)
+
+func tileAVX512_5x16m(t *Tile)
+
+func tileAVX512_6x16m(t *Tile)
+
+func tileAVX512_7x16m(t *Tile)
+
+func tileAVX512_8x16m(t *Tile)
+
+func tileAVX512_1x32m(t *Tile)
+
+func tileAVX512_2x32m(t *Tile)
+
+func tileAVX512_3x32m(t *Tile)
+
+func tileAVX512_4x32m(t *Tile)
+
+func tileAVX512_5x32m(t *Tile)
+
+func tileAVX512_6x32m(t *Tile)
+
+func tileAVX512_7x32m(t *Tile)
+
+func tileAVX512_8x32m(t *Tile)
+
+func tileAVX512_1x48m(t *Tile)
+
+func tileAVX512_2x48m(t *Tile)
+
+func tileAVX512_3x48m(t *Tile)
+
+func tileAVX512_4x48m(t *Tile)
+
+func tileAVX512_5x48m(t *Tile)
+
+func tileAVX512_6x48m(t *Tile)
+
+func tileAVX512_7x48m(t *Tile)
+
+func tileAVX512_8x48m(t *Tile)
+
+func tileAVX512_1x64m(t *Tile)
+
+func tileAVX512_2x64m(t *Tile)
+
+func tileAVX512_3x64m(t *Tile)
+
+func tileAVX512_4x64m(t *Tile)
+
+func tileAVX512_5x64m(t *Tile)
+
+func tileAVX512_6x64m(t *Tile)
+
 var tilesAVX2 = [...][maxRows + 1]func(*Tile){
 	1: {1: tileAVX2_1x8, 2: tileAVX2_2x8, 3: tileAVX2_3x8, 4: tileAVX2_4x8, 5: tileAVX2_5x8, 6: tileAVX2_6x8},
 	2: {1: tileAVX2_1x16, 2: tileAVX2_2x16, 3: tileAVX2_3x16, 4: tileAVX2_4x16, 5: tileAVX2_5x16, 6: tileAVX2_6x16},
@@ -132,14 +208,22 @@ var tilesAVX2Masked = [...][maxRows + 1]func(*Tile){
 }
 
 var tilesAVX512Narrow = [...][maxRows + 1]func(*Tile){
-	1: {1: tileAVX512_1x8, 2: tileAVX512_2x8, 3: tileAVX512_3x8, 4: tileAVX512_4x8, 5: tileAVX512_5x8, 6: tileAVX512_6x8},
-	2: {1: tileAVX512_1x16, 2: tileAVX512_2x16, 3: tileAVX512_3x16, 4: tileAVX512_4x16, 5: tileAVX512_5x16, 6: tileAVX512_6x16},
+	1: {1: tileAVX512VL_1x8m, 2: tileAVX512VL_2x8m, 3: tileAVX512VL_3x8m, 4: tileAVX512VL_4x8m, 5: tileAVX512VL_5x8m, 6: tileAVX512VL_6x8m},
+	2: {1: tileAVX512VL_1x16m, 2: tileAVX512VL_2x16m, 3: tileAVX512VL_3x16m, 4: tileAVX512VL_4x16m, 5: tileAVX512VL_5x16m, 6: tileAVX512VL_6x16m},
 }
 
 var tilesAVX512 = [...][maxRows + 1]func(*Tile){
+	1: {1: tileAVX512_1x16, 2: tileAVX512_2x16, 3: tileAVX512_3x16, 4: tileAVX512_4x16, 5: tileAVX512_5x16, 6: tileAVX512_6x16, 7: tileAVX512_7x16, 8: tileAVX512_8x16},
 	2: {1: tileAVX512_1x32, 2: tileAVX512_2x32, 3: tileAVX512_3x32, 4: tileAVX512_4x32, 5: tileAVX512_5x32, 6: tileAVX512_6x32, 7: tileAVX512_7x32, 8: tileAVX512_8x32},
 	3: {1: tileAVX512_1x48, 2: tileAVX512_2x48, 3: tileAVX512_3x48, 4: tileAVX512_4x48, 5: tileAVX512_5x48, 6: tileAVX512_6x48, 7: tileAVX512_7x48, 8: tileAVX512_8x48},
 	4: {1: tileAVX512_1x64, 2: tileAVX512_2x64, 3: tileAVX512_3x64, 4: tileAVX512_4x64, 5: tileAVX512_5x64, 6: tileAVX512_6x64},
+}
+
+var tilesAVX512Masked = [...][maxRows + 1]func(*Tile){
+	1: {1: tileAVX512_1x16m, 2: tileAVX512_2x16m, 3: tileAVX512_3x16m, 4: tileAVX512_4x16m, 5: tileAVX512_5x16m, 6: tileAVX512_6x16m, 7: tileAVX512_7x16m, 8: tileAVX512_8x16m},
+	2: {1: tileAVX512_1x32m, 2: tileAVX512_2x32m, 3: tileAVX512_3x32m, 4: tileAVX512_4x32m, 5: tileAVX512_5x32m, 6: tileAVX512_6x32m, 7: tileAVX512_7x32m, 8: tileAVX512_8x32m},
+	3: {1: tileAVX512_1x48m, 2: tileAVX512_2x48m, 3: tileAVX512_3x48m, 4: tileAVX512_4x48m, 5: tileAVX512_5x48m, 6: tileAVX512_6x48m, 7: tileAVX512_7x48m, 8: tileAVX512_8x48m},
+	4: {1: tileAVX512_1x64m, 2: tileAVX512_2x64m, 3: tileAVX512_3x64m, 4: tileAVX512_4x64m, 5: tileAVX512_5x64m, 6: tileAVX512_6x64m},
 }
 
 // panelsAVX2 copies dst[p·panelStride+i·width+j] = src[i·srcStride+p·width+j] for i in [0, rows), p in [0, panels) and j in [0, width); rows and panels > 0, width a positive multiple of 8 floats, strides in bytes.

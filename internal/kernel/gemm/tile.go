@@ -101,10 +101,16 @@ func lanes(l isa.Level) int {
 func TileRows(cols int) int { return tileRows(isa.Current(), cols) }
 
 func tileRows(l isa.Level, cols int) int {
-	if l == isa.AVX512 && cols > 16 && cols <= 48 {
+	if l == isa.AVX512 && cols <= 48 && !narrow(l, cols) {
 		return 8
 	}
 	return 6
+}
+
+// narrow says whether a tile of that many columns is computed with 256-bit vectors at l: always with AVX2, and with AVX-512 where a 512-bit multiply-add is two passes (isa.Wide) or would
+// be half empty.
+func narrow(l isa.Level, cols int) bool {
+	return l == isa.AVX2 || cols <= 8 || cols <= 16 && !isa.Wide()
 }
 
 // Run computes all rows, in tiles of nearly equal height. No rows, or no columns, is no work.
@@ -120,8 +126,8 @@ func (t *Tile) Run() {
 		return
 	}
 	w := lanes(level)
-	if t.Cols <= 16 {
-		w = 8 // the narrow versions
+	if narrow(level, t.Cols) {
+		w = 8
 	}
 	t.tail = (t.Cols-1)%w + 1
 	t.aStride, t.bStride = 4*t.AStride, 4*t.LDB

@@ -5,8 +5,10 @@ import "github.com/jouleml/joule/internal/isa"
 // tileKernel is the version of the tile kernel for that many rows and columns.
 func tileKernel(l isa.Level, rows, cols int) func(*Tile) {
 	switch {
-	case l == isa.AVX512 && cols <= 16:
+	case l == isa.AVX512 && narrow(l, cols):
 		return tilesAVX512Narrow[(cols+7)/8][rows]
+	case l == isa.AVX512 && cols%16 != 0:
+		return tilesAVX512Masked[(cols+15)/16][rows]
 	case l == isa.AVX512:
 		return tilesAVX512[(cols+15)/16][rows]
 	case cols%8 != 0:
