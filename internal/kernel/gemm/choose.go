@@ -9,6 +9,7 @@ type choice struct {
 	stream     bool // A has few rows and B is large: add up rows of B
 	swap       bool // compute Cᵀ = op(B)ᵀ·op(A)ᵀ: B is read in place a row at a time, the small A is transposed instead
 	packB      bool // copy panels of B
+	turnA      bool // A is transposed beforehand, all of it
 	rows, cols int  // of C in one chunk; with dot, stream or swap a chunk has all rows
 	kc         int  // K indices between two visits to an element of C
 	splits     int  // parts of K that are summed apart and then together
@@ -20,6 +21,9 @@ const (
 	depth = 1024
 	// With A transposed a tile's K indices lie in different lines, and half as many of them are better: 8% at 256×2048×1024.
 	depthTransA = 512
+	// From turnColumns columns of the result and turnDepth K indices on, a transposed A is copied to rows: across, each of its elements costs a line and often a page, once for every panel
+	// of B.
+	turnColumns, turnDepth = 256, 64
 	// farColumns and farDepth are the columns of a chunk, at least, and the K indices between two visits where few rows meet a B whose rows lie far apart.
 	farColumns, farDepth = 512, 384
 	// maxChunkRows×kc elements of A and a panel of B are in use at a time.
@@ -89,10 +93,11 @@ func choose(l isa.Level, s Spec) choice {
 	}
 
 	deep := depth
-	if s.TransA {
+	turnA := s.TransA && s.N >= turnColumns && s.M >= 2*minRows && s.K >= turnDepth
+	if s.TransA && !turnA {
 		deep = depthTransA
 	}
-	ch := choice{splits: 1, kc: block(s.K, deep)}
+	ch := choice{splits: 1, kc: block(s.K, deep), turnA: turnA}
 	// B is read in place where its rows are near each other; rows far apart cost a page table entry each, and their lines
 	// crowd into a few sets of the caches. Many rows of A make up for the copy. AVX2 tiles read B four times as often.
 	far, rows := 512, 48

@@ -8,7 +8,7 @@
 // decides in which order it visits the matrices and what is copied ("packed") beforehand. The convolutions call Tile too.
 //
 // What is particular here:
-//   - A is never copied. A tile reads its rows through a table of offsets, at a constant distance between K indices, so rows,
+//   - A is seldom copied (a transposed one that many columns use is). A tile reads its rows through a table of offsets, at a constant distance between K indices, so rows,
 //     columns (a transposed A) and patches of an image are all the same to it. Wide tiles use each element of A for up to 64
 //     columns, which leaves the memory system time enough.
 //   - B is read in place where its rows are near each other, and else copied to panels by the chunk that uses them; there is

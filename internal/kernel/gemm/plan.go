@@ -47,6 +47,9 @@ type Plan struct {
 	work       []*worker
 
 	shared []float32 // packed op(A)ᵀ (swap), partial sums (splits > 1)
+	turned []float32 // op(A) as rows of ldTurned elements (turnA)
+
+	ldTurned int
 
 	// Arguments of the Run in progress.
 	a, b, c, bias, residual []float32
@@ -128,10 +131,17 @@ func build(level isa.Level, s Spec, ch choice) *Plan {
 	if p.stream {
 		return p
 	}
+	if p.turnA {
+		p.ldTurned = roundUp(s.K, 16) + 16 // rows a power of two apart would share a set of the cache
+		p.turned = make([]float32, s.M*p.ldTurned*p.aMatrices())
+	}
 	p.aOff, p.cOff = make([]int, p.rows), make([]int, p.rows)
 	for i := range p.aOff {
 		p.aOff[i], p.cOff[i] = i*s.LDA, i*s.LDC
-		if s.TransA {
+		switch {
+		case p.turnA:
+			p.aOff[i] = i * p.ldTurned
+		case s.TransA:
 			p.aOff[i] = i
 		}
 		if p.splits > 1 {
@@ -203,6 +213,9 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 		if p.stream {
 			pool.Run(p.Batch*p.grid(), (*streamBody)(p))
 		} else {
+			if p.turnA {
+				pool.Run(p.aMatrices()*p.turnChunks(), (*turnBody)(p))
+			}
 			pool.Run(p.Batch*p.grid(), (*blockBody)(p))
 		}
 		if p.splits > 1 {
@@ -289,6 +302,9 @@ func (p *Plan) String() string {
 		b = "packed beforehand"
 	case p.packB:
 		b = "packed"
+	}
+	if p.turnA {
+		b += ", A transposed"
 	}
 	return s + fmt.Sprintf(": %d chunks of %dx%d, %d of K at a time, K in %d parts, B %s",
 		p.Batch*p.grid(), p.rows, p.cols, p.kc, p.splits, b)

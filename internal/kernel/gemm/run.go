@@ -7,6 +7,7 @@ type (
 	sumBody   Plan // sumRows rows of C from partial sums
 	packBody  Plan // a part of packed op(A)ᵀ
 	swapBody  Plan // some columns of C, computed as rows of Cᵀ
+	turnBody  Plan // a part of op(A) as rows
 )
 
 // at is the part of s from i on, nil if s is nil.
@@ -51,14 +52,17 @@ func (q *blockBody) Chunk(i, worker int) {
 		bias, in, act = nil, nil, None
 	}
 	t := &w.tile
-	t.AOff, t.COff = p.aOff[:rows], p.cOff[:rows]
+	t.AOff, t.COff, t.Columns = p.aOff[:rows], p.cOff[:rows], p.TransA && !p.turnA
 	k0, k1 := split*p.K/p.splits, (split+1)*p.K/p.splits
 	for k := k0; k < k1; k += p.kc {
 		kn := min(p.kc, k1-k)
 		w.seg[0] = Seg{0, kn}
-		if p.TransA {
+		switch {
+		case p.turnA:
+			t.A, t.AStride = p.turned[(z%p.aMatrices()*p.M+r)*p.ldTurned+k:], 1
+		case p.TransA:
 			t.A, t.AStride = a[k*p.LDA+r:], p.LDA
-		} else {
+		default:
 			t.A, t.AStride = a[r*p.LDA+k:], 1
 		}
 		if p.packB {
@@ -101,7 +105,7 @@ func (q *sumBody) Chunk(i, worker int) {
 	p := (*Plan)(q)
 	w := p.work[worker]
 	t := &w.tile
-	t.A, t.AOff, t.AStride = ones[:], p.cOffSum, 1
+	t.A, t.AOff, t.AStride, t.Columns = ones[:], p.cOffSum, 1, false
 	t.COff = p.cOffSum
 	t.LDB = p.Batch * p.M * p.N
 	t.Act = p.Act
@@ -140,6 +144,19 @@ func (q *packBody) Chunk(i, worker int) {
 		off, ldb, j, cols := p.panels.Panel(n)
 		p.panels.packRange(p.level, dst[off+k*ldb:], kn, p.a[z*p.StrideA:], p.LDA, true, k, kn, j, cols)
 	}
+}
+
+// A chunk of turnBody is a block of A of up to turnK rows of turnM columns.
+const turnK, turnM = 64, 128
+
+func (p *Plan) turnChunks() int { return ceilDiv(p.K, turnK) * ceilDiv(p.M, turnM) }
+
+func (q *turnBody) Chunk(i, worker int) {
+	p := (*Plan)(q)
+	z, i := i/p.turnChunks(), i%p.turnChunks()
+	across := ceilDiv(p.M, turnM)
+	k, m := i/across*turnK, i%across*turnM
+	transpose(p.level, p.turned[(z*p.M+m)*p.ldTurned+k:], p.a[z*p.StrideA+k*p.LDA+m:], p.ldTurned, p.LDA, min(turnK, p.K-k), min(turnM, p.M-m))
 }
 
 // Chunk computes p.cols columns of C as rows of Cᵀ = op(B)ᵀ·op(A)ᵀ in the worker's memory, then turns them over.

@@ -69,6 +69,10 @@ type Tile struct {
 	aStride int // in bytes
 	bStride int
 	scratch [4]uintptr // of the assembly
+	across  int        // 1: Columns
+
+	// Columns promises one segment and AOff[r] = AOff[0]+r: rows are neighbours, as in a transposed matrix. It changes the speed alone.
+	Columns bool
 
 	AStride int // elements from one K index to the next in A
 	LDB     int // elements from one K index to the next in B
@@ -130,7 +134,10 @@ func (t *Tile) Run() {
 		w = 8
 	}
 	t.tail = (t.Cols-1)%w + 1
-	t.aStride, t.bStride = 4*t.AStride, 4*t.LDB
+	t.aStride, t.bStride, t.across = 4*t.AStride, 4*t.LDB, 0
+	if t.Columns {
+		t.across = 1
+	}
 	n := (rows + tileRows(level, t.Cols) - 1) / tileRows(level, t.Cols)
 	h := rows / n
 	// rows = n·h + more: the first tiles are one row taller.
@@ -157,6 +164,8 @@ func (t *Tile) check() {
 		panic("gemm: Tile: no segments")
 	case t.Cols < 0 || t.Cols > NR():
 		panic("gemm: Tile: Cols out of range")
+	case t.Columns && (len(t.Segs) != 1 || t.AOff[len(t.AOff)-1] != t.AOff[0]+len(t.AOff)-1):
+		panic("gemm: Tile: Columns, but rows are not neighbours")
 	case len(t.COff) != len(t.AOff):
 		panic("gemm: Tile: AOff and COff differ in length")
 	case t.LDB < t.Cols:

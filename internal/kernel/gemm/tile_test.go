@@ -32,6 +32,7 @@ func TestTileLayout(t *testing.T) {
 		{"aStride", unsafe.Offsetof(x.aStride), 224},
 		{"bStride", unsafe.Offsetof(x.bStride), 232},
 		{"scratch", unsafe.Offsetof(x.scratch), 240},
+		{"across", unsafe.Offsetof(x.across), 272},
 		{"Seg.Len", unsafe.Offsetof(Seg{}.Len), 8},
 		{"Seg", unsafe.Sizeof(Seg{}), 16},
 	} {

@@ -31,6 +31,7 @@ const (
 	tCOffCur = 248
 	tSegCur  = 256
 	tSegLeft = 264
+	tAcross  = 272
 )
 
 // shape is one version of the tile kernel: rows × vecs vectors of accumulators.
@@ -313,6 +314,7 @@ func (g *tiler) product() {
 	g.SHLQ(operand.U8(2), regX)
 	if !g.masked {
 		g.near()
+		g.across()
 	}
 	g.Label("far")
 	strides := g.rows <= 6 // in registers; with more rows these are row pointers
@@ -321,7 +323,7 @@ func (g *tiler) product() {
 		g.MOVQ(at(regT, tBStride), reg.R13)
 	}
 	g.Label("kfar")
-	g.step(at(regB, 0), 0)
+	g.step(at(regB, 0), g.here)
 	if strides {
 		g.ADDQ(reg.R12, regX)
 		g.ADDQ(reg.R13, regB)
@@ -338,10 +340,10 @@ func (g *tiler) product() {
 }
 
 // near is the loop over a segment whose elements of A are neighbours, unroll steps at a time, since each step's own additions to counters and pointers would keep some FMAs from their
-// ports (a tenth of the time on Intel's processors). Where they are not, it jumps to far.
+// ports (a tenth of the time on Intel's processors). Where they are not, it jumps to notnear.
 func (g *tiler) near() {
 	g.CMPQ(at(regT, tAStride), operand.U8(4))
-	g.JNE(operand.LabelRef("far"))
+	g.JNE(operand.LabelRef("notnear"))
 
 	stride := regT // the distance of rows of B; t comes back from its argument
 	g.MOVQ(at(regT, tBStride), stride)
@@ -354,7 +356,11 @@ func (g *tiler) near() {
 		if i%2 == 1 {
 			row = idx(regB, stride, 1)
 		}
-		g.step(row, 4*i)
+		g.step(row, func(r int) operand.Mem {
+			m := idx(g.ptr[r], regX, 1)
+			m.Disp = 4 * i
+			return m
+		})
 		if i%2 == 1 {
 			g.LEAQ(idx(regB, stride, 2), regB)
 		}
@@ -366,7 +372,7 @@ func (g *tiler) near() {
 	g.ADDQ(operand.U8(unroll), regN)
 	g.JZ(operand.LabelRef("near"))
 	g.Label("one")
-	g.step(at(regB, 0), 0)
+	g.step(at(regB, 0), g.here)
 	g.ADDQ(operand.U8(4), regX)
 	g.ADDQ(stride, regB)
 	g.DECQ(regN)
@@ -379,16 +385,64 @@ func (g *tiler) near() {
 // unroll is the number of K indices in a round of the loop over neighbours in A.
 const unroll = 4
 
-// step adds the products of one K index: row is its row of B, disp the distance of its column of A from regX, in bytes.
-func (g *tiler) step(row operand.Mem, disp int) {
+// across is the same for rows that are neighbours and K indices that are not: a transposed A. One pointer serves all rows. Where the rows are not neighbours, it goes on at far.
+func (g *tiler) across() {
+	g.Label("notnear")
+	g.CMPQ(at(regT, tAcross), operand.U8(0))
+	g.JE(operand.LabelRef("far"))
+	p, strideA, strideB := reg.RBX, reg.R8, regT // the other row pointers are loaded anew for each tile, and a transposed A has one segment
+	g.ADDQ(regX, reg.RAX)
+	g.MOVQ(reg.RAX, p)
+	g.MOVQ(at(regT, tAStride), strideA)
+	g.MOVQ(at(regT, tBStride), strideB)
+	element := func(r int) operand.Mem { return at(p, 4*r) }
+	g.SUBQ(operand.U8(unroll), regN)
+	g.JB(operand.LabelRef("restx"))
+	g.Label("kx")
+	for i := range unroll {
+		row := at(regB, 0)
+		el := element
+		if i%2 == 1 {
+			row = idx(regB, strideB, 1)
+			el = func(r int) operand.Mem {
+				m := idx(p, strideA, 1)
+				m.Disp = 4 * r
+				return m
+			}
+		}
+		g.step(row, el)
+		if i%2 == 1 {
+			g.LEAQ(idx(regB, strideB, 2), regB)
+			g.LEAQ(idx(p, strideA, 2), p)
+		}
+	}
+	g.SUBQ(operand.U8(unroll), regN)
+	g.JAE(operand.LabelRef("kx"))
+	g.Label("restx")
+	g.ADDQ(operand.U8(unroll), regN)
+	g.JZ(operand.LabelRef("donex"))
+	g.Label("onex")
+	g.step(at(regB, 0), element)
+	g.ADDQ(strideA, p)
+	g.ADDQ(strideB, regB)
+	g.DECQ(regN)
+	g.JNZ(operand.LabelRef("onex"))
+	g.Label("donex")
+	g.Load(g.Param("t"), regT)
+	g.JMP(operand.LabelRef("next"))
+}
+
+// here is the element of row r at regX.
+func (g *tiler) here(r int) operand.Mem { return idx(g.ptr[r], regX, 1) }
+
+// step adds the products of one K index: row is its row of B, element(r) its element of row r of A.
+func (g *tiler) step(row operand.Mem, element func(r int) operand.Mem) {
 	for v := range g.vecs {
 		g.load(v, row, g.b[v])
 	}
-	for r, p := range g.ptr {
+	for r := range g.rows {
 		a := g.a[r%len(g.a)]
-		m := idx(p, regX, 1)
-		m.Disp = disp
-		g.VBROADCASTSS(m, a)
+		g.VBROADCASTSS(element(r), a)
 		for v := range g.vecs {
 			g.VFMADD231PS(g.b[v], a, g.acc[r][v])
 		}
