@@ -32,10 +32,17 @@ type directFilter struct {
 	parts            int
 	aOff             []int // per row of dw
 	cOff             []int
+	runs             []filterRun
 	partial          []float32 // [parts][rows of dw][Cout] if parts > 1
 	workers          []*filterWorker
 	x, y, dw         []float32
 	sum              sum
+}
+
+// filterRun is the rows of dw of one call of the tile kernel.
+type filterRun struct {
+	first, end int
+	columns    bool // their elements of x are neighbours (gemm.Tile.Columns)
 }
 
 type filterWorker struct {
@@ -48,7 +55,8 @@ type filterWorker struct {
 const (
 	spanPixels   = 256 // of dy, at most: about as many multiplies on each element of dw that is loaded
 	spanFloats   = 32 << 10
-	runRows      = 768 // rows of one call of the tile kernel
+	runRows      = 768 // rows of one call of the tile kernel, at most
+	fewRows      = 12  // neighbours in x that are worth a call of their own
 	itemColumns  = 64
 	channelGroup = 8 // of narrow panels: what copyGroupVec copies
 )
@@ -92,10 +100,28 @@ func newDirectFilter(s Spec) *directFilter {
 			}
 		}
 	}
+	f.cutRuns()
 	if f.parts > 1 {
 		f.partial = make([]float32, f.parts*s.SizeW())
 	}
 	return f
+}
+
+// cutRuns cuts the rows of dw where their elements of x cease to be neighbours, unless pieces would be small.
+func (f *directFilter) cutRuns() {
+	for r := 0; r < len(f.aOff); {
+		e := r + 1
+		for e < len(f.aOff) && e-r < runRows && f.aOff[e] == f.aOff[e-1]+1 {
+			e++
+		}
+		run := filterRun{r, e, e-r >= fewRows}
+		if last := len(f.runs) - 1; last >= 0 && !run.columns && !f.runs[last].columns && e-f.runs[last].first <= runRows {
+			f.runs[last].end = e
+		} else {
+			f.runs = append(f.runs, run)
+		}
+		r = e
+	}
 }
 
 func (f *directFilter) name() string { return "direct" }
@@ -159,9 +185,8 @@ func (f *directFilter) Chunk(i, worker int) {
 			if sp == first {
 				t.In = nil
 			}
-			for r := 0; r < len(f.aOff); r += runRows {
-				e := min(r+runRows, len(f.aOff))
-				t.AOff, t.COff = f.aOff[r:e], f.cOff[r:e]
+			for _, r := range f.runs {
+				t.AOff, t.COff, t.Columns = f.aOff[r.first:r.end], f.cOff[r.first:r.end], r.columns
 				t.Run()
 			}
 		}

@@ -148,7 +148,7 @@ func (f *winogradFilter) Chunk(i, worker int) {
 // product adds the group's part of block b at point p to in, which may be nil, and stores it in sums.
 func (f *winogradFilter) product(w *winogradWorker, p int, b *filterBlock, sums, in []float32) {
 	t := &w.tile
-	t.A, t.AOff, t.AStride = f.xp[p*f.xPoint()+b.c:], f.aOff[:b.n], f.x.c
+	t.A, t.AOff, t.AStride, t.Columns = f.xp[p*f.xPoint()+b.c:], f.aOff[:b.n], f.x.c, true
 	t.B, t.LDB, t.Cols = f.yp[p*f.yPoint()+b.k:], f.y.c, b.cols
 	t.C, t.COff, t.In = sums, f.cOff[:b.n], in
 	w.seg[0] = gemm.Seg{Len: f.t1 - f.t0}

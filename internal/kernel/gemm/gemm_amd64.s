@@ -123,8 +123,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -322,8 +321,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -554,8 +552,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -819,8 +816,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -1117,8 +1113,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -1448,8 +1443,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -1719,8 +1713,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -1955,8 +1948,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -2240,8 +2232,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -2574,8 +2565,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -2957,8 +2947,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -3389,8 +3378,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -7011,8 +6999,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -7210,8 +7197,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -7442,8 +7428,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -7707,8 +7692,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -8005,8 +7989,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -8336,8 +8319,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -8700,8 +8682,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -9094,8 +9075,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -9393,8 +9373,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -9631,8 +9610,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -9919,8 +9897,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -10257,8 +10234,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -10645,8 +10621,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -11083,8 +11058,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -11571,8 +11545,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -12106,8 +12079,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -12491,8 +12463,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -12768,8 +12739,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -13112,8 +13082,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -13523,8 +13492,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -14001,8 +13969,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -14546,8 +14513,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -15158,8 +15124,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -15834,8 +15799,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -16305,8 +16269,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -16621,8 +16584,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -17021,8 +16983,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -17505,8 +17466,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -18073,8 +18033,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX
@@ -18725,8 +18684,7 @@ near:
 notnear:
 	CMPQ 272(DI), $0x00
 	JE   far
-	ADDQ DX, AX
-	MOVQ AX, BX
+	LEAQ (AX)(DX*1), BX
 	MOVQ 224(DI), R8
 	MOVQ 232(DI), DI
 	SUBQ $0x04, CX

@@ -71,7 +71,7 @@ type Tile struct {
 	scratch [4]uintptr // of the assembly
 	across  int        // 1: Columns
 
-	// Columns promises one segment and AOff[r] = AOff[0]+r: rows are neighbours, as in a transposed matrix. It changes the speed alone.
+	// Columns promises AOff[r] = AOff[0]+r: rows are neighbours, as in a transposed matrix. It changes the speed alone.
 	Columns bool
 
 	AStride int // elements from one K index to the next in A
@@ -164,7 +164,7 @@ func (t *Tile) check() {
 		panic("gemm: Tile: no segments")
 	case t.Cols < 0 || t.Cols > NR():
 		panic("gemm: Tile: Cols out of range")
-	case t.Columns && (len(t.Segs) != 1 || t.AOff[len(t.AOff)-1] != t.AOff[0]+len(t.AOff)-1):
+	case t.Columns && t.AOff[len(t.AOff)-1] != t.AOff[0]+len(t.AOff)-1:
 		panic("gemm: Tile: Columns, but rows are not neighbours")
 	case len(t.COff) != len(t.AOff):
 		panic("gemm: Tile: AOff and COff differ in length")

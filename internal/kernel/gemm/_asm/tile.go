@@ -390,9 +390,8 @@ func (g *tiler) across() {
 	g.Label("notnear")
 	g.CMPQ(at(regT, tAcross), operand.U8(0))
 	g.JE(operand.LabelRef("far"))
-	p, strideA, strideB := reg.RBX, reg.R8, regT // the other row pointers are loaded anew for each tile, and a transposed A has one segment
-	g.ADDQ(regX, reg.RAX)
-	g.MOVQ(reg.RAX, p)
+	p, strideA, strideB := reg.RBX, reg.R8, regT // in the place of other row pointers, which are loaded anew for each tile
+	g.LEAQ(idx(g.ptr[0], regX, 1), p)
 	g.MOVQ(at(regT, tAStride), strideA)
 	g.MOVQ(at(regT, tBStride), strideB)
 	element := func(r int) operand.Mem { return at(p, 4*r) }
