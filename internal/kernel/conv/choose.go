@@ -33,6 +33,8 @@ func (s Spec) chooseFilter() filterGrad {
 		return newDepthwiseFilter(s)
 	case s.winogradPays(s.OH(), s.OW(), s.N*s.OH()*s.OW()*s.KH*s.KW):
 		return newWinogradFilter(s)
+	case s.pointwise():
+		return newPointwiseFilter(s)
 	}
 	return newDirectFilter(s)
 }

@@ -17,6 +17,7 @@ var cases = []Spec{
 	{N: 2, H: 8, W: 8, Cin: 1, Cout: 32, KH: 3, KW: 3},                                                                            // first layer
 	{N: 3, H: 5, W: 5, Cin: 3, Cout: 17, KH: 3, KW: 3, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},                          // same
 	{N: 1, H: 1, W: 1, Cin: 7, Cout: 9, KH: 3, KW: 3, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},                           // only the middle tap
+	{N: 3, H: 5, W: 7, Cin: 40, Cout: 260, KH: 1, KW: 1},                                                                          // its gradient too
 	{N: 4, H: 3, W: 3, Cin: 8, Cout: 16, KH: 1, KW: 1},                                                                            // a matrix product
 	{N: 2, H: 7, W: 6, Cin: 8, Cout: 130, KH: 1, KW: 1, StrideH: 2, StrideW: 2},                                                   // pixels left out
 	{N: 2, H: 7, W: 6, Cin: 3, Cout: 5, KH: 3, KW: 2, StrideH: 2, StrideW: 2, PadTop: 1, PadBottom: 1, PadRight: 1},               // odd padding
