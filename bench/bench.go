@@ -158,8 +158,9 @@ func chosen(names []string) ([]work, error) {
 	return out, nil
 }
 
-// pause lies between the turns of two sides: threads of the one may still be spinning.
-const pause = 10 * time.Millisecond
+// pause lies between the turns of two sides, whose threads may still be spinning: OpenBLAS's yield in a loop for 2^26 cycles (about 25 ms) before they sleep, and took half of the other
+// side's time with a shorter pause.
+const pause = 60 * time.Millisecond
 
 // timed is a side within this process.
 type timed struct {
