@@ -12,14 +12,14 @@ func init() {
 		return fitsConvPool(n.Attrs().(op.ConvPoolAttrs), n.Input(0).Type(), n.Input(1).Type())
 	}, make: func(k *call) (string, func(), error) {
 		p := convpool.New(convPoolSpec(k.in[0].t.Shape, k.in[1].t.Shape))
-		x, w, b, y, idx := k.in[0], k.in[1], k.in[2], k.out[0], k.out[1]
+		x, w, b, y, idx := k.in[0], k.filters(k.in[1], p.SetFilter), k.in[2], k.out[0], k.out[1]
 		positions := k.c.reads(k.n, 1)
 		name, _ := p.Algorithm()
 		return name, func() {
 			if positions {
-				p.Forward(k.pool, x.f32(), w.f32(), b.f32(), y.f32(), idx.raw)
+				p.Forward(k.pool, x.f32(), w(), b.f32(), y.f32(), idx.raw)
 			} else {
-				p.Forward(k.pool, x.f32(), w.f32(), b.f32(), y.f32(), nil)
+				p.Forward(k.pool, x.f32(), w(), b.f32(), y.f32(), nil)
 			}
 		}, nil
 	}}}

@@ -4,6 +4,7 @@ import (
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/kernel/conv"
 	"github.com/jouleml/joule/internal/kernel/pool"
+	"github.com/jouleml/joule/internal/par"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/shape"
 )
@@ -19,8 +20,8 @@ func init() {
 	}
 	rows[op.ConvOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Input(0).Shape(), k.n.Input(1).Shape()))
-		x, w, y := k.in[0], k.in[1], k.out[0]
-		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w.f32(), nil, y.f32()) }, nil
+		x, w, y := k.in[0], k.filters(k.in[1], p.SetFilter), k.out[0]
+		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), nil, y.f32()) }, nil
 	}}}
 	rows[op.ConvActOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		a := k.n.Attrs().(op.ConvActAttrs)
@@ -30,8 +31,8 @@ func init() {
 			s.Epilogue.Act = conv.ReLU
 		}
 		p := conv.New(s)
-		x, w, b, y := k.in[0], k.in[1], k.in[2], k.out[0]
-		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w.f32(), b.f32(), y.f32()) }, nil
+		x, w, b, y := k.in[0], k.filters(k.in[1], p.SetFilter), k.in[2], k.out[0]
+		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), b.f32(), y.f32()) }, nil
 	}}}
 	rows[op.ConvInputGradOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Shape(), k.n.Input(1).Shape()))
@@ -71,6 +72,23 @@ func init() {
 		d, dx := k.in[0], k.out[0]
 		return func() { p.AvgBackward(k.pool, d.f32(), dx.f32()) }
 	})
+}
+
+// filters gives a convolution its filters. Those that the graph does not change are set, which transforms them, at the first run and when the variable has changed; the kernel is then
+// given nil, which stands for the filters last set.
+func (k *call) filters(w *buf, set func(pool *par.Pool, w []float32)) func() []float32 {
+	v, ok := k.c.constant(w)
+	if !ok {
+		return w.f32
+	}
+	version, made := k.c.host.Version(v.Name), uint64(0) // versions begin at 1
+	return func() []float32 {
+		if made != *version {
+			set(k.pool, w.f32())
+			made = *version
+		}
+		return nil
+	}
 }
 
 // convSpec is a convolution of images x [N H W C] with filters w [KH KW C/groups O] as the kernel package has it.
