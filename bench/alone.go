@@ -110,7 +110,11 @@ func (s *session) starters(ctx context.Context, w work) ([]starter, error) {
 			if err != nil {
 				return nil, err
 			}
-			return start(p.name, cmd)
+			q, err := start(p.name, cmd)
+			if err == nil {
+				q.free = s.o.capped() && p.free
+			}
+			return q, err
 		}, func(w work) work { return w }})
 	}
 	return out, nil
@@ -147,9 +151,9 @@ func alone(ctx context.Context, s *session, w work) ([]Row, error) {
 			s.skip(side.name, err)
 			continue
 		}
-		t, m := &Figure{Name: side.name, Version: p.version}, &Figure{Name: side.name, Version: p.version}
+		t, m := p.figure(), p.figure()
 		for range s.o.Rounds {
-			if p.measure(side.ask(w), t); t.Error != "" {
+			if p.measure(s.o, side.ask(w), t); t.Error != "" {
 				break
 			}
 		}
@@ -215,7 +219,7 @@ func (s *session) speedup(ctx context.Context, side starter, w work, f *Figure) 
 		defer p.stop()
 		ps[i] = p
 	}
-	f.Version = ps[0].version
+	f.Version, f.Free = ps[0].version, ps[0].free
 	for range s.o.Rounds {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -223,7 +227,7 @@ func (s *session) speedup(ctx context.Context, side starter, w work, f *Figure) 
 		var turns [2]Figure
 		for i, p := range ps {
 			time.Sleep(pause)
-			if p.measure(side.ask(w), &turns[i]); turns[i].Error != "" {
+			if p.measure(s.o, side.ask(w), &turns[i]); turns[i].Error != "" {
 				f.Error = turns[i].Error
 				return nil
 			}

@@ -33,6 +33,23 @@ type Options struct {
 	JSON     bool
 	Out      string   // a file for the report in JSON
 	Self     []string // the command that is this program; needed by works with processes of their own
+
+	turn time.Duration // about how long a side runs until it is another's turn; 0: ownTurn for Joule, peerTurn for peers
+}
+
+// How long turns last, and how often a work is run in one at most.
+const (
+	ownTurn  = 300 * time.Millisecond
+	peerTurn = 200 * time.Millisecond
+	mostRuns = 500
+)
+
+// runs is how often a work that takes each for an iteration is run in a turn.
+func (o *Options) runs(each, usual time.Duration, least int) int {
+	if o.turn > 0 {
+		usual = o.turn
+	}
+	return max(least, int(min(mostRuns, usual/max(each, 1))))
 }
 
 // capped reports whether peers are to be held to AVX2, as Joule is.
@@ -183,7 +200,7 @@ func (t *timed) turn() error {
 }
 
 // warm prepares a side: it runs twice, and the second run tells how often a turn may run it.
-func warm(name string, run func() error) (*timed, error) {
+func (o *Options) warm(name string, run func() error) (*timed, error) {
 	if err := run(); err != nil {
 		return nil, err
 	}
@@ -191,7 +208,7 @@ func warm(name string, run func() error) (*timed, error) {
 	if err := run(); err != nil {
 		return nil, err
 	}
-	return &timed{run, int(min(500, max(3, 0.3/time.Since(began).Seconds()))), &Figure{Name: name}}, nil
+	return &timed{run, o.runs(time.Since(began), ownTurn, 3), &Figure{Name: name}}, nil
 }
 
 // turns lets all sides take turns at a work.
@@ -210,7 +227,7 @@ func (s *session) turns(ctx context.Context, w work) ([]Row, error) {
 			return nil, err
 		}
 		defer stop()
-		t, err := warm(side.name, run)
+		t, err := s.o.warm(side.name, run)
 		if err != nil {
 			return nil, err
 		}
@@ -225,7 +242,7 @@ func (s *session) turns(ctx context.Context, w work) ([]Row, error) {
 	}
 	figs := make([]*Figure, len(peers))
 	for i, p := range peers {
-		figs[i] = &Figure{Name: p.name, Version: p.version}
+		figs[i] = p.figure()
 		p.last, p.spent = 0, 0
 	}
 	for range s.o.Rounds {
@@ -240,7 +257,7 @@ func (s *session) turns(ctx context.Context, w work) ([]Row, error) {
 		for i, p := range peers {
 			if figs[i].Error == "" {
 				time.Sleep(pause)
-				p.measure(w, figs[i])
+				p.measure(s.o, w, figs[i])
 			}
 		}
 	}

@@ -20,6 +20,7 @@ const (
 type Figure struct {
 	Name    string    `json:"name"`
 	Version string    `json:"version,omitempty"`
+	Free    bool      `json:"not_held,omitempty"` // it used more than the instruction set that Joule was held to, and is not compared with
 	Values  []float64 `json:"values"`
 	Error   string    `json:"error,omitempty"`
 }
@@ -67,7 +68,7 @@ func (r *Row) compare() {
 		return
 	}
 	for _, f := range r.Peers {
-		if !f.ok() {
+		if !f.ok() || f.Free {
 			continue
 		}
 		ratio := f.Median() / r.Joule.Median()
@@ -87,11 +88,11 @@ type mean struct {
 	mean, least float64
 }
 
-// means are the geometric means of the ratios of each group that has at least two, in the order of the rows.
+// means are the geometric means of the ratios of each group that has at least two, in the order of the rows. Rows without a group have none.
 func means(rows []Row) []mean {
 	var all []mean
 	for _, r := range rows {
-		if r.Ratio <= 0 {
+		if r.Ratio <= 0 || r.Group == "" {
 			continue
 		}
 		i := slices.IndexFunc(all, func(m mean) bool { return m.group == r.Group })

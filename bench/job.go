@@ -35,13 +35,12 @@ func job(ctx context.Context, s *session, w work) ([]Row, error) {
 		{Work: w.name + ": start to end", Group: w.group},
 		{Work: w.name, Group: w.group, Unit: Megabytes},
 	}
-	type side struct {
-		name string
-		caps []string
+	type contender struct {
+		program
 		argv []string
 	}
 	threads := fmt.Sprint(s.o.Threads)
-	sides := []side{{"joule", nil, append(slices.Clone(s.o.Self), "train", "--epochs", "1", "--threads", threads, "--out", filepath.Join(folder, "runs"), "--json")}}
+	sides := []contender{{program{name: "joule"}, append(slices.Clone(s.o.Self), "train", "--epochs", "1", "--threads", threads, "--out", filepath.Join(folder, "runs"), "--json")}}
 	if s.o.Peers {
 		programs, err := s.o.wanted()
 		if err != nil {
@@ -55,7 +54,7 @@ func job(ctx context.Context, s *session, w work) ([]Row, error) {
 				s.skip(p.name, err)
 				continue
 			}
-			sides = append(sides, side{p.name, p.caps, []string{s.o.python(), filepath.Join(s.o.Dir, "job.py"), p.name, threads, folder}})
+			sides = append(sides, contender{p, []string{s.o.python(), filepath.Join(s.o.Dir, "job.py"), p.name, threads, folder}})
 		}
 		if err := writeDigits(folder); err != nil {
 			return nil, err
@@ -64,7 +63,7 @@ func job(ctx context.Context, s *session, w work) ([]Row, error) {
 	figs := make([][3]*Figure, len(sides))
 	for i, d := range sides {
 		for k := range figs[i] {
-			figs[i][k] = &Figure{Name: d.name}
+			figs[i][k] = &Figure{Name: d.name, Free: s.o.capped() && d.free}
 		}
 	}
 	for range min(s.o.Rounds, 3) { // a round is whole trainings
@@ -89,8 +88,8 @@ func job(ctx context.Context, s *session, w work) ([]Row, error) {
 				f[1].Error, f[2].Error = notItsWork, notItsWork // said once
 				continue
 			}
-			for k, v := range got {
-				f[k].Values = append(f[k].Values, v)
+			for k, v := range got.values {
+				f[k].Version, f[k].Values = got.version, append(f[k].Values, v)
 			}
 		}
 	}
@@ -106,8 +105,14 @@ func job(ctx context.Context, s *session, w work) ([]Row, error) {
 	return rows, nil
 }
 
-// process runs a training and returns milliseconds to its first step, milliseconds to its end, and megabytes.
-func process(cmd *exec.Cmd) (got [3]float64, err error) {
+// trained is what a whole process took.
+type trained struct {
+	values  [3]float64 // milliseconds to the end of the first step, milliseconds to the end, megabytes
+	version string
+}
+
+// process runs a training.
+func process(cmd *exec.Cmd) (got trained, err error) {
 	began := time.Now()
 	out, err := cmd.Output()
 	end := time.Now()
@@ -121,8 +126,9 @@ func process(cmd *exec.Cmd) (got [3]float64, err error) {
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	var r struct {
-		First time.Time `json:"first_step_at"`
-		RSS   float64   `json:"peak_rss_bytes"`
+		First   time.Time `json:"first_step_at"`
+		RSS     float64   `json:"peak_rss_bytes"`
+		Version string    `json:"version"`
 	}
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
 		return got, fmt.Errorf("its last line is no result: %w", err)
@@ -130,7 +136,7 @@ func process(cmd *exec.Cmd) (got [3]float64, err error) {
 	if r.First.Before(began) || r.First.After(end) || r.RSS <= 0 {
 		return got, fmt.Errorf("its last line has no time of the first step or no memory: %s", lines[len(lines)-1])
 	}
-	return [3]float64{r.First.Sub(began).Seconds() * 1e3, end.Sub(began).Seconds() * 1e3, r.RSS / 1e6}, nil
+	return trained{[3]float64{r.First.Sub(began).Seconds() * 1e3, end.Sub(began).Seconds() * 1e3, r.RSS / 1e6}, r.Version}, nil
 }
 
 // writeDigits writes MNIST as the IDX files that other programs read, uncompressed, so that no peer spends time on unpacking.

@@ -21,6 +21,7 @@ type Report struct {
 	Capped  []string `json:"capped,omitempty"`
 	Threads int      `json:"threads"`
 	Peak    float64  `json:"peak_flops"`
+	Peak1   float64  `json:"peak_flops_1_thread"` // what a second thread can add at best
 	Go      string   `json:"go"`
 	Rows    []Row    `json:"rows"`
 	Skipped []Skip   `json:"skipped,omitempty"`
@@ -28,7 +29,7 @@ type Report struct {
 
 func newReport(threads int) *Report {
 	return &Report{Date: time.Now().UTC().Format(time.DateOnly), Machine: processor(), CPUs: runtime.NumCPU(), ISA: isa.Current().String(), Best: isa.Best().String(),
-		Threads: threads, Peak: peak.FLOPS(threads), Go: runtime.Version()}
+		Threads: threads, Peak: peak.FLOPS(threads), Peak1: peak.FLOPS(1), Go: runtime.Version()}
 }
 
 // processor is the processor's name, or the architecture where the system tells no more.

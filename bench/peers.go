@@ -18,8 +18,9 @@ import (
 // program is how a peer is started. Every one speaks the protocol of peers/peer.py.
 type program struct {
 	name string
-	file string // a compiled program in peers/bin; "": peer.py
-	caps []string
+	file string   // a compiled program in peers/bin; "": peer.py
+	caps []string // variables that hold it to AVX2
+	free bool     // they do not, or not everywhere, and its kernels know AVX-512
 }
 
 // peerPrograms are all peers, in the order of the table's columns.
@@ -31,15 +32,16 @@ var peerPrograms = []program{
 	{name: "torchao-pt2e", caps: torchCaps},
 	{name: "torchao-dynamic", caps: torchCaps},
 	{name: "torchao-weights", caps: torchCaps},
-	{name: "jax", caps: []string{"XLA_FLAGS=--xla_cpu_max_isa=AVX2", "ONEDNN_MAX_CPU_ISA=AVX2"}},
+	// XLA's own code is held, the libraries that its products go to are not.
+	{name: "jax", free: true, caps: []string{"XLA_FLAGS=--xla_cpu_max_isa=AVX2", "ONEDNN_MAX_CPU_ISA=AVX2"}},
 	{name: "keras", caps: []string{"ONEDNN_MAX_CPU_ISA=AVX2", "XLA_FLAGS=--xla_cpu_max_isa=AVX2"}},
 	{name: "openblas", caps: []string{"OPENBLAS_CORETYPE=Haswell"}},
-	{name: "onnxruntime"},
-	{name: "onnxruntime-qdq"},
-	{name: "onnxruntime-qoperator"},
-	{name: "candle", file: "candle"},
-	{name: "burn", file: "burn"},
-	{name: "burn-cpu", file: "burn-cpu"},
+	{name: "onnxruntime", free: true},
+	{name: "onnxruntime-qdq", free: true},
+	{name: "onnxruntime-qoperator", free: true},
+	{name: "candle", file: "candle", free: true},
+	{name: "burn", file: "burn", free: true},
+	{name: "burn-cpu", file: "burn-cpu", free: true},
 	{name: "gomlx", file: "gomlx"},
 }
 
@@ -71,6 +73,7 @@ type Skip struct {
 // peer is another framework's program, which runs works on request.
 type peer struct {
 	name, version string
+	free          bool // not held to the instruction set that Joule is held to
 	cmd           *exec.Cmd
 	in            io.WriteCloser
 	out           *bufio.Scanner
@@ -185,6 +188,9 @@ func startPeers(ctx context.Context, log io.Writer, o *Options) ([]*peer, []Skip
 		if err == nil {
 			q, err = start(p.name, cmd)
 		}
+		if err == nil {
+			q.free = o.capped() && p.free
+		}
 		if err != nil {
 			fmt.Fprintf(log, "%s does not start: %s\n", p.name, err)
 			skipped = append(skipped, Skip{p.name, err.Error()})
@@ -197,6 +203,9 @@ func startPeers(ctx context.Context, log io.Writer, o *Options) ([]*peer, []Skip
 	}
 	return out, skipped, nil
 }
+
+// figure is the peer's empty figure.
+func (p *peer) figure() *Figure { return &Figure{Name: p.name, Version: p.version, Free: p.free} }
 
 func (p *peer) read(to any) error {
 	if !p.out.Scan() {
@@ -232,21 +241,17 @@ func (p *peer) ask(w work, iters int) (answer, error) {
 	return a, err
 }
 
-// Limits of a peer's turn: about how long it lasts, how many iterations it has at most, and how long a peer may take for a work in all.
-const (
-	turn     = 200 * time.Millisecond
-	mostRuns = 300
-	patience = 15 * time.Second
-)
+// patience is how long a peer may take for a work in all before its turns end.
+const patience = 15 * time.Second
 
 // measure adds a turn at a work to f, unless the peer has taken too long already.
-func (p *peer) measure(w work, f *Figure) {
+func (p *peer) measure(o *Options, w work, f *Figure) {
 	if p.spent > patience {
 		return
 	}
 	iters := 3
 	if p.last > 0 {
-		iters = max(1, min(mostRuns, int(turn/p.last)))
+		iters = o.runs(p.last, peerTurn, 1)
 	} else if w.flops > 1e10 {
 		iters = 1
 	}

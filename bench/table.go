@@ -11,11 +11,11 @@ import (
 
 // table prints a report as Markdown: one table for each unit, without the peers that have nothing in it.
 func (r *Report) table(out io.Writer) {
-	fmt.Fprintf(out, "%s, %s, %d CPUs, %s, %d threads, measured peak %.0f GFLOP/s, %s. Median (best of all).\n", r.Date, r.Machine, r.CPUs, r.ISA, r.Threads, r.Peak/1e9, r.Go)
+	fmt.Fprintf(out, "%s, %s, %d CPUs, %s, %d threads, measured peak %.0f GFLOP/s (%.0f with one thread), %s. Median (best of all).\n", r.Date, r.Machine, r.CPUs, r.ISA, r.Threads, r.Peak/1e9, r.Peak1/1e9, r.Go)
 	if r.ISA != r.Best {
 		fmt.Fprintf(out, "The processor has %s; Joule was held to %s.", r.Best, r.ISA)
 		if len(r.Capped) > 0 {
-			fmt.Fprintf(out, " Peers were held to AVX2 by %s; GoMLX has no vector code, and what Candle, Burn, Eigen in TensorFlow and ONNX Runtime's own kernels choose at run time cannot be set.", list(r.Capped))
+			fmt.Fprintf(out, " Peers were held to AVX2 by %s. Those marked † choose their kernels without asking such a variable, at least for some products; they are shown and not compared with.", list(r.Capped))
 		} else {
 			fmt.Fprint(out, " Peers used what they found.")
 		}
@@ -56,13 +56,16 @@ func list(words []string) string {
 }
 
 // side is a column of peers: name and version.
-type side struct{ name, version string }
+type side struct {
+	name, version string
+	free          bool
+}
 
 func sides(rows []Row) []side {
 	var out []side
 	for _, r := range rows {
 		for _, f := range r.Peers {
-			if s := (side{f.Name, f.Version}); f.ok() && !slices.Contains(out, s) {
+			if s := (side{f.Name, f.Version, f.Free}); f.ok() && !slices.Contains(out, s) {
 				out = append(out, s)
 			}
 		}
@@ -105,6 +108,9 @@ func tableOf(out io.Writer, u Unit, rows []Row) {
 			if c.version != "" {
 				head += " " + c.version
 			}
+			if c.free {
+				head += " †"
+			}
 			head += " |"
 		}
 	}
@@ -131,7 +137,7 @@ func tableOf(out io.Writer, u Unit, rows []Row) {
 			}
 		}
 		for _, c := range cols {
-			i := slices.IndexFunc(r.Peers, func(f *Figure) bool { return f.Name == c.name && f.Version == c.version && f.ok() })
+			i := slices.IndexFunc(r.Peers, func(f *Figure) bool { return side{f.Name, f.Version, f.Free} == c && f.ok() })
 			if i < 0 {
 				fmt.Fprint(out, " – |")
 				continue
@@ -199,7 +205,7 @@ func Print(out io.Writer, files []string) error {
 			all = append(all, r)
 			continue
 		}
-		all[i].Peak = max(all[i].Peak, r.Peak)
+		all[i].Peak, all[i].Peak1 = max(all[i].Peak, r.Peak), max(all[i].Peak1, r.Peak1)
 		all[i].Rows = append(all[i].Rows, r.Rows...)
 		for _, s := range r.Skipped {
 			if !slices.Contains(all[i].Skipped, s) {

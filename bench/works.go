@@ -30,7 +30,7 @@ func works() []work {
 		out = append(out, int8CNN(n))
 	}
 	out = append(out, resNet(64))
-	out = append(out, work{name: "job", group: "job", request: Request{"work": "job"}, measure: job})
+	out = append(out, work{name: "job", request: Request{"work": "job"}, measure: job})
 	for _, n := range []int{1, 8, 32, 128, 512, 1024} {
 		w := cnn("train_cnn", n)
 		w.name, w.group, w.measure = fmt.Sprintf("scale train_cnn batch %d", n), scaling, alone
@@ -38,12 +38,12 @@ func works() []work {
 	}
 	for _, n := range []int{32, 128} {
 		w := cnn("train_cnn", n)
-		w.name, w.group, w.flops, w.measure = fmt.Sprintf("threads 1 to 2, train_cnn batch %d", n), "threads", 0, threaded
+		w.name, w.group, w.flops, w.measure = fmt.Sprintf("threads 1 to 2, train_cnn batch %d", n), "", 0, threaded
 		out = append(out, w)
 	}
 	for _, n := range []int{32, 128} {
 		w := cnn("train_cnn", n)
-		w.name, w.group, w.request, w.rival = fmt.Sprintf("general path, train_cnn batch %d", n), "general path", nil, "kernels by hand"
+		w.name, w.group, w.request, w.rival = fmt.Sprintf("general path, train_cnn batch %d", n), "", nil, "kernels by hand"
 		w.rivalSide = func(threads int) (func() error, func(), error) {
 			b := newByHand(n, threads)
 			return func() error { b.step(0); return nil }, b.stop, nil
@@ -52,7 +52,7 @@ func works() []work {
 	}
 	for _, name := range []string{"train_cnn", "infer_cnn"} {
 		w := cnn(name, 32)
-		w.name, w.group, w.request, w.measure = fmt.Sprintf("allocations of %s batch 32", name), "allocations", nil, allocations
+		w.name, w.group, w.request, w.measure = fmt.Sprintf("allocations of %s batch 32", name), "", nil, allocations
 		out = append(out, w)
 	}
 	return slices.Concat(out, sequences(), recurrences(), decodes(), products(), convolutions())

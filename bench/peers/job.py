@@ -1,7 +1,7 @@
 """The main job as a program of another framework: python job.py torch-eager | torch-channels-last | keras THREADS FOLDER.
 
 Trains the main network for one epoch on the IDX files in FOLDER (uncompressed, as `joule bench job --peers` writes them), tests it, and ends with a line of JSON: when the
-first step had ended (RFC 3339), the most memory, and the test accuracy. Written as each framework's documentation advises for data that fits in memory.
+first step had ended (RFC 3339), the most memory, the test accuracy, and the version. Written as each framework's documentation advises for data that fits in memory.
 """
 import datetime, json, os, sys
 
@@ -42,7 +42,7 @@ def keras_job():
                             L.MaxPooling2D(2), L.Flatten(), L.Dense(128, activation="relu"), L.Dense(10, activation="softmax")])
     net.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     net.fit(x, y, batch_size=32, epochs=1, validation_data=test, callbacks=[Watch()], verbose=0)
-    return float(net.evaluate(*test, verbose=0)[1])
+    return float(net.evaluate(*test, verbose=0)[1]), keras.__version__ + " on TensorFlow " + tf.__version__
 
 
 def torch_job():
@@ -63,7 +63,7 @@ def torch_job():
     net.eval()
     with torch.inference_mode():
         right = sum(int((net(a).argmax(1) == b).sum()) for a, b in zip(tx.split(128), ty.split(128)))
-    return right / len(ty)
+    return right / len(ty), torch.__version__
 
 
 def peak():
@@ -72,5 +72,5 @@ def peak():
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM:"))
 
 
-accuracy = keras_job() if name == "keras" else torch_job()
-print(json.dumps({"first_step_at": first.isoformat(), "peak_rss_bytes": peak(), "test_accuracy": accuracy}))
+accuracy, version = keras_job() if name == "keras" else torch_job()
+print(json.dumps({"first_step_at": first.isoformat(), "peak_rss_bytes": peak(), "test_accuracy": accuracy, "version": version}))
