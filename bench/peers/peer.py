@@ -241,13 +241,13 @@ def torch_peer(last, compiled=False):
             dy = torch.rand_like(conv()).to(memory_format=fmt)
             mask = [r["dir"] == "dX", r["dir"] == "dW", False]
             return lambda: torch.ops.aten.convolution_backward(dy, x, w, None, [st, st], [s // 2, s // 2], [1, 1], False, [0, 0], g, mask)
+        if r["work"] not in ("train_cnn", "infer_cnn"):
+            raise NotMine
         net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
                             nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)).to(memory_format=fmt)
         x, y = batch(r["batch"])
         x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(memory_format=fmt)
         y = torch.from_numpy(y.astype(np.int64))
-        if r["work"] not in ("train_cnn", "infer_cnn"):
-            raise NotMine
         if compiled:
             net = torch.compile(net)
         if r["work"] == "infer_cnn":
