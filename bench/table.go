@@ -9,9 +9,13 @@ import (
 	"slices"
 )
 
-// table prints a report as Markdown: one table for each unit, without the peers that have nothing in it.
+// table prints a report as Markdown: tables for each unit, one for each group, without the peers that have nothing in it.
 func (r *Report) table(out io.Writer) {
-	fmt.Fprintf(out, "%s, %s, %d CPUs, %s, %d threads, measured peak %.0f GFLOP/s (%.0f with one thread), %s. Median (best of all).\n", r.Date, r.Machine, r.CPUs, r.ISA, r.Threads, r.Peak/1e9, r.Peak1/1e9, r.Go)
+	one := ""
+	if r.Peak1 > 0 && r.Threads > 1 {
+		one = fmt.Sprintf(" (%.0f with one thread)", r.Peak1/1e9)
+	}
+	fmt.Fprintf(out, "%s, %s, %d CPUs, %s, %d threads, measured peak %.0f GFLOP/s%s, %s. Median (best of all).\n", r.Date, r.Machine, r.CPUs, r.ISA, r.Threads, r.Peak/1e9, one, r.Go)
 	if r.ISA != r.Best {
 		fmt.Fprintf(out, "The processor has %s; Joule was held to %s.", r.Best, r.ISA)
 		if len(r.Capped) > 0 {
@@ -24,7 +28,13 @@ func (r *Report) table(out io.Writer) {
 	for _, u := range []Unit{Milliseconds, Megabytes, Speedup, Count} {
 		rows := slices.DeleteFunc(slices.Clone(r.Rows), func(w Row) bool { return w.Unit != u })
 		if len(rows) > 0 {
-			tableOf(out, u, rows)
+			fmt.Fprintf(out, "\n%s:\n", headings[u])
+		}
+		for len(rows) > 0 { // a table for each group
+			g := rows[0].Group
+			other := func(w Row) bool { return w.Group != g }
+			tableOf(out, u, slices.DeleteFunc(slices.Clone(rows), other))
+			rows = slices.DeleteFunc(rows, func(w Row) bool { return !other(w) })
 		}
 	}
 	fmt.Fprintln(out)
@@ -114,7 +124,7 @@ func tableOf(out io.Writer, u Unit, rows []Row) {
 			head += " |"
 		}
 	}
-	fmt.Fprintf(out, "\n%s:\n\n%s\n%s\n", headings[u], head, line)
+	fmt.Fprintf(out, "\n%s\n%s\n", head, line)
 	for _, r := range rows {
 		fmt.Fprintf(out, "| %s |", r.Work)
 		switch {
