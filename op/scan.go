@@ -401,7 +401,7 @@ func (a LoopAttrs) whileGradient(pull graph.Pull, n *node, d []*node) []*node {
 func init() {
 	LoopOp = add(def[LoopAttrs]{
 		Name: "loop", Doc: "a graph run for a number of steps, or while a condition holds: state passes from one to the next, slices of sequences go in, results are stacked",
-		Why: "repeats other ops without a copy of them for each step", Kind: graph.Other, HLO: "while", ONNX: "Scan",
+		Why: "repeats other ops without a copy of them for each step", NoLower: "its body is a graph of its own, and no rule writes one as a while of StableHLO yet", Kind: graph.Other, HLO: "while", ONNX: "Scan",
 		Infer:      func(a LoopAttrs, in []typ) ([]typ, error) { return a.infer(in) },
 		Ref:        func(a LoopAttrs, in, out []value) { a.ref(in, out) },
 		GradOfBody: func(a LoopAttrs, pull graph.Pull, n *node, d []*node) []*node { return a.gradient(pull, n, d) },
