@@ -15,7 +15,8 @@ import (
 type link struct {
 	layer, next string
 	outputs     int
-	grown       int // channels that depthwise convolutions between make of each
+	grown       int      // channels that depthwise convolutions between make of each
+	between     []string // layers between the two: a kernel that does several at once books its cost to the last
 }
 
 // through are the classes of layers that treat each channel by itself, so that channels before them can go.
@@ -49,6 +50,9 @@ func links(m *train.Model) ([]link, error) {
 	}
 	var open *link
 	for _, l := range chain {
+		if open != nil {
+			open.between = append(open.between, l.Name())
+		}
 		c, err := configOf(l)
 		if err != nil {
 			return nil, fmt.Errorf("search: layer %s: %w", l.Name(), err)
@@ -57,7 +61,7 @@ func links(m *train.Model) ([]link, error) {
 		switch {
 		case isProduct(l, c):
 			if open != nil && seen[l.Name()] == 1 {
-				open.next = l.Name()
+				open.next, open.between = l.Name(), open.between[:len(open.between)-1]
 				out = append(out, *open)
 			}
 			open = nil
