@@ -201,6 +201,9 @@ func formats(m *train.Model) []string {
 	return []string{"int8"}
 }
 
+// within reports whether a candidate drops by no more than is allowed, roundings of differences aside.
+func (s *search) within(c *Candidate) bool { return c.Drop <= s.MaxDrop+1e-9 }
+
 // rounds goes on until something ends the search, and says what.
 func (s *search) rounds(ctx context.Context) (string, error) {
 	for round := range s.Rounds + 1 {
@@ -214,14 +217,14 @@ func (s *search) rounds(ctx context.Context) (string, error) {
 				return "no layer is left that could lose outputs", nil
 			}
 			c := s.result.Candidates[len(s.result.Candidates)-1]
-			fits = c.Drop <= s.MaxDrop
+			fits = s.within(c)
 		}
 		for _, f := range s.formats {
 			c, err := s.quantize(ctx, round, f)
 			if err != nil {
 				return "", err
 			}
-			fits = fits || c != nil && c.Drop <= s.MaxDrop
+			fits = fits || c != nil && s.within(c)
 		}
 		switch {
 		case s.Budget > 0 && s.result.Spent >= s.Budget:
@@ -488,7 +491,7 @@ func (s *search) finish() {
 	}
 	var best *Candidate
 	for _, c := range r.Candidates {
-		if c.Drop <= s.MaxDrop && c.value(s.Target) < r.Original.value(s.Target) && (best == nil || c.value(s.Target) < best.value(s.Target)) {
+		if s.within(c) && c.value(s.Target) < r.Original.value(s.Target) && (best == nil || c.value(s.Target) < best.value(s.Target)) {
 			best = c
 		}
 	}

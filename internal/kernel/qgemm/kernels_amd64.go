@@ -1,19 +1,24 @@
 package qgemm
 
 var (
-	tilesVNNI = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNI1, tileVNNI2, tileVNNI3, tileVNNI4, tileVNNI5, tileVNNI6}
-	tilesAVX2 = [tileRows + 1]func(c *int32, a *int16, b *int16, stride, groups int){nil, tileAVX21, tileAVX22, tileAVX23, tileAVX24, tileAVX25, tileAVX26}
+	tilesVNNI   = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNI1, tileVNNI2, tileVNNI3, tileVNNI4, tileVNNI5, tileVNNI6}
+	tilesNarrow = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNINarrow1, tileVNNINarrow2, tileVNNINarrow3, tileVNNINarrow4, tileVNNINarrow5, tileVNNINarrow6}
+	tilesAVX2   = [tileRows + 1]func(c *int32, a *int16, b *int16, stride, groups int){nil, tileAVX21, tileAVX22, tileAVX23, tileAVX24, tileAVX25, tileAVX26}
 )
 
 // tile sets w.acc to the sums of rows rows from r on and the columns of the panel at j.
 func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) {
-	n := p.level.width() * p.level.group() * p.groups
-	at := j / p.level.width() * n
+	n := p.width * p.level.group() * p.groups
+	at := j / p.width * n
 	switch p.level {
 	case vnni:
 		b := p.b8[at:][:n]
 		_ = a[(r+rows)*p.stride()-1]
-		tilesVNNI[rows](&w.acc[0], &a[r*p.stride()], &b[0], p.stride(), p.groups)
+		tiles := &tilesVNNI
+		if p.width == narrow {
+			tiles = &tilesNarrow
+		}
+		tiles[rows](&w.acc[0], &a[r*p.stride()], &b[0], p.stride(), p.groups)
 	case avx2:
 		b := p.b16[at:][:n]
 		_ = w.wide[(r+rows)*p.stride()-1]
@@ -25,13 +30,17 @@ func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) {
 
 // tileMax sets acc to the greatest sums of four rows of patches from r on and the columns of the panel at j.
 func (p *Plan) tileMax(w *worker, acc []int32, r, j int) {
-	n := p.level.width() * p.level.group() * p.groups
-	at := j / p.level.width() * n
+	n := p.width * p.level.group() * p.groups
+	at := j / p.width * n
 	switch p.level {
 	case vnni:
 		b := p.b8[at:][:n]
-		_, _ = w.patches[(r+4)*p.stride()-1], acc[63]
-		tileVNNI4Max(&acc[0], &w.patches[r*p.stride()], &b[0], p.stride(), p.groups)
+		_, _ = w.patches[(r+4)*p.stride()-1], acc[p.width-1]
+		tile := tileVNNI4Max
+		if p.width == narrow {
+			tile = tileVNNINarrow4Max
+		}
+		tile(&acc[0], &w.patches[r*p.stride()], &b[0], p.stride(), p.groups)
 	case avx2:
 		b := p.b16[at:][:n]
 		_, _ = w.wide[(r+4)*p.stride()-1], acc[15]

@@ -83,12 +83,16 @@ func current() level {
 func (l level) width() int { return [...]int{64, 16, 64}[l] }
 func (l level) group() int { return [...]int{1, 2, 4}[l] }
 
-const tileRows = 6
+const (
+	tileRows = 6
+	narrow   = 32 // columns of a panel of VNNI where there are no more
+)
 
 // Plan is a Spec with weights in the order in which they are read. One Run at a time.
 type Plan struct {
 	Spec
 	level  level
+	width  int // of a panel
 	groups int // of K
 	rows   int // of a chunk
 	b8     []int8
@@ -126,6 +130,10 @@ func New(s Spec) *Plan {
 	}
 	p := &Plan{Spec: s, level: current()}
 	w, g := p.level.width(), p.level.group()
+	if p.level == vnni && s.N <= narrow {
+		w = narrow
+	}
+	p.width = w
 	p.groups = (s.K + g - 1) / g
 	panels := (s.N + w - 1) / w
 	p.rows = tileRows * max(1, min(8, (s.M+4*tileRows-1)/(4*tileRows)))
@@ -146,7 +154,7 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 		p.setGrouped(b)
 		return
 	}
-	w, g := p.level.width(), p.level.group()
+	w, g := p.width, p.level.group()
 	for k := range p.K {
 		for j, v := range b[k*p.N : (k+1)*p.N] {
 			i := (j/w*p.groups+k/g)*w*g + j%w*g + k%g
@@ -253,7 +261,7 @@ func (f *body) Chunk(i, id int) {
 	if p.level == avx2 {
 		widenRows(w.wide, a, n*stride)
 	}
-	width := p.level.width()
+	width := p.width
 	for j := 0; j < p.N; j += width {
 		cols := min(width, p.N-j)
 		for r := 0; r < n; r += tileRows {
@@ -266,7 +274,7 @@ func (f *body) Chunk(i, id int) {
 
 // store brings the sums of rows rows from the first on and columns j to j+cols to results.
 func (p *Plan) store(w *worker, first, rows, j, cols int) {
-	width := p.level.width()
+	width := p.width
 	if whole := cols / 16 * 16; p.y8 != nil && whole > 0 {
 		requantize(p.level, p.y8[first*p.N+j:], p.N, w.acc[:rows*width], width, p.scale[j:], p.offset[j:], float32(p.Low), whole, rows)
 		if whole == cols {
@@ -280,7 +288,7 @@ func (p *Plan) store(w *worker, first, rows, j, cols int) {
 
 // pooled computes n windows of a max pooling from the first on.
 func (p *Plan) pooled(w *worker, first, n int) {
-	c, stride, width := p.Conv, p.stride(), p.level.width()
+	c, stride, width := p.Conv, p.stride(), p.width
 	ph, pw, size := c.OH/2, c.OW/2, c.H*c.W*c.C
 	for r := range n {
 		at := first + r
@@ -433,7 +441,7 @@ func (p *Plan) tileMaxGo(w *worker, acc []int32, r, j int) {
 
 // tileGo is the tile in plain Go, on weights in groups of 1.
 func (p *Plan) tileGo(w *worker, a []uint8, r, rows, j int) {
-	width := p.level.width()
+	width := p.width
 	b := p.b8[j/width*p.groups*width:]
 	for x := range rows {
 		acc := w.acc[x*width:][:width]

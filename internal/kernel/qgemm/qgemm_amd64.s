@@ -38,6 +38,32 @@ loop:
 	VZEROUPPER
 	RET
 
+// func tileVNNINarrow1(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNINarrow1(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), BX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+
+loop:
+	VMOVDQU8     (DX), Z2
+	VMOVDQU8     64(DX), Z3
+	VPBROADCASTD (CX), Z4
+	VPDPBUSD     Z2, Z4, Z0
+	VPDPBUSD     Z3, Z4, Z1
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VZEROUPPER
+	RET
+
 // func tileAVX21(c *int32, a *int16, b *int16, stride int, groups int)
 // Requires: AVX, AVX2
 TEXT ·tileAVX21(SB), NOSPLIT, $0-40
@@ -110,6 +136,39 @@ loop:
 	VMOVDQU32    Z5, 320(AX)
 	VMOVDQU32    Z6, 384(AX)
 	VMOVDQU32    Z7, 448(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNINarrow2(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNINarrow2(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVDQU8     (DX), Z4
+	VMOVDQU8     64(DX), Z5
+	VPBROADCASTD (CX), Z6
+	VPDPBUSD     Z4, Z6, Z0
+	VPDPBUSD     Z5, Z6, Z1
+	VPBROADCASTD (CX)(BX*1), Z6
+	VPDPBUSD     Z4, Z6, Z2
+	VPDPBUSD     Z5, Z6, Z3
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
 	VZEROUPPER
 	RET
 
@@ -208,6 +267,47 @@ loop:
 	VMOVDQU32    Z9, 576(AX)
 	VMOVDQU32    Z10, 640(AX)
 	VMOVDQU32    Z11, 704(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNINarrow3(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNINarrow3(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+
+loop:
+	VMOVDQU8     (DX), Z6
+	VMOVDQU8     64(DX), Z7
+	VPBROADCASTD (CX), Z8
+	VPDPBUSD     Z6, Z8, Z0
+	VPDPBUSD     Z7, Z8, Z1
+	VPBROADCASTD (CX)(BX*1), Z8
+	VPDPBUSD     Z6, Z8, Z2
+	VPDPBUSD     Z7, Z8, Z3
+	VPBROADCASTD (CX)(DI*1), Z8
+	VPDPBUSD     Z6, Z8, Z4
+	VPDPBUSD     Z7, Z8, Z5
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
+	VMOVDQU32    Z4, 256(AX)
+	VMOVDQU32    Z5, 320(AX)
 	VZEROUPPER
 	RET
 
@@ -332,6 +432,57 @@ loop:
 	VMOVDQU32    Z13, 832(AX)
 	VMOVDQU32    Z14, 896(AX)
 	VMOVDQU32    Z15, 960(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNINarrow4(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNINarrow4(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVDQU8     (DX), Z8
+	VMOVDQU8     64(DX), Z9
+	VPBROADCASTD (CX), Z10
+	VPDPBUSD     Z8, Z10, Z0
+	VPDPBUSD     Z9, Z10, Z1
+	VPBROADCASTD (CX)(BX*1), Z10
+	VPDPBUSD     Z8, Z10, Z2
+	VPDPBUSD     Z9, Z10, Z3
+	VPBROADCASTD (CX)(DI*1), Z10
+	VPDPBUSD     Z8, Z10, Z4
+	VPDPBUSD     Z9, Z10, Z5
+	VPBROADCASTD (R8), Z10
+	VPDPBUSD     Z8, Z10, Z6
+	VPDPBUSD     Z9, Z10, Z7
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
+	VMOVDQU32    Z4, 256(AX)
+	VMOVDQU32    Z5, 320(AX)
+	VMOVDQU32    Z6, 384(AX)
+	VMOVDQU32    Z7, 448(AX)
 	VZEROUPPER
 	RET
 
@@ -481,6 +632,64 @@ loop:
 	VMOVDQU32    Z17, 1088(AX)
 	VMOVDQU32    Z18, 1152(AX)
 	VMOVDQU32    Z19, 1216(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNINarrow5(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNINarrow5(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+
+loop:
+	VMOVDQU8     (DX), Z10
+	VMOVDQU8     64(DX), Z11
+	VPBROADCASTD (CX), Z12
+	VPDPBUSD     Z10, Z12, Z0
+	VPDPBUSD     Z11, Z12, Z1
+	VPBROADCASTD (CX)(BX*1), Z12
+	VPDPBUSD     Z10, Z12, Z2
+	VPDPBUSD     Z11, Z12, Z3
+	VPBROADCASTD (CX)(DI*1), Z12
+	VPDPBUSD     Z10, Z12, Z4
+	VPDPBUSD     Z11, Z12, Z5
+	VPBROADCASTD (R8), Z12
+	VPDPBUSD     Z10, Z12, Z6
+	VPDPBUSD     Z11, Z12, Z7
+	VPBROADCASTD (R8)(BX*1), Z12
+	VPDPBUSD     Z10, Z12, Z8
+	VPDPBUSD     Z11, Z12, Z9
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
+	VMOVDQU32    Z4, 256(AX)
+	VMOVDQU32    Z5, 320(AX)
+	VMOVDQU32    Z6, 384(AX)
+	VMOVDQU32    Z7, 448(AX)
+	VMOVDQU32    Z8, 512(AX)
+	VMOVDQU32    Z9, 576(AX)
 	VZEROUPPER
 	RET
 
@@ -655,6 +864,71 @@ loop:
 	VZEROUPPER
 	RET
 
+// func tileVNNINarrow6(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNINarrow6(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	VMOVDQU8     (DX), Z12
+	VMOVDQU8     64(DX), Z13
+	VPBROADCASTD (CX), Z14
+	VPDPBUSD     Z12, Z14, Z0
+	VPDPBUSD     Z13, Z14, Z1
+	VPBROADCASTD (CX)(BX*1), Z14
+	VPDPBUSD     Z12, Z14, Z2
+	VPDPBUSD     Z13, Z14, Z3
+	VPBROADCASTD (CX)(DI*1), Z14
+	VPDPBUSD     Z12, Z14, Z4
+	VPDPBUSD     Z13, Z14, Z5
+	VPBROADCASTD (R8), Z14
+	VPDPBUSD     Z12, Z14, Z6
+	VPDPBUSD     Z13, Z14, Z7
+	VPBROADCASTD (R8)(BX*1), Z14
+	VPDPBUSD     Z12, Z14, Z8
+	VPDPBUSD     Z13, Z14, Z9
+	VPBROADCASTD (R8)(DI*1), Z14
+	VPDPBUSD     Z12, Z14, Z10
+	VPDPBUSD     Z13, Z14, Z11
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
+	VMOVDQU32    Z4, 256(AX)
+	VMOVDQU32    Z5, 320(AX)
+	VMOVDQU32    Z6, 384(AX)
+	VMOVDQU32    Z7, 448(AX)
+	VMOVDQU32    Z8, 512(AX)
+	VMOVDQU32    Z9, 576(AX)
+	VMOVDQU32    Z10, 640(AX)
+	VMOVDQU32    Z11, 704(AX)
+	VZEROUPPER
+	RET
+
 // func tileAVX26(c *int32, a *int16, b *int16, stride int, groups int)
 // Requires: AVX, AVX2
 TEXT ·tileAVX26(SB), NOSPLIT, $0-40
@@ -806,6 +1080,57 @@ loop:
 	VMOVDQU32    Z1, 64(AX)
 	VMOVDQU32    Z2, 128(AX)
 	VMOVDQU32    Z3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNINarrow4Max(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNINarrow4Max(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVDQU8     (DX), Z8
+	VMOVDQU8     64(DX), Z9
+	VPBROADCASTD (CX), Z10
+	VPDPBUSD     Z8, Z10, Z0
+	VPDPBUSD     Z9, Z10, Z1
+	VPBROADCASTD (CX)(BX*1), Z10
+	VPDPBUSD     Z8, Z10, Z2
+	VPDPBUSD     Z9, Z10, Z3
+	VPBROADCASTD (CX)(DI*1), Z10
+	VPDPBUSD     Z8, Z10, Z4
+	VPDPBUSD     Z9, Z10, Z5
+	VPBROADCASTD (R8), Z10
+	VPDPBUSD     Z8, Z10, Z6
+	VPDPBUSD     Z9, Z10, Z7
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VPMAXSD      Z2, Z0, Z0
+	VPMAXSD      Z3, Z1, Z1
+	VPMAXSD      Z4, Z0, Z0
+	VPMAXSD      Z5, Z1, Z1
+	VPMAXSD      Z6, Z0, Z0
+	VPMAXSD      Z7, Z1, Z1
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
 	VZEROUPPER
 	RET
 

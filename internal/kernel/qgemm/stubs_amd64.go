@@ -7,11 +7,17 @@ package qgemm
 // tileVNNI1: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [1][64].
 func tileVNNI1(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNINarrow1: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [1][32].
+func tileVNNINarrow1(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX21: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [1][16].
 func tileAVX21(c *int32, a *int16, b *int16, stride int, groups int)
 
 // tileVNNI2: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [2][64].
 func tileVNNI2(c *int32, a *uint8, b *int8, stride int, groups int)
+
+// tileVNNINarrow2: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [2][32].
+func tileVNNINarrow2(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX22: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [2][16].
 func tileAVX22(c *int32, a *int16, b *int16, stride int, groups int)
@@ -19,11 +25,17 @@ func tileAVX22(c *int32, a *int16, b *int16, stride int, groups int)
 // tileVNNI3: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [3][64].
 func tileVNNI3(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNINarrow3: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [3][32].
+func tileVNNINarrow3(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX23: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [3][16].
 func tileAVX23(c *int32, a *int16, b *int16, stride int, groups int)
 
 // tileVNNI4: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [4][64].
 func tileVNNI4(c *int32, a *uint8, b *int8, stride int, groups int)
+
+// tileVNNINarrow4: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [4][32].
+func tileVNNINarrow4(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX24: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [4][16].
 func tileAVX24(c *int32, a *int16, b *int16, stride int, groups int)
@@ -31,17 +43,26 @@ func tileAVX24(c *int32, a *int16, b *int16, stride int, groups int)
 // tileVNNI5: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [5][64].
 func tileVNNI5(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNINarrow5: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [5][32].
+func tileVNNINarrow5(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX25: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [5][16].
 func tileAVX25(c *int32, a *int16, b *int16, stride int, groups int)
 
 // tileVNNI6: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [6][64].
 func tileVNNI6(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNINarrow6: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [6][32].
+func tileVNNINarrow6(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX26: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [6][16].
 func tileAVX26(c *int32, a *int16, b *int16, stride int, groups int)
 
 // tileVNNI4Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [4][64]. Only the greatest of each column is stored: c is one row.
 func tileVNNI4Max(c *int32, a *uint8, b *int8, stride int, groups int)
+
+// tileVNNINarrow4Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [4][32]. Only the greatest of each column is stored: c is one row.
+func tileVNNINarrow4Max(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX24Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [4][16]. Only the greatest of each column is stored: c is one row.
 func tileAVX24Max(c *int32, a *int16, b *int16, stride int, groups int)

@@ -12,10 +12,12 @@ import (
 func main() {
 	ConstraintExpr("amd64")
 	for rows := 1; rows <= 6; rows++ {
-		vnni(rows, false)
+		vnni(rows, 4, false)
+		vnni(rows, 2, false)
 		avx2(rows, false)
 	}
-	vnni(4, true)
+	vnni(4, 4, true)
+	vnni(4, 2, true)
 	avx2(4, true)
 	widen()
 	requantize512()
@@ -67,24 +69,30 @@ func next(p reg.GPVirtual, at func(r int) Mem, rows, n int) {
 // greatest says in a comment that only the greatest of the rows' sums are kept.
 const greatest = " Only the greatest of each column is stored: c is one row."
 
-func vnni(rows int, most bool) {
+// vnni is the tile of rows and so many vectors of 16 columns.
+func vnni(rows, vectors int, most bool) {
 	name, doc := fmt.Sprintf("tileVNNI%d", rows), ""
+	if vectors == 2 {
+		name = fmt.Sprintf("tileVNNINarrow%d", rows)
+	}
+	cols := 16 * vectors
 	if most {
 		name, doc = name+"Max", greatest
 	}
 	TEXT(name, NOSPLIT, "func(c *int32, a *uint8, b *int8, stride, groups int)")
-	Doc(fmt.Sprintf("%s: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [%d][64].%s", name, rows, rows, doc))
+	Doc(fmt.Sprintf("%s: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and %d columns; b is groups times [%d][4]; c is [%d][%d].%s", name, rows, cols, cols, rows, cols, doc))
 	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
 	stride, n := Load(Param("stride"), GP64()).(reg.GPVirtual), Load(Param("groups"), GP64()).(reg.GPVirtual)
 	at := rowAddresses(a, stride, rows)
-	acc := make([][4]reg.VecVirtual, rows)
+	acc := make([][]reg.VecVirtual, rows)
 	for r := range acc {
+		acc[r] = make([]reg.VecVirtual, vectors)
 		for v := range acc[r] {
 			acc[r][v] = ZMM()
 			VPXORD(acc[r][v], acc[r][v], acc[r][v])
 		}
 	}
-	var bs [4]reg.VecVirtual
+	bs := make([]reg.VecVirtual, vectors)
 	for v := range bs {
 		bs[v] = ZMM()
 	}
@@ -99,7 +107,7 @@ func vnni(rows int, most bool) {
 			VPDPBUSD(bs[v], x, acc[r][v])
 		}
 	}
-	ADDQ(U32(256), b)
+	ADDQ(U32(uint32(64*vectors)), b)
 	next(a, at, rows, 4)
 	DECQ(n)
 	JNZ(LabelRef("loop"))
@@ -113,7 +121,7 @@ func vnni(rows int, most bool) {
 	}
 	for r := range acc {
 		for v := range acc[r] {
-			VMOVDQU32(acc[r][v], Mem{Base: c, Disp: 256*r + 64*v})
+			VMOVDQU32(acc[r][v], Mem{Base: c, Disp: 64*vectors*r + 64*v})
 		}
 	}
 	VZEROUPPER()
