@@ -124,3 +124,9 @@ func depthwiseBlocks(acc []int32, patch []uint8, w []int16, channels, pairs int)
 	depthwiseAVX2(&acc[0], &patch[0], &w[0], channels, pairs, n/8)
 	return n
 }
+
+// greyWindows computes windows of 2×2 side by side, from the pixel x on.
+func greyWindows(dst, x []uint8, line int, w []int8, scale, offset []float32, lo float32, windows int) {
+	_, _, _, _, _ = dst[32*windows-1], x[3*line+2*windows+2], w[383], scale[31], offset[31]
+	greyVNNI(&dst[0], &x[0], line, &w[0], &scale[0], &offset[0], lo, windows)
+}

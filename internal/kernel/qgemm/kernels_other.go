@@ -25,3 +25,7 @@ func maxBlocks(level, []uint8, []uint8, []uint8) int { return 0 }
 func addBlocks(level, []uint8, []uint8, []uint8, float32, float32, float32, float32) int { return 0 }
 
 func depthwiseBlocks([]int32, []uint8, []int16, int, int) int { return 0 }
+
+func greyWindows([]uint8, []uint8, int, []int8, []float32, []float32, float32, int) {
+	panic("qgemm: a kernel that this processor lacks")
+}

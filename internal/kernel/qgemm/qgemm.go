@@ -99,7 +99,8 @@ type Plan struct {
 	b16    []int16
 	scale  []float32 // [N], filled up to panels
 	offset []float32
-	depth  int // of groups: the bytes of a patch
+	depth  int    // of groups: the bytes of a patch
+	direct []int8 // [3, 32, 4]: of convolutions that greyVNNI takes
 	work   []*worker
 
 	a  []uint8
@@ -137,7 +138,9 @@ func New(s Spec) *Plan {
 	p.groups = (s.K + g - 1) / g
 	panels := (s.N + w - 1) / w
 	p.rows = tileRows * max(1, min(8, (s.M+4*tileRows-1)/(4*tileRows)))
-	p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w)
+	if p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w); p.isGrey() {
+		p.direct, p.rows = make([]int8, 3*32*4), 4*(s.Conv.OW/2)
+	}
 	if p.level == avx2 {
 		p.b16 = make([]int16, panels*p.groups*w*g)
 	} else {
@@ -153,6 +156,9 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 	if p.Groups > 1 {
 		p.setGrouped(b)
 		return
+	}
+	if p.direct != nil {
+		p.setGrey(b)
 	}
 	w, g := p.width, p.level.group()
 	for k := range p.K {
@@ -245,6 +251,10 @@ func (f *body) Chunk(i, id int) {
 	}
 	a, stride := w.patches, p.stride()
 	if p.Pool {
+		if p.direct != nil && p.y8 != nil {
+			p.grey(w, lo, n)
+			return
+		}
 		p.pooled(w, lo, n)
 		return
 	}

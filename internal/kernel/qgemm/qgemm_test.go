@@ -148,6 +148,38 @@ func TestConvolution(t *testing.T) {
 	}
 }
 
+// Pictures of one channel, pooled, give the same bytes on every instruction set, up to the last pixel.
+func TestGrey(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for _, c := range []Conv{{H: 6, W: 6, OH: 4, OW: 4}, {H: 28, W: 28, OH: 26, OW: 26}, {H: 7, W: 9, OH: 5, OW: 7}} {
+		c.C, c.KH, c.KW, c.StrideH, c.StrideW = 1, 3, 3, 1, 1
+		const images = 3
+		m := images * (c.OH / 2) * (c.OW / 2)
+		x, b := bytesU(r, images*c.H*c.W), bytes8(r, 9*32)
+		scale, offset := make([]float32, 32), make([]float32, 32)
+		for j := range scale {
+			scale[j], offset[j] = 0.001*float32(1+j), float32(3*j)
+		}
+		var first []uint8
+		for _, l := range isa.Levels() {
+			restore := isa.Use(l)
+			for threads := 1; threads <= 2; threads++ {
+				p, pool := New(Spec{M: m, N: 32, K: 9, Conv: &c, Pool: true, Low: 3}), par.New(threads)
+				p.Set(b, scale, offset)
+				y := make([]uint8, m*32)
+				p.Run(pool, y, x)
+				pool.Close()
+				if first == nil {
+					first = y
+				} else if !slices.Equal(first, y) {
+					t.Errorf("%v, %d threads: %d×%d: other bytes than plain Go", l, threads, c.H, c.W)
+				}
+			}
+			restore()
+		}
+	}
+}
+
 // Groups (depthwise among them) and dilation give the same sums on every instruction set.
 func TestGroups(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))

@@ -90,3 +90,6 @@ func addAVX2(dst *uint8, a *uint8, b *uint8, scaleA float32, scaleB float32, off
 
 // depthwiseAVX2: acc[c] = the sum over p of x[2p][c]*w[p][c][0] + x[2p+1][c]*w[p][c][1] for blocks times 8 of the channels; x is [2*pairs][channels].
 func depthwiseAVX2(acc *int32, x *uint8, w *int16, channels int, pairs int, blocks int)
+
+// greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4].
+func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int)

@@ -27,6 +27,7 @@ func main() {
 	quantize()
 	sum()
 	depthwise()
+	grey()
 	Generate()
 }
 
@@ -437,6 +438,78 @@ func depthwise() {
 	ADDQ(Imm(32), w)
 	DECQ(blocks)
 	JNZ(LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}
+
+// grey convolves pictures of one channel with 32 filters of 3 lines, four pixels at once, and keeps the greatest of each window of 2×2: weights stay in registers, and pixels are read where they lie.
+func grey() {
+	TEXT("greyVNNI", NOSPLIT, "func(dst, x *uint8, line int, w *int8, scale, bias *float32, lo float32, windows int)")
+	Doc("greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4].")
+	dst, x, line := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("line"), GP64())
+	w, scale, bias, n := Load(Param("w"), GP64()), Load(Param("scale"), GP64()), Load(Param("bias"), GP64()), Load(Param("windows"), GP64())
+	lo, hi := ZMM(), ZMM()
+	limits(lo, hi)
+	var ws [3][2]reg.VecVirtual
+	var ss, bs [2]reg.VecVirtual
+	for v := range 2 {
+		for k := range 3 {
+			ws[k][v] = ZMM()
+			VMOVDQU8(Mem{Base: w, Disp: 128*k + 64*v}, ws[k][v])
+		}
+		ss[v], bs[v] = ZMM(), ZMM()
+		VMOVUPS(Mem{Base: scale, Disp: 64 * v}, ss[v])
+		VMOVUPS(Mem{Base: bias, Disp: 64 * v}, bs[v])
+	}
+	third := GP64()
+	LEAQ(Mem{Base: x, Index: line, Scale: 2}, third)
+	ADDQ(line, third)
+	at := []Mem{{Base: x}, {Base: x, Index: line, Scale: 1}, {Base: x, Index: line, Scale: 2}, {Base: third}}
+	var acc [4][2]reg.VecVirtual // by dy, dx
+	for p := range acc {
+		for v := range 2 {
+			acc[p][v] = ZMM()
+		}
+	}
+	px := ZMM()
+	Label("window")
+	for p := range acc {
+		for v := range 2 {
+			VPXORD(acc[p][v], acc[p][v], acc[p][v])
+		}
+	}
+	for r := range 4 {
+		for dx := range 2 {
+			m := at[r]
+			m.Disp += dx
+			VPBROADCASTD(m, px)
+			for dy := range 2 {
+				if k := r - dy; k >= 0 && k < 3 {
+					for v := range 2 {
+						VPDPBUSD(ws[k][v], px, acc[2*dy+dx][v])
+					}
+				}
+			}
+		}
+	}
+	for v := range 2 {
+		VPMAXSD(acc[1][v], acc[0][v], acc[0][v])
+		VPMAXSD(acc[3][v], acc[2][v], acc[2][v])
+		VPMAXSD(acc[2][v], acc[0][v], acc[0][v])
+		y := acc[0][v]
+		VCVTDQ2PS(y, y)
+		VMULPS(ss[v], y, y)
+		VADDPS(bs[v], y, y)
+		VMAXPS(lo, y, y)
+		VMINPS(hi, y, y)
+		VCVTPS2DQ(y, y)
+		VPMOVDB(y, Mem{Base: dst, Disp: 16 * v})
+	}
+	ADDQ(Imm(2), x)
+	ADDQ(Imm(2), third)
+	ADDQ(Imm(32), dst)
+	DECQ(n)
+	JNZ(LabelRef("window"))
 	VZEROUPPER()
 	RET()
 }

@@ -1,0 +1,37 @@
+package qgemm
+
+// isGrey reports whether the plan is a convolution of pictures of one channel with 32 filters of 3×3 and a max pooling, as at the beginning of networks for digits: it has a kernel of its own, since patches of nine bytes cost more to
+// copy than to multiply.
+func (p *Plan) isGrey() bool {
+	c := p.Conv
+	return p.level == vnni && p.Pool && c != nil && p.N == 32 && c.C == 1 && c.KH == 3 && c.KW == 3 && c.StrideH == 1 && c.StrideW == 1 && c.DilH <= 1 && c.DilW <= 1 &&
+		c.PadTop == 0 && c.PadLeft == 0 && c.OH == c.H-2 && c.OW == c.W-2
+}
+
+// setGrey keeps weights b [3, 3, 1, 32] as [3, 32, 4], the fourth of a line zero.
+func (p *Plan) setGrey(b []int8) {
+	for k := range 9 {
+		for j := range 32 {
+			p.direct[(k/3*32+j)*4+k%3] = b[k*32+j]
+		}
+	}
+}
+
+// grey computes n windows, whole lines of them, from the first on.
+func (p *Plan) grey(w *worker, first, n int) {
+	c := p.Conv
+	width, height := c.OW/2, c.OH/2
+	for at := first; at < first+n; at += width {
+		image, row := at/(width*height), at/width%height
+		from := image*c.H*c.W + 2*row*c.W
+		x := p.a[from:]
+		if need := 4*c.W + 1; len(x) < need { // a word is read at the last pixels: one byte more than there is
+			if len(w.patches) < need {
+				w.patches = make([]uint8, need)
+			}
+			copy(w.patches, x)
+			x = w.patches
+		}
+		greyWindows(p.y8[at*32:][:width*32], x, c.W, p.direct, p.scale, p.offset, float32(p.Low), width)
+	}
+}
