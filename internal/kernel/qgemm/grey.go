@@ -35,3 +35,9 @@ func (p *Plan) grey(w *worker, first, n int) {
 		greyWindows(p.y8[at*32:][:width*32], x, c.W, p.direct, p.scale, p.offset, float32(p.Low), width)
 	}
 }
+
+// inPlace reports whether the patches of a window can be read from the image itself: whole words of channels, all patches inside.
+func (p *Plan) inPlace() bool {
+	c := p.Conv
+	return p.level == vnni && c.C%4 == 0 && c.StrideH == 1 && c.StrideW == 1 && c.DilH <= 1 && c.DilW <= 1 && c.PadTop == 0 && c.PadLeft == 0 && c.OH <= c.H-c.KH+1 && c.OW <= c.W-c.KW+1
+}

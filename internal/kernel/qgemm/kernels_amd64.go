@@ -130,3 +130,14 @@ func greyWindows(dst, x []uint8, line int, w []int8, scale, offset []float32, lo
 	_, _, _, _, _ = dst[32*windows-1], x[3*line+2*windows+2], w[383], scale[31], offset[31]
 	greyVNNI(&dst[0], &x[0], line, &w[0], &scale[0], &offset[0], lo, windows)
 }
+
+// windowSums sets acc to the greatest sums of a window of 2×2 patches, the first of which begins at x, and a panel b.
+func windowSums(acc []int32, x []uint8, c *Conv, b []int8) {
+	groups := c.KW * c.C / 4
+	_, _ = x[(c.KH*c.W+c.KW+1)*c.C-1], b[c.KH*groups*4*len(acc)-1]
+	k := windowVNNI
+	if len(acc) == narrow {
+		k = windowVNNINarrow
+	}
+	k(&acc[0], &x[0], c.W*c.C, c.C, &b[0], c.KH, groups)
+}

@@ -29,3 +29,7 @@ func depthwiseBlocks([]int32, []uint8, []int16, int, int) int { return 0 }
 func greyWindows([]uint8, []uint8, int, []int8, []float32, []float32, float32, int) {
 	panic("qgemm: a kernel that this processor lacks")
 }
+
+func windowSums([]int32, []uint8, *Conv, []int8) {
+	panic("qgemm: a kernel that this processor lacks")
+}

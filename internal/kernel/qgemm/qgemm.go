@@ -300,7 +300,11 @@ func (p *Plan) store(w *worker, first, rows, j, cols int) {
 func (p *Plan) pooled(w *worker, first, n int) {
 	c, stride, width := p.Conv, p.stride(), p.width
 	ph, pw, size := c.OH/2, c.OW/2, c.H*c.W*c.C
+	inPlace := p.inPlace()
 	for r := range n {
+		if inPlace {
+			break
+		}
 		at := first + r
 		x := p.a[at/(ph*pw)*size:][:size]
 		top, left := at/pw%ph*2*c.StrideH-c.PadTop, at%pw*2*c.StrideW-c.PadLeft
@@ -318,6 +322,12 @@ func (p *Plan) pooled(w *worker, first, n int) {
 		for r := 0; r < n; r += tileRows {
 			rows := min(tileRows, n-r)
 			for i := range rows {
+				if inPlace {
+					at := first + r + i
+					x := p.a[at/(ph*pw)*size+(at/pw%ph*2*c.W+at%pw*2)*c.C:]
+					windowSums(w.acc[i*width:][:width], x, c, p.b8[j/width*p.groups*4*width:])
+					continue
+				}
 				p.tileMax(w, w.acc[i*width:][:width], 4*(r+i), j)
 			}
 			p.store(w, first+r, rows, j, cols)

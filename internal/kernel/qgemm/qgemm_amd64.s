@@ -1570,3 +1570,153 @@ window:
 	JNZ          window
 	VZEROUPPER
 	RET
+
+// func windowVNNI(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·windowVNNI(SB), NOSPLIT, $0-56
+	MOVQ   c+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   line+16(FP), DX
+	MOVQ   channels+24(FP), BX
+	MOVQ   b+32(FP), SI
+	MOVQ   lines+40(FP), DI
+	MOVQ   groups+48(FP), R8
+	LEAQ   (CX)(DX*1), R9
+	MOVQ   R8, R10
+	SHLQ   $0x02, R10
+	NEGQ   R10
+	ADDQ   DX, R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+
+line:
+	MOVQ R8, DX
+
+loop:
+	VMOVDQU8     (SI), Z17
+	VMOVDQU8     64(SI), Z18
+	VMOVDQU8     128(SI), Z19
+	VMOVDQU8     192(SI), Z20
+	VPBROADCASTD (CX), Z16
+	VPDPBUSD     Z17, Z16, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z20, Z16, Z3
+	VPBROADCASTD (CX)(BX*1), Z16
+	VPDPBUSD     Z17, Z16, Z4
+	VPDPBUSD     Z18, Z16, Z5
+	VPDPBUSD     Z19, Z16, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPBROADCASTD (R9), Z16
+	VPDPBUSD     Z17, Z16, Z8
+	VPDPBUSD     Z18, Z16, Z9
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z20, Z16, Z11
+	VPBROADCASTD (R9)(BX*1), Z16
+	VPDPBUSD     Z17, Z16, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z19, Z16, Z14
+	VPDPBUSD     Z20, Z16, Z15
+	ADDQ         $0x00000100, SI
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R9
+	DECQ         DX
+	JNZ          loop
+	ADDQ         R10, CX
+	ADDQ         R10, R9
+	DECQ         DI
+	JNZ          line
+	VPMAXSD      Z4, Z0, Z0
+	VPMAXSD      Z12, Z8, Z8
+	VPMAXSD      Z8, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPMAXSD      Z5, Z1, Z1
+	VPMAXSD      Z13, Z9, Z9
+	VPMAXSD      Z9, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPMAXSD      Z6, Z2, Z2
+	VPMAXSD      Z14, Z10, Z10
+	VPMAXSD      Z10, Z2, Z2
+	VMOVDQU32    Z2, 128(AX)
+	VPMAXSD      Z7, Z3, Z3
+	VPMAXSD      Z15, Z11, Z11
+	VPMAXSD      Z11, Z3, Z3
+	VMOVDQU32    Z3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func windowVNNINarrow(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·windowVNNINarrow(SB), NOSPLIT, $0-56
+	MOVQ   c+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   line+16(FP), DX
+	MOVQ   channels+24(FP), BX
+	MOVQ   b+32(FP), SI
+	MOVQ   lines+40(FP), DI
+	MOVQ   groups+48(FP), R8
+	LEAQ   (CX)(DX*1), R9
+	MOVQ   R8, R10
+	SHLQ   $0x02, R10
+	NEGQ   R10
+	ADDQ   DX, R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+line:
+	MOVQ R8, DX
+
+loop:
+	VMOVDQU8     (SI), Z9
+	VMOVDQU8     64(SI), Z10
+	VPBROADCASTD (CX), Z8
+	VPDPBUSD     Z9, Z8, Z0
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD (CX)(BX*1), Z8
+	VPDPBUSD     Z9, Z8, Z2
+	VPDPBUSD     Z10, Z8, Z3
+	VPBROADCASTD (R9), Z8
+	VPDPBUSD     Z9, Z8, Z4
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD (R9)(BX*1), Z8
+	VPDPBUSD     Z9, Z8, Z6
+	VPDPBUSD     Z10, Z8, Z7
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R9
+	DECQ         DX
+	JNZ          loop
+	ADDQ         R10, CX
+	ADDQ         R10, R9
+	DECQ         DI
+	JNZ          line
+	VPMAXSD      Z2, Z0, Z0
+	VPMAXSD      Z6, Z4, Z4
+	VPMAXSD      Z4, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPMAXSD      Z3, Z1, Z1
+	VPMAXSD      Z7, Z5, Z5
+	VPMAXSD      Z5, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VZEROUPPER
+	RET

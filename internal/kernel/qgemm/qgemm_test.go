@@ -88,63 +88,71 @@ func TestConvolution(t *testing.T) {
 	for _, c := range []Conv{
 		{H: 5, W: 6, C: 3, KH: 3, KW: 3, OH: 3, OW: 4, StrideH: 1, StrideW: 1},
 		{H: 7, W: 5, C: 4, KH: 3, KW: 2, OH: 4, OW: 3, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, Zero: 9},
+		{H: 7, W: 6, C: 8, KH: 3, KW: 2, OH: 5, OW: 5, StrideH: 1, StrideW: 1},
 		{H: 2, W: 2, C: 1, KH: 5, KW: 5, OH: 2, OW: 2, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, Zero: 3},
 	} {
-		const images, n = 3, 17
-		k := c.KH * c.KW * c.C
-		x, b := bytesU(r, images*c.H*c.W*c.C), bytes8(r, k*n)
-		scale, offset := make([]float32, n), make([]float32, n)
-		for j := range scale {
-			scale[j], offset[j] = 1, 0
+		for _, n := range []int{17, 70} {
+			testConvolution(t, r, c, n)
 		}
-		want := make([]float32, images*c.OH*c.OW*n)
-		for i := range images {
-			for oy := range c.OH {
-				for ox := range c.OW {
-					for j := range n {
-						acc := int32(0)
-						for ky := range c.KH {
-							for kx := range c.KW {
-								for ch := range c.C {
-									y, xx, v := oy*c.StrideH-c.PadTop+ky, ox*c.StrideW-c.PadLeft+kx, c.Zero
-									if y >= 0 && y < c.H && xx >= 0 && xx < c.W {
-										v = x[((i*c.H+y)*c.W+xx)*c.C+ch]
-									}
-									acc += int32(v) * int32(b[((ky*c.KW+kx)*c.C+ch)*n+j])
+	}
+}
+
+func testConvolution(t *testing.T, r *rand.Rand, c Conv, n int) {
+	t.Helper()
+	const images = 3
+	k := c.KH * c.KW * c.C
+	x, b := bytesU(r, images*c.H*c.W*c.C), bytes8(r, k*n)
+	scale, offset := make([]float32, n), make([]float32, n)
+	for j := range scale {
+		scale[j], offset[j] = 1, 0
+	}
+	want := make([]float32, images*c.OH*c.OW*n)
+	for i := range images {
+		for oy := range c.OH {
+			for ox := range c.OW {
+				for j := range n {
+					acc := int32(0)
+					for ky := range c.KH {
+						for kx := range c.KW {
+							for ch := range c.C {
+								y, xx, v := oy*c.StrideH-c.PadTop+ky, ox*c.StrideW-c.PadLeft+kx, c.Zero
+								if y >= 0 && y < c.H && xx >= 0 && xx < c.W {
+									v = x[((i*c.H+y)*c.W+xx)*c.C+ch]
 								}
+								acc += int32(v) * int32(b[((ky*c.KW+kx)*c.C+ch)*n+j])
 							}
 						}
-						want[((i*c.OH+oy)*c.OW+ox)*n+j] = float32(acc)
 					}
+					want[((i*c.OH+oy)*c.OW+ox)*n+j] = float32(acc)
 				}
 			}
 		}
-		for _, l := range isa.Levels() {
-			restore := isa.Use(l)
-			p := New(Spec{M: images * c.OH * c.OW, N: n, K: k, Conv: &c})
+	}
+	for _, l := range isa.Levels() {
+		restore := isa.Use(l)
+		p := New(Spec{M: images * c.OH * c.OW, N: n, K: k, Conv: &c})
+		p.Set(b, scale, offset)
+		y := make([]float32, len(want))
+		p.RunFloat(nil, y, x)
+		if !slices.Equal(y, want) {
+			t.Errorf("%v: %+v", l, c)
+		}
+		if ph, pw := c.OH/2, c.OW/2; ph*pw > 0 {
+			p := New(Spec{M: images * ph * pw, N: n, K: k, Conv: &c, Pool: true})
 			p.Set(b, scale, offset)
-			y := make([]float32, len(want))
-			p.RunFloat(nil, y, x)
-			if !slices.Equal(y, want) {
-				t.Errorf("%v: %+v", l, c)
-			}
-			if ph, pw := c.OH/2, c.OW/2; ph*pw > 0 {
-				p := New(Spec{M: images * ph * pw, N: n, K: k, Conv: &c, Pool: true})
-				p.Set(b, scale, offset)
-				got := make([]float32, images*ph*pw*n)
-				p.RunFloat(nil, got, x)
-				for i, v := range got {
-					o, w := i%n, i/n
-					at := func(dy, dx int) float32 {
-						return want[((w/pw/ph*c.OH+w/pw%ph*2+dy)*c.OW+w%pw*2+dx)*n+o]
-					}
-					if v != max(at(0, 0), at(0, 1), at(1, 0), at(1, 1)) {
-						t.Fatalf("%v: %+v: window %d, filter %d", l, c, w, o)
-					}
+			got := make([]float32, images*ph*pw*n)
+			p.RunFloat(nil, got, x)
+			for i, v := range got {
+				o, w := i%n, i/n
+				at := func(dy, dx int) float32 {
+					return want[((w/pw/ph*c.OH+w/pw%ph*2+dy)*c.OW+w%pw*2+dx)*n+o]
+				}
+				if v != max(at(0, 0), at(0, 1), at(1, 0), at(1, 1)) {
+					t.Fatalf("%v: %+v: window %d, filter %d", l, c, w, o)
 				}
 			}
-			restore()
 		}
+		restore()
 	}
 }
 

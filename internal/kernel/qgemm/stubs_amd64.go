@@ -93,3 +93,9 @@ func depthwiseAVX2(acc *int32, x *uint8, w *int16, channels int, pairs int, bloc
 
 // greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4].
 func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int)
+
+// windowVNNI: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [64][4]; c is [64].
+func windowVNNI(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
+
+// windowVNNINarrow: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [32][4]; c is [32].
+func windowVNNINarrow(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)

@@ -28,6 +28,8 @@ func main() {
 	sum()
 	depthwise()
 	grey()
+	window(4)
+	window(2)
 	Generate()
 }
 
@@ -510,6 +512,68 @@ func grey() {
 	ADDQ(Imm(32), dst)
 	DECQ(n)
 	JNZ(LabelRef("window"))
+	VZEROUPPER()
+	RET()
+}
+
+// window is the greatest of four neighbouring patches' sums, which are read from the image itself.
+func window(vectors int) {
+	name := "windowVNNI"
+	if vectors == 2 {
+		name += "Narrow"
+	}
+	cols := 16 * vectors
+	TEXT(name, NOSPLIT, "func(c *int32, x *uint8, line, channels int, b *int8, lines, groups int)")
+	Doc(fmt.Sprintf("%s: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [%d][4]; c is [%d].", name, cols, cols))
+	c, p0, line := Load(Param("c"), GP64()), Load(Param("x"), GP64()).(reg.GPVirtual), Load(Param("line"), GP64()).(reg.GPVirtual)
+	channels, b, lines := Load(Param("channels"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual), Load(Param("lines"), GP64())
+	groups := Load(Param("groups"), GP64())
+	p1, jump, n := GP64(), GP64(), GP64()
+	LEAQ(Mem{Base: p0, Index: line, Scale: 1}, p1)
+	MOVQ(groups, jump) // from the end of a line of a patch to the next one
+	SHLQ(Imm(2), jump)
+	NEGQ(jump)
+	ADDQ(line, jump)
+	at := []Mem{{Base: p0}, {Base: p0, Index: channels, Scale: 1}, {Base: p1}, {Base: p1, Index: channels, Scale: 1}}
+	acc := make([][]reg.VecVirtual, 4)
+	for r := range acc {
+		acc[r] = make([]reg.VecVirtual, vectors)
+		for v := range acc[r] {
+			acc[r][v] = ZMM()
+			VPXORD(acc[r][v], acc[r][v], acc[r][v])
+		}
+	}
+	bs, x := make([]reg.VecVirtual, vectors), ZMM()
+	for v := range bs {
+		bs[v] = ZMM()
+	}
+	Label("line")
+	MOVQ(groups, n)
+	Label("loop")
+	for v := range bs {
+		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
+	}
+	for r := range acc {
+		VPBROADCASTD(at[r], x)
+		for v := range bs {
+			VPDPBUSD(bs[v], x, acc[r][v])
+		}
+	}
+	ADDQ(U32(uint32(64*vectors)), b)
+	ADDQ(Imm(4), p0)
+	ADDQ(Imm(4), p1)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	ADDQ(jump, p0)
+	ADDQ(jump, p1)
+	DECQ(lines)
+	JNZ(LabelRef("line"))
+	for v := range bs {
+		VPMAXSD(acc[1][v], acc[0][v], acc[0][v])
+		VPMAXSD(acc[3][v], acc[2][v], acc[2][v])
+		VPMAXSD(acc[2][v], acc[0][v], acc[0][v])
+		VMOVDQU32(acc[0][v], Mem{Base: c, Disp: 64 * v})
+	}
 	VZEROUPPER()
 	RET()
 }
