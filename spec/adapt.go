@@ -18,7 +18,7 @@ import (
 // adapted is what a specification says about a model that was trained before, and about making this one smaller:
 //
 //	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: [conv2d], rates: {dense: 0.1}}
-//	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9}
+//	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9, hints: [{layer: dense, teacher_layer: dense, kind: attention, weight: 10}]}
 //	prune:    {sparsity: 0.9, global: true, start: 0, stop: 0.5, every: 50, skip: [dense_1]}
 //	lora:     {rank: 8, scale: 16, on: ["*/attention/*"]}
 //	quantize: {skip: [dense_1]}
@@ -31,6 +31,7 @@ type adapted struct {
 	teacherNode         *yaml.Node
 	teacher             string
 	temperature, weight float64
+	hints               []train.Hint
 
 	prune *prune.Magnitude
 	lora  *lora.Adapter
@@ -58,7 +59,7 @@ func (s *Spec) adapt(r *reader) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.into("teacher", &a.teacher), t.into("temperature", &a.temperature), t.into("weight", &a.weight), t.done()); err != nil {
+		if err := errors.Join(t.into("teacher", &a.teacher), t.into("temperature", &a.temperature), t.into("weight", &a.weight), t.into("hints", &a.hints), t.done()); err != nil {
 			return err
 		}
 		if a.teacher == "" {
@@ -157,7 +158,7 @@ func (s *Spec) adapting() ([]train.Option, error) {
 		if err != nil {
 			return nil, at(s.file, a.teacherNode, "teacher: %w", err)
 		}
-		out = append(out, train.Distil(train.Teacher{Model: m, Temperature: a.temperature, Weight: a.weight}))
+		out = append(out, train.Distil(train.Teacher{Model: m, Temperature: a.temperature, Weight: a.weight, Hints: a.hints}))
 	}
 	return out, nil
 }

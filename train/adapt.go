@@ -245,6 +245,7 @@ type Teacher struct {
 	Model       *Model
 	Temperature float64
 	Weight      float64
+	Hints       []Hint
 }
 
 // Distil makes the model learn from a teacher, which predicts in the same step; what it costs is booked under layer "teacher/…".
@@ -253,6 +254,9 @@ func Distil(t Teacher) Option { return option(func(m *Model) { m.teacher = &t })
 const teacherPrefix = "teacher:"
 
 func (t *Teacher) check(m *Model) error {
+	if err := t.checkHints(m); err != nil {
+		return err
+	}
 	switch {
 	case !(t.Temperature > 0) || t.Temperature-t.Temperature != 0:
 		return fmt.Errorf("train: a teacher's temperature must be a positive number, not %g", t.Temperature)
@@ -283,10 +287,13 @@ func (t *Teacher) enter(s backend.State) error {
 	return nil
 }
 
-// loss adds the teacher's part to a loss of predictions for inputs x.
-func (t *Teacher) loss(g *graph.Graph, loss, pred *graph.Node, x []*graph.Node) *graph.Node {
+// loss adds the teacher's part to a loss of predictions for inputs x; seen are what the student's layers take, for hints.
+func (t *Teacher) loss(g *graph.Graph, loss, pred *graph.Node, x []*graph.Node, seen operands) *graph.Node {
 	var said *graph.Node
-	g.In("teacher", func() { said = t.Model.Net.Call(&nn.Call{G: g, Prefix: teacherPrefix, Wrap: t.Model.wrap()}, x)[0] })
+	shown := operands{}
+	g.In("teacher", func() {
+		said = t.Model.Net.Call(&nn.Call{G: g, Prefix: teacherPrefix, Wrap: t.Model.wrap(), Tap: shown.tap}, x)[0]
+	})
 	student, ok := logits(pred)
 	scores, okTeacher := logits(said)
 	if !ok || !okTeacher {
@@ -300,5 +307,9 @@ func (t *Teacher) loss(g *graph.Graph, loss, pred *graph.Node, x []*graph.Node) 
 	p, q := op.StopGradient(soft(scores)), soft(student)
 	kl := op.MeanAll(op.Sum(op.Mul(op.Exp(p), op.Sub(p, q)), last))
 	num := func(v float64) *graph.Node { return op.Like(loss, v) }
-	return op.Add(op.Mul(loss, num(1-t.Weight)), op.Mul(kl, num(t.Weight*t.Temperature*t.Temperature)))
+	loss = op.Add(op.Mul(loss, num(1-t.Weight)), op.Mul(kl, num(t.Weight*t.Temperature*t.Temperature)))
+	for _, h := range t.Hints {
+		loss = op.Add(loss, op.Mul(h.loss(g, seen[h.Layer], shown[h.TeacherLayer]), num(h.Weight)))
+	}
+	return loss
 }

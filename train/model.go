@@ -286,6 +286,10 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		if _, err := m.Net.Inputs(k.batch, one); err != nil {
 			g.Fail("model", nil, "%v", err)
 		}
+		seen := operands{}
+		if call.Training && m.teacher != nil {
+			call.Tap = seen.tap
+		}
 		pred := m.Net.Call(call, x)
 		if len(pred) != 1 {
 			g.Fail("model", nil, "a model is compiled with one output, this has %d", len(pred))
@@ -306,7 +310,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		g.In("loss", func() {
 			loss = op.MeanAll(m.loss.each(pred[0], y))
 			if call.Training && m.teacher != nil {
-				loss = m.teacher.loss(g, loss, pred[0], x)
+				loss = m.teacher.loss(g, loss, pred[0], x, seen)
 			}
 			if k.mode != shard {
 				g.Output("loss", loss)
