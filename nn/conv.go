@@ -116,7 +116,7 @@ func (k *conv) call(c *Call, x []*graph.Node) *graph.Node {
 	} else {
 		w = c.Param("kernel", k.KernelInit, true, dims...)
 	}
-	y := op.Conv(in, w, k.attrs(s[1], s[2], k.Groups))
+	y := op.Conv(in, c.round(w), k.attrs(s[1], s[2], k.Groups))
 	return unspatial(k.finish(c, y, k.Filters), k.rank)
 }
 
@@ -198,5 +198,5 @@ func (k *depthwise) call(c *Call, x []*graph.Node) *graph.Node {
 	size := k.Kernel.two(2)
 	w := c.Param("kernel", k.KernelInit, true, size[0], size[1], s[3], k.Multiplier)
 	w = op.Reshape(w, size[0], size[1], 1, s[3]*k.Multiplier)
-	return k.finish(c, op.Conv(in, w, k.attrs(s[1], s[2], s[3])), s[3]*k.Multiplier)
+	return k.finish(c, op.Conv(in, c.round(w), k.attrs(s[1], s[2], s[3])), s[3]*k.Multiplier)
 }

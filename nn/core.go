@@ -26,10 +26,15 @@ func (b *bias) check() error {
 
 // finish adds the bias and the activation.
 func (b *bias) finish(c *Call, y *graph.Node, channels int) *graph.Node {
+	return b.Activation.on(c, b.add(c, y, channels))
+}
+
+// add adds the bias.
+func (b *bias) add(c *Call, y *graph.Node, channels int) *graph.Node {
 	if b.UseBias {
 		y = op.Add(y, c.Param("bias", b.BiasInit, true, channels))
 	}
-	return b.Activation.on(c, y)
+	return y
 }
 
 // weights are the settings of a kernel, and bias.
@@ -135,7 +140,11 @@ func (d *dense) call(c *Call, x []*graph.Node) *graph.Node {
 	}
 	k := sh[len(sh)-1]
 	flat := op.Reshape(in, sh[:len(sh)-1].Size(), k)
-	y := d.finish(c, c.product(flat, "kernel", d.KernelInit, k, d.Units), d.Units)
+	y := d.add(c, c.product(flat, "kernel", d.KernelInit, k, d.Units), d.Units)
+	if a := d.Activation; a != Linear && a != "" && a != Softmax && a != LogSoftmax { // whose gradient needs y: then it takes half the room
+		y = c.round(y)
+	}
+	y = d.Activation.on(c, y)
 	return op.Reshape(y, append(sh[:len(sh)-1].Clone(), d.Units)...)
 }
 
@@ -299,7 +308,7 @@ func (e *embedding) call(c *Call, x []*graph.Node) *graph.Node {
 			w, scale, a := c.few("embeddings", f, e.Inputs, e.Outputs)
 			y = op.QMatMul(flat, w, scale, a)
 		} else {
-			y = op.Dot(flat, c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs), op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}})
+			y = c.dot(flat, c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs), op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}})
 		}
 		return op.Reshape(y, append(s[:len(s)-1].Clone(), e.Inputs)...)
 	}

@@ -104,7 +104,7 @@ func (c *Call) product(x *graph.Node, name string, init Initializer, dims ...int
 		if len(dims) != 2 {
 			w = op.Reshape(w, k, n)
 		}
-		return op.MatMul(x, w)
+		return c.matmul(x, w)
 	}
 	w, scale, a := c.few(name, f, n, k)
 	return op.QMatMul(c.operand(name, f, x), w, scale, a)

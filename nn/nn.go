@@ -116,6 +116,8 @@ type Param struct {
 type Call struct {
 	G        *graph.Graph
 	Training bool // whether dropout drops and batch statistics are used
+	// Policy says in which element types is computed; "" is Float32.
+	Policy Policy
 	// Seed is the i64 [2] state of random layers in training, nil otherwise; each layer draws from a stream of its own.
 	Seed *graph.Node
 
@@ -451,6 +453,13 @@ func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {
 				for i, v := range x {
 					x[i] = c.Operand(c, l, i, v)
 				}
+			}
+			if c.mixed() && !moves(l.kind) {
+				rounded := make([]*graph.Node, len(x))
+				for i, v := range x {
+					rounded[i] = c.round(v)
+				}
+				x = rounded
 			}
 			y = l.kind.call(c, x)
 			c.checkFormats(l)

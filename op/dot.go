@@ -14,7 +14,22 @@ import (
 var DotOp *graph.Op
 
 // DotAttrs are the attributes of DotOp: which axes of a and b run together (batch) and which are summed over (contract).
-type DotAttrs struct{ BatchA, BatchB, ContractA, ContractB []int }
+type DotAttrs struct {
+	BatchA, BatchB, ContractA, ContractB []int
+	// Out is the element type of the result: f32 of bf16 operands, i32 of 8-bit integers; Invalid is that of the operands.
+	Out dtype.Type `json:",omitempty"`
+}
+
+// result is the element type of the product of elements of type t.
+func (a DotAttrs) result(t dtype.Type) (dtype.Type, error) {
+	switch {
+	case a.Out == dtype.Invalid || a.Out == t:
+		return t, nil
+	case t == dtype.BF16 && a.Out == dtype.F32, (t == dtype.I8 || t == dtype.U8) && a.Out == dtype.I32:
+		return a.Out, nil
+	}
+	return t, fmt.Errorf("products of %v cannot be added up to %v: only those of bf16 to f32, and those of i8 or u8 to i32", t, a.Out)
+}
 
 // Free gives the axes of a shape of the given rank that are in neither list.
 func Free(rank int, batch, contract []int) []int {
@@ -63,7 +78,11 @@ func init() {
 			for _, i := range Free(len(y), a.BatchB, a.ContractB) {
 				out = append(out, y[i])
 			}
-			return one(in[0].DType, out)
+			dt, err := a.result(in[0].DType)
+			if err != nil {
+				return nil, err
+			}
+			return one(dt, out)
 		},
 		Ref: func(a DotAttrs, in, out []value) {
 			x, y := in[0], in[1]
@@ -94,13 +113,20 @@ func init() {
 					}
 					s += x.Data[qx] * y.Data[qy]
 				})
-				out[0].Data[i] = wrapInt(x.Type.DType, s)
+				out[0].Data[i] = wrapInt(out[0].Type.DType, s)
 			})
 		},
 		Grad: func(a DotAttrs, n *node, d []*node) []*node {
+			if n.DType() != n.Input(0).DType() { // bf16 operands: so is the gradient, and its products are added up in f32, too
+				dy := Convert(d[0], dtype.BF16)
+				return []*node{
+					Convert(dotGrad(a.Out, dy, n.Input(1), a.BatchA, a.ContractA, a.BatchB, a.ContractB, len(n.Input(0).Shape()), false), dtype.BF16),
+					Convert(dotGrad(a.Out, dy, n.Input(0), a.BatchB, a.ContractB, a.BatchA, a.ContractA, len(n.Input(1).Shape()), true), dtype.BF16),
+				}
+			}
 			return []*node{
-				dotGrad(d[0], n.Input(1), a.BatchA, a.ContractA, a.BatchB, a.ContractB, len(n.Input(0).Shape()), false),
-				dotGrad(d[0], n.Input(0), a.BatchB, a.ContractB, a.BatchA, a.ContractA, len(n.Input(1).Shape()), true),
+				dotGrad(a.Out, d[0], n.Input(1), a.BatchA, a.ContractA, a.BatchB, a.ContractB, len(n.Input(0).Shape()), false),
+				dotGrad(a.Out, d[0], n.Input(0), a.BatchB, a.ContractB, a.BatchA, a.ContractA, len(n.Input(1).Shape()), true),
 			}
 		},
 		FLOPs: func(a DotAttrs, in, out []typ) int64 {
@@ -122,26 +148,38 @@ func init() {
 			{Name: "matrix", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(7, 33), f32(33, 21))},
 			{Name: "A transposed", Attrs: DotAttrs{ContractA: []int{0}, ContractB: []int{0}}, In: types(f32(33, 7), f32(33, 21))},
 			{Name: "B transposed", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{1}}, In: types(f32(7, 33), f32(21, 33))},
-			{Name: "heads", Attrs: DotAttrs{[]int{0, 1}, []int{0, 1}, []int{3}, []int{3}}, In: types(f32(2, 3, 5, 8), f32(2, 3, 7, 8))},
-			{Name: "heads not together", Attrs: DotAttrs{[]int{0, 2}, []int{0, 2}, []int{3}, []int{3}}, In: types(f32(2, 5, 3, 8), f32(2, 7, 3, 8))},
+			{Name: "heads", Attrs: DotAttrs{BatchA: []int{0, 1}, BatchB: []int{0, 1}, ContractA: []int{3}, ContractB: []int{3}}, In: types(f32(2, 3, 5, 8), f32(2, 3, 7, 8))},
+			{Name: "heads not together", Attrs: DotAttrs{BatchA: []int{0, 2}, BatchB: []int{0, 2}, ContractA: []int{3}, ContractB: []int{3}}, In: types(f32(2, 5, 3, 8), f32(2, 7, 3, 8))},
 			{Name: "two contracted", Attrs: DotAttrs{ContractA: []int{0, 2}, ContractB: []int{1, 0}}, In: types(f32(3, 4, 5), f32(5, 3, 2))},
 			{Name: "outer", Attrs: DotAttrs{}, In: types(f32(5), f32(6))},
 			{Name: "vector", Attrs: DotAttrs{ContractA: []int{0}, ContractB: []int{0}}, In: types(f32(65), f32(65))},
 			{Name: "one row", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(1, 100), f32(100, 50))},
 			{Name: "f64", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(graph.T(dtype.F64, 3, 5), graph.T(dtype.F64, 5, 4))},
 			{Name: "i32", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(graph.T(dtype.I32, 3, 5), graph.T(dtype.I32, 5, 4)), NoGrad: true},
+			{Name: "i8 to i32", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}, Out: dtype.I32}, In: types(graph.T(dtype.I8, 9, 65), graph.T(dtype.I8, 65, 70)), NoGrad: true},
+			{Name: "u8 to i32, heads", Attrs: DotAttrs{BatchA: []int{0}, BatchB: []int{1}, ContractA: []int{2}, ContractB: []int{2}, Out: dtype.I32}, In: types(u8(3, 5, 8), u8(7, 3, 8)), NoGrad: true},
+			bf16Dot("bf16 to f32", DotAttrs{ContractA: []int{1}, ContractB: []int{0}, Out: dtype.F32}, []int{37, 70}, []int{70, 65}),
+			bf16Dot("bf16 to f32, A transposed", DotAttrs{ContractA: []int{0}, ContractB: []int{0}, Out: dtype.F32}, []int{71, 37}, []int{71, 33}),
+			bf16Dot("bf16 to f32, heads not together", DotAttrs{BatchA: []int{0, 2}, BatchB: []int{0, 2}, ContractA: []int{3}, ContractB: []int{3}, Out: dtype.F32}, []int{2, 5, 3, 8}, []int{2, 7, 3, 8}),
+			bf16Dot("bf16", DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, []int{5, 12}, []int{12, 9}),
+			{Name: "f32 to i32", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}, Out: dtype.I32}, In: types(f32(3, 5), f32(5, 3)), Bad: "cannot be added up to i32"},
 			{Name: "no fit", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(3, 5), f32(4, 3)), Bad: "contracted axes differ"},
 		},
 	})
 }
 
+// bf16Dot is a sample of operands of bf16, whose gradients differences cannot be compared with: they are rounded. Those of f32 that were converted are, in package grad.
+func bf16Dot(name string, a DotAttrs, x, y []int) graph.Sample {
+	return graph.Sample{Name: name, Attrs: a, In: types(graph.T(dtype.BF16, x...), graph.T(dtype.BF16, y...)), NoGrad: true, Tol: 1e-4}
+}
+
 // dotGrad is the gradient for one operand x of a product with result gradient d and other operand o: the product of d and o over the
 // free axes of o, its axes put back in x's order. swapped says that x was the second operand.
-func dotGrad(d, o *node, batchX, contractX, batchO, contractO []int, rankX int, swapped bool) *node {
+func dotGrad(out dtype.Type, d, o *node, batchX, contractX, batchO, contractO []int, rankX int, swapped bool) *node {
 	freeO := Free(len(o.Shape()), batchO, contractO)
 	freeX := Free(rankX, batchX, contractX)
 	nb := len(batchX)
-	at := DotAttrs{BatchB: batchO, ContractB: freeO}
+	at := DotAttrs{BatchB: batchO, ContractB: freeO, Out: out}
 	for i := range nb {
 		at.BatchA = append(at.BatchA, i)
 	}
@@ -170,7 +208,7 @@ func dotGrad(d, o *node, batchX, contractX, batchO, contractO []int, rankX int, 
 	}
 	// For a plain product, take the operands in the order that needs no transpose afterwards.
 	if swapped && nb == 0 && len(freeX) > 0 && slices.Equal(have, append(slices.Clone(freeX), contractX...)) && slices.IsSorted(contractX) && len(contractX) > 0 && contractX[0] == 0 {
-		back := DotAttrs{ContractA: freeO, ContractB: at.ContractA}
+		back := DotAttrs{ContractA: freeO, ContractB: at.ContractA, Out: out}
 		return d.Graph().Apply(DotOp, back, o, d)
 	}
 	return Transpose(d.Graph().Apply(DotOp, at, d, o), perm...)

@@ -3,8 +3,10 @@ package pass
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/jouleml/joule/backend/ref"
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
@@ -109,6 +111,35 @@ func scalar(n *graph.Node) (float64, bool) {
 	return 0, false
 }
 
+// holds reports whether the type wide has every value of the float type t.
+func holds(wide, t dtype.Type) bool {
+	return t.IsFloat() && (wide == dtype.F64 || wide == dtype.F32 && t == dtype.BF16)
+}
+
+// Digits leaves out a rounding to bf16 between two nodes of the backward pass that are both of f32: a gradient that nobody multiplies in bf16, such as that of a weight on its way
+// to the optimizer, need not lose its digits. It is the only pass that changes values, and it makes them more exact. (XLA has it as xla_allow_excess_precision.)
+func Digits(g *graph.Graph) (*graph.Graph, error) {
+	return graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
+		if n.Op() != op.ConvertOp || n.DType() != dtype.F32 || n.Phase() != graph.Backward {
+			return nil
+		}
+		x := in[0]
+		var shapes []*graph.Node // reshapes and transposes between, which move elements alone
+		for x.Op() == op.ReshapeOp || x.Op() == op.TransposeOp {
+			shapes = append(shapes, x)
+			x = x.Input(0)
+		}
+		if x.Op() != op.ConvertOp || x.DType() != dtype.BF16 || x.Input(0).DType() != dtype.F32 || x.Phase() != graph.Backward {
+			return nil
+		}
+		y := x.Input(0)
+		for _, s := range slices.Backward(shapes) {
+			y = to.Apply(s.Op(), s.Attrs(), y)
+		}
+		return y
+	})
+}
+
 // Simplify applies rules that hold for every value, infinities and NaN included. (x·0 is not among them.)
 func Simplify(g *graph.Graph) (*graph.Graph, error) {
 	return graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
@@ -148,6 +179,17 @@ func Simplify(g *graph.Graph) (*graph.Graph, error) {
 		case op.ConvertOp:
 			if in[0].DType() == n.DType() {
 				return in[0]
+			}
+			x := in[0]
+			if x.Op() == op.ReshapeOp {
+				x = x.Input(0)
+			}
+			if x.Op() == op.ConvertOp && holds(x.DType(), x.Input(0).DType()) { // nothing was lost on the way
+				y := op.Convert(x.Input(0), n.DType())
+				if !y.Shape().Equal(n.Shape()) {
+					y = op.Reshape(y, n.Shape()...)
+				}
+				return y
 			}
 		case op.StopGradientOp:
 			return in[0]

@@ -127,6 +127,6 @@ func (f *fuser) affine(n *graph.Node) *affine {
 // matmul reports whether a dot_general is [M K]·[K N].
 func matmul(n *graph.Node) bool {
 	a := n.Attrs().(op.DotAttrs)
-	return len(n.Input(0).Shape()) == 2 && len(n.Input(1).Shape()) == 2 && len(a.BatchA) == 0 &&
+	return n.Input(0).DType() == dtype.F32 && len(n.Input(0).Shape()) == 2 && len(n.Input(1).Shape()) == 2 && len(a.BatchA) == 0 &&
 		len(a.ContractA) == 1 && a.ContractA[0] == 1 && a.ContractB[0] == 0
 }

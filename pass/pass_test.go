@@ -119,3 +119,46 @@ func TestPassesFindTheirPatterns(t *testing.T) {
 		}
 	}
 }
+
+// A gradient on its way through a weight's conversion keeps its digits; a value of the forward pass is rounded as the program says. What bf16 holds may pass through f32 for nothing.
+func TestConversions(t *testing.T) {
+	build := func(p graph.Phase) *graph.Graph {
+		g, err := graph.Build(func(g *graph.Graph) {
+			x := g.Input("x", graph.T(dtype.F32, 4, 3))
+			g.During(p, func() {
+				y := op.Convert(op.Transpose(op.Convert(x, dtype.BF16), 1, 0), dtype.F32)
+				g.Output("y", y)
+				g.Output("z", op.Convert(op.Reshape(op.Convert(op.Convert(x, dtype.BF16), dtype.F32), 12), dtype.BF16))
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	converts := func(g *graph.Graph) (n int) {
+		live := g.Live()
+		for _, x := range g.Nodes() {
+			if live[x.ID()] && x.Op() == op.ConvertOp {
+				n++
+			}
+		}
+		return n
+	}
+	for p, want := range map[graph.Phase]int{graph.Forward: 3, graph.Backward: 1} { // in the forward pass: to bf16 and back, and to bf16 for z
+		g, err := pass.Apply(build(p), pass.Pass{Name: "digits", Run: pass.Digits}, pass.Pass{Name: "simplify", Run: pass.Simplify})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := converts(g); n != want {
+			t.Errorf("%v: %d conversions are left, want %d:\n%s", p, n, want, graph.Print(g))
+		}
+		got, was := run(t, g), run(t, build(p))
+		exact := map[graph.Phase]float64{graph.Forward: 0, graph.Backward: 1.0 / 256}[p]
+		for i := range got {
+			if err := backendtest.Close(got[i], was[i], exact); err != nil {
+				t.Errorf("%v: output %d: %v", p, i, err)
+			}
+		}
+	}
+}

@@ -1,6 +1,9 @@
 package pass
 
 import (
+	"slices"
+
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 )
@@ -25,7 +28,7 @@ func Recompute(g *graph.Graph) (*graph.Graph, error) {
 		for _, n := range g.Nodes() {
 			switch {
 			case !r.live[n.ID()] && n.Op() != graph.OpInput && n.Op() != graph.OpVariable:
-			case n.Phase() == graph.Backward && Fusible(n) && r.reads(n):
+			case n.Phase() == graph.Backward && (Fusible(n) && r.reads(n) || r.readsWidened(n)):
 				to.As(n, n.Phase(), func() { m[n.ID()] = to.Apply(n.Op(), n.Attrs(), r.operands(to, m, n, n)...) })
 			default:
 				graph.CopyTo(to, n, m)
@@ -44,7 +47,7 @@ type recompute struct {
 
 // look finds out whether n can be computed again. It must be worth it: nobody reads n but elementwise nodes, else it is kept in memory anyway.
 func (r *recompute) look(n *graph.Node) {
-	if n.Phase() != graph.Forward || !Fusible(n) || !n.DType().IsFloat() || r.kept[n] {
+	if n.Phase() != graph.Forward || !Fusible(n) || !n.DType().IsFloat() || n.DType() == dtype.BF16 || r.kept[n] { // bf16 takes less room than what it is made of
 		return
 	}
 	for _, u := range r.uses[n.ID()] {
@@ -81,11 +84,18 @@ func (r *recompute) reads(n *graph.Node) bool {
 	return false
 }
 
+// widened reports whether n brings bf16 of the forward pass to f32. Whatever reads it in the backward pass does so again: half the memory is kept.
+func widened(n *graph.Node) bool {
+	return n.Op() == op.ConvertOp && n.Phase() == graph.Forward && n.DType() == dtype.F32 && n.Input(0).DType() == dtype.BF16
+}
+
+func (r *recompute) readsWidened(n *graph.Node) bool { return slices.ContainsFunc(n.Inputs(), widened) }
+
 // operands are those of n in the new graph, for a reader whose layer and phase copies are booked to.
 func (r *recompute) operands(to *graph.Graph, m []*graph.Node, n, reader *graph.Node) []*graph.Node {
 	out := make([]*graph.Node, len(n.Inputs()))
 	for i, x := range n.Inputs() {
-		if out[i] = m[x.ID()]; r.from[x] == nil {
+		if out[i] = m[x.ID()]; !widened(x) && (r.from[x] == nil || !Fusible(n)) {
 			continue
 		}
 		if r.again[x] == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/shape"
@@ -72,7 +73,7 @@ func (r *regions) place(n *graph.Node) {
 	r.of[n.ID()] = own
 	for _, x := range n.Inputs() {
 		p := r.of[x.ID()]
-		if p == nil || p == own || !p.shape.Equal(own.shape) {
+		if p == nil || p == own || !p.shape.Equal(own.shape) || again(n, x) {
 			continue
 		}
 		if all := append(slices.Clone(p.members), own.members...); r.convex(all) {
@@ -83,6 +84,11 @@ func (r *regions) place(n *graph.Node) {
 			}
 		}
 	}
+}
+
+// again reports whether n brings to f32, in the backward pass, what the forward pass keeps in bf16: done together with that, it would be kept in f32.
+func again(n, x *graph.Node) bool {
+	return n.Op() == op.ConvertOp && n.Phase() == graph.Backward && x.Phase() == graph.Forward && n.DType() == dtype.F32 && x.DType() == dtype.BF16
 }
 
 // contract makes what depends on one of two regions, their members too, depend on all that either depends on: they are one node from now on. The

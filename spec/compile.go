@@ -10,6 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/train"
 )
@@ -28,6 +29,12 @@ func (s *Spec) compile(r *reader) error {
 	}
 	if err := s.lossOf(c); err != nil {
 		return err
+	}
+	if p := c.take("precision"); p != nil {
+		s.precision = nn.Policy(p.Value)
+		if err := s.precision.Check(); err != nil {
+			return at(s.file, p, "compile: %w", err)
+		}
 	}
 	if m := c.take("metrics"); m != nil {
 		var names []string

@@ -60,3 +60,15 @@ func TestLabelSmoothing(t *testing.T) {
 		}
 	}
 }
+
+func TestPrecision(t *testing.T) {
+	with := func(p string) string {
+		return strings.Replace(strings.Replace(sigmoidSpec, "LOSS", "binary_crossentropy", 1), "compile: {", "compile: {precision: "+p+", ", 1)
+	}
+	if _, err := spec.Parse([]byte(with("mixed_bfloat16")), "a.yaml"); err != nil {
+		t.Error(err)
+	}
+	if _, err := spec.Parse([]byte(with("mixed_float16")), "a.yaml"); err == nil || !strings.Contains(err.Error(), `a.yaml:4: compile: unknown precision "mixed_float16"`) {
+		t.Error(err)
+	}
+}

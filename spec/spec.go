@@ -60,6 +60,7 @@ type Spec struct {
 	layers    []layerSpec
 	open      []openName
 	loss      train.Loss
+	precision nn.Policy
 	metrics   []train.Metric
 	optimizer func(steps int64) (*optim.Optimizer, error)
 }
@@ -431,7 +432,7 @@ func (s *Spec) Compile(d data.Spec, steps int64, opts ...train.Option) (*train.M
 	if err != nil {
 		return nil, err
 	}
-	all := []train.Option{train.Accumulate(s.Fit.Accumulate)}
+	all := []train.Option{train.Accumulate(s.Fit.Accumulate), train.DTypePolicy(s.precision)}
 	if s.Fit.Recompute != nil {
 		all = append(all, train.Recompute(s.Fit.Recompute...))
 	}

@@ -292,7 +292,7 @@ func (t *Teacher) loss(g *graph.Graph, loss, pred *graph.Node, x []*graph.Node, 
 	var said *graph.Node
 	shown := operands{}
 	g.In("teacher", func() {
-		said = t.Model.Net.Call(&nn.Call{G: g, Prefix: teacherPrefix, Wrap: t.Model.wrap(), Tap: shown.tap}, x)[0]
+		said = t.Model.Net.Call(&nn.Call{G: g, Policy: t.Model.precision, Prefix: teacherPrefix, Wrap: t.Model.wrap(), Tap: shown.tap}, x)[0]
 	})
 	student, ok := logits(pred)
 	scores, okTeacher := logits(said)

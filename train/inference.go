@@ -12,7 +12,7 @@ import (
 
 // With compiles another network for the same data, with the same optimizer, loss, metrics, backend and threads: what m becomes when its layers are replaced. More options go behind these.
 func (m *Model) With(net *nn.Model, more ...Option) (*Model, error) {
-	opts := []Option{Threads(m.threads), Seed(m.seed), On(m.backend)}
+	opts := []Option{Threads(m.threads), Seed(m.seed), On(m.backend), DTypePolicy(m.precision)}
 	for _, k := range m.metrics {
 		opts = append(opts, k)
 	}
@@ -24,7 +24,7 @@ func (m *Model) LayerInputs(x ...*tensor.Tensor) (map[string]*tensor.Tensor, err
 	var names []string
 	g, err := graph.Build(func(g *graph.Graph) {
 		seen := map[string]bool{}
-		call := &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
+		call := &nn.Call{G: g, Policy: m.precision, Wrap: m.wrap(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
 			if !seen[l.Name()] && len(in) > 0 {
 				seen[l.Name()] = true
 				names = append(names, l.Name())

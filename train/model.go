@@ -52,6 +52,9 @@ func On(b backend.Backend) Option { return option(func(m *Model) { m.backend = b
 // Accumulate adds up the gradients of n batches before each update.
 func Accumulate(n int) Option { return option(func(m *Model) { m.accumulate = n }) }
 
+// DTypePolicy sets the element types of the computation: nn.Float32, the default, or nn.MixedBFloat16. Writing text token by token (package generate) stays in f32.
+func DTypePolicy(p nn.Policy) Option { return option(func(m *Model) { m.precision = p }) }
+
 // Model is a compiled model: weights, and programs that train, evaluate and predict. One goroutine may use it at a time.
 type Model struct {
 	Net  *nn.Model
@@ -64,6 +67,7 @@ type Model struct {
 	threads    int
 	seed       uint64
 	accumulate int
+	precision  nn.Policy
 
 	frozen  []string // patterns of names
 	rates   []rateFactor
@@ -86,6 +90,9 @@ func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opt
 	m := &Model{Net: net, Spec: spec, opt: opt, loss: loss, backend: cpu.Backend{}, accumulate: 1, programs: map[programKey]*program{}}
 	for _, o := range opts {
 		o.compile(m)
+	}
+	if err := m.precision.Check(); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
 	}
 	if err := opt.Check(); err != nil {
 		return nil, err
@@ -270,7 +277,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
-		call = &nn.Call{G: g, Training: k.mode <= shard, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
+		call = &nn.Call{G: g, Training: k.mode <= shard, Policy: m.precision, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
 		var moved []graph.Assign
 		switch {
 		case k.mode == shard: // each shard draws its own, and moving averages are those of all shards

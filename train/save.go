@@ -22,7 +22,7 @@ func (m *Model) describe(sections map[string]json.RawMessage) error {
 		checkpoint.SectionModel: m.Net,
 		SectionSpec:             m.Spec,
 		checkpoint.SectionConfig: config{
-			Optimizer: m.opt.Name, Loss: m.loss.Name, Metrics: m.metricNames(), Seed: m.seed, Accumulate: m.accumulate,
+			Optimizer: m.opt.Name, Loss: m.loss.Name, Metrics: m.metricNames(), Seed: m.seed, Accumulate: m.accumulate, Precision: m.precision,
 		},
 	} {
 		j, err := json.Marshal(v)
@@ -36,11 +36,12 @@ func (m *Model) describe(sections map[string]json.RawMessage) error {
 
 // config is how a model was compiled.
 type config struct {
-	Optimizer  string   `json:"optimizer"`
-	Loss       string   `json:"loss"`
-	Metrics    []string `json:"metrics"`
-	Seed       uint64   `json:"seed"`
-	Accumulate int      `json:"accumulate"`
+	Optimizer  string    `json:"optimizer"`
+	Loss       string    `json:"loss"`
+	Metrics    []string  `json:"metrics"`
+	Seed       uint64    `json:"seed"`
+	Accumulate int       `json:"accumulate"`
+	Precision  nn.Policy `json:"precision,omitempty"`
 }
 
 func (m *Model) metricNames() []string {
@@ -114,7 +115,7 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []Option{Seed(c.Seed), Accumulate(max(1, c.Accumulate))}
+	all := []Option{Seed(c.Seed), Accumulate(max(1, c.Accumulate)), DTypePolicy(c.Precision)}
 	for _, name := range c.Metrics {
 		k, ok := Metrics[name]
 		if !ok {

@@ -62,6 +62,7 @@ func Passes() []pass.Pass {
 		pass.Pass{Name: "qpool", Doc: "a convolution of bytes and the max pooling behind it become one node", Run: pass.QPool},
 		pass.Pass{Name: "fuse", Doc: "patterns that have a kernel of their own", Run: pass.Fuse},
 		pass.Pass{Name: "expand", Doc: "ops without a kernel become their decompositions", Run: expand},
+		pass.Pass{Name: "digits", Doc: "a gradient that would be rounded to bf16 and brought back to f32 keeps its digits", Run: pass.Digits},
 		pass.Pass{Name: "simplify2", Doc: "simplify again, what expand has made", Run: pass.Simplify},
 		pass.Pass{Name: "fold2", Doc: "fold again", Run: pass.Fold},
 		pass.Pass{Name: "cse2", Doc: "cse again", Run: pass.CSE},
@@ -77,6 +78,12 @@ func expand(g *graph.Graph) (*graph.Graph, error) {
 		again := false
 		out, err := graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
 			switch {
+			case widens(n):
+				again = true
+				return widen16(to, n, in)
+			case sumsInF32(n):
+				again = true
+				return inF32(n, in)
 			case needsTranspose(n):
 				again = true
 				return canonical(n, in)
@@ -150,6 +157,7 @@ type exec struct {
 	late   []copying // updates that no kernel could do in place
 	follow []copying // views of inputs: pointed at their memory at each run
 	bytes  int64
+	shared []uint32  // see share
 	writes []*uint64 // versions of the variables that a run changes
 	ready  func(i int)
 	early  [][]int // by step: the outputs that it finishes; nil if nobody wants to know

@@ -14,7 +14,13 @@ import (
 )
 
 func init() {
-	rows[op.DotOp] = []row{{name: "gemm", ok: func(n *graph.Node) bool { _, ok := matrices(n); return ok && allF32(n) }, make: makeDot}}
+	rows[op.DotOp] = []row{
+		{name: "gemm", ok: func(n *graph.Node) bool { _, ok := matrices(n); return ok && allF32(n) }, make: makeDot},
+		elements[dtype.BFloat16, float32](makeBF16Dot),
+		elements[int8, int32](makeInt8Dot), elements[uint8, int32](makeUint8Dot),
+		elements[float64, float64](makePlainDot[float64]), elements[int8, int8](makePlainDot[int8]), elements[uint8, uint8](makePlainDot[uint8]),
+		elements[int32, int32](makePlainDot[int32]), elements[int64, int64](makePlainDot[int64]),
+	}
 	rows[op.LinearOp] = []row{{name: "gemm", ok: allF32, make: makeLinear}}
 }
 
@@ -75,7 +81,7 @@ func canonical(n *graph.Node, in []*graph.Node) *graph.Node {
 	fx, fy := op.Free(len(x.Shape()), a.BatchA, a.ContractA), op.Free(len(y.Shape()), a.BatchB, a.ContractB)
 	x = op.Transpose(x, append(append(slices.Clone(a.BatchA), fx...), a.ContractA...)...)
 	y = op.Transpose(y, append(append(slices.Clone(a.BatchB), a.ContractB...), fy...)...)
-	b := op.DotAttrs{}
+	b := op.DotAttrs{Out: a.Out}
 	for i := range a.BatchA {
 		b.BatchA, b.BatchB = append(b.BatchA, i), append(b.BatchB, i)
 	}
@@ -146,7 +152,7 @@ func makeLinear(k *call) (string, func(), error) {
 
 // needsTranspose reports whether pass expand must bring a product into canonical form.
 func needsTranspose(n *graph.Node) bool {
-	if n.Op() != op.DotOp || n.DType() != dtype.F32 || n.Input(0).Shape().Size() == 0 || n.Input(1).Shape().Size() == 0 {
+	if n.Op() != op.DotOp || n.Input(0).Shape().Size() == 0 || n.Input(1).Shape().Size() == 0 {
 		return false
 	}
 	_, ok := matrices(n)

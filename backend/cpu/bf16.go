@@ -1,0 +1,159 @@
+package cpu
+
+import (
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/kernel/bgemm"
+	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Numbers of 16 and 8 bits. Products of bf16 have kernels. Everything else on bf16 is computed in f32 between conversions, which pass expand puts around it: of elementwise work they become part
+// of the region, block by block.
+
+// elements is a row for products of elements of type T with sums of type R.
+func elements[T, R tensor.Elem](make func(k *call) (string, func(), error)) row {
+	return row{name: "gemm", make: make, ok: func(n *graph.Node) bool {
+		_, ok := matrices(n)
+		return ok && n.Input(0).DType() == tensor.TypeOf[T]() && n.DType() == tensor.TypeOf[R]()
+	}}
+}
+
+func makeBF16Dot(k *call) (string, func(), error) {
+	p, _ := matrices(k.n)
+	g := bgemm.New(bgemm.Spec{M: p.m, N: p.n, K: p.k, TransA: p.transA, TransB: p.transB, Batch: p.batch})
+	scratch := k.c.share(g.Scratch())
+	a, b, c := k.in[0], k.in[1], k.out[0]
+	return g.String(), func() {
+		g.Run(k.pool, view[dtype.BFloat16](a), view[dtype.BFloat16](b), c.f32(), *scratch)
+	}, nil
+}
+
+// share gives kernels memory of at least n words whose contents no kernel needs after it has run: one for all, as great as the greatest asks for.
+func (c *compiler) share(n int) *[]uint32 {
+	if n > len(c.e.shared) {
+		c.e.bytes += 4 * int64(n-len(c.e.shared))
+		c.e.shared = make([]uint32, n)
+	}
+	return &c.e.shared
+}
+
+// plainRows are the rows of A in a chunk of plain products.
+const plainRows = 16
+
+// plainDot is a batch of products in plain Go, of elements T that are first brought to R, in which sums are kept.
+type plainDot[R gemm.Number] struct {
+	p       product
+	spec    gemm.Spec
+	a, b, c []R
+}
+
+func (d *plainDot[R]) Chunk(i, _ int) {
+	blocks := (d.p.m + plainRows - 1) / plainRows
+	z, r := i/blocks, i%blocks*plainRows
+	s := d.spec
+	s.M = min(plainRows, d.p.m-r)
+	a := d.a[z*d.p.m*d.p.k:]
+	if s.TransA {
+		s.LDA = d.p.m
+		a = a[r:]
+	} else {
+		a = a[r*d.p.k:]
+	}
+	gemm.Generic(s, a, d.b[z*d.p.k*d.p.n:], d.c[(z*d.p.m+r)*d.p.n:])
+}
+
+func (d *plainDot[R]) run(pool *par.Pool) {
+	pool.Run(d.p.batch*((d.p.m+plainRows-1)/plainRows), d)
+}
+
+func newPlainDot[R gemm.Number](n *graph.Node) *plainDot[R] {
+	p, _ := matrices(n)
+	return &plainDot[R]{p: p, spec: gemm.Spec{N: p.n, K: p.k, TransA: p.transA, TransB: p.transB}}
+}
+
+func makePlainDot[T gemm.Number](k *call) (string, func(), error) {
+	d := newPlainDot[T](k.n)
+	a, b, c := k.in[0], k.in[1], k.out[0]
+	return "gemm in plain Go", func() {
+		d.a, d.b, d.c = view[T](a), view[T](b), view[T](c)
+		d.run(k.pool)
+	}, nil
+}
+
+// makeInt8Dot and makeUint8Dot bring bytes to 32 bits first. (Models of bytes have kernels of their own: qlinear and qconv.)
+func makeInt8Dot(k *call) (string, func(), error) { return makeByteDot[int8](k) }
+
+func makeUint8Dot(k *call) (string, func(), error) { return makeByteDot[uint8](k) }
+
+func makeByteDot[T int8 | uint8](k *call) (string, func(), error) {
+	d := newPlainDot[int32](k.n)
+	a, b, c := k.in[0], k.in[1], k.out[0]
+	d.a, d.b = make([]int32, a.n), make([]int32, b.n)
+	k.scratch = 4 * int64(a.n+b.n)
+	return "gemm of bytes in plain Go", func() {
+		for i, v := range view[T](a) {
+			d.a[i] = int32(v)
+		}
+		for i, v := range view[T](b) {
+			d.b[i] = int32(v)
+		}
+		d.c = view[int32](c)
+		d.run(k.pool)
+	}, nil
+}
+
+// widens reports whether a node on bf16 is to be computed in f32.
+func widens(n *graph.Node) bool {
+	o := n.Op()
+	if o.Kind == graph.Leaf || o == op.ConvertOp || o == op.ReshapeOp || o == op.StopGradientOp || !hasBF16(n) {
+		return false
+	}
+	if o == op.DotOp {
+		return false // see sumsInF32
+	}
+	for _, r := range rows[o] {
+		if r.ok == nil || r.ok(n) {
+			return false
+		}
+	}
+	return true
+}
+
+func hasBF16(n *graph.Node) bool {
+	for _, x := range n.Inputs() {
+		if x.DType() == dtype.BF16 {
+			return true
+		}
+	}
+	return false
+}
+
+// widen16 is n of operands in f32, its results brought back to bf16.
+func widen16(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
+	wide := make([]*graph.Node, len(in))
+	for i, x := range in {
+		if wide[i] = x; x.DType() == dtype.BF16 {
+			wide[i] = op.Convert(x, dtype.F32)
+		}
+	}
+	y := to.Apply(n.Op(), n.Attrs(), wide...)
+	parts := make([]*graph.Node, len(n.Types()))
+	for i, t := range n.Types() {
+		if parts[i] = y.Part(i); t.DType == dtype.BF16 {
+			parts[i] = op.Convert(parts[i], dtype.BF16)
+		}
+	}
+	return graph.Tuple(to, parts)
+}
+
+// sumsInF32 reports whether a product of bf16 has a result of bf16: then it is one of f32 and a conversion.
+func sumsInF32(n *graph.Node) bool { return n.Op() == op.DotOp && n.DType() == dtype.BF16 }
+
+func inF32(n *graph.Node, in []*graph.Node) *graph.Node {
+	a := n.Attrs().(op.DotAttrs)
+	a.Out = dtype.F32
+	return op.Convert(op.Dot(in[0], in[1], a), dtype.BF16)
+}

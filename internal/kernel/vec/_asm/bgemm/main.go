@@ -1,0 +1,230 @@
+// Command bgemm writes bgemm_amd64.s and stubs_amd64.go of package bgemm.
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	for rows := 1; rows <= 6; rows++ {
+		tile(rows)
+	}
+	interleave()
+	amx()
+	Generate()
+}
+
+var z = []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
+	reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31}
+
+// dpbf16 is VDPBF16PS zmm[y], zmm[x], zmm[acc] by its bytes (EVEX.512.F3.0F38.W0 52 /r), which neither avo nor Go's assembler know: acc += the two products of bf16
+// in each 32 bits of x and y.
+func dpbf16(y, x, acc int) {
+	inv := func(n, bit int) int { return 1 ^ n>>bit&1 }
+	bytes(
+		0x62,
+		inv(acc, 3)<<7|inv(y, 4)<<6|inv(y, 3)<<5|inv(acc, 4)<<4|2,
+		(^x&15)<<3|1<<2|2,
+		2<<5|inv(x, 4)<<3,
+		0x52,
+		0xc0|acc&7<<3|y&7,
+	)
+}
+
+// tile keeps rows times 4 accumulators in z0…, four vectors of b behind them, and a pair of a.
+func tile(rows int) {
+	TEXT(fmt.Sprintf("tile%d", rows), NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, aGroup, groups, add int)")
+	Doc(fmt.Sprintf("tile%d: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for %d rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].", rows, rows))
+	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
+	cStride, aRow, aGroup := Load(Param("cStride"), GP64()).(reg.GPVirtual), Load(Param("aRow"), GP64()).(reg.GPVirtual), Load(Param("aGroup"), GP64()).(reg.GPVirtual)
+	n := Load(Param("groups"), GP64())
+	// Rows 0, 1, 2 are at a + 0, 1, 2 times the stride, and 3, 4, 5 likewise from the fourth row on.
+	at := func(p, third, stride reg.GPVirtual, r int) Mem {
+		if r >= 3 {
+			p, r = third, r-3
+		}
+		switch r {
+		case 1:
+			return Mem{Base: p, Index: stride, Scale: 1}
+		case 2:
+			return Mem{Base: p, Index: stride, Scale: 2}
+		}
+		return Mem{Base: p}
+	}
+	fourth := func(p, stride reg.GPVirtual) reg.GPVirtual {
+		if rows <= 3 {
+			return p
+		}
+		t := GP64()
+		LEAQ(Mem{Base: p, Index: stride, Scale: 2}, t)
+		ADDQ(stride, t)
+		return t
+	}
+	a3, c3 := fourth(a, aRow), fourth(c, cStride)
+	add, err := Param("add").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	CMPQ(add.Addr, Imm(0))
+	JNE(LabelRef("load"))
+	for i := range 4 * rows {
+		VPXORD(z[i], z[i], z[i])
+	}
+	JMP(LabelRef("loop"))
+	Label("load")
+	for r := range rows {
+		for v := range 4 {
+			m := at(c, c3, cStride, r)
+			m.Disp = 64 * v
+			VMOVUPS(m, z[4*r+v])
+		}
+	}
+	Label("loop")
+	for v := range 4 {
+		VMOVDQU32(Mem{Base: b, Disp: 64 * v}, z[24+v])
+	}
+	for r := range rows {
+		x := 28 + r%4
+		VPBROADCASTD(at(a, a3, aRow, r), z[x])
+		for v := range 4 {
+			dpbf16(24+v, x, 4*r+v)
+		}
+	}
+	ADDQ(U32(256), b)
+	ADDQ(aGroup, a)
+	if rows > 3 {
+		ADDQ(aGroup, a3)
+	}
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	for r := range rows {
+		for v := range 4 {
+			m := at(c, c3, cStride, r)
+			m.Disp = 64 * v
+			VMOVUPS(z[4*r+v], m)
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+func bytes(bs ...int) {
+	for _, b := range bs {
+		Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []Op{U8(b)}})
+	}
+}
+
+// The AMX instructions by their bytes (VEX.128.0F38.W0), on tiles 0 to 7 and general registers by their numbers.
+const (
+	none = 0
+	f3   = 2
+	f2   = 3
+
+	rax, rcx, rbx, rdi = 0, 1, 3, 7
+	r8, r9, r10, r12   = 8, 9, 10, 12
+)
+
+// sib is an instruction with tile t and the memory at base + index + disp.
+func sib(prefix, opcode, t, base, index, disp int) {
+	bytes(0xc4, 1<<7|(1^index>>3)<<6|(1^base>>3)<<5|2, 15<<3|prefix, opcode, 1<<6|t<<3|4, index&7<<3|base&7, disp)
+}
+
+func tileLoad(t, base, stride, disp int)  { sib(f2, 0x4b, t, base, stride, disp) }
+func tileStore(t, base, stride, disp int) { sib(f3, 0x4b, t, base, stride, disp) }
+func tileZero(t int)                      { bytes(0xc4, 0xe2, 15<<3|f2, 0x49, 0xc0|t<<3) }
+
+// tdpbf16 is c += a·b: a of 16 rows by 16 pairs, b of 16 pairs by 16 columns.
+func tdpbf16(c, a, b int) { bytes(0xc4, 0xe2, (^b&15)<<3|f3, 0x5c, 0xc0|c<<3|a) }
+
+// amx keeps 32 rows by 32 columns of c in tiles 0 to 3 and has two tiles of a (4, 5) and two of b (6, 7).
+func amx() {
+	TEXT("amxTiles", NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, steps, blocks int, config *[64]uint8)")
+	Doc("amxTiles: c[r][j] = the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for blocks times 32 rows and 64 columns; g runs to 16*steps. Rows of c are cStride bytes apart, those of a aRow; b is [16*steps][64]. config is for LDTILECFG.")
+	Load(Param("config"), reg.RAX)
+	bytes(0xc4, 0xe2, 15<<3|none, 0x49, 0x00) // LDTILECFG (RAX)
+	Load(Param("c"), reg.RDI)
+	Load(Param("a"), reg.RSI)
+	Load(Param("b"), reg.RDX)
+	Load(Param("cStride"), reg.RCX)
+	Load(Param("aRow"), reg.RAX)
+	Load(Param("blocks"), reg.R13)
+	MOVQ(U32(256), reg.RBX)
+	steps, err := Param("steps").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	sixteen := func(stride, base reg.GPPhysical, to reg.GPPhysical) { // to = base + 16 rows
+		MOVQ(stride, to)
+		SHLQ(Imm(4), to)
+		ADDQ(base, to)
+	}
+	Label("block")
+	for half := range 2 {
+		for t := range 4 {
+			tileZero(t)
+		}
+		MOVQ(reg.RSI, reg.R8)
+		sixteen(reg.RAX, reg.RSI, reg.R9)
+		LEAQ(Mem{Base: reg.RDX, Disp: 128 * half}, reg.R10)
+		MOVQ(steps.Addr, reg.R11)
+		loop := fmt.Sprintf("k%d", half)
+		Label(loop)
+		tileLoad(4, r8, rax, 0)
+		tileLoad(6, r10, rbx, 0)
+		tileLoad(7, r10, rbx, 64)
+		tdpbf16(0, 4, 6)
+		tileLoad(5, r9, rax, 0)
+		tdpbf16(1, 4, 7)
+		tdpbf16(2, 5, 6)
+		tdpbf16(3, 5, 7)
+		ADDQ(Imm(64), reg.R8)
+		ADDQ(Imm(64), reg.R9)
+		ADDQ(U32(4096), reg.R10)
+		DECQ(reg.R11)
+		JNZ(LabelRef(loop))
+		sixteen(reg.RCX, reg.RDI, reg.R12)
+		tileStore(0, rdi, rcx, 0)
+		tileStore(1, rdi, rcx, 64)
+		tileStore(2, r12, rcx, 0)
+		tileStore(3, r12, rcx, 64)
+		if half == 0 {
+			ADDQ(U32(128), reg.RDI)
+		}
+	}
+	SUBQ(U32(128), reg.RDI)
+	for _, p := range [][2]reg.GPPhysical{{reg.RCX, reg.RDI}, {reg.RAX, reg.RSI}} { // 32 rows on
+		MOVQ(p[0], reg.R12)
+		SHLQ(Imm(5), reg.R12)
+		ADDQ(reg.R12, p[1])
+	}
+	DECQ(reg.R13)
+	JNZ(LabelRef("block"))
+	bytes(0xc4, 0xe2, 15<<3|none, 0x49, 0xc0) // TILERELEASE
+	RET()
+}
+
+func interleave() {
+	TEXT("interleave16", NOSPLIT, "func(dst *uint32, x, y *uint16, blocks int)")
+	Doc("interleave16: dst[i] = x[i] | y[i]<<16, for blocks times 16 elements.")
+	dst, x, y, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("y"), GP64()), Load(Param("blocks"), GP64())
+	u, v := ZMM(), ZMM()
+	Label("loop")
+	VPMOVZXWD(Mem{Base: x}, u)
+	VPMOVZXWD(Mem{Base: y}, v)
+	VPSLLD(Imm(16), v, v)
+	VPORD(u, v, v)
+	VMOVDQU32(v, Mem{Base: dst})
+	ADDQ(Imm(32), x)
+	ADDQ(Imm(32), y)
+	ADDQ(Imm(64), dst)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
