@@ -51,7 +51,7 @@ func (p *patches) call(c *Call, x []*graph.Node) *graph.Node {
 	// [b rows size cols size ch] to [b rows cols size size ch]
 	cut := op.Transpose(op.Reshape(in, b, rows, p.Size, cols, p.Size, ch), 0, 1, 3, 2, 4, 5)
 	w := c.Param("kernel", p.KernelInit, true, p.Size, p.Size, ch, p.Units)
-	y := p.finish(c, op.MatMul(op.Reshape(cut, b*n, k), op.Reshape(w, k, p.Units)), p.Units)
+	y := p.finish(c, c.matmul(op.Reshape(cut, b*n, k), op.Reshape(w, k, p.Units)), p.Units)
 	y = op.Reshape(y, b, n, p.Units)
 	if p.ClassToken {
 		token := c.Param("class_token", Zeros, true, 1, p.Units)

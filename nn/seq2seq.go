@@ -204,7 +204,7 @@ func (d *attentionDecoder) call(c *Call, x []*graph.Node) *graph.Node {
 	product := func(name string, x *graph.Node, units int) (y *graph.Node) {
 		c.within(name, func() {
 			s := x.Shape()
-			y = op.MatMul(op.Reshape(x, s[0]*s[1], s[2]), c.Param("kernel", GlorotUniform, true, s[2], units))
+			y = c.matmul(op.Reshape(x, s[0]*s[1], s[2]), c.Param("kernel", GlorotUniform, true, s[2], units))
 			y = op.Reshape(y, s[0], s[1], units)
 		})
 		return y
