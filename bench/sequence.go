@@ -38,7 +38,7 @@ func tokens(to []int32, vocabulary int) {
 }
 
 // gpt is a train step, with rate 0, of a language model: learned positions, pre-norm blocks with GELU, a last normalisation and a head of its own.
-func gpt(layers, width, heads, time, batch, vocabulary int) work {
+func gpt(layers, width, heads, time, batch, vocabulary int, on ...train.Option) work {
 	w := work{name: fmt.Sprintf("gpt %dx%d T %d batch %d train", layers, width, time, batch), group: "transformer",
 		request: Request{"work": "gpt", "layers": layers, "width": width, "heads": heads, "time": time, "batch": batch, "vocabulary": vocabulary}}
 	perToken := float64(layers)*24*float64(width*width) + 2*float64(width*vocabulary)
@@ -52,7 +52,7 @@ func gpt(layers, width, heads, time, batch, vocabulary int) work {
 			ls = append(ls, nn.TransformerBlock(heads, nn.CausalAttention()))
 		}
 		ls = append(ls, nn.LayerNormalization(nn.Epsilon(1e-5)), nn.Dense(vocabulary, nn.Softmax))
-		m, err := train.Compile(nn.Sequential(ls...), spec, optim.Adam(), train.SparseCategoricalCrossentropy, train.Threads(threads))
+		m, err := train.Compile(nn.Sequential(ls...), spec, optim.Adam(), train.SparseCategoricalCrossentropy, append(on, train.Threads(threads))...)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -55,7 +55,7 @@ func works() []work {
 		w.name, w.group, w.request, w.measure = fmt.Sprintf("allocations of %s batch 32", name), "", nil, allocations
 		out = append(out, w)
 	}
-	return slices.Concat(out, sequences(), recurrences(), decodes(), products(), convolutions())
+	return slices.Concat(out, sequences(), recurrences(), decodes(), products(), convolutions(), onXLA())
 }
 
 // scaling is the group of the works that show how time and memory grow with the batch.
@@ -95,17 +95,17 @@ var digitsSpec = data.Spec{
 	Targets: []data.Field{{Name: "label", Shape: shape.Of(), DType: dtype.I32}}, Classes: 10,
 }
 
-func compileCNN(threads int) (*train.Model, error) {
+func compileCNN(threads int, on ...train.Option) (*train.Model, error) {
 	net := nn.Sequential(nn.Conv2D(32, 3, nn.ReLU), nn.MaxPool2D(2), nn.Conv2D(64, 3, nn.ReLU), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(128, nn.ReLU), nn.Dense(10, nn.Softmax))
-	return train.Compile(net, digitsSpec, optim.Adam(), train.SparseCategoricalCrossentropy, train.Threads(threads))
+	return train.Compile(net, digitsSpec, optim.Adam(), train.SparseCategoricalCrossentropy, append(on, train.Threads(threads))...)
 }
 
 // cnn is a step of the main network (its backend's pool is shared by all models, so nothing is left to stop): training with rate 0, so that the batch is not learnt by heart (the squares of its gradients would become
 // denormal numbers, which no real training meets), or prediction.
-func cnn(name string, batch int) work {
+func cnn(name string, batch int, on ...train.Option) work {
 	w := work{name: fmt.Sprintf("%s batch %d", name, batch), group: name, request: Request{"work": name, "batch": batch}, flops: cnnFLOPs(batch, name == "train_cnn"), batch: batch}
 	w.setup = func(threads int) (func() error, func(), error) {
-		m, err := compileCNN(threads)
+		m, err := compileCNN(threads, on...)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"strings"
 	"time"
 
 	"github.com/jouleml/joule/backend"
@@ -79,7 +80,9 @@ func (a *Account) Ledger() (*energy.Ledger, error) {
 	}
 	v, source := now-a.from, a.meter.Source()
 	if a.m.elsewhere() {
-		source.Name += " of the host; the device is not counted"
+		if !strings.Contains(source.Name, "NVML") {
+			source.Name += " of the host; the device is not counted"
+		}
 	}
 	l.Close(wall, &energy.Joules{Value: v, Low: v, High: v, Source: source})
 	return l, nil

@@ -139,6 +139,7 @@ func (s *state) Get(name string) (*tensor.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer runtime.KeepAlive(s) // its finalizer frees the buffer
 	t := tensor.New(v.Type.DType, v.Type.Shape...)
 	if err := s.b.client.ToHost(s.at[name][0], t.Bytes()); err != nil {
 		return nil, fmt.Errorf("state: variable %q: %w", name, err)
