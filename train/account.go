@@ -29,10 +29,7 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 	if m.shared != nil {
 		m.shared.restart()
 	}
-	a := &Account{m: m, start: time.Now(), meter: meter, model: energy.CPU}
-	if m.elsewhere() {
-		a.model = energy.Host
-	}
+	a := &Account{m: m, start: time.Now(), meter: meter, model: m.EnergyModel()}
 	if meter != nil {
 		var err error
 		if a.from, err = meter.Joules(); err != nil {
@@ -46,6 +43,14 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 func (m *Model) elsewhere() bool {
 	b, ok := m.backend.(interface{ Platform() string })
 	return ok && b.Platform() != "cpu"
+}
+
+// EnergyModel is what estimates the energy of the model's programs where no counter does: of the processor that runs them, or, where a device beside it does, of the host alone.
+func (m *Model) EnergyModel() energy.Model {
+	if m.elsewhere() {
+		return energy.Host
+	}
+	return energy.CPU
 }
 
 // Cores is the number of cores that the model's programs use.
@@ -170,6 +175,7 @@ func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {
 		return nil
 	}
 	var out []NodeCost
+	model := m.EnergyModel()
 	times := p.exec.Profile()
 	if p.prices == nil {
 		p.price(times)
@@ -181,7 +187,7 @@ func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {
 		c := cost.Node(t.Node)
 		c.FLOPs = p.prices[i].FLOPs
 		d := t.Time / time.Duration(t.Calls)
-		out = append(out, NodeCost{p.keys[i], t.Kernel, c, d.Seconds(), energy.CPU.Estimate(c, d, m.Cores(), c.Bytes() <= energy.CPU.CacheSize)})
+		out = append(out, NodeCost{p.keys[i], t.Kernel, c, d.Seconds(), model.Estimate(c, d, m.Cores(), c.Bytes() <= model.CacheSize)})
 	}
 	return out
 }

@@ -5,10 +5,13 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jouleml/joule/backend/backendtest"
+	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/shape"
@@ -154,3 +157,38 @@ func TestXLAFit(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// beside is a device beside the processor, as an account sees it.
+type beside struct{ cpu.Backend }
+
+func (beside) Platform() string { return "cuda" }
+
+// Energy of a device that no counter tells of is not made up: the account is of the host and says so, measured or estimated.
+func TestEnergyBesideADevice(t *testing.T) {
+	m := compile(t, train.On(beside{}))
+	tr, _ := load(t, 8)
+	for _, c := range []struct {
+		meter energy.Meter
+		want  string
+	}{{nil, "estimated (cpu model of the host; the device is not counted)"}, {counter("RAPL"), "measured (RAPL of the host; the device is not counted)"}, {counter("RAPL + NVML"), "measured (RAPL + NVML)"}} {
+		a, err := m.StartAccount(c.meter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		losses(t, m, tr, 8, 0, 1)
+		l, err := a.Ledger()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Joules.Source.String(); got != c.want {
+			t.Errorf("source %q, want %q", got, c.want)
+		}
+	}
+}
+
+// counter is a meter by its name.
+type counter string
+
+func (c counter) Joules() (float64, error) { return float64(time.Now().UnixNano()) * 1e-9, nil }
+
+func (c counter) Source() energy.Source { return energy.Source{Measured: true, Name: string(c)} }

@@ -185,5 +185,5 @@ func (j *job) source() string {
 	if j.shown != nil && j.shown.meter != nil {
 		return "energy " + j.shown.meter.Source().String()
 	}
-	return "energy estimated (" + energy.CPU.Name + ")"
+	return "energy estimated (" + j.model.EnergyModel().Name + ")"
 }
