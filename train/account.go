@@ -53,9 +53,9 @@ func (m *Model) EnergyModel() energy.Model {
 	return energy.CPU
 }
 
-// Cores is the number of cores that the model's programs use.
+// Cores is the number of cores that the model's programs use: a backend with threads of its own uses all.
 func (m *Model) Cores() int {
-	if m.threads > 0 {
+	if _, own := m.backend.(interface{ Platform() string }); m.threads > 0 && !own {
 		return m.threads
 	}
 	return par.DefaultThreads()

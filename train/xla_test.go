@@ -2,6 +2,7 @@ package train_test
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/jouleml/joule/backend/backendtest"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/nn"
@@ -192,3 +194,30 @@ type counter string
 func (c counter) Joules() (float64, error) { return float64(time.Now().UnixNano()) * 1e-9, nil }
 
 func (c counter) Source() energy.Source { return energy.Source{Measured: true, Name: string(c)} }
+
+// Ranks that train on XLA leave the bits of one process with as many shards.
+func TestXLAAcrossRanks(t *testing.T) {
+	b := backendtest.XLA(t, 1)
+	tr, _ := load(t, 48)
+	run := func(c *dist.Comm) (string, error) {
+		m, err := compiled(c, tr.Spec(), train.Parallel{Shards: 2, Check: 1}, train.On(b))
+		if err != nil {
+			return "", err
+		}
+		if _, err := m.Fit(context.Background(), tr, train.BatchSize(16)); err != nil {
+			return "", err
+		}
+		return bits(t, m), nil
+	}
+	want, err := run(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allRanks(t, 2, func(c *dist.Comm) error {
+		got, err := run(c)
+		if err == nil && got != want {
+			err = errors.New("other weights than one process")
+		}
+		return err
+	})
+}
