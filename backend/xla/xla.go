@@ -60,10 +60,13 @@ func (b *Backend) Platform() string { return b.client.Platform }
 // Devices is the number of devices that share a batch.
 func (b *Backend) Devices() int { return b.devices }
 
+// Kind is what the plugin calls a device: "cpu", "NVIDIA H100 80GB HBM3", …
+func (b *Backend) Kind() string { return b.client.Devices[0].Kind }
+
 // String describes plugin and devices in a line.
 func (b *Backend) String() string {
 	p := b.client.Plugin()
-	return fmt.Sprintf("xla on %d × %s (%s), PJRT API %d.%d, %s", b.devices, b.client.Devices[0].Kind, b.client.Platform, p.Major, p.Minor, p.Path)
+	return fmt.Sprintf("xla on %d × %s (%s), PJRT API %d.%d, %s", b.devices, b.Kind(), b.client.Platform, p.Major, p.Minor, p.Path)
 }
 
 // state holds variables on the devices, the same on each.

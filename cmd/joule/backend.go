@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/backend/xla"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/train"
 )
 
@@ -15,6 +16,8 @@ type backendFlags struct {
 	Backend string `json:"backend,omitempty"`
 	Plugin  string `json:"plugin,omitempty"`
 	Devices int    `json:"devices,omitempty"`
+
+	opened *xla.Backend
 }
 
 func (f *backendFlags) add(c *cobra.Command) {
@@ -40,9 +43,18 @@ func (f *backendFlags) option() (train.Option, error) {
 		if err != nil {
 			return nil, err
 		}
+		f.opened = b
 		return train.On(b), nil
 	}
 	return nil, usageError{fmt.Errorf("there is no backend %q; known: cpu, xla", f.Backend)}
+}
+
+// isa says what runs the model: an instruction set of this processor, or devices.
+func (f *backendFlags) isa() string {
+	if f.opened == nil {
+		return isa.Current().String()
+	}
+	return fmt.Sprintf("xla on %d × %s", f.opened.Devices(), f.opened.Kind())
 }
 
 // options adds the backend to others.

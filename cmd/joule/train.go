@@ -20,7 +20,6 @@ import (
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/format/csvlog"
 	"github.com/jouleml/joule/internal/atomicfile"
-	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/rss"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
@@ -153,7 +152,7 @@ func (f *trainFlags) shared(c *cobra.Command, args []string, r *ranks) error {
 	if !r.first() {
 		return j.train(c.Context())
 	}
-	j.run, err = store.Create(runs.Info{Name: j.spec.Name, Spec: j.spec.Text, Seed: f.seed, ISA: isa.Current().String(), Threads: j.model.Cores(), Version: version()})
+	j.run, err = store.Create(runs.Info{Name: j.spec.Name, Spec: j.spec.Text, Seed: f.seed, ISA: f.on.isa(), Threads: j.model.Cores(), Version: version()})
 	if err != nil {
 		return err
 	}
@@ -177,6 +176,9 @@ func (j *job) prepare() error {
 	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed), train.Across(j.ranks.parallel(&f.rankFlags)))
 	if err != nil {
 		return err
+	}
+	if f.on.opened != nil && !f.quiet && !f.json {
+		fmt.Fprintln(j.out, f.on.opened)
 	}
 	j.model, err = j.spec.Compile(j.set.Spec(), j.updates(), opts...)
 	if err == nil && len(j.spec.Taken) > 0 && !f.quiet && !f.json {

@@ -116,7 +116,7 @@ type Info struct {
 	Spec    string `json:"spec,omitempty"`
 	Seed    uint64 `json:"seed"`
 	Host    string `json:"host"`
-	ISA     string `json:"isa,omitempty"` // the CPU's instruction set that was used
+	ISA     string `json:"isa,omitempty"` // the CPU's instruction set that was used, or the devices
 	Threads int    `json:"threads,omitempty"`
 	// Version is the program's.
 	Version string    `json:"version,omitempty"`
