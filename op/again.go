@@ -14,13 +14,11 @@ func Again(x *node, mark int) *node { return x.Graph().Apply(AgainOp, AgainAttrs
 func init() {
 	AgainOp = add(def[AgainAttrs]{
 		Name: "again", Doc: "x itself, read for computing something a second time: keeps the copies from being merged with the originals", Why: "it is a statement to the passes", Kind: graph.Movement, ONNX: "Identity",
-		Infer: func(_ AgainAttrs, in []typ) ([]typ, error) { return in, operands(in, 1) },
-		Ref:   func(_ AgainAttrs, in, out []value) { copy(out[0].Data, in[0].Data) },
-		Bytes: func(_ AgainAttrs, _, _ []typ) (read, written int64) { return 0, 0 }, // the last pass takes it out
-		Grad:  func(_ AgainAttrs, _ *node, d []*node) []*node { return []*node{d[0]} },
-		Lower: func(_ AgainAttrs, b text, in []hlo, _ []typ) []hlo { // XLA too would merge copies
-			return b.Emit("optimization_barrier", "", in, nil, in...)
-		},
+		Infer:   func(_ AgainAttrs, in []typ) ([]typ, error) { return in, operands(in, 1) },
+		Ref:     func(_ AgainAttrs, in, out []value) { copy(out[0].Data, in[0].Data) },
+		Bytes:   func(_ AgainAttrs, _, _ []typ) (read, written int64) { return 0, 0 }, // the last pass takes it out
+		Grad:    func(_ AgainAttrs, _ *node, d []*node) []*node { return []*node{d[0]} },
+		Lower:   func(_ AgainAttrs, b text, in []hlo, _ []typ) []hlo { return []hlo{b.Apart(in[0])} },
 		Samples: []graph.Sample{{Name: "f32", Attrs: AgainAttrs{1}, In: types(f32(5))}},
 	})
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/stablehlo"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -401,14 +402,57 @@ func (a LoopAttrs) whileGradient(pull graph.Pull, n *node, d []*node) []*node {
 func init() {
 	LoopOp = add(def[LoopAttrs]{
 		Name: "loop", Doc: "a graph run for a number of steps, or while a condition holds: state passes from one to the next, slices of sequences go in, results are stacked",
-		Why: "repeats other ops without a copy of them for each step", NoLower: "its body is a graph of its own, and no rule writes one as a while of StableHLO yet", Kind: graph.Other, HLO: "while", ONNX: "Scan",
+		Why: "repeats other ops without a copy of them for each step", Kind: graph.Other, HLO: "while", ONNX: "Scan",
 		Infer:      func(a LoopAttrs, in []typ) ([]typ, error) { return a.infer(in) },
 		Ref:        func(a LoopAttrs, in, out []value) { a.ref(in, out) },
 		GradOfBody: func(a LoopAttrs, pull graph.Pull, n *node, d []*node) []*node { return a.gradient(pull, n, d) },
+		Lower:      func(a LoopAttrs, b text, in []hlo, out []typ) []hlo { return a.lower(b, in, out) },
 		FLOPs:      func(a LoopAttrs, _, _ []typ) int64 { f, _, _ := a.cost(); return f },
 		Bytes:      func(a LoopAttrs, _, _ []typ) (read, written int64) { _, r, w := a.cost(); return r, w },
 	})
 	LoopOp.Samples = loopSamples() // made with builders, of this op too; the ops of files before this one are there by now
+}
+
+// lower is a loop in StableHLO over the number of the step, the operands and the stacked results.
+func (a LoopAttrs) lower(b text, in []hlo, out []typ) []hlo {
+	vals := append([]hlo{b.Scalar(stablehlo.I32, 0)}, in...)
+	for _, t := range out[a.Carried:] {
+		vals = append(vals, b.Fill(stablehlo.Of(t.DType), 0, t.Shape))
+	}
+	constants := 1 + a.Carried + a.Scanned
+	stacks := 1 + len(in)
+	if a.Steps == 0 {
+		return append(vals[1:1+a.Carried:1+a.Carried], vals[stacks:]...)
+	}
+	end := b.While(vals, func(b text, v []hlo) hlo {
+		more := b.Compare("LT", v[0], b.Scalar(stablehlo.I32, float64(a.Steps)))
+		if a.Cond != nil {
+			more = b.Binary("and", more, graph.LowerBody(b, a.Cond, v[1:stacks])[0])
+		}
+		return more
+	}, func(b text, v []hlo) []hlo {
+		t := v[0]
+		if a.Reverse {
+			t = b.Binary("subtract", b.Scalar(stablehlo.I32, float64(a.Steps-1)), t)
+		}
+		args := slices.Clone(v[1:stacks])
+		for i := range a.Scanned {
+			args[a.Carried+i] = b.At(args[a.Carried+i], t)
+		}
+		made := graph.LowerBody(b, a.Body, args)
+		next := append([]hlo{b.Binary("add", v[0], b.Scalar(stablehlo.I32, 1))}, made[:a.Carried]...)
+		next = append(next, v[1+a.Carried:constants]...)
+		next = append(next, v[constants:stacks]...)
+		stacked := made[a.Carried:]
+		if a.Save {
+			stacked = append(slices.Clone(stacked), args[:a.Carried]...)
+		}
+		for i, y := range stacked {
+			next = append(next, b.Put(v[stacks+i], y, t))
+		}
+		return next
+	})
+	return append(end[1:1+a.Carried:1+a.Carried], end[stacks:]...)
 }
 
 // cost is that of all steps; of a loop with a condition, of as many as there can be.

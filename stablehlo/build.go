@@ -165,15 +165,38 @@ func (b *Builder) ReduceWindow(xs, start []Value, by *Region, w Window) []Value 
 
 // SelectAndScatter adds each d to the place of x that wins its window by the comparison, against those before it.
 func (b *Builder) SelectAndScatter(x, d Value, direction string, w Window) Value {
-	// Two regions, which no other instruction here has.
-	e := TypeText(x.Elem, nil)
-	out := b.fresh(x.Elem, x.Shape)
-	zero := b.Scalar(x.Elem, 0)
-	b.next += 4
-	n := b.next
-	fmt.Fprintf(&b.text, "%s = \"stablehlo.select_and_scatter\"(%s) <{%s}> ({\n^bb0(%%v%d: %s, %%v%d: %s):\n%%c%d = \"stablehlo.compare\"(%%v%d, %%v%d) <{comparison_direction = #stablehlo<comparison_direction %s>}> : (%s, %s) -> tensor<i1>\n\"stablehlo.return\"(%%c%d) : (tensor<i1>) -> ()\n}, {\n^bb0(%%v%d: %s, %%v%d: %s):\n%%c%d = \"stablehlo.add\"(%%v%d, %%v%d) : (%s, %s) -> %s\n\"stablehlo.return\"(%%c%d) : (%s) -> ()\n}) : (%s) -> %s\n",
-		out.name, names([]Value{x, d, zero}), w.text(), n-3, e, n-2, e, n, n-3, n-2, direction, e, e, n, n-1, e, n, e, n+1, n-1, n, e, e, e, n+1, e, typesOf([]Value{x, d, zero}), out.Type())
+	pair := []Value{{Elem: x.Elem}, {Elem: x.Elem}}
+	wins := &Region{Args: pair, Body: func(b *Builder, in []Value) []Value { return []Value{b.Compare(direction, in[0], in[1])} }}
+	return b.emit("select_and_scatter", w.text(), []Value{{Elem: x.Elem, Shape: x.Shape}}, []*Region{wins, Folded("add", x.Elem)}, []Value{x, d, b.Scalar(x.Elem, 0)})[0]
+}
+
+// While replaces values by what step makes of them, again and again, while going, a Bool of them, holds.
+func (b *Builder) While(values []Value, going func(b *Builder, in []Value) Value, step func(b *Builder, in []Value) []Value) []Value {
+	cond := &Region{Args: values, Body: func(b *Builder, in []Value) []Value { return []Value{going(b, in)} }}
+	return b.emit("while", "", values, []*Region{cond, {Args: values, Body: step}}, values)
+}
+
+// places are the start indices of slice i of the first axis.
+func (b *Builder) places(x Value, i Value) []Value {
+	out := []Value{i}
+	for range len(x.Shape) - 1 {
+		out = append(out, b.Scalar(i.Elem, 0))
+	}
 	return out
+}
+
+// At is slice i, a scalar, of the first axis.
+func (b *Builder) At(x, i Value) Value {
+	sh := slices.Clone(x.Shape)
+	sh[0] = 1
+	s := b.one("dynamic_slice", "slice_sizes = "+List(sh...), x.Elem, sh, append([]Value{x}, b.places(x, i)...)...)
+	return b.Reshape(s, x.Shape[1:]...)
+}
+
+// Put is x with v as slice i, a scalar, of the first axis.
+func (b *Builder) Put(x, v, i Value) Value {
+	v = b.Reshape(v, append([]int{1}, v.Shape...)...)
+	return b.one("dynamic_update_slice", "", x.Elem, x.Shape, append([]Value{x, v}, b.places(x, i)...)...)
 }
 
 // exact asks for products of full precision: graphics processors have faster ones of 10 bits.

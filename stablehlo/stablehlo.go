@@ -136,11 +136,18 @@ type Region struct {
 
 // Emit writes an instruction. op is the name without "stablehlo.", unless it has a dialect; attrs are its attributes as MLIR text; results say the types of what it gives; region may be nil.
 func (b *Builder) Emit(op, attrs string, results []Value, region *Region, in ...Value) []Value {
+	if region == nil {
+		return b.emit(op, attrs, results, nil, in)
+	}
+	return b.emit(op, attrs, results, []*Region{region}, in)
+}
+
+func (b *Builder) emit(op, attrs string, results []Value, regions []*Region, in []Value) []Value {
 	if !strings.Contains(op, ".") {
 		op = "stablehlo." + op
 	}
-	body := ""
-	if region != nil {
+	var bodies []string
+	for _, region := range regions {
 		inner := &Builder{next: b.next}
 		args, decl := make([]Value, len(region.Args)), make([]string, len(region.Args))
 		for i, a := range region.Args {
@@ -148,8 +155,12 @@ func (b *Builder) Emit(op, attrs string, results []Value, region *Region, in ...
 			decl[i] = args[i].name + ": " + a.Type()
 		}
 		r := region.Body(inner, args)
-		body = fmt.Sprintf(" ({\n^bb0(%s):\n%s\"stablehlo.return\"(%s) : (%s) -> ()\n})", strings.Join(decl, ", "), inner.text.String(), names(r), typesOf(r))
+		bodies = append(bodies, fmt.Sprintf("{\n^bb0(%s):\n%s\"stablehlo.return\"(%s) : (%s) -> ()\n}", strings.Join(decl, ", "), inner.text.String(), names(r), typesOf(r)))
 		b.next = inner.next
+	}
+	body := ""
+	if len(bodies) > 0 {
+		body = " (" + strings.Join(bodies, ", ") + ")"
 	}
 	out := make([]Value, len(results))
 	for i, r := range results {

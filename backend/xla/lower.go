@@ -55,7 +55,7 @@ func lower(g *graph.Graph, devices int, finite bool) (p *program, err error) {
 		}
 		vals[n.ID()] = []stablehlo.Value{b.Arg(stablehlo.Of(t.DType), t.Shape, strings.Join(attrs, ", "))}
 	}
-	if err := body(b, g, vals); err != nil {
+	if err := graph.Lower(b, g, vals); err != nil {
 		return nil, err
 	}
 	var results []stablehlo.Value
@@ -106,75 +106,4 @@ func (p *program) check(b *stablehlo.Builder, g *graph.Graph, vals [][]stablehlo
 		return b.Fill(stablehlo.Bool, 1, shape.Of(0))
 	}
 	return b.Concat(0, all...)
-}
-
-// body writes the live nodes of g that have no values yet.
-func body(b *stablehlo.Builder, g *graph.Graph, vals [][]stablehlo.Value) error {
-	live := g.Live()
-	for _, n := range g.Nodes() {
-		if vals[n.ID()] != nil || !live[n.ID()] {
-			continue
-		}
-		switch n.Op() {
-		case graph.OpConst:
-			vals[n.ID()] = []stablehlo.Value{b.Tensor(graph.ConstOf(n))}
-			continue
-		case graph.OpPart:
-			k := n.Attrs().(graph.PartAttrs).Index
-			vals[n.ID()] = vals[n.Input(0).ID()][k : k+1]
-			continue
-		}
-		in := make([]stablehlo.Value, len(n.Inputs()))
-		for i, x := range n.Inputs() {
-			in[i] = vals[x.ID()][0]
-		}
-		out, err := node(b, n, in)
-		if err != nil {
-			return err
-		}
-		vals[n.ID()] = out
-	}
-	return nil
-}
-
-// node writes one node: by its rule, or by its composition.
-func node(b *stablehlo.Builder, n *graph.Node, in []stablehlo.Value) ([]stablehlo.Value, error) {
-	o := n.Op()
-	switch {
-	case o.Lower != nil:
-		return o.Lower(n.Attrs(), b, in, n.Types()), nil
-	case o.Decompose == nil:
-		why := o.NoLower
-		if why == "" {
-			why = "its definition has neither Lower nor Decompose"
-		}
-		return nil, fmt.Errorf("op %s of layer %q has no StableHLO: %s", o.Name, n.Scope(), why)
-	}
-	g, err := graph.Build(func(g *graph.Graph) {
-		xs := make([]*graph.Node, len(in))
-		for i, x := range n.Inputs() {
-			xs[i] = g.Input(fmt.Sprint("x", i), x.Type())
-		}
-		if len(xs) == 0 {
-			g.Fail(o.Name, nil, "an op without operands cannot be composed")
-		}
-		for i, y := range o.Decompose(n.Attrs(), xs) {
-			g.Output(fmt.Sprint("y", i), y)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	vals := make([][]stablehlo.Value, len(g.Nodes()))
-	for i, x := range g.Inputs() {
-		vals[x.ID()] = in[i : i+1]
-	}
-	if err := body(b, g, vals); err != nil {
-		return nil, err
-	}
-	out := make([]stablehlo.Value, len(g.Outputs()))
-	for i, y := range g.Outputs() {
-		out[i] = vals[y.Node.ID()][0]
-	}
-	return out, nil
 }
