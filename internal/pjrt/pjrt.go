@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -194,8 +195,10 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Is says that an error of code RESOURCE_EXHAUSTED is ErrOutOfMemory.
-func (e *Error) Is(target error) bool { return target == ErrOutOfMemory && e.Code == 8 }
+// Is says that an error of code RESOURCE_EXHAUSTED is ErrOutOfMemory, and one that says so in words: older plugins give it another code.
+func (e *Error) Is(target error) bool {
+	return target == ErrOutOfMemory && (e.Code == 8 || strings.Contains(strings.ToLower(e.Message), "out of memory"))
+}
 
 // failure turns the plugin's error into ours and frees it.
 func (p *Plugin) failure(e uintptr) error {
