@@ -145,7 +145,7 @@ func alone(ctx context.Context, s *session, w work) ([]Row, error) {
 		}
 		p, err := side.start(s.o.Threads)
 		if err != nil {
-			if side.name == "joule" {
+			if side.name == "joule" || ctx.Err() != nil {
 				return nil, err
 			}
 			s.skip(side.name, err)
@@ -190,7 +190,7 @@ func threaded(ctx context.Context, s *session, w work) ([]Row, error) {
 	for _, side := range sides {
 		f := &Figure{Name: side.name}
 		if err := s.speedup(ctx, side, w, f); err != nil {
-			if side.name == "joule" {
+			if side.name == "joule" || ctx.Err() != nil {
 				return nil, err
 			}
 			s.skip(side.name, err)

@@ -130,13 +130,7 @@ func Run(ctx context.Context, out, log io.Writer, o Options) error {
 			r.compare()
 		}
 		s.report.Rows = append(s.report.Rows, rows...)
-	}
-	if o.Out != "" {
-		b, err := json.MarshalIndent(s.report, "", " ")
-		if err == nil {
-			err = atomicfile.WriteBytes(o.Out, append(b, '\n'))
-		}
-		if err != nil {
+		if err := s.save(); err != nil { // after every work: a long run that is broken off leaves what it has
 			return fmt.Errorf("bench: --out: %w", err)
 		}
 	}
@@ -145,6 +139,18 @@ func Run(ctx context.Context, out, log io.Writer, o Options) error {
 	}
 	s.report.table(out)
 	return nil
+}
+
+// save writes the report so far, if it is to be kept.
+func (s *session) save() error {
+	if s.o.Out == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(s.report, "", " ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteBytes(s.o.Out, append(b, '\n'))
 }
 
 // chosen finds works by their names or the beginnings of names.
