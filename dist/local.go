@@ -7,7 +7,7 @@ import (
 
 // Local makes the transports of a job whose ranks are goroutines of this process: for tests, and to try out what a job of many ranks would do.
 func Local(ranks int) []Transport {
-	w := &world{gone: make([]bool, ranks), queues: map[route][][]byte{}}
+	w := &world{gone: make([]bool, ranks), queues: map[route][][]byte{}, posted: map[route][]*receiving{}}
 	out := make([]Transport, ranks)
 	for i := range out {
 		out[i] = &local{w, i}
@@ -20,7 +20,8 @@ type route struct{ from, to, tag int }
 type world struct {
 	mu     sync.Mutex
 	gone   []bool
-	queues map[route][][]byte // messages on their way
+	queues map[route][][]byte     // messages on their way
+	posted map[route][]*receiving // receives that wait for one, in order: the first message is the first receive's
 }
 
 type local struct {
@@ -48,7 +49,11 @@ type sent struct{}
 func (sent) Done() (bool, error) { return true, nil }
 
 func (l *local) Irecv(from, tag int, p []byte) (Request, error) {
-	return &receiving{l.w, route{from, l.rank, tag}, p}, nil
+	r := &receiving{l.w, route{from, l.rank, tag}, p}
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	l.w.posted[r.r] = append(l.w.posted[r.r], r)
+	return r, nil
 }
 
 type receiving struct {
@@ -61,7 +66,7 @@ func (r *receiving) Done() (bool, error) {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	q := r.w.queues[r.r]
-	if len(q) == 0 {
+	if len(q) == 0 || r.w.posted[r.r][0] != r {
 		if r.w.gone[r.r.from] || r.w.gone[r.r.to] {
 			return false, fmt.Errorf("rank %d: %w", r.r.from, ErrLost)
 		}
@@ -71,7 +76,7 @@ func (r *receiving) Done() (bool, error) {
 		return false, fmt.Errorf("rank %d sent %d bytes where %d were expected: the ranks do not do the same thing", r.r.from, len(q[0]), len(r.p))
 	}
 	copy(r.p, q[0])
-	r.w.queues[r.r] = q[1:]
+	r.w.queues[r.r], r.w.posted[r.r] = q[1:], r.w.posted[r.r][1:]
 	return true, nil
 }
 

@@ -10,7 +10,7 @@
 //	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
 //	fit: {epochs: 10, batch_size: 32}
 //
-// transfer, distil, prune and lora adapt and shrink models (docs/compress.md).
+// transfer, distil, prune and lora adapt and shrink models (docs/compress.md); ranks says how processes share the training (docs/distributed.md).
 //
 // A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data's first input, and
 // the data's inputs have names too (joule data info). "- Reuse: NAME"
@@ -45,6 +45,9 @@ type Spec struct {
 	Data  string // a name or path that data.Open takes
 	Fit   Fit
 	Split Split
+
+	// Ranks says how processes share the training; without them it says nothing but the shards.
+	Ranks Ranks
 
 	file string
 	// Resolve gives the model file that a word in transfer or distil means; without it the word is the file.
@@ -219,7 +222,7 @@ func Parse(text []byte, file string) (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	steps := []error{r.into("name", &s.Name), r.into("doc", &s.Doc), s.data(r), s.model(r), s.compile(r), s.fit(r), s.adapt(r), r.done()}
+	steps := []error{r.into("name", &s.Name), r.into("doc", &s.Doc), s.data(r), s.model(r), s.compile(r), s.fit(r), s.adapt(r), s.ranks(r), r.done()}
 	for _, err := range steps {
 		if err != nil {
 			return nil, err

@@ -12,6 +12,7 @@ func init() {
 		op.RandomNormalOp:  {Kind: random.NormalKind, A: 0, B: 1},
 	} {
 		rows[o] = []row{{name: "philox", make: func(k *call) (string, func(), error) {
+			spec := spec // several models may be compiled at the same time
 			spec.N = k.out[0].n
 			p := random.New(spec)
 			stream := k.n.Attrs().(op.RandomAttrs).Stream

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/jouleml/joule/dist/mpi"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
 )
 
@@ -70,6 +72,20 @@ func (f *rankFlags) verify() error {
 		}
 	}
 	return nil
+}
+
+// take fills what the command line leaves open from a specification.
+func (f *rankFlags) take(s spec.Ranks) error {
+	if f.shards == 0 {
+		f.shards = s.Shards
+	}
+	if f.order == "fixed" && s.Sums != "" {
+		f.order = s.Sums
+	}
+	if f.slow == (slow{Local: 1, Rate: 1}) {
+		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1)}
+	}
+	return f.verify()
 }
 
 // ranks is this process's place in the job that mpirun has started; of a process alone, comm is nil.

@@ -143,6 +143,13 @@ func TestSlowLinkFlags(t *testing.T) {
 			t.Errorf("%v: %.0f bytes, resumed %.0f, plain %.0f", flags, first, again, plain)
 		}
 	}
+	dir := t.TempDir() // the same from the specification
+	if err := os.WriteFile(filepath.Join(dir, "small.yaml"), []byte(ranksSpec+"ranks: {compress: \"topk:0.01\"}\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if got := sent(dir, "small.yaml", "--epochs", "1"); got > 0.6*plain {
+		t.Errorf("from the specification: %.0f bytes, plain %.0f", got, plain)
+	}
 	if out, err := joule(t.TempDir(), "train", "--compress", "zip").CombinedOutput(); err == nil || !bytes.Contains(out, []byte("powersgd:RANK")) {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -172,6 +172,9 @@ func (j *job) prepare() error {
 	if j.set, err = openData(j.spec); err != nil {
 		return err
 	}
+	if err := f.rankFlags.take(j.spec.Ranks); err != nil {
+		return err
+	}
 	j.spec.Resolve = modelFlags{out: f.out}.file
 	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed), train.Across(j.ranks.parallel(&f.rankFlags)))
 	if err != nil {

@@ -1,0 +1,52 @@
+package spec
+
+import (
+	"errors"
+
+	"github.com/jouleml/joule/dist"
+)
+
+// Ranks are settings of a training on several processes; zero values leave the choice to the command line. See train.Parallel.
+//
+//	ranks: {shards: 8, sums: fixed, compress: "powersgd:4"}
+//	ranks: {local_steps: 20, outer_momentum: 0.9, outer_rate: 0.7}
+type Ranks struct {
+	Shards        int
+	Sums          string // fixed or any
+	Compress      string
+	LocalSteps    int
+	OuterMomentum float64
+	OuterRate     float64
+}
+
+func (s *Spec) ranks(r *reader) error {
+	n := r.take("ranks")
+	if n == nil {
+		return nil
+	}
+	m, err := mapping(s.file, "ranks", n)
+	if err != nil {
+		return err
+	}
+	k := &s.Ranks
+	if err := errors.Join(m.into("shards", &k.Shards), m.into("sums", &k.Sums), m.into("compress", &k.Compress), m.into("local_steps", &k.LocalSteps), m.into("outer_momentum", &k.OuterMomentum), m.into("outer_rate", &k.OuterRate)); err != nil {
+		return err
+	}
+	if err := m.done(); err != nil {
+		return err
+	}
+	switch {
+	case k.Shards < 0 || k.LocalSteps < 0 || k.OuterRate < 0:
+		return at(s.file, n, "ranks: shards, local_steps and outer_rate must not be negative")
+	case k.Sums != "" && k.Sums != "fixed" && k.Sums != "any":
+		return at(s.file, n, "ranks: sums %q must be fixed or any", k.Sums)
+	case k.OuterMomentum < 0 || k.OuterMomentum >= 1:
+		return at(s.file, n, "ranks: outer_momentum %g is not in [0, 1)", k.OuterMomentum)
+	}
+	if k.Compress != "" {
+		if _, err := dist.ParseScheme(k.Compress); err != nil {
+			return at(s.file, n, "ranks: %w", err)
+		}
+	}
+	return nil
+}
