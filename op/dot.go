@@ -136,13 +136,13 @@ func init() {
 			}
 			return 2 * int64(out[0].Shape.Size()) * int64(k)
 		},
-		Lower: func(a DotAttrs, b text, in []hlo, _ []typ) []hlo {
-			x, y := in[0], in[1]
-			e := x.Elem
-			if e == stablehlo.BF16 {
-				e = stablehlo.F32
+		Lower: func(a DotAttrs, b text, in []hlo, out []typ) []hlo {
+			e := stablehlo.Of(out[0].DType)
+			sum := e
+			if sum == stablehlo.BF16 {
+				sum = stablehlo.F32
 			}
-			return []hlo{b.Convert(b.Dot(x, y, a.BatchA, a.BatchB, a.ContractA, a.ContractB, e), x.Elem)}
+			return []hlo{b.Convert(b.Dot(in[0], in[1], a.BatchA, a.BatchB, a.ContractA, a.ContractB, sum), e)}
 		},
 		Samples: []graph.Sample{
 			{Name: "matrix", Attrs: DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, In: types(f32(7, 33), f32(33, 21))},
