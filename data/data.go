@@ -31,6 +31,7 @@ type Spec struct {
 	Inputs, Targets []Field
 	Classes         int      // 0: not classification
 	ClassNames      []string // nil: numbers
+	Norm            *Norm    `json:",omitempty"` // what the first input has been normalised with, nil if it is as it was read
 }
 
 // Check returns an error when the spec describes no input, or a field that no tensor can hold.

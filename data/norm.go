@@ -72,6 +72,19 @@ func normChannels(s Spec) (int, error) {
 	return f.Shape[len(f.Shape)-1], nil
 }
 
+// ApplySet is both parts of a set normalised, as a model wants its data whose Spec has n; with nil it is the set itself.
+func (n *Norm) ApplySet(set *Set) (*Set, error) {
+	if n == nil {
+		return set, nil
+	}
+	out := *set
+	var err error
+	if out.Train, err = n.Apply(set.Train); err == nil {
+		out.Test, err = n.Apply(set.Test)
+	}
+	return &out, err
+}
+
 // Fits returns an error when n does not fit the first input of spec.
 func (n Norm) Fits(spec Spec) error {
 	channels, err := normChannels(spec)
@@ -94,8 +107,11 @@ func (n Norm) Scale(values []float32) {
 	}
 }
 
-// Apply is ds with its first input normalised.
+// Apply is ds with its first input normalised. Its Spec says so. What is normalised already is refused.
 func (n Norm) Apply(ds Dataset) (Dataset, error) {
+	if ds.Spec().Norm != nil {
+		return nil, fmt.Errorf("data: the examples are normalised already")
+	}
 	if err := n.Fits(ds.Spec()); err != nil {
 		return nil, err
 	}
@@ -117,6 +133,13 @@ type labeledNormalised struct {
 }
 
 func (n *labeledNormalised) Label(i int) int { return n.labels.Label(i) }
+
+// Spec is that of the data with the normalisation, which a model keeps: what it is given later must be normalised too.
+func (n *normalised) Spec() Spec {
+	s := n.Dataset.Spec()
+	s.Norm = &n.norm
+	return s
+}
 
 func (n *normalised) Fill(idx []int, x, y []*tensor.Tensor) error {
 	if err := n.Dataset.Fill(idx, x, y); err != nil {

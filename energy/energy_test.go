@@ -153,3 +153,28 @@ func ExampleMachine_Bound() {
 	fmt.Println(SI(s, "s"), by)
 	// Output: 10.0 ms compute
 }
+
+// counted is a meter of a fixed amount.
+type counted struct {
+	source Source
+	joules float64
+	err    error
+}
+
+func (c counted) Source() Source           { return c.source }
+func (c counted) Joules() (float64, error) { return c.joules, c.err }
+
+func TestSum(t *testing.T) {
+	if Sum() != nil {
+		t.Error("a sum of nothing is a meter")
+	}
+	a, b := counted{Source{true, "RAPL package"}, 2, nil}, counted{Source{true, "NVML, 2 GPUs"}, 40, nil}
+	m := Sum(a, b)
+	if j, err := m.Joules(); j != 42 || err != nil || m.Source().String() != "measured (RAPL package + NVML, 2 GPUs)" {
+		t.Errorf("%g J, %v, %v", j, err, m.Source())
+	}
+	b.err = errors.New("lost")
+	if _, err := Sum(a, b).Joules(); err == nil {
+		t.Error("an error of one meter is swallowed")
+	}
+}

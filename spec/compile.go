@@ -237,6 +237,9 @@ func (s *Spec) fit(r *reader) error {
 			return at(s.file, e, "fit: recompute: want true (all Transformer blocks) or a list of layers' names such as [block1, lstm*]")
 		}
 	}
+	if err := s.augment(f.take("augment")); err != nil {
+		return err
+	}
 	if e := f.take("early_stopping"); e != nil {
 		c, m := &train.EarlyStopping{Patience: 3}, (*reader)(nil)
 		if m, err = mapping(s.file, "early_stopping", e); err != nil {

@@ -10,7 +10,8 @@
 //	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
 //	fit: {epochs: 10, batch_size: 32}
 //
-// transfer, distil, prune and lora adapt and shrink models (docs/compress.md); ranks says how processes share the training (docs/distributed.md).
+// fit may have augment, the random changes of training examples: [flip, crop: 4, rotate: 10, normalise] (docs/data.md). transfer, distil, prune and lora adapt and shrink models (docs/compress.md).
+// ranks says how processes share the training (docs/distributed.md).
 //
 // A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data's first input, and
 // the data's inputs have names too (joule data info). "- Reuse: NAME"
@@ -59,6 +60,8 @@ type Spec struct {
 	// Taken and Left are the parameters that Compile has taken from the model that transfer names, and the others.
 	Taken, Left []string
 
+	changes   []change
+	norm      *data.Norm // of augment: normalise; empty: to be measured
 	adapted   adapted
 	layers    []layerSpec
 	open      []openName

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"runtime"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 	for _, p := range m.programs {
 		p.exec.Reset()
 	}
-	m.retired = nil
+	m.retired, m.waited, m.waits = nil, 0, 0
 	if m.shared != nil {
 		m.shared.restart()
 	}
@@ -63,7 +64,7 @@ func (m *Model) Cores() int {
 
 // Ledger closes the account. The time of the run that no node took is a line of phase idle.
 func (a *Account) Ledger() (*energy.Ledger, error) {
-	l := energy.NewLedger(a.model, a.m.Cores())
+	l := energy.NewLedger(a.model, min(a.m.Cores(), runtime.NumCPU())) // threads beyond the processor's use no more of it
 	for _, p := range a.m.programs {
 		a.book(l, p)
 	}
@@ -73,6 +74,9 @@ func (a *Account) Ledger() (*energy.Ledger, error) {
 	if a.m.Comm() != nil {
 		e := a.m.Exchange()
 		l.Book(energy.Key{Op: "waiting for other ranks", Phase: "exchange"}, e.Steps, time.Duration(e.Waiting*1e9), energy.Cost{}, true)
+	}
+	if a.m.waits > 0 {
+		l.Book(energy.Key{Op: "wait for a batch", Phase: "data"}, a.m.waits, a.m.waited, energy.Cost{}, true)
 	}
 	wall := time.Since(a.start)
 	if a.meter == nil {

@@ -211,6 +211,8 @@ type fit struct {
 	g      *group // nil: a batch is one piece, in this process
 	loader *data.Loader
 	begun  time.Time // of this session's part of the epoch
+	start  time.Time // of this session
+	before float64   // seconds of earlier sessions
 	snap   *snapshot
 	wish   wishes // of this rank, for the next step
 	all    wishes // of all ranks, at the last step
@@ -261,10 +263,9 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 		return nil, err
 	}
 	h := &f.p.History
-	before := h.Seconds
 	err = f.loop(ctx)
 	f.bad = err != nil && !errors.Is(err, ErrInterrupted)
-	h.Seconds = before + time.Since(start).Seconds()
+	h.Seconds, h.Steps = f.before+time.Since(start).Seconds(), f.p.Steps
 	for _, c := range f.callbacks {
 		if e := c.End(f.t); e != nil {
 			err = errors.Join(err, e)
@@ -337,7 +338,7 @@ func (f *fit) begin(now time.Time) error {
 		}
 		f.p.History.Stopped = ""
 	}
-	f.begun = now
+	f.begun, f.start, f.before = now, now, f.p.History.Seconds
 	f.t = &Training{Model: f.m, Epochs: f.epochs, EpochSteps: f.loader.Steps(), BatchSize: f.batch, Started: now, History: &f.p.History, f: f}
 	f.place()
 	for _, c := range f.callbacks {
@@ -374,7 +375,7 @@ func (f *fit) loop(ctx context.Context) error {
 			wait = context.WithoutCancel(ctx)
 			f.wish.stop = ctx.Err() != nil
 		}
-		b, err := f.loader.Next(wait)
+		b, err := f.m.next(wait, f.loader)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -551,7 +552,7 @@ func (f *fit) progress() (*Progress, error) {
 		p.Meters = append(p.Meters, j)
 	}
 	p.EpochSec += time.Since(f.begun).Seconds()
-	p.History.Steps = p.Steps
+	p.History.Steps, p.History.Seconds = p.Steps, f.before+time.Since(f.start).Seconds()
 	p.History.Epochs = append([]Epoch(nil), p.History.Epochs...)
 	return &p, nil
 }
@@ -654,6 +655,15 @@ func (m *Model) Predict(ctx context.Context, ds data.Dataset, batch int) (*tenso
 	return out, nil
 }
 
+// next is the loader's next batch; the time that it is waited for is booked as phase data.
+func (m *Model) next(ctx context.Context, l *data.Loader) (*data.Batch, error) {
+	start := time.Now()
+	b, err := l.Next(ctx)
+	m.waited += time.Since(start)
+	m.waits++
+	return b, err
+}
+
 // starts are the first examples of the batches that a rank evaluates: every rank takes each n-th batch.
 func (m *Model) starts(examples, batch, rank int) []int {
 	var out []int
@@ -707,7 +717,7 @@ func (m *Model) inOrder(ctx context.Context, ds data.Dataset, batch int, k mode,
 	}
 	defer l.Close()
 	for {
-		b, err := l.Next(ctx)
+		b, err := m.next(ctx, l)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

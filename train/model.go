@@ -13,6 +13,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/cpu"
@@ -82,7 +83,9 @@ type Model struct {
 	params   []nn.Param
 	state    backend.State
 	programs map[programKey]*program
-	retired  []*program // from before Merge
+	retired  []*program    // from before Merge
+	waited   time.Duration // for batches, since StartAccount
+	waits    int64
 }
 
 // Compile joins a model with the data it is for, an optimizer and a loss, and gives the parameters their first values.

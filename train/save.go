@@ -19,11 +19,9 @@ const SectionSpec = "spec"
 // describe adds what is needed to build the model again: its layers, the data it is for, and how it was compiled.
 func (m *Model) describe(sections map[string]json.RawMessage) error {
 	for name, v := range map[string]any{
-		checkpoint.SectionModel: m.Net,
-		SectionSpec:             m.Spec,
-		checkpoint.SectionConfig: config{
-			Optimizer: m.opt.Name, Loss: m.loss.Name, Metrics: m.metricNames(), Seed: m.seed, Accumulate: m.accumulate, Precision: m.precision,
-		},
+		checkpoint.SectionModel:  m.Net,
+		SectionSpec:              m.Spec,
+		checkpoint.SectionConfig: m.Config(),
 	} {
 		j, err := json.Marshal(v)
 		if err != nil {
@@ -34,14 +32,32 @@ func (m *Model) describe(sections map[string]json.RawMessage) error {
 	return nil
 }
 
-// config is how a model was compiled.
-type config struct {
+// Config is how a model was compiled.
+type Config struct {
 	Optimizer  string    `json:"optimizer"`
 	Loss       string    `json:"loss"`
 	Metrics    []string  `json:"metrics"`
 	Seed       uint64    `json:"seed"`
 	Accumulate int       `json:"accumulate"`
 	Precision  nn.Policy `json:"precision,omitempty"`
+}
+
+// Config says how the model was compiled.
+func (m *Model) Config() Config {
+	return Config{Optimizer: m.opt.Name, Loss: m.loss.Name, Metrics: m.metricNames(), Seed: m.seed, Accumulate: m.accumulate, Precision: m.precision}
+}
+
+// Describe is what a saved model says beside its weights, as one indented JSON object: "model" (its layers), "spec" (the data it is for) and "config" (how it was compiled).
+func (m *Model) Describe() ([]byte, error) {
+	sections := map[string]json.RawMessage{}
+	if err := m.describe(sections); err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(sections, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	return append(text, '\n'), nil
 }
 
 func (m *Model) metricNames() []string {
@@ -103,7 +119,12 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 			}
 		}
 	}
-	var c config
+	if n := spec.Norm; n != nil {
+		if err := n.Fits(spec); err != nil {
+			return nil, fmt.Errorf("train: section %s: %w", SectionSpec, err)
+		}
+	}
+	var c Config
 	if err := json.Unmarshal(s.Sections[checkpoint.SectionConfig], &c); err != nil {
 		return nil, fmt.Errorf("train: section %s: %w", checkpoint.SectionConfig, err)
 	}

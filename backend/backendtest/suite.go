@@ -13,6 +13,7 @@ import (
 	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
 )
@@ -164,26 +165,8 @@ func Op(t *testing.T, b backend.Backend, o *graph.Op, threads ...int) {
 			}
 			var first []*tensor.Tensor
 			for _, n := range threads {
-				got, err := execute(b, g, in, n, true)
-				if err != nil {
-					t.Fatal(err)
-				}
-				tol := s.Tol
-				if tol == 0 {
-					tol = 2e-5
-				}
-				for i := range want {
-					if err := Close(got[i], want[i], tol); err != nil {
-						t.Fatalf("%d threads, result %d of %s%v %+v: %v", n, i, o.Name, s.In, s.Attrs, err)
-					}
-				}
-				if first == nil {
-					first = got
-				}
-				for i := range got {
-					if string(got[i].Bytes()) != string(first[i].Bytes()) {
-						t.Fatalf("%d threads give other bits than %d", n, threads[0])
-					}
+				if first, err = compare(b, g, s, in, want, n, first); err != nil {
+					t.Fatalf("op %s: %v\nagain: joule repro '%v'", o.Name, err, Case{o.Name, s.Name, isa.Current().String(), n})
 				}
 			}
 		})

@@ -17,6 +17,7 @@ import (
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/debug"
 	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/internal/trace"
 	"github.com/jouleml/joule/pass"
 	"github.com/jouleml/joule/tensor"
 )
@@ -179,11 +180,19 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 	for _, f := range e.follow {
 		f.to.raw = f.from.raw
 	}
+	rec := trace.Current()
 	last := time.Now()
 	for i := range e.steps {
 		s := &e.steps[i]
+		if rec != nil {
+			rec.Label(s.label(), s.node.Phase().String())
+		}
 		s.run()
 		now := time.Now()
+		if rec != nil {
+			rec.Add(trace.Span{Name: s.label(), Category: s.node.Phase().String(), Track: trace.Nodes, Start: last, End: now,
+				Args: map[string]any{"op": s.node.Op().Name, "layer": s.node.Scope(), "kernel": s.kernel, "result": fmt.Sprint(s.node.Types())}})
+		}
 		s.calls++
 		s.time += now.Sub(last)
 		last = now
@@ -214,6 +223,14 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 		*v++
 	}
 	return nil
+}
+
+// label names a step on a timeline: its layer and op.
+func (s *step) label() string {
+	if s.node.Scope() == "" {
+		return s.node.Op().Name
+	}
+	return s.node.Scope() + " " + s.node.Op().Name
 }
 
 // Profile implements backend.Executable.

@@ -49,7 +49,10 @@ func (j *job) dry(ctx context.Context) error {
 		return err
 	}
 	defer loader.Close()
-	meter, why := energy.Open()
+	meter, why, err := j.f.meter.open()
+	if err != nil {
+		return err
+	}
 	var ms []float64
 	for i := range billSteps + 5 {
 		if i == 5 { // the first steps compile and warm up

@@ -13,16 +13,13 @@ import (
 	"github.com/jouleml/joule/spec"
 )
 
-// openData opens the data that a specification names.
+// openData opens the data that a specification names, as it wants it.
 func openData(s *spec.Spec) (*data.Set, error) {
 	set, err := catalog.Open(s.Data)
 	if err != nil {
 		return nil, err
 	}
-	if s.Split.Take > 0 && s.Split.Take < set.Train.Len() {
-		set = &data.Set{Name: set.Name, Train: data.Take(set.Train, s.Split.Take), Test: set.Test}
-	}
-	return set, nil
+	return s.Ready(set)
 }
 
 func dataCmd() *cobra.Command {

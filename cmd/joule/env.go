@@ -11,6 +11,7 @@ import (
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/backend/xla"
 	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/energy/nvml"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 	"github.com/jouleml/joule/internal/peak"
@@ -28,11 +29,18 @@ func envCmd() *cobra.Command {
 			if meter != nil {
 				source = meter.Source().String()
 			}
+			gpu, noGPU := nvml.Open()
+			gpus := ""
+			if gpu != nil {
+				gpus = gpu.Source().String()
+			} else {
+				why = append(why, noGPU)
+			}
 			n := par.DefaultThreads()
 			plugins := xla.List(plugin)
 			e := map[string]any{
 				"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "threads": n,
-				"isa": isa.Current().String(), "isa_best": isa.Best().String(), "vnni": isa.VNNI(), "bf16": isa.BF16(), "energy": source, "xla": plugins,
+				"isa": isa.Current().String(), "isa_best": isa.Best().String(), "vnni": isa.VNNI(), "bf16": isa.BF16(), "energy": source, "energy_gpu": gpus, "cpu": isa.CPU(), "xla": plugins,
 			}
 			if !quick {
 				e["flops_1_thread"], e["flops"] = peak.FLOPS(1), peak.FLOPS(n)
@@ -43,6 +51,7 @@ func envCmd() *cobra.Command {
 				return json.NewEncoder(w).Encode(e)
 			}
 			fmt.Fprintf(w, "joule %v, %v, %v\n", e["version"], e["go"], e["platform"])
+			fmt.Fprintf(w, "processor %v\n", e["cpu"])
 			fmt.Fprintf(w, "instruction set %v (the best here is %v), VNNI %v, BF16 %v\n", e["isa"], e["isa_best"], e["vnni"], e["bf16"])
 			fmt.Fprintf(w, "threads %d\n", n)
 			if !quick {
@@ -56,6 +65,9 @@ func envCmd() *cobra.Command {
 				fmt.Fprintln(w, "xla: no PJRT plugin found (docs/xla.md says how to get one)")
 			}
 			fmt.Fprintln(w, "energy", source)
+			if gpus != "" {
+				fmt.Fprintln(w, "energy of GPUs", gpus, "(--meter rapl+nvml reads it)")
+			}
 			for _, r := range why {
 				fmt.Fprintln(w, " ", r)
 			}

@@ -52,9 +52,9 @@ func explainCmd() *cobra.Command {
 	return c
 }
 
-// explain measures the nodes of a step on random data.
-func explain(m *train.Model, batch, steps int, infer bool) ([]train.NodeCost, error) {
-	x, y := m.Spec.Tensors(batch)
+// randomBatch is a batch of random examples as the model takes them.
+func randomBatch(m *train.Model, batch int) (x, y []*tensor.Tensor) {
+	x, y = m.Spec.Tensors(batch)
 	rng := rand.New(rand.NewPCG(1, 1))
 	fill := func(ts []*tensor.Tensor, limit int) {
 		for _, t := range ts {
@@ -69,6 +69,12 @@ func explain(m *train.Model, batch, steps int, infer bool) ([]train.NodeCost, er
 	}
 	fill(x, m.Spec.Classes)
 	fill(y, m.Spec.Classes)
+	return x, y
+}
+
+// explain measures the nodes of a step on random data.
+func explain(m *train.Model, batch, steps int, infer bool) ([]train.NodeCost, error) {
+	x, y := randomBatch(m, batch)
 	for i := range steps + 3 {
 		if i == 3 { // warm
 			if _, err := m.StartAccount(nil); err != nil {

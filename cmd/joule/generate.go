@@ -18,6 +18,7 @@ func generateCmd() *cobra.Command {
 	var o generate.Options
 	var prompts []string
 	var context int
+	var counters meterFlag
 	c := &cobra.Command{
 		Use:   "generate [RUN | model.safetensors]",
 		Short: "Let a language model go on with a text",
@@ -43,7 +44,10 @@ func generateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			meter, _ := energy.Open()
+			meter, _, err := counters.open()
+			if err != nil {
+				return err
+			}
 			a, err := m.StartAccount(meter)
 			if err != nil {
 				return err
@@ -122,6 +126,7 @@ func generateCmd() *cobra.Command {
 	f.add(c)
 	f.on.add(c)
 	fs := c.Flags()
+	counters.add(fs)
 	fs.StringArrayVar(&prompts, "prompt", []string{"\n"}, "the text to go on with; given several times, all are gone on with at once")
 	fs.IntVar(&o.Tokens, "tokens", 200, "the most tokens to write")
 	fs.Float64Var(&o.Temperature, "temperature", 0.8, "what scores are divided by; 0 always takes the most probable token")

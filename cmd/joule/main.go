@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -69,13 +70,30 @@ func root() *cobra.Command {
 		Version:       version(),
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())}
+		return usageError{fmt.Errorf("%s (see: %s --help)", plain(err.Error()), c.CommandPath())}
 	})
-	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), generateCmd(), forecastCmd(), quantizeCmd(), compressCmd(), summaryCmd(), explainCmd(), planCmd(), runsCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
+	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), generateCmd(), forecastCmd(), quantizeCmd(), compressCmd(), summaryCmd(), explainCmd(), traceCmd(), reproCmd(), planCmd(), runsCmd(), reportCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
 	for _, s := range c.Commands() {
 		s.Args = usageArgs(s.Args)
 	}
 	return c
+}
+
+// plain says what a flag wants in place of what a function of Go found.
+func plain(text string) string {
+	head, rest, ok := strings.Cut(text, ": strconv.Parse")
+	if !ok {
+		return text
+	}
+	kind, _, _ := strings.Cut(rest, ":")
+	want, known := map[string]string{"Int": "a whole number", "Uint": "a whole number, not negative", "Float": "a number", "Bool": "true or false"}[kind]
+	if !known {
+		return text
+	}
+	if strings.HasSuffix(rest, "out of range") {
+		want += " that is not so great"
+	}
+	return head + ": want " + want
 }
 
 // usageArgs makes a wrong number of arguments a usage error.

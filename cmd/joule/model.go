@@ -87,6 +87,7 @@ func evalCmd() *cobra.Command {
 	var on string
 	var batch int
 	rf := rankFlags{deadline: dist.DefaultDeadline}
+	var counters meterFlag
 	c := &cobra.Command{
 		Use:   "eval [RUN | model.safetensors]",
 		Short: "Evaluate a trained model on the test part of a data set",
@@ -116,7 +117,14 @@ func evalCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := m.StartAccount(r.meter())
+			if set, err = m.Spec.Norm.ApplySet(set); err != nil {
+				return fmt.Errorf("%s: %w", on, err)
+			}
+			meter, err := r.meter(&counters)
+			if err != nil {
+				return err
+			}
+			a, err := m.StartAccount(meter)
 			if err != nil {
 				return err
 			}
@@ -160,6 +168,7 @@ func evalCmd() *cobra.Command {
 	f.on.add(c)
 	c.Flags().StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
 	c.Flags().IntVar(&batch, "batch", 128, "examples at a time")
+	counters.add(c.Flags())
 	return c
 }
 
@@ -214,6 +223,9 @@ func (f *modelFlags) predict(c *cobra.Command, m *train.Model, files []string, t
 				x.F32()[i] = 1 - v
 			}
 		}
+		if m.Spec.Norm != nil {
+			m.Spec.Norm.Scale(x.F32())
+		}
 		y, err := m.PredictBatch(x)
 		if err != nil {
 			return err
@@ -264,7 +276,7 @@ func (f *modelFlags) compiled(ctx context.Context, ref string) (*train.Model, *s
 		if err != nil {
 			return nil, nil, err
 		}
-		m, err := s.Compile(set.Spec(), 1, opts...)
+		m, err := s.Compile(set.Test.Spec(), 1, opts...)
 		return m, s, err
 	} else if strings.HasSuffix(ref, ".yaml") || strings.HasSuffix(ref, ".yml") {
 		return nil, nil, err

@@ -60,6 +60,9 @@ func quantizeCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if set, err = m.Spec.Norm.ApplySet(set); err != nil {
+				return fmt.Errorf("%s: %w", on, err)
+			}
 			var q *train.Model
 			var r *quant.Report
 			switch weights {

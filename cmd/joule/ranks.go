@@ -21,6 +21,7 @@ import (
 	"github.com/jouleml/joule/internal/par"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
+	"github.com/jouleml/joule/train/runs"
 )
 
 // rankFlags are the settings of commands that mpirun may start on several ranks.
@@ -205,12 +206,12 @@ type silent struct{ error }
 func (s silent) Unwrap() error { return s.error }
 
 // meter is the machine's counter of joules. It counts for all ranks of the machine: the first of them reads it, the others count nothing.
-func (r *ranks) meter() energy.Meter {
-	m, _ := energy.Open()
+func (r *ranks) meter(f *meterFlag) (energy.Meter, error) {
+	m, _, err := f.open()
 	if m != nil && r.size() > 1 && mpi.LocalRank() > 0 {
-		return counted{m}
+		return counted{m}, err
 	}
-	return m
+	return m, err
 }
 
 // counted is a meter that another rank reads.
@@ -224,6 +225,8 @@ type resumed struct {
 	Seed           uint64
 	Step, Epoch    int64
 	Sections       map[string]json.RawMessage
+	Done           bool // it has come to its end, with these results
+	Results        runs.Values
 }
 
 func (s *resumed) state(tensors *checkpoint.State) *checkpoint.State {

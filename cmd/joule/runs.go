@@ -3,22 +3,37 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/internal/nearest"
+	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
 )
 
 func runsCmd() *cobra.Command {
-	var out, sortBy string
-	var asJSON bool
+	var out, sortBy, state string
+	var asJSON, reverse bool
+	var limit int
 	c := &cobra.Command{Use: "runs", Short: "List, show, compare and delete runs", Args: cobra.NoArgs}
 	list := func(c *cobra.Command, _ []string) error {
-		l, err := runs.Open(out).List(runs.Query{Sort: sortBy})
+		q := order(sortBy, reverse)
+		if q.State = runs.State(state); state != "" && !slices.Contains(states, state) {
+			return usageError{fmt.Errorf("--state %q: it is one of %s%s", state, strings.Join(states, ", "), nearest.Hint(state, states))}
+		}
+		if q.Limit = limit; limit < 0 {
+			return usageError{fmt.Errorf("--limit %d must not be negative", limit)}
+		}
+		l, err := runs.Open(out).List(q)
 		if err != nil {
 			return err
 		}
@@ -29,7 +44,7 @@ func runsCmd() *cobra.Command {
 			return json.NewEncoder(c.OutOrStdout()).Encode(l.Runs)
 		}
 		if len(l.Runs) == 0 {
-			fmt.Fprintf(c.OutOrStdout(), "no runs in %s yet\n", out)
+			fmt.Fprintf(c.OutOrStdout(), "no runs in %s%s; joule train makes one\n", out, map[bool]string{true: " that are " + state}[state != ""])
 			return nil
 		}
 		fmt.Fprintf(c.OutOrStdout(), "%-26s %-16s %-12s %9s %9s %9s\n", "run", "name", "state", "time", "accuracy", "energy")
@@ -41,8 +56,14 @@ func runsCmd() *cobra.Command {
 	c.RunE = list
 	c.PersistentFlags().StringVar(&out, "out", runs.DefaultRoot, "folder of all runs")
 	c.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.PersistentFlags().StringVar(&sortBy, "sort", "", "sort by start, name, state, duration or the name of a result such as test_accuracy or joules")
-	c.AddCommand(&cobra.Command{Use: "list", Short: "List runs, the newest first", Args: cobra.NoArgs, RunE: list},
+	ls := &cobra.Command{Use: "list", Short: "List runs, the newest first", Args: cobra.NoArgs, RunE: list}
+	for _, c := range []*cobra.Command{c, ls} {
+		c.Flags().StringVar(&sortBy, "sort", "", "the best first by accuracy, loss, time, energy or the name of a result such as test_f1; or by start, name, state, host, isa, threads, seed")
+		c.Flags().BoolVar(&reverse, "reverse", false, "the other way round")
+		c.Flags().StringVar(&state, "state", "", "only runs that are done, running, interrupted or failed")
+		c.Flags().IntVar(&limit, "limit", 0, "at most so many (0: all)")
+	}
+	c.AddCommand(ls,
 		&cobra.Command{Use: "show RUN", Short: "Show one run: results, history, account", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
 			r, err := runs.Open(out).Get(args[0])
 			if err != nil {
@@ -58,15 +79,22 @@ func runsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%-20s %-28s %-28s\n", "", d.A.ID, d.B.ID)
+			if asJSON {
+				return compareJSON(c.OutOrStdout(), d)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%-20s %-28s %-28s %s\n", "", d.A.ID, d.B.ID, "second / first")
 			for _, s := range d.Settings {
 				if s.Name == "spec" {
 					s.A, s.B = "(differs)", "(differs)"
 				}
-				fmt.Fprintf(c.OutOrStdout(), "%-20s %-28s %-28s\n", s.Name, s.A, s.B)
+				fmt.Fprintf(c.OutOrStdout(), "%-20s %-28s %s\n", s.Name, s.A, s.B)
 			}
 			for _, p := range d.Results {
-				fmt.Fprintf(c.OutOrStdout(), "%-20s %-28.6g %-28.6g\n", p.Name, p.A, p.B)
+				ratio := ""
+				if r := p.B / p.A; r-r == 0 {
+					ratio = fmt.Sprintf("%.3f", r)
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%-20s %-28s %-28s %s\n", p.Name, number(p.A), number(p.B), ratio)
 			}
 			return nil
 		}},
@@ -81,6 +109,50 @@ func runsCmd() *cobra.Command {
 		s.Args = usageArgs(s.Args)
 	}
 	return c
+}
+
+var states = []string{string(runs.Done), string(runs.Running), string(runs.Interrupted), string(runs.Failed)}
+
+// order is the query that --sort asks for: the best first, which is the highest accuracy but the lowest loss, time and energy.
+func order(by string, reverse bool) runs.Query {
+	q := runs.Query{Sort: by}
+	switch by {
+	case "accuracy", "loss":
+		q.Sort = "test_" + by
+	case "time":
+		q.Sort = "seconds"
+	case "energy":
+		q.Sort = "joules"
+	}
+	costs := []string{"seconds", "joules", "joules_low", "joules_high", "flops", "bytes", "peak_rss_bytes", "step_ms_median", "steps", "epochs", "duration", "name", "state", "host", "isa"}
+	q.Ascending = slices.Contains(costs, q.Sort) || train.LowerIsBetter(q.Sort)
+	q.Ascending = q.Ascending != reverse
+	return q
+}
+
+// number writes a result, "-" for one that a run does not have.
+func number(v float64) string {
+	if math.IsNaN(v) {
+		return "-"
+	}
+	return fmt.Sprintf("%.6g", v)
+}
+
+// compareJSON prints two runs side by side as one object.
+func compareJSON(w io.Writer, d *runs.Comparison) error {
+	a, b := runs.Values{}, runs.Values{}
+	for _, p := range d.Results {
+		for v, at := range map[*float64]runs.Values{&p.A: a, &p.B: b} {
+			if !math.IsNaN(*v) {
+				at[p.Name] = *v
+			}
+		}
+	}
+	type side struct {
+		ID      string      `json:"id"`
+		Results runs.Values `json:"results"`
+	}
+	return json.NewEncoder(w).Encode(map[string]any{"a": side{d.A.ID, a}, "b": side{d.B.ID, b}, "differences": d.Settings})
 }
 
 func result(v runs.Values, name, format string) string {
@@ -110,6 +182,9 @@ func showRun(c *cobra.Command, r *runs.Info) error {
 	slices.Sort(names)
 	for _, k := range names {
 		fmt.Fprintf(w, "  %-18s %.6g\n", k, r.Results[k])
+	}
+	for _, k := range slices.Sorted(maps.Keys(r.Artifacts)) {
+		fmt.Fprintf(w, "  %-18s %s\n", k, filepath.Join(r.Dir, r.Artifacts[k]))
 	}
 	h, err := r.History()
 	if err != nil {

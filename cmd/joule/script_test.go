@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"weights": weights, "jsonfield": jsonField, "digit": digit, "truncate": truncate,
+			"inrun": inRun, "rmrun": removeInRun, "reporthas": reportHas, "firsttwo": firstTwo,
 		},
 	})
 }
@@ -120,4 +121,50 @@ func truncate(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.Truncate(last, info.Size()-int64(n)))
 	ts.Setenv("CUT", filepath.Base(last))
 	fmt.Fprintln(ts.Stdout(), "cut", last)
+}
+
+// newest is the folder of the newest run in ./runs.
+func newest(ts *testscript.TestScript) string {
+	dirs, _ := filepath.Glob(ts.MkAbs("runs/2*"))
+	if len(dirs) == 0 {
+		ts.Fatalf("no runs")
+	}
+	return dirs[len(dirs)-1]
+}
+
+// inrun PATTERN…: the newest run's folder has files of these names, with something in them.
+func inRun(ts *testscript.TestScript, _ bool, args []string) {
+	for _, a := range args {
+		files, _ := filepath.Glob(filepath.Join(newest(ts), a))
+		if len(files) == 0 {
+			ts.Fatalf("the run has no %s", a)
+		}
+		for _, f := range files {
+			if i, err := os.Stat(f); err != nil || i.Size() == 0 {
+				ts.Fatalf("%s is empty", f)
+			}
+		}
+	}
+}
+
+// rmrun NAME: removes a file from the newest run's folder.
+func removeInRun(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.Remove(filepath.Join(newest(ts), args[0])))
+}
+
+// reporthas TEXT…: the newest run's report has every one of the texts (with !: none of them).
+func reportHas(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := os.ReadFile(filepath.Join(newest(ts), reportFile))
+	ts.Check(err)
+	for _, a := range args {
+		if strings.Contains(string(b), a) == neg {
+			ts.Fatalf("%q in the report: %v", a, !neg)
+		}
+	}
+}
+
+// firsttwo COMMAND ARG…: runs the command with the ids of the two oldest runs behind its arguments.
+func firstTwo(ts *testscript.TestScript, _ bool, args []string) {
+	dirs, _ := filepath.Glob(ts.MkAbs("runs/2*"))
+	ts.Check(ts.Exec(args[0], append(args[1:], filepath.Base(dirs[0]), filepath.Base(dirs[1]))...))
 }

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/format/csvlog"
 	"github.com/jouleml/joule/internal/atomicfile"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/rss"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
@@ -38,6 +40,7 @@ type trainFlags struct {
 	on                     backendFlags
 	moved                  bool // the backend is named together with --resume
 	rankFlags
+	meter meterFlag
 }
 
 func trainCmd() *cobra.Command {
@@ -68,12 +71,20 @@ func trainCmd() *cobra.Command {
 	fs.Float64Var(&f.grid, "grid", 0, "grams of CO2 equivalent of a kilowatt hour of your electricity, to print carbon")
 	f.on.add(c)
 	f.rankFlags.add(fs)
+	f.meter.add(fs)
 	fs.DurationVar(&f.every, "checkpoint-every", 30*time.Second, "time between checkpoints within an epoch")
 	return c
 }
 
-func (f *trainFlags) check() error {
+// maxThreads is more than any machine has.
+const maxThreads = 1024
+
+func (f *trainFlags) check(given func(flag string) bool) error {
 	switch {
+	case given("epochs") && f.epochs == 0 || given("batch") && f.batch == 0:
+		return usageError{errors.New("--epochs and --batch must be at least 1; without them the specification says how many")}
+	case f.threads > maxThreads:
+		return usageError{fmt.Errorf("--threads %d is more than %d", f.threads, maxThreads)}
 	case f.epochs < 0 || f.batch < 0 || f.threads < 0:
 		return usageError{errors.New("--epochs, --batch and --threads must not be negative")}
 	case f.target < 0 || f.target > 1:
@@ -84,6 +95,9 @@ func (f *trainFlags) check() error {
 		return usageError{fmt.Errorf("--checkpoint-every %v must be positive", f.every)}
 	case f.dryRun && f.resume != "":
 		return usageError{errors.New("--dry-run and --resume cannot be used together")}
+	}
+	if _, _, err := f.meter.open(); err != nil { // before a run is made
+		return err
 	}
 	return f.rankFlags.verify()
 }
@@ -103,11 +117,12 @@ type job struct {
 	check   *train.Checkpoints
 	guess   *bill
 	ranks   *ranks
+	result  *train.Model   // what the run ends in: the model, or one of integers made of it
 	last    *energy.Ledger // the account of all ranks, when it was last gathered
 }
 
 func (f *trainFlags) run(c *cobra.Command, args []string) error {
-	if err := f.check(); err != nil {
+	if err := f.check(c.Flags().Changed); err != nil {
 		return err
 	}
 	r, err := f.join()
@@ -152,7 +167,8 @@ func (f *trainFlags) shared(c *cobra.Command, args []string, r *ranks) error {
 	if !r.first() {
 		return j.train(c.Context())
 	}
-	j.run, err = store.Create(runs.Info{Name: j.spec.Name, Spec: j.spec.Text, Seed: f.seed, ISA: f.on.isa(), Threads: j.model.Cores(), Version: version()})
+	j.run, err = store.Create(runs.Info{Name: j.spec.Name, Spec: j.spec.Text, Seed: f.seed, ISA: f.on.isa(), Threads: j.model.Cores(), Version: version(), CPU: isa.CPU(),
+		Platform: runtime.GOOS + "/" + runtime.GOARCH + ", " + runtime.Version(), Settings: j.settings()})
 	if err != nil {
 		return err
 	}
@@ -183,7 +199,7 @@ func (j *job) prepare() error {
 	if f.on.opened != nil && !f.quiet && !f.json {
 		fmt.Fprintln(j.out, f.on.opened)
 	}
-	j.model, err = j.spec.Compile(j.set.Spec(), j.updates(), opts...)
+	j.model, err = j.spec.Compile(j.set.Test.Spec(), j.updates(), opts...)
 	if err == nil && len(j.spec.Taken) > 0 && !f.quiet && !f.json {
 		fmt.Fprintf(j.out, "took over %s", strings.Join(j.spec.Taken, ", "))
 		if len(j.spec.Left) > 0 {
@@ -230,7 +246,7 @@ func (j *job) newest(store *runs.Store) (*resumed, *checkpoint.State, error) {
 	for _, e := range found.Skipped {
 		fmt.Fprintln(os.Stderr, "joule: skipped a checkpoint:", e)
 	}
-	return &resumed{ID: info.ID, Spec: info.Spec, Seed: info.Seed, Path: found.Path, Step: found.Step, Epoch: found.Epoch, Sections: found.Sections}, found.State, nil
+	return &resumed{ID: info.ID, Spec: info.Spec, Seed: info.Seed, Path: found.Path, Step: found.Step, Epoch: found.Epoch, Sections: found.Sections, Done: info.State == runs.Done, Results: info.Results}, found.State, nil
 }
 
 // resume takes up a run at its newest whole checkpoint. Rank 0 reads it; the others hear of it.
@@ -260,6 +276,9 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 	}
 	if !j.f.moved { // a run goes on where it was, unless it is to be moved: a checkpoint fits every backend
 		j.f.on = s.backendFlags
+	}
+	if at.Done && j.f.epochs == s.Epochs {
+		return fmt.Errorf("run %s is done: there is nothing to go on with; --epochs %d or more trains it further", at.ID, s.Epochs+1)
 	}
 	if j.f.shards == 0 {
 		j.f.shards = s.Shards
@@ -324,7 +343,7 @@ func (j *job) train(ctx context.Context) error {
 		defer stop()
 	}
 	results, err := j.fit(ctx)
-	o := runs.Outcome{State: runs.Done, Results: results, Artifacts: map[string]string{}}
+	o := runs.Outcome{State: runs.Done, Results: results, Artifacts: map[string]string{"history": historyFile, "events": eventsDir}, Settings: j.settings()}
 	switch {
 	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
 		o.State = runs.Interrupted
@@ -335,8 +354,9 @@ func (j *job) train(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	if o.State == runs.Done {
-		o.Artifacts["model"] = modelFile
+		o.Artifacts["model"], o.Artifacts["layers"] = modelFile, layersFile
 	}
+	j.writeReport(ctx, &o)
 	if e := j.run.Finish(o); e != nil {
 		err = errors.Join(err, e)
 	}
@@ -362,8 +382,8 @@ func (j *job) keepLedger(o *runs.Outcome) error {
 	if o.Ledger, err = json.Marshal(l); err != nil {
 		return err
 	}
-	o.Artifacts["ledger"] = "ledger.json"
-	return atomicfile.WriteBytes(j.run.Path("ledger.json"), o.Ledger)
+	o.Artifacts["ledger"] = ledgerFile
+	return atomicfile.WriteBytes(j.run.Path(ledgerFile), o.Ledger)
 }
 
 func outFlag(out string) string {
@@ -373,18 +393,18 @@ func outFlag(out string) string {
 	return " --out " + out
 }
 
-const modelFile = "model.safetensors"
-
 // fit trains, evaluates, saves and reports.
 func (j *job) fit(ctx context.Context) (runs.Values, error) {
-	meter := j.ranks.meter()
+	meter, err := j.ranks.meter(&j.f.meter)
+	if err != nil {
+		return nil, err
+	}
 	j.shown = newProgress(j, meter)
 	var folder, events string
 	if j.run != nil {
 		folder, events = j.run.Path("checkpoints"), j.run.Path("events")
 	}
 	j.check = &train.Checkpoints{Dir: folder, Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
-	var err error
 	if j.account, err = j.model.StartAccount(meter); err != nil {
 		return nil, err
 	}
@@ -401,12 +421,17 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	h, err := j.model.Fit(ctx, j.set.Train, opts...)
 	j.shown.clear()
 	if err != nil {
-		return nil, err
+		l, e := j.ledger()
+		if e != nil {
+			return nil, errors.Join(err, e)
+		}
+		return j.spent(h, l), err
 	}
 	result, err := j.spec.Quantized(ctx, j.model, j.set.Train)
 	if err != nil {
 		return nil, err
 	}
+	j.result = result
 	if result == j.model {
 		if err := j.model.Merge(); err != nil { // masks and low-rank changes become weights
 			return nil, err
@@ -433,16 +458,16 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	if err := result.Save(j.run.Path(modelFile)); err != nil {
 		return nil, err
 	}
-	r := runs.Values{"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(rss.Peak())}
+	if err := j.keepLayers(); err != nil {
+		return nil, err
+	}
+	r := j.spent(h, l)
 	for _, l := range test {
 		r["test_"+l.Name] = l.Value
 	}
 	if r["sparsity"], _, err = prune.Sparsity(j.model); err != nil {
 		return nil, err
 	}
-	r["flops"], r["bytes"] = float64(l.Cost.FLOPs), float64(l.Cost.Bytes())
-	r["joules"], r["joules_low"], r["joules_high"] = l.Joules.Value, l.Joules.Low, l.Joules.High
-	r["step_ms_median"] = j.shown.medianStep()
 	if len(reports) > 0 {
 		r["ranks"] = float64(len(reports))
 		for _, k := range reports {
@@ -457,6 +482,18 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		}
 	}
 	return r, nil
+}
+
+// spent is what the training has cost so far and what it was predicted to cost.
+func (j *job) spent(h *train.History, l *energy.Ledger) runs.Values {
+	r := runs.Values{
+		"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(rss.Peak()), "step_ms_median": j.shown.medianStep(),
+		"flops": float64(l.Cost.FLOPs), "bytes": float64(l.Cost.Bytes()), "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High,
+	}
+	if g := j.guess; g != nil {
+		r["predicted_seconds"], r["predicted_joules"], r["predicted_bytes"] = g.seconds, g.joules.Value, float64(g.bytes)
+	}
+	return r
 }
 
 // sections are what the run's checkpoints keep for its next session.

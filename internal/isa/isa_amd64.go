@@ -1,6 +1,10 @@
 package isa
 
-import "golang.org/x/sys/cpu"
+import (
+	"slices"
+
+	"golang.org/x/sys/cpu"
+)
 
 func detect() Level {
 	x := &cpu.X86
@@ -46,3 +50,14 @@ func vendor(s string) (w [3]uint32) {
 //
 //go:noescape
 func cpuid(leaf uint32) (a, b, c, d uint32)
+
+// extras are what the CPU has beyond the levels.
+func extras() (out []string) {
+	for name, has := range map[string]bool{"vnni": cpu.X86.HasAVX512VNNI, "bf16": cpu.X86.HasAVX512BF16, "amx": cpu.X86.HasAMXTile && cpu.X86.HasAMXInt8 && cpu.X86.HasAMXBF16} {
+		if has && Best() == AVX512 {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

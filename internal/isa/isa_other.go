@@ -12,3 +12,5 @@ func BF16() bool { return false }
 
 // Wide reports whether the CPU starts two multiply-adds of 512 bits in a cycle.
 func Wide() bool { return false }
+
+func extras() []string { return nil }

@@ -13,8 +13,10 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jouleml/joule/internal/debug"
+	"github.com/jouleml/joule/internal/trace"
 )
 
 // Body is a piece of work in numbered chunks. Chunk is called once for each i in [0, n), possibly at the same time from
@@ -95,8 +97,12 @@ func (p *Pool) Close() {
 // (from another goroutine, or from inside a chunk) runs on the caller alone, as worker 0 of its own.
 func (p *Pool) Run(n int, b Body) {
 	if p == nil || n <= 1 || len(p.workers) == 0 || !p.busy.TryLock() {
+		r, start := begin()
 		for i := range n {
 			b.Chunk(i, 0)
+		}
+		if r != nil {
+			r.Work(0, n, start)
 		}
 		return
 	}
@@ -118,13 +124,25 @@ func (p *Pool) Run(n int, b Body) {
 }
 
 func (p *Pool) drain(b Body, n int64, worker int) {
-	for {
+	r, start := begin()
+	for done := 0; ; done++ {
 		i := p.next.Add(1) - 1
 		if i >= n {
+			if r != nil {
+				r.Work(worker, done, start)
+			}
 			return
 		}
 		b.Chunk(int(i), worker)
 	}
+}
+
+// begin is the recorder of a timeline and the time, if one is recorded.
+func begin() (*trace.Recorder, time.Time) {
+	if r := trace.Current(); r != nil {
+		return r, time.Now()
+	}
+	return nil, time.Time{}
 }
 
 // rouse wakes the workers that sleep.

@@ -171,7 +171,7 @@ func (x *index) sync(s *Store) (problems []error, err error) {
 		}
 		info, err := s.read(id)
 		if err != nil {
-			if _, statErr := os.Stat(filepath.Join(s.root, id, infoName)); !errors.Is(statErr, fs.ErrNotExist) {
+			if !errors.Is(err, fs.ErrNotExist) { // as it was when it was read: another look might find it
 				problems = append(problems, fmt.Errorf("runs: %w", err))
 			} // without run.json: it is being made or deleted this instant
 			if ok {

@@ -3,6 +3,7 @@ package runs
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/jouleml/joule/format/csvlog"
+	"github.com/jouleml/joule/internal/nearest"
 )
 
 // Query says which runs List gives, and in which order. The zero value is all of them, the newest first.
@@ -121,13 +123,17 @@ func (x *index) checkResult(name string) error {
 		return err
 	}
 	if !slices.Contains(known, name) {
-		return fmt.Errorf("cannot sort by %q; there are %s", name, strings.Join(known, ", "))
+		return fmt.Errorf("cannot sort by %q%s; there are %s", name, nearest.Hint(name, known), strings.Join(known, ", "))
 	}
 	return nil
 }
 
 // Difference is a setting in which two runs differ.
-type Difference struct{ Name, A, B string }
+type Difference struct {
+	Name string `json:"name"`
+	A    string `json:"a"`
+	B    string `json:"b"`
+}
 
 // Pair is a result of two runs; NaN stands for a run that has none.
 type Pair struct {
@@ -195,6 +201,7 @@ func differences(a, b *Info) []Difference {
 		{"spec", func(i *Info) string { return i.Spec }},
 		{"seed", func(i *Info) string { return strconv.FormatUint(i.Seed, 10) }},
 		{"host", func(i *Info) string { return i.Host }},
+		{"cpu", func(i *Info) string { return i.CPU }},
 		{"isa", func(i *Info) string { return i.ISA }},
 		{"threads", func(i *Info) string { return strconv.Itoa(i.Threads) }},
 		{"version", func(i *Info) string { return i.Version }},
@@ -202,6 +209,16 @@ func differences(a, b *Info) []Difference {
 	} {
 		if x, y := f.get(a), f.get(b); x != y {
 			out = append(out, Difference{f.name, x, y})
+		}
+	}
+	names := maps.Clone(a.Settings)
+	if names == nil {
+		names = map[string]string{}
+	}
+	maps.Copy(names, b.Settings)
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		if x, y := a.Settings[n], b.Settings[n]; x != y {
+			out = append(out, Difference{n, x, y})
 		}
 	}
 	return out

@@ -133,6 +133,7 @@ type Outcome struct {
 	Results   Values
 	Ledger    json.RawMessage
 	Artifacts map[string]string
+	Settings  map[string]string // replace those of the beginning, if not nil
 }
 
 // Finish writes how the run ended, lets go of it, and brings the index up to date. A second Finish is an error.
@@ -154,6 +155,9 @@ func (r *Run) Finish(o Outcome) error {
 	r.info.End, r.info.State, r.info.Results, r.info.Ledger = time.Now(), o.State, o.Results, o.Ledger
 	if o.Artifacts != nil {
 		r.info.Artifacts = o.Artifacts
+	}
+	if o.Settings != nil {
+		r.info.Settings = o.Settings
 	}
 	if o.Error != nil {
 		r.info.Error = o.Error.Error()

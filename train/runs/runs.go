@@ -113,11 +113,15 @@ type Info struct {
 	// Name is the preset, or the name of the spec's file.
 	Name string `json:"name"`
 	// Spec is the text of the specification that was run.
-	Spec    string `json:"spec,omitempty"`
-	Seed    uint64 `json:"seed"`
-	Host    string `json:"host"`
-	ISA     string `json:"isa,omitempty"` // the CPU's instruction set that was used, or the devices
-	Threads int    `json:"threads,omitempty"`
+	Spec     string `json:"spec,omitempty"`
+	Seed     uint64 `json:"seed"`
+	Host     string `json:"host"`
+	ISA      string `json:"isa,omitempty"` // the CPU's instruction set that was used, or the devices
+	Threads  int    `json:"threads,omitempty"`
+	CPU      string `json:"cpu,omitempty"`      // the processor's name, as the system tells it
+	Platform string `json:"platform,omitempty"` // such as "linux/amd64, go1.26"
+	// Settings are the hyperparameters, by name, with what the command line changed of the specification.
+	Settings map[string]string `json:"settings,omitempty"`
 	// Version is the program's.
 	Version string    `json:"version,omitempty"`
 	Start   time.Time `json:"start"`

@@ -1,0 +1,3 @@
+package isa
+
+func cpuName() string { return cpuField("/proc/cpuinfo", "model name", "Model", "cpu model") }
