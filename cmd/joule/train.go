@@ -277,8 +277,13 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 	if !j.f.moved { // a run goes on where it was, unless it is to be moved: a checkpoint fits every backend
 		j.f.on = s.backendFlags
 	}
-	if at.Done && j.f.epochs == s.Epochs {
-		return fmt.Errorf("run %s is done: there is nothing to go on with; --epochs %d or more trains it further", at.ID, s.Epochs+1)
+	if at.Done && j.f.epochs == s.Epochs { // no error: who resumes again and again until it ends is told that it has
+		if j.f.json {
+			j.printResults(at.Results, map[string]any{"run": at.ID, "dir": filepath.Join(store.Root(), at.ID), "stopped": "done"})
+			return nil
+		}
+		fmt.Fprintf(j.out, "run %s is done: there is nothing to go on with; --epochs %d or more trains it further\n", at.ID, s.Epochs+1)
+		return nil
 	}
 	if j.f.shards == 0 {
 		j.f.shards = s.Shards
@@ -569,13 +574,7 @@ func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energ
 		if len(ranks) > 0 {
 			out["by_rank"] = ranks
 		}
-		for k, v := range r {
-			if !math.IsNaN(v) && !math.IsInf(v, 0) {
-				out[k] = v
-			}
-		}
-		text, _ := json.Marshal(out)
-		fmt.Fprintln(j.out, string(text))
+		j.printResults(r, out)
 		return
 	}
 	if !j.f.quiet {
@@ -602,4 +601,15 @@ func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energ
 	fmt.Fprintf(j.out, "test %s; %s for %d steps (median %.2f ms); peak memory %s; %v\n", strings.Join(scores, ", "),
 		energy.SI(h.Seconds, "s"), h.Steps, r["step_ms_median"], energy.SI(r["peak_rss_bytes"], "B"), l.Joules)
 	fmt.Fprintf(j.out, "run %s in %s\n", j.run.Info().ID, j.run.Info().Dir)
+}
+
+// printResults prints a result as one JSON object: numbers beside what else there is to say.
+func (j *job) printResults(r runs.Values, out map[string]any) {
+	for k, v := range r {
+		if !math.IsNaN(v) && !math.IsInf(v, 0) {
+			out[k] = v
+		}
+	}
+	text, _ := json.Marshal(out)
+	fmt.Fprintln(j.out, string(text))
 }
