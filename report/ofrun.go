@@ -99,8 +99,8 @@ func tiles(i *runs.Info, l *energy.Ledger) []Tile {
 	add("test loss", "test_loss", "")
 	if v, ok := i.Results["seconds"]; ok {
 		t := Tile{Name: "time", Value: Quantity(v, "s")}
-		if ms, ok := i.Results["step_ms_median"]; ok {
-			t.Note = fmt.Sprintf("%s steps, median %.3g ms", thousands(int64(i.Results["steps"])), ms)
+		if ms, ok := i.Results["step_ms_median"]; ok && ms > 0 {
+			t.Note = fmt.Sprintf("%s steps, median %s", thousands(int64(i.Results["steps"])), Quantity(ms*1e-3, "s"))
 		}
 		out = append(out, t)
 	}
