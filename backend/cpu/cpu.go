@@ -9,6 +9,7 @@ package cpu
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/debug"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 	"github.com/jouleml/joule/internal/trace"
 	"github.com/jouleml/joule/pass"
@@ -171,6 +173,10 @@ type copying struct{ from, to *buf }
 
 // Run implements backend.Executable.
 func (e *exec) Run(in, out []*tensor.Tensor) error {
+	// Tiny numbers count as zero, on every thread: see isa.Flush. The workers of the pool have done the same.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer isa.Unflush(isa.Flush())
 	if err := backend.CheckArgs(e.sig, in, out); err != nil {
 		return err
 	}

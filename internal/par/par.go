@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jouleml/joule/internal/debug"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/trace"
 )
 
@@ -155,6 +156,8 @@ func (p *Pool) rouse() {
 }
 
 func (p *Pool) serve(w *worker, id int) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the worker
+	isa.Flush()
 	var seen uint64 // the last state this worker has worked on
 	for idle := 0; ; {
 		s := p.state.Load()
