@@ -14,6 +14,8 @@ import (
 // withoutExample are the packages that need none, with the reason.
 var withoutExample = map[string]string{
 	"bench":               "serves joule bench alone",
+	"deploy":              "files that are tested, no Go to call",
+	"dist/mpi/mpitest":    "for the tests of ranks: finds the launchers of this machine",
 	"backend/backendtest": "for the tests of backends; backend/cpu's use it",
 }
 
