@@ -156,8 +156,9 @@ func (p *Pool) rouse() {
 }
 
 func (p *Pool) serve(w *worker, id int) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the worker
-	isa.Flush()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer isa.Unflush(isa.Flush())
 	var seen uint64 // the last state this worker has worked on
 	for idle := 0; ; {
 		s := p.state.Load()

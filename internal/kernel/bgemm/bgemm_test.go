@@ -65,7 +65,13 @@ func TestPlan(t *testing.T) {
 							}
 						}
 					}
-					if n := testing.AllocsPerRun(2, func() { p.Run(pool, a, b, first, scratch) }); n != 0 {
+					// The count is that of the whole process, and a worker that falls asleep may make one: the least of a few tries is what Run allocates.
+					run := func() { p.Run(pool, a, b, first, scratch) }
+					n := testing.AllocsPerRun(2, run)
+					for try := 0; n != 0 && try < 5; try++ {
+						n = testing.AllocsPerRun(2, run)
+					}
+					if n != 0 {
 						t.Errorf("%s: %v allocations a run", what, n)
 					}
 					pool.Close()
