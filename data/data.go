@@ -12,6 +12,7 @@
 package data
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/jouleml/joule/dtype"
@@ -32,6 +33,10 @@ type Spec struct {
 	Classes         int      // 0: not classification
 	ClassNames      []string // nil: numbers
 	Norm            *Norm    `json:",omitempty"` // what the first input has been normalised with, nil if it is as it was read
+	// Tokenizer is tokenizer.json of the text in the examples; nil: there is none, or tokens are the characters in ClassNames.
+	Tokenizer json.RawMessage `json:",omitempty"`
+	// Grows names the input that is a beginning of the text in the targets, where there are other inputs: a model writes such text token by token.
+	Grows string `json:",omitempty"`
 }
 
 // Check returns an error when the spec describes no input, or a field that no tensor can hold.
@@ -80,6 +85,16 @@ type Labeler interface {
 	Dataset
 	// Label is the class of example i, in [0, Spec().Classes).
 	Label(i int) int
+}
+
+// Bucketed is a Dataset whose examples come in several sizes, such as sentences of several lengths. A Loader puts examples of one size into a batch, so that little
+// of a batch is padding.
+type Bucketed interface {
+	Dataset
+	// Buckets are the specs of the sizes: the fields of Spec with shapes of their own. Fill takes tensors of the shapes of Spec or of any bucket that all of its examples fit.
+	Buckets() []Spec
+	// Bucket is the size of example i.
+	Bucket(i int) int
 }
 
 // Set is a data set in its usual two parts.

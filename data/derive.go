@@ -18,6 +18,9 @@ func Subset(ds Dataset, idx []int) (Dataset, error) {
 		}
 	}
 	s := &subset{ds: ds, idx: idx}
+	if b, ok := ds.(Bucketed); ok {
+		return &bucketedSubset{s, b}, nil
+	}
 	if l, ok := ds.(Labeler); ok {
 		return &labeledSubset{s, l}, nil
 	}
@@ -61,6 +64,14 @@ type labeledSubset struct {
 	*subset
 	labels Labeler
 }
+
+type bucketedSubset struct {
+	*subset
+	of Bucketed
+}
+
+func (s *bucketedSubset) Buckets() []Spec  { return s.of.Buckets() }
+func (s *bucketedSubset) Bucket(i int) int { return s.of.Bucket(s.idx[i]) }
 
 func (s *labeledSubset) Label(i int) int { return s.labels.Label(s.idx[i]) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/jouleml/joule/tensor"
 )
@@ -37,6 +38,7 @@ type LoaderConfig struct {
 	DropLast   bool   // leave out a last batch that would be smaller
 	Epochs     int    // Next returns io.EOF after this many epochs; 0: it never ends
 	Prefetch   int    // batches prepared ahead; 0: 2
+	Flat       bool   // batches of a Bucketed are in the data set's order too, all of the shapes of its Spec
 	Transforms []Transform
 	Share      Share // which part of every batch to give; zero: all of it
 }
@@ -57,6 +59,8 @@ func (s Share) rows(n int) (lo, hi int) {
 // allocated once. A Loader serves one consumer; Close ends the goroutine.
 type Loader struct {
 	ds    Dataset
+	sizes []Spec // of a Bucketed; else one
+	size  func(i int) int
 	cfg   LoaderConfig
 	apply []Apply
 	steps int
@@ -69,17 +73,21 @@ type Loader struct {
 
 	// Owned by the goroutine in progress.
 	order      []int
-	orderEpoch int // -1: none yet
+	cuts       []cut // of order, one for each batch
+	orderEpoch int   // -1: none yet
 	pcg        rand.PCG
 	rng        *rand.Rand
 }
 
-// slot is one place of the ring. The smaller last batch is a view of the same memory.
+// cut is a batch: the examples order[from:to] of one size.
+type cut struct{ from, to, size int }
+
+// slot is one place of the ring: the tensors of a full batch for each size, made when they are first needed. Smaller batches are views of the same memory.
 type slot struct {
-	batch        Batch
-	x, y         []*tensor.Tensor
-	lastX, lastY []*tensor.Tensor
-	err          error
+	batch Batch
+	x, y  [][]*tensor.Tensor // by size
+	heads map[[2]int]Batch   // by size and number of examples
+	err   error
 }
 
 // ErrClosed is what a closed Loader returns.
@@ -111,10 +119,12 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 		return nil, err
 	}
 	cfg.Batch = min(cfg.Batch, n) // a data set smaller than a batch makes one batch of its own size
-	l := &Loader{ds: ds, cfg: cfg, steps: n / cfg.Batch, order: make([]int, n), orderEpoch: -1}
-	last := n % cfg.Batch
-	if last != 0 && !cfg.DropLast {
-		l.steps++
+	l := &Loader{ds: ds, cfg: cfg, sizes: []Spec{spec}, order: make([]int, n), orderEpoch: -1}
+	if b, ok := ds.(Bucketed); ok && !cfg.Flat {
+		l.sizes, l.size = b.Buckets(), b.Bucket
+	}
+	if l.steps = l.batches(); l.steps == 0 {
+		return nil, fmt.Errorf("data: no size of example comes %d times, and smaller batches are to be dropped", cfg.Batch)
 	}
 	for _, t := range cfg.Transforms {
 		a, err := t(spec)
@@ -128,10 +138,9 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 	l.free, l.full = make(chan *slot, len(l.slots)), make(chan *slot, len(l.slots))
 	for i := range l.slots {
 		s := &l.slots[i]
-		lo, hi := cfg.Share.rows(cfg.Batch)
-		s.x, s.y = spec.Tensors(hi - lo)
-		if lo, hi = cfg.Share.rows(last); hi > lo {
-			s.lastX, s.lastY = heads(s.x, hi-lo), heads(s.y, hi-lo)
+		s.x, s.y, s.heads = make([][]*tensor.Tensor, len(l.sizes)), make([][]*tensor.Tensor, len(l.sizes)), map[[2]int]Batch{}
+		for k := range l.sizes[:min(1, len(l.sizes))] {
+			s.make(k, l.sizes[k], cfg)
 		}
 		l.free <- s
 	}
@@ -147,16 +156,41 @@ func heads(ts []*tensor.Tensor, n int) []*tensor.Tensor {
 	return out
 }
 
+// Steps is the number of batches in an epoch of ds, none dropped.
+func Steps(ds Dataset, batch int) int {
+	n := ds.Len()
+	l := &Loader{ds: ds, cfg: LoaderConfig{Batch: max(1, min(batch, n))}, order: make([]int, n), sizes: make([]Spec, 1)}
+	if b, ok := ds.(Bucketed); ok {
+		l.sizes, l.size = b.Buckets(), b.Bucket
+	}
+	return l.batches()
+}
+
+// batches is the number of batches in an epoch.
+func (l *Loader) batches() int {
+	counts := make([]int, len(l.sizes))
+	if l.size == nil {
+		counts[0] = len(l.order)
+	} else {
+		for i := range l.order {
+			counts[l.size(i)]++
+		}
+	}
+	steps := 0
+	for _, n := range counts {
+		steps += n / l.cfg.Batch
+		if n%l.cfg.Batch != 0 && !l.cfg.DropLast {
+			steps++
+		}
+	}
+	return steps
+}
+
 // Steps is the number of batches in an epoch.
 func (l *Loader) Steps() int { return l.steps }
 
 // BatchSize is the number of examples in every batch but a smaller last one.
 func (l *Loader) BatchSize() int { return l.cfg.Batch }
-
-// LastBatch is the number of examples in the last batch of an epoch, at most BatchSize.
-func (l *Loader) LastBatch() int {
-	return min(l.ds.Len(), l.steps*l.cfg.Batch) - (l.steps-1)*l.cfg.Batch
-}
 
 // Position names the batch that the next call of Next gives. Kept in a checkpoint and given to Seek, it makes a run go on where it was.
 func (l *Loader) Position() Position { return l.pos }
@@ -265,15 +299,13 @@ func (l *Loader) fill(s *slot, p Position) error {
 	if l.orderEpoch != p.Epoch {
 		l.setOrder(p.Epoch)
 	}
-	lo := p.Step * l.cfg.Batch
-	idx := l.order[lo:min(lo+l.cfg.Batch, len(l.order))]
-	s.batch = Batch{X: s.x, Y: s.y, Of: len(idx), Epoch: p.Epoch, Step: p.Step}
-	if len(idx) < l.cfg.Batch {
-		s.batch.X, s.batch.Y = s.lastX, s.lastY
-	}
+	c := l.cuts[p.Step]
+	idx := l.order[c.from:c.to]
 	from, to := l.cfg.Share.rows(len(idx))
+	s.batch = s.head(c.size, to-from, l.sizes[c.size], l.cfg)
+	s.batch.Of, s.batch.Epoch, s.batch.Step = len(idx), p.Epoch, p.Step
 	idx = idx[from:to]
-	if s.batch.N = len(idx); s.batch.N == 0 {
+	if len(idx) == 0 {
 		return nil
 	}
 	if err := l.ds.Fill(idx, s.batch.X, s.batch.Y); err != nil {
@@ -290,7 +322,28 @@ func (l *Loader) fill(s *slot, p Position) error {
 	return nil
 }
 
-// setOrder makes the order of an epoch, by Fisher and Yates' shuffle of 0, 1, 2, ...
+// make makes the tensors of a size.
+func (s *slot) make(size int, spec Spec, cfg LoaderConfig) {
+	lo, hi := cfg.Share.rows(cfg.Batch)
+	s.x[size], s.y[size] = spec.Tensors(hi - lo)
+}
+
+// head is a batch of n examples of a size.
+func (s *slot) head(size, n int, spec Spec, cfg LoaderConfig) Batch {
+	if s.x[size] == nil {
+		s.make(size, spec, cfg)
+	}
+	k := [2]int{size, n}
+	b, ok := s.heads[k]
+	if !ok {
+		b = Batch{X: heads(s.x[size], n), Y: heads(s.y[size], n), N: n}
+		s.heads[k] = b
+	}
+	return b
+}
+
+// setOrder makes the order of an epoch, by Fisher and Yates' shuffle of 0, 1, 2, ... and cuts it into batches. Where examples have several sizes those of each
+// make batches of their own, which are shuffled again.
 func (l *Loader) setOrder(epoch int) {
 	l.orderEpoch = epoch
 	for i := range l.order {
@@ -299,6 +352,28 @@ func (l *Loader) setOrder(epoch int) {
 	if l.cfg.Shuffle {
 		l.pcg.Seed(mix(l.cfg.Seed+orderStream), mix(uint64(epoch)))
 		shuffle(l.rng, l.order)
+	}
+	if l.size != nil {
+		slices.SortStableFunc(l.order, func(a, b int) int { return l.size(a) - l.size(b) })
+	}
+	l.cuts = l.cuts[:0]
+	for from := 0; from < len(l.order); {
+		c := cut{from: from, to: from}
+		if l.size != nil {
+			c.size = l.size(l.order[from])
+		}
+		for c.to < len(l.order) && c.to-from < l.cfg.Batch && (l.size == nil || l.size(l.order[c.to]) == c.size) {
+			c.to++
+		}
+		if from = c.to; c.to-c.from == l.cfg.Batch || !l.cfg.DropLast {
+			l.cuts = append(l.cuts, c)
+		}
+	}
+	if l.cfg.Shuffle && l.size != nil {
+		for i := len(l.cuts) - 1; i > 0; i-- {
+			j := l.rng.IntN(i + 1)
+			l.cuts[i], l.cuts[j] = l.cuts[j], l.cuts[i]
+		}
 	}
 }
 

@@ -241,7 +241,7 @@ func (w *writer) add(t int32) (stopped bool, err error) {
 	if stopped {
 		return true, nil
 	}
-	certain := len(w.text)
+	certain := len(strings.TrimRight(w.text, "\uFFFD")) // a character may be on its way
 	for _, s := range w.stop {
 		for n := min(len(s)-1, len(w.text)); n > 0; n-- {
 			if strings.HasSuffix(w.text, s[:n]) {

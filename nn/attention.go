@@ -152,6 +152,15 @@ func (m *multiHead) call(c *Call, x []*graph.Node) *graph.Node {
 		query, key = m.turn(c, query, kv.Shape()[1]-time), m.turn(c, key, 0)
 	}
 	a := op.AttentionAttrs{Causal: m.Causal, Window: m.Window, ALiBi: m.ALiBi}
+	if !self && c.Cache != nil {
+		if !c.Cache.fixed[kv] {
+			c.Fail("a sequence that grows by and by can attend to one that is there from the beginning, not to another that grows")
+		}
+		if m.Causal || m.Window > 0 || m.ALiBi || m.Rotary > 0 {
+			c.Fail("where a sequence grows by and by, attention to another can be neither causal nor within a window, and takes no ALiBi or rotary positions")
+		}
+		key, value = c.Cache.once(c, "memory_keys", key), c.Cache.once(c, "memory_values", value)
+	}
 	if self && c.Cache != nil {
 		if !m.Causal {
 			c.Fail("a sequence can grow by and by only where no position sees later ones: causal attention")
@@ -215,6 +224,13 @@ type Cache struct {
 	Counts *graph.Node
 	// Positions, if not nil, is i32 [batch]: how many positions each sequence has, those of this call included, where the memory has forgotten the first of them (a sliding window).
 	Positions *graph.Node
+
+	// Input is which of the model's inputs grows. What depends on the others alone, such as an encoder, is there from the beginning: the call that begins the
+	// sequences computes it, and later calls go on with what attention has kept of it.
+	Input int
+	Begin bool // this call begins the sequences
+
+	fixed map[*graph.Node]bool // results that do not depend on the input that grows
 }
 
 // whole are layers that look at several positions of a sequence and keep nothing for later ones.
@@ -252,6 +268,16 @@ func (m *Cache) remember(c *Call, name string, x *graph.Node) *graph.Node {
 	all := op.Append(v, x, m.Lengths)
 	c.G.Update(v, all)
 	return all
+}
+
+// once is x from the call that began the sequences.
+func (m *Cache) once(c *Call, name string, x *graph.Node) *graph.Node {
+	v := m.variable(c, name, x.Type())
+	if !m.Begin {
+		return v
+	}
+	c.G.Update(v, x)
+	return x
 }
 
 type positions struct {

@@ -413,8 +413,13 @@ func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 		return []*graph.Node{y}
 	}
 	at := map[*Value]*graph.Node{}
+	grows := map[*Value]bool{}
 	for i, v := range m.inputs {
 		at[v] = x[i]
+		grows[v] = c.Cache != nil && i == c.Cache.Input
+	}
+	if c.Cache != nil {
+		c.Cache.fixed = map[*graph.Node]bool{}
 	}
 	for _, v := range m.order {
 		if v.layer == nil {
@@ -423,8 +428,17 @@ func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 		in := make([]*graph.Node, len(v.from))
 		for i, f := range v.from {
 			in[i] = at[f]
+			grows[v] = grows[v] || grows[f]
 		}
+		if c.Cache == nil || grows[v] {
+			at[v] = c.layerOn(v.layer, in)
+			continue
+		}
+		cache := c.Cache
+		c.Cache = nil
 		at[v] = c.layerOn(v.layer, in)
+		c.Cache = cache
+		cache.fixed[at[v]] = true
 	}
 	out := make([]*graph.Node, len(m.outputs))
 	for i, v := range m.outputs {

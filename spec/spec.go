@@ -296,6 +296,15 @@ func (s *Spec) layer(n *yaml.Node) (layerSpec, error) {
 	deferred := false
 	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "Reuse" {
 		l.class, l.reuse = "Reuse", n.Content[1].Value
+		if v := n.Content[1]; v.Kind == yaml.MappingNode {
+			r, err := mapping(s.file, "Reuse", v)
+			if err != nil {
+				return l, err
+			}
+			if err := errors.Join(r.into("layer", &l.reuse), r.into("name", &l.name), r.into("inputs", &l.inputs), r.done()); err != nil {
+				return l, err
+			}
+		}
 		if l.reuse == "" {
 			return l, at(s.file, n, "Reuse takes the name of an earlier layer: \"- Reuse: tokens\"")
 		}
@@ -410,7 +419,10 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 			}
 		}
 		if l.reuse != "" {
-			last = layers[l.reuse].On(last)
+			last = layers[l.reuse].On(args...)
+			if l.name != "" {
+				by[l.name] = last
+			}
 			continue
 		}
 		last = l.layer.On(args...)

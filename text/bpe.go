@@ -170,6 +170,16 @@ func (b *bpe) encode(out []int32, piece string, w *pieces) ([]int32, error) {
 			return append(out, id), nil
 		}
 	}
+	if b.raw && !b.ranked && len(b.joins) == 0 { // bytes are tokens
+		for i := range len(piece) {
+			id := b.byByte[piece[i]]
+			if id < 0 {
+				return nil, fmt.Errorf("text: the vocabulary lacks the byte 0x%02X", piece[i])
+			}
+			out = append(out, id)
+		}
+		return out, nil
+	}
 	if err := b.begin(piece, w); err != nil {
 		return nil, err
 	}

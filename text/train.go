@@ -77,7 +77,13 @@ func (t *Trainer) Add(s string) {
 			t.counts[strings.Clone(p)] = 1
 		}
 	})
+	if len(t.counts) > maxPieces { // what was met once so far is the least loss
+		maps.DeleteFunc(t.counts, func(_ string, n int64) bool { return n < 2 })
+	}
 }
+
+// maxPieces is how many distinct pieces a Trainer remembers.
+const maxPieces = 1 << 22
 
 // ReadFrom counts the pieces of all that r gives, line by line.
 func (t *Trainer) ReadFrom(r io.Reader) (int64, error) {

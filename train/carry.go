@@ -101,7 +101,7 @@ func (m *Model) eachStream(ds data.Dataset, batch int, k mode, pass func(part da
 	if len(rest) == 0 {
 		return nil
 	}
-	if _, err := m.program(k, 1); err != nil { // its states must be there
+	if _, err := m.programOf(programKey{mode: k, batch: 1}); err != nil { // its states must be there
 		return err
 	}
 	if err := m.passOn(k, batch, batch-1); err != nil {

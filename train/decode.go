@@ -1,6 +1,7 @@
 package train
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,22 +29,26 @@ type Decoder struct {
 	lengths         *tensor.Tensor
 	positions       *tensor.Tensor
 	counts          *tensor.Tensor
-	scores          *tensor.Tensor // [sequences, vocabulary]
+	scores          *tensor.Tensor   // [sequences, vocabulary]
+	input           int              // which of the model's inputs grows
+	other           []*tensor.Tensor // the others, nil in the place of input; nil until Begin
+	begun           bool             // other has been read
 }
 
 // chunks are how many tokens of a sequence a program takes at once, greatest first: the last must be 1.
 var chunks = []int{64, 8, 1}
 
 // Decoder makes a decoder of so many sequences with room for so many tokens each. The model must take a sequence of tokens i32 and give scores or
-// probabilities of the next token at each position, and no position may see later ones.
+// probabilities of the next token at each position, and no position may see later ones. It may have other inputs, what an encoder reads: see Begin.
 func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
-	if in := m.Spec.Inputs; len(in) != 1 || in[0].DType != dtype.I32 || len(in[0].Shape) != 1 {
-		return nil, fmt.Errorf("train: the model takes no sequence of tokens, so it cannot go on with one")
+	input, err := m.growingInput()
+	if err != nil {
+		return nil, err
 	}
 	if sequences < 1 || room < 1 {
 		return nil, fmt.Errorf("train: a decoder of %d sequences with room for %d tokens: both must be at least 1", sequences, room)
 	}
-	d := &Decoder{m: m, sequences: sequences, room: room, used: make([]int, sequences), length: make([]int, sequences)}
+	d := &Decoder{m: m, sequences: sequences, room: room, used: make([]int, sequences), length: make([]int, sequences), input: input}
 	if w, ok := m.Net.Window(); ok {
 		d.window, d.room = w, 2*w+chunks[0]
 	}
@@ -54,6 +59,40 @@ func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
 	}
 	d.scores = tensor.New(p.out[0].DType(), p.out[0].Shape()...)
 	return d, nil
+}
+
+// growingInput is which of the model's inputs is the sequence that it goes on with.
+func (m *Model) growingInput() (int, error) {
+	in := m.Spec.Inputs
+	for i, f := range in {
+		if (len(in) == 1 || f.Name == m.Spec.Grows) && f.DType == dtype.I32 && len(f.Shape) == 1 {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("train: the model takes no sequence of tokens, so it cannot go on with one")
+}
+
+// Begin makes the sequences empty and says what they answer to: the model's inputs, [sequences …] each, in their order but for the one that grows. It is for models with
+// several inputs, an encoder and a decoder: the encoder runs once, with the first token that is fed.
+func (d *Decoder) Begin(x ...*tensor.Tensor) error {
+	in := d.m.Spec.Inputs
+	if len(x) != len(in)-1 {
+		return fmt.Errorf("train: a decoder is begun with %d inputs, the model has %d beside the one that grows", len(x), len(in)-1)
+	}
+	d.other = make([]*tensor.Tensor, len(in))
+	for i := range in {
+		if i == d.input {
+			continue
+		}
+		t := x[0]
+		x = x[1:]
+		if want := graph.T(in[i].DType, append([]int{d.sequences}, in[i].Shape...)...); !graph.TypeOf(t).Equal(want) {
+			return fmt.Errorf("train: input %s is %v, the decoder needs %v", in[i].Name, graph.TypeOf(t), want)
+		}
+		d.other[i] = t.Clone()
+	}
+	d.Reset()
+	return nil
 }
 
 func (d *Decoder) key(time int, ragged bool) programKey {
@@ -82,9 +121,10 @@ func (d *Decoder) Room() int {
 func (d *Decoder) Reset() {
 	clear(d.used)
 	clear(d.length)
+	d.begun = false
 }
 
-// Restart makes one sequence empty.
+// Restart makes one sequence empty. It goes on to answer to what Begin was told.
 func (d *Decoder) Restart(sequence int) { d.used[sequence], d.length[sequence] = 0, 0 }
 
 // Feed appends tokens [sequences, n], n at least 1, and gives the scores [sequences, vocabulary] of what comes next: logarithms of probabilities up to a constant
@@ -116,17 +156,34 @@ func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
 	if most == 0 {
 		return nil, errors.New("train: there are no tokens to go on with")
 	}
+	several := len(d.m.Spec.Inputs) > 1
+	if several && d.other == nil {
+		return nil, errors.New("train: the model has other inputs than the sequence that grows: Begin says what they are")
+	}
 	ragged := least < most
 	for at := 0; at < most; {
 		time := chunk(most-at, ragged)
+		begin := several && !d.begun
+		if begin { // one token, so that there is one program that reads the other inputs
+			time = 1
+		}
 		if err := d.slide(time); err != nil {
 			return nil, err
 		}
-		p, err := d.m.program1(d.key(time, ragged))
+		k := d.key(time, ragged)
+		if begin {
+			k.mode, k.begin = prefill, true
+		}
+		p, err := d.m.program1(k)
 		if err != nil {
 			return nil, err
 		}
-		x := p.in[0].I32()
+		for i, t := range d.other {
+			if t != nil {
+				p.in[i] = t
+			}
+		}
+		x := p.in[d.input].I32()
 		clear(x)
 		for s, ts := range tokens {
 			n := max(0, min(time, len(ts)-at))
@@ -138,20 +195,21 @@ func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
 			d.length[s] += n
 		}
 		at += time
-		in := p.in[:1]
-		in = append(in, d.lengths)
+		n := len(d.m.Spec.Inputs)
+		in := append(p.in[:n], d.lengths)
 		if d.window > 0 {
 			in = append(in, d.positions)
 		}
 		if ragged {
 			in = append(in, d.counts)
 		}
-		if err := p.check(in[:1]); err != nil {
+		if err := p.check(in[:n]); err != nil {
 			return nil, err
 		}
 		if err := p.exec.Run(in, p.out); err != nil {
 			return nil, err
 		}
+		d.begun = true
 		for s, n := range d.counts.I32() {
 			if n > 0 {
 				copy(d.scores.Slice(s, s+1).Bytes(), p.out[0].Slice(s, s+1).Bytes())
@@ -189,8 +247,8 @@ func (d *Decoder) slide(more int) error {
 	if !any {
 		return nil
 	}
-	err := d.rewrite(func(now, old []byte, row int, places bool) {
-		if !places {
+	err := d.rewrite(func(v memory, now, old []byte, row int) {
+		if !v.places {
 			return
 		}
 		place := row / d.room
@@ -204,8 +262,14 @@ func (d *Decoder) slide(more int) error {
 	return err
 }
 
-// rewrite lets f change the memories: now is a copy of old, row the bytes of a sequence, and places says whether they are divided into the places of positions.
-func (d *Decoder) rewrite(f func(now, old []byte, row int, places bool)) error {
+// memory says what a variable of a decoder holds.
+type memory struct {
+	places bool // places of positions of the sequence that grows; else a state
+	others bool // what is kept of the other inputs
+}
+
+// rewrite lets f change the memories: now is a copy of old, row the bytes of a sequence.
+func (d *Decoder) rewrite(f func(v memory, now, old []byte, row int)) error {
 	p, err := d.m.program1(d.key(1, false))
 	if err != nil {
 		return err
@@ -220,7 +284,8 @@ func (d *Decoder) rewrite(f func(now, old []byte, row int, places bool)) error {
 			return err
 		}
 		now := old.Clone()
-		f(now.Bytes(), old.Bytes(), len(old.Bytes())/d.sequences, len(v.Shape()) == 4)
+		others := strings.Contains(name, "/memory_")
+		f(memory{places: len(v.Shape()) == 4 && !others, others: others}, now.Bytes(), old.Bytes(), len(old.Bytes())/d.sequences)
 		if err := d.m.state.Set(name, now); err != nil {
 			return err
 		}
@@ -251,18 +316,50 @@ func (d *Decoder) Reorder(from []int) error {
 	for i, f := range from {
 		copy(d.scores.Slice(i, i+1).Bytes(), scores.Slice(f, f+1).Bytes())
 	}
-	return d.rewrite(func(now, old []byte, row int, _ bool) {
+	alike := d.alike(from) // what is kept of the other inputs stays as it is
+	return d.rewrite(func(v memory, now, old []byte, row int) {
+		if v.others && alike {
+			return
+		}
 		for i, f := range from {
 			copy(now[i*row:(i+1)*row], old[f*row:(f+1)*row])
 		}
 	})
 }
 
+// alike says whether every sequence goes on as one that answers to the same inputs; if not, they are brought into the new order.
+func (d *Decoder) alike(from []int) bool {
+	same := true
+	for _, t := range d.other {
+		if t == nil {
+			continue
+		}
+		row := len(t.Bytes()) / d.sequences
+		old := t.Clone()
+		for i, f := range from {
+			a, b := t.Bytes()[i*row:(i+1)*row], old.Bytes()[f*row:(f+1)*row]
+			same = same && bytes.Equal(old.Bytes()[i*row:(i+1)*row], b)
+			copy(a, b)
+		}
+	}
+	return same
+}
+
 // growing builds the graph of a decoder's program.
 func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []*graph.Node)) *nn.Call {
-	x := g.Input("x0", graph.T(dtype.I32, k.batch, k.time))
+	input, err := m.growingInput()
+	if err != nil {
+		g.Fail("model", nil, "%v", err)
+	}
+	var x []*graph.Node
+	for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
+		if i == input {
+			t = graph.T(dtype.I32, k.batch, k.time)
+		}
+		x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
+	}
 	numbers := func(name string) *graph.Node { return g.Input(name, graph.T(dtype.I32, k.batch)) }
-	cache := &nn.Cache{Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Lengths: numbers("lengths")}
+	cache := &nn.Cache{Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Lengths: numbers("lengths"), Input: input, Begin: k.begin}
 	if k.sliding {
 		cache.Positions = numbers("positions")
 	}
@@ -270,7 +367,7 @@ func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []
 		cache.Counts = numbers("counts")
 	}
 	call := &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Cache: cache, Tap: tap}
-	out := m.Net.Call(call, []*graph.Node{x})
+	out := m.Net.Call(call, x)
 	if len(out) != 1 || len(out[0].Shape()) != 3 || out[0].Shape()[1] != k.time {
 		g.Fail("model", out, "gives no scores for each position of the sequence, so it cannot go on with one")
 	}
@@ -298,7 +395,11 @@ func (m *Model) program1(k programKey) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.in[0] = tensor.New(dtype.I32, k.batch, k.time)
+	input, err := m.growingInput()
+	if err != nil {
+		return nil, err
+	}
+	p.in[input] = tensor.New(dtype.I32, k.batch, k.time)
 	m.programs[k] = p
 	return p, nil
 }

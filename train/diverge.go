@@ -40,7 +40,7 @@ func (f *fit) diverged(bad *data.Batch, loss float64) error {
 		}
 		k, rate := f.next(&p)
 		if b.Epoch == at.Epoch && b.Step == at.Step {
-			probe, err := f.m.build(programKey{mode: k, batch: b.N}, true)
+			probe, err := f.m.build(programKey{mode: k, batch: b.N, shapes: f.m.shapes(b.X, b.Y)}, true)
 			if err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ func (f *fit) diverged(bad *data.Batch, loss float64) error {
 			}
 			return fmt.Errorf("%w; %s", what, remedy)
 		}
-		prog, err := f.m.program(k, b.N)
+		prog, err := f.m.program(k, b.X, b.Y)
 		if err != nil {
 			return err
 		}

@@ -236,11 +236,11 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 			return nil, errors.New("train: the training of a stateful model cannot be shared out: its states go from each batch to the next")
 		}
 		f.batch, f.inOrder = min(f.batch, ds.Len()), true
-		cfg.Batch, cfg.Shuffle = f.batch, false
+		cfg.Batch, cfg.Shuffle, cfg.Flat = f.batch, false, true
 		if ds, _, err = data.Streams(ds, f.batch); err != nil {
 			return nil, fmt.Errorf("train: %w", err)
 		}
-		if _, err := m.program(train, f.batch); err != nil { // its states are there from the first snapshot on
+		if _, err := m.programOf(programKey{mode: train, batch: f.batch}); err != nil { // its states are there from the first snapshot on
 			return nil, err
 		}
 	}
@@ -455,7 +455,7 @@ func (f *fit) compute(b *data.Batch, k mode, rate float64) (loss float64, err er
 		}
 		return loss, nil
 	}
-	p, err := f.m.program(k, b.N)
+	p, err := f.m.program(k, b.X, b.Y)
 	if err != nil {
 		return 0, err
 	}
@@ -692,7 +692,8 @@ func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f 
 	})
 }
 
-// inOrder runs a program over this rank's batches of a data set. f is told the batch's first example.
+// inOrder runs a program over this rank's batches of a data set. f is told the batch's first example, or, where batches hold examples of one size and the order is
+// another, a number that grows and that no other batch of any rank has.
 func (m *Model) inOrder(ctx context.Context, ds data.Dataset, batch int, k mode, f func(at int, b *data.Batch, p *program)) error {
 	batch = min(cmp.Or(batch, 32), max(1, ds.Len()))
 	starts := m.starts(ds.Len(), batch, m.parallel.rank())
@@ -711,7 +712,10 @@ func (m *Model) inOrder(ctx context.Context, ds data.Dataset, batch int, k mode,
 			return fmt.Errorf("train: %w", err)
 		}
 	}
-	l, err := data.NewLoader(ds, data.LoaderConfig{Batch: batch, Epochs: 1})
+	flat := k == predict || m.Net.Stateful() // in the order of the data
+	_, sized := ds.(data.Bucketed)
+	sized = sized && !flat
+	l, err := data.NewLoader(ds, data.LoaderConfig{Batch: batch, Epochs: 1, Flat: flat})
 	if err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
@@ -724,13 +728,17 @@ func (m *Model) inOrder(ctx context.Context, ds data.Dataset, batch int, k mode,
 		if err != nil {
 			return fmt.Errorf("train: %w", err)
 		}
-		p, err := m.program(k, b.N)
+		p, err := m.program(k, b.X, b.Y)
 		if err != nil {
 			return err
 		}
 		if err := p.run(b.X, b.Y, 0); err != nil {
 			return err
 		}
-		f(starts[b.Step], b, p)
+		at := b.Step*m.parallel.ranks() + m.parallel.rank() // batches of one size stand in an order of their own
+		if !sized {
+			at = starts[b.Step]
+		}
+		f(at, b, p)
 	}
 }

@@ -15,6 +15,7 @@ type Loss struct {
 	each func(pred, target *graph.Node) *graph.Node
 	// target says what the targets must be like for predictions of type t (batch first), as a sentence for errors; "" if they fit.
 	target func(pred, target graph.Type) string
+	xent   op.XentAttrs // of a cross-entropy of class numbers
 }
 
 // logits are the scores behind predictions that a softmax made: the loss of scores is exact where that of probabilities loses
@@ -88,7 +89,7 @@ func SparseCategorical(opts ...XentOption) Loss {
 	for _, o := range opts {
 		o(&a)
 	}
-	return Loss{"sparse_categorical_crossentropy", func(pred, target *graph.Node) *graph.Node {
+	return Loss{Name: "sparse_categorical_crossentropy", each: func(pred, target *graph.Node) *graph.Node {
 		scores, ok := logits(pred)
 		if !ok {
 			scores = op.Log(clip(pred)) // the softmax of log p is p, if p adds up to 1
@@ -100,7 +101,7 @@ func SparseCategorical(opts ...XentOption) Loss {
 			l = op.Div(l, op.Max(share, op.Like(l, 1e-30)))
 		}
 		return perExample(l)
-	}, classNumbers}
+	}, xent: a, target: classNumbers}
 }
 
 // CategoricalCrossentropy is for targets that are probabilities, such as one-hot vectors.
@@ -109,7 +110,7 @@ var CategoricalCrossentropy = Categorical(0)
 // Categorical is CategoricalCrossentropy with a share of each target spread over all classes (arXiv:1512.00567). Predictions that no softmax made are
 // divided by their sum along the last axis first, as Keras does.
 func Categorical(smoothing float64) Loss {
-	return Loss{"categorical_crossentropy", func(pred, target *graph.Node) *graph.Node {
+	return Loss{Name: "categorical_crossentropy", each: func(pred, target *graph.Node) *graph.Node {
 		last := len(pred.Shape()) - 1
 		var logp *graph.Node
 		if scores, ok := logits(pred); ok {
@@ -121,7 +122,7 @@ func Categorical(smoothing float64) Loss {
 		}
 		target = smooth(target, smoothing, pred.Shape()[last])
 		return perExample(op.Neg(op.Sum(op.Mul(target, logp), last)))
-	}, sameAsPred}
+	}, target: sameAsPred}
 }
 
 // smooth takes a share of targets and spreads it over the classes.
@@ -137,7 +138,7 @@ var BinaryCrossentropy = Binary(0)
 
 // Binary is BinaryCrossentropy with label smoothing: a target t counts as t·(1-smoothing) + smoothing/2.
 func Binary(smoothing float64) Loss {
-	return Loss{"binary_crossentropy", func(pred, target *graph.Node) *graph.Node {
+	return Loss{Name: "binary_crossentropy", each: func(pred, target *graph.Node) *graph.Node {
 		target = smooth(target, smoothing, 2)
 		if pred.Op() == op.SigmoidOp { // of scores z: max(z,0) - z·t + log(1+e^-|z|)
 			z := pred.Input(0)
@@ -146,34 +147,34 @@ func Binary(smoothing float64) Loss {
 		p := clip(pred)
 		one := op.Like(p, 1)
 		return perExample(op.Neg(op.Add(op.Mul(target, op.Log(p)), op.Mul(op.Sub(one, target), op.Log(op.Sub(one, p))))))
-	}, sameAsPred}
+	}, target: sameAsPred}
 }
 
 // MeanSquaredError is the mean of (prediction - target)².
-var MeanSquaredError = Loss{"mean_squared_error", func(pred, target *graph.Node) *graph.Node {
+var MeanSquaredError = Loss{Name: "mean_squared_error", each: func(pred, target *graph.Node) *graph.Node {
 	d := op.Sub(pred, target)
 	return perExample(op.Mul(d, d))
-}, sameAsPred}
+}, target: sameAsPred}
 
 // MeanAbsoluteError is the mean of |prediction - target|.
-var MeanAbsoluteError = Loss{"mean_absolute_error", func(pred, target *graph.Node) *graph.Node {
+var MeanAbsoluteError = Loss{Name: "mean_absolute_error", each: func(pred, target *graph.Node) *graph.Node {
 	return perExample(op.Abs(op.Sub(pred, target)))
-}, sameAsPred}
+}, target: sameAsPred}
 
 // Huber is ½d² where |d| ≤ delta, else delta·(|d| - ½delta) (Huber 1964).
 func Huber(delta float64) Loss {
-	return Loss{"huber", func(pred, target *graph.Node) *graph.Node {
+	return Loss{Name: "huber", each: func(pred, target *graph.Node) *graph.Node {
 		d := op.Abs(op.Sub(pred, target))
 		near := op.Min(d, op.Like(d, delta)) // ½near² + delta·(d - near) is both branches in one
 		return perExample(op.Add(op.Mul(op.Like(d, 0.5), op.Mul(near, near)), op.Mul(op.Like(d, delta), op.Sub(d, near))))
-	}, sameAsPred}
+	}, target: sameAsPred}
 }
 
 // KLDivergence is Σ target·log(target/prediction) over the last axis, both probabilities.
-var KLDivergence = Loss{"kl_divergence", func(pred, target *graph.Node) *graph.Node {
+var KLDivergence = Loss{Name: "kl_divergence", each: func(pred, target *graph.Node) *graph.Node {
 	p, t := clip(pred), clip(target)
 	return perExample(op.Sum(op.Mul(t, op.Log(op.Div(t, p))), len(p.Shape())-1))
-}, sameAsPred}
+}, target: sameAsPred}
 
 // Losses are the losses that a spec can name.
 var Losses = map[string]Loss{}

@@ -82,16 +82,20 @@ func (r *ratio) join(o meter) {
 
 func (r *ratio) value() float64 { return r.Hits / max(r.All, 1) }
 
-// Accuracy is the share of examples whose most probable class is the right one.
+// Accuracy is the share of examples whose most probable class is the right one. Class numbers below 0, which stand for padding, do not count.
 var Accuracy = Metric{"accuracy", func() meter {
 	return &ratio{count: func(r *ratio, pred, target *tensor.Tensor) {
 		n, c, p := classesOf(pred)
 		for i := range n {
-			if decide(p[i*c:][:c]) == label(target, i, c) {
+			l := label(target, i, c)
+			if l < 0 && target.DType().IsInt() {
+				continue
+			}
+			if decide(p[i*c:][:c]) == l {
 				r.Hits++
 			}
+			r.All++
 		}
-		r.All += float64(n)
 	}}
 }}
 

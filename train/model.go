@@ -83,8 +83,9 @@ type Model struct {
 	params   []nn.Param
 	state    backend.State
 	programs map[programKey]*program
-	retired  []*program    // from before Merge
-	waited   time.Duration // for batches, since StartAccount
+	shaped   map[string]data.Spec // by programKey.shapes
+	retired  []*program           // from before Merge
+	waited   time.Duration        // for batches, since StartAccount
 	waits    int64
 }
 
@@ -238,9 +239,11 @@ func (k mode) String() string {
 type programKey struct {
 	mode       mode
 	batch      int
-	time, room int  // of a decoder: tokens of a run, and those that there is room for
-	ragged     bool // of a decoder: sequences have different numbers of tokens in a run
-	sliding    bool // of a decoder: its memories forget the first positions
+	time, room int    // of a decoder: tokens of a run, and those that there is room for
+	ragged     bool   // of a decoder: sequences have different numbers of tokens in a run
+	sliding    bool   // of a decoder: its memories forget the first positions
+	begin      bool   // of a decoder: the sequences begin, and what they answer to is read
+	shapes     string // of the inputs and targets where they are not those of the data's spec: see Model.shapes
 }
 
 // program is a compiled graph with the tensors it is run on.
@@ -277,7 +280,11 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 			return
 		}
 		var x []*graph.Node
-		for i, t := range fieldTypes(m.Spec.Inputs, k.batch) {
+		spec := m.Spec
+		if k.shapes != "" {
+			spec = m.shaped[k.shapes]
+		}
+		for i, t := range fieldTypes(spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
 		call = &nn.Call{G: g, Training: k.mode <= shard, Policy: m.precision, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
@@ -311,7 +318,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		if k.mode == predict {
 			return
 		}
-		t := fieldTypes(m.Spec.Targets, k.batch)[0]
+		t := fieldTypes(spec.Targets, k.batch)[0]
 		if why := m.loss.target(pred[0].Type(), t); why != "" {
 			g.Fail(m.loss.Name, pred[:1], "%s, but the data's targets are %v", why, t)
 		}
@@ -369,9 +376,13 @@ func (m *Model) update(g *graph.Graph, params []nn.Param, grads []*graph.Node, r
 	}
 }
 
-// program is the compiled program for a mode and batch size: made at its first use, kept.
-func (m *Model) program(mode mode, batch int) (*program, error) {
-	k := programKey{mode: mode, batch: batch}
+// program is the compiled program for a mode and a batch: made at its first use for such shapes, kept.
+func (m *Model) program(mode mode, x, y []*tensor.Tensor) (*program, error) {
+	return m.programOf(programKey{mode: mode, batch: x[0].Shape()[0], shapes: m.shapes(x, y)})
+}
+
+// programOf is the compiled program for a key: made at its first use, kept.
+func (m *Model) programOf(k programKey) (*program, error) {
 	if p := m.programs[k]; p != nil {
 		return p, nil
 	}
@@ -380,6 +391,36 @@ func (m *Model) program(mode mode, batch int) (*program, error) {
 		m.programs[k] = p
 	}
 	return p, err
+}
+
+// shapes names the shapes of a batch, "" for those of the data's spec.
+func (m *Model) shapes(x, y []*tensor.Tensor) string {
+	same := len(x) <= len(m.Spec.Inputs) && len(y) <= len(m.Spec.Targets)
+	for i, f := range m.Spec.Inputs {
+		same = same && (i >= len(x) || x[i].Shape()[1:].Equal(f.Shape))
+	}
+	for i, f := range m.Spec.Targets {
+		same = same && (i >= len(y) || y[i].Shape()[1:].Equal(f.Shape))
+	}
+	if same || len(x) != len(m.Spec.Inputs) || len(y) > len(m.Spec.Targets) {
+		return ""
+	}
+	s := m.Spec
+	s.Inputs, s.Targets = slices.Clone(s.Inputs), slices.Clone(s.Targets)
+	name := ""
+	for i := range x {
+		s.Inputs[i].Shape = x[i].Shape()[1:].Clone()
+		name += s.Inputs[i].Shape.String()
+	}
+	for i := range y {
+		s.Targets[i].Shape = y[i].Shape()[1:].Clone()
+		name += s.Targets[i].Shape.String()
+	}
+	if m.shaped == nil {
+		m.shaped = map[string]data.Spec{}
+	}
+	m.shaped[name] = s
+	return name
 }
 
 // build compiles a program; with stopAtNaN it fails at the first node whose result is not finite.
@@ -453,7 +494,7 @@ func (p *program) loss() float64 { return p.out[len(p.out)-1].At(0) }
 
 // Step trains on one batch and gives its loss; x and y have the batch as first axis. It is what Fit calls, for loops of one's own.
 func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err error) {
-	p, err := m.program(train, x[0].Shape()[0])
+	p, err := m.program(train, x, y)
 	if err != nil {
 		return 0, err
 	}
@@ -465,7 +506,7 @@ func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err err
 
 // PredictBatch gives the predictions for one batch. The tensor is overwritten by the next call with this batch size.
 func (m *Model) PredictBatch(x ...*tensor.Tensor) (*tensor.Tensor, error) {
-	p, err := m.program(predict, x[0].Shape()[0])
+	p, err := m.program(predict, x, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func (m *Model) recomputing(g *graph.Graph) (*graph.Graph, error) {
 
 // StepMemory is the number of bytes that the program of a train step for a batch holds beside parameters and optimizer state.
 func (m *Model) StepMemory(batch int) (int64, error) {
-	p, err := m.program(train, batch)
+	p, err := m.programOf(programKey{mode: train, batch: batch})
 	if err != nil {
 		return 0, err
 	}

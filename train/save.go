@@ -9,6 +9,7 @@ import (
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/shape"
 )
@@ -40,11 +41,13 @@ type Config struct {
 	Seed       uint64    `json:"seed"`
 	Accumulate int       `json:"accumulate"`
 	Precision  nn.Policy `json:"precision,omitempty"`
+	// Xent are the settings of a cross-entropy of class numbers.
+	Xent op.XentAttrs `json:"cross_entropy"`
 }
 
 // Config says how the model was compiled.
 func (m *Model) Config() Config {
-	return Config{Optimizer: m.opt.Name, Loss: m.loss.Name, Metrics: m.metricNames(), Seed: m.seed, Accumulate: m.accumulate, Precision: m.precision}
+	return Config{Optimizer: m.opt.Name, Loss: m.loss.Name, Metrics: m.metricNames(), Seed: m.seed, Accumulate: m.accumulate, Precision: m.precision, Xent: m.loss.xent}
 }
 
 // Describe is what a saved model says beside its weights, as one indented JSON object: "model" (its layers), "spec" (the data it is for) and "config" (how it was compiled).
@@ -131,6 +134,9 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 	loss, ok := Losses[c.Loss]
 	if !ok {
 		return nil, fmt.Errorf("train: unknown loss %q", c.Loss)
+	}
+	if c.Xent != (op.XentAttrs{}) && c.Loss == SparseCategoricalCrossentropy.Name {
+		loss = SparseCategorical(func(o *op.XentAttrs) { *o = c.Xent })
 	}
 	opt, err := optim.ByName(c.Optimizer)
 	if err != nil {

@@ -38,7 +38,7 @@ func dataCmd() *cobra.Command {
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%-15s %-45s %6d + %d  %s\n", i.Name, i.What, i.Train, i.Test, where)
 			}
-			fmt.Fprintln(c.OutOrStdout(), "Any folder of class folders of pictures (folder:PATH), table (csv:PATH), text (text:PATH) or table of time series (series:PATH) can be used too.")
+			fmt.Fprintln(c.OutOrStdout(), "Any folder of class folders of pictures (folder:PATH), table (csv:PATH), text (text:PATH), pairs of texts (pairs:PATH) or table of time series (series:PATH) can be used too.")
 			return nil
 		},
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/generate"
 )
@@ -23,22 +22,39 @@ func generateCmd() *cobra.Command {
 		Use:   "generate [RUN | model.safetensors]",
 		Short: "Let a language model go on with a text",
 		Long: "Generate continues a prompt with the model of a run (its id, the beginning of it, or last, the default) or of a file, prints the text as it is written, and ends with what a token cost.\n\n" +
-			"Options apply in this order: repetition penalty, temperature, top-k, top-p, min-p. Temperature 0 always takes the most probable token.",
+			"Options apply in this order: repetition penalty, temperature, top-k, top-p, min-p. Temperature 0 always takes the most probable token.\n\n" +
+			"A model that reads a text and writes another (translate, summarize) reads the prompt and writes about it, with the most probable tokens or the best of --beams.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.Check(); err != nil {
+			check := o
+			if o.Beams > 1 && !c.Flags().Changed("temperature") {
+				check.Temperature = 0 // what it is for models that read a text; for others the search refuses it
+			}
+			if err := check.Check(); err != nil {
 				return usageError{err}
 			}
 			m, _, err := f.load(first(args, "last"))
 			if err != nil {
 				return err
 			}
-			vocabulary, err := text.NewVocabulary(m.Spec.ClassNames)
+			if answers(m) {
+				if !c.Flags().Changed("temperature") {
+					o.Temperature = 0
+				}
+				if o.Beams > 1 && !c.Flags().Changed("length-penalty") {
+					o.LengthPenalty = 1
+				}
+				return f.answer(c, m, prompts, o)
+			}
+			vocabulary, err := tokenizerOf(m)
 			if err != nil {
 				return err
 			}
 			if in := m.Spec.Inputs; context == 0 && len(in) == 1 && len(in[0].Shape) == 1 {
 				context = in[0].Shape[0]
+			}
+			if err := o.Check(); err != nil {
+				return usageError{err}
 			}
 			g, err := generate.New(m, vocabulary, context)
 			if err != nil {

@@ -13,8 +13,10 @@ import (
 
 	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/data/folder"
+	"github.com/jouleml/joule/data/pairs"
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/generate"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/train"
@@ -85,9 +87,10 @@ func (f *modelFlags) load(ref string, opts ...train.Option) (m *train.Model, dat
 func evalCmd() *cobra.Command {
 	var f modelFlags
 	var on string
-	var batch int
 	rf := rankFlags{deadline: dist.DefaultDeadline}
 	var counters meterFlag
+	var batch, write int
+	var o generate.Options
 	c := &cobra.Command{
 		Use:   "eval [RUN | model.safetensors]",
 		Short: "Evaluate a trained model on the test part of a data set",
@@ -113,7 +116,7 @@ func evalCmd() *cobra.Command {
 			if on == "" {
 				return usageError{errors.New("--data says which data set to evaluate on")}
 			}
-			set, err := catalog.Open(on)
+			set, err := catalog.OpenLike(on, m.Spec)
 			if err != nil {
 				return err
 			}
@@ -150,15 +153,31 @@ func evalCmd() *cobra.Command {
 				return nil
 			}
 			l.Examples = int64(set.Test.Len())
+			var js []judged
+			var test []pairs.Pair
+			if answers(m) && write >= 0 {
+				if o.Beams > 1 {
+					o.LengthPenalty = 1
+				}
+				if js, test, err = judge(c, m, set, write, o); err != nil {
+					return err
+				}
+			}
 			if f.json {
 				out := map[string]any{"examples": set.Test.Len(), "seconds": l.Seconds, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High, "energy_source": l.Joules.Source.String()}
 				for _, v := range logs {
 					out[v.Name] = v.Value
 				}
+				if js != nil {
+					out["written"] = js
+				}
 				return json.NewEncoder(c.OutOrStdout()).Encode(out)
 			}
 			for _, v := range logs {
 				fmt.Fprintf(c.OutOrStdout(), "%-12s %.4f\n", v.Name, v.Value)
+			}
+			if js != nil {
+				showJudged(c.OutOrStdout(), js, test)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "\n%s", l.Table())
 			return nil
@@ -166,6 +185,8 @@ func evalCmd() *cobra.Command {
 	}
 	f.add(c)
 	f.on.add(c)
+	c.Flags().IntVar(&write, "write", 0, "of a model that writes texts: let it write so many of the test part and score them (0: all, -1: none)")
+	c.Flags().IntVar(&o.Beams, "beams", 1, "of a model that writes texts: search with so many continuations at a time")
 	c.Flags().StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
 	c.Flags().IntVar(&batch, "batch", 128, "examples at a time")
 	counters.add(c.Flags())
@@ -184,14 +205,26 @@ func predictCmd() *cobra.Command {
 	var ref string
 	var invert bool
 	var top int
+	var o generate.Options
 	c := &cobra.Command{
 		Use:   "predict FILE…",
-		Short: "Say what is on pictures (PNG or JPEG), one line a file",
+		Short: "Say what is on pictures (PNG or JPEG), one line a file; translate or sum up texts, one line each",
+		Long:  "Predict takes pictures, and with a model that reads texts and writes others (translate, summarize) files of texts, one a line (- is the standard input): it prints a line for each.",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			m, _, err := f.load(ref)
 			if err != nil {
 				return err
+			}
+			if answers(m) {
+				texts, err := lines(args, c.InOrStdin())
+				if err != nil {
+					return err
+				}
+				if o.Beams > 1 {
+					o.LengthPenalty = 1
+				}
+				return f.answer(c, m, texts, o)
 			}
 			return f.predict(c, m, args, top, invert)
 		},
@@ -200,6 +233,7 @@ func predictCmd() *cobra.Command {
 	f.on.add(c)
 	c.Flags().StringVar(&ref, "run", "last", "the run, or a model file, to predict with")
 	c.Flags().BoolVar(&invert, "invert", false, "take white for black: for dark digits on light paper, since MNIST's are light on dark")
+	c.Flags().IntVar(&o.Beams, "beams", 1, "of texts: search with so many continuations at a time")
 	c.Flags().IntVar(&top, "top", 3, "how many classes to print")
 	return c
 }

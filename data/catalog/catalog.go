@@ -17,6 +17,7 @@ import (
 	"github.com/jouleml/joule/data/forecast"
 	"github.com/jouleml/joule/data/idx"
 	"github.com/jouleml/joule/data/mnist"
+	"github.com/jouleml/joule/data/pairs"
 	"github.com/jouleml/joule/data/series"
 	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/internal/nearest"
@@ -61,6 +62,7 @@ type entry struct {
 	table  func() (*forecast.Table, error) // of an embedded table of time series, in place of open
 	change forecast.Change                 // of table: what is forecast unless the user says otherwise
 	target []string                        // likewise
+	pairs  *pairsEntry                     // of pairs of texts, in place of open
 }
 
 var fashionNames = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
@@ -69,6 +71,18 @@ var fashionNames = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat
 const pypi = "https://files.pythonhosted.org/packages/"
 
 const fashionURL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+
+// debianURL is where Debian keeps the indexes of version 12 by their sums.
+const debianURL = "http://deb.debian.org/debian/dists/bookworm/main/i18n/by-hash/SHA256/"
+
+var debianEnglish = File{"Translation-en.xz", debianURL + "a3d4a0bfd8e9242810b0885eda7c1a6e05dac15b333ddbaab03ba56f2dfa4bf0", 6107304, "a3d4a0bfd8e9242810b0885eda7c1a6e05dac15b333ddbaab03ba56f2dfa4bf0"}
+
+// pairsEntry is how pairs of texts are read and divided.
+type pairsEntry struct {
+	read   func(dir string) ([]pairs.Pair, error)
+	config pairs.Config
+	share  float64 // of the test part
+}
 
 var entries = []entry{
 	{
@@ -131,6 +145,32 @@ var entries = []entry{
 		need: []string{"JapaneseVowels_TRAIN.ts", "JapaneseVowels_TEST.ts"}, unpack: true,
 		open: func(dir string) (*data.Set, error) {
 			return series.Open("japanese-vowels", filepath.Join(dir, "JapaneseVowels_TRAIN.ts"), filepath.Join(dir, "JapaneseVowels_TEST.ts"), true)
+		},
+	},
+	{
+		info: Info{
+			Name: "debian-en-de", What: "package descriptions, English and German", Train: 33868, Test: 1506,
+			Home: "https://www.debian.org/international/l10n/ddtp", Licence: "none stated",
+			Files: []File{debianEnglish, {"Translation-de.bz2", debianURL + "2cc65c7f8b85d8a2964c3735bbf86be79bfd3342ef8908150e268137fe5dac7f", 1748338, "2cc65c7f8b85d8a2964c3735bbf86be79bfd3342ef8908150e268137fe5dac7f"}},
+		},
+		need: []string{"Translation-en", "Translation-de"}, unpack: true,
+		pairs: &pairsEntry{
+			read: func(dir string) ([]pairs.Pair, error) {
+				return pairs.Translations(filepath.Join(dir, "Translation-en"), filepath.Join(dir, "Translation-de"))
+			},
+			config: pairs.Config{Vocabulary: 4000, Source: 48, Target: 48}, share: 0.04,
+		},
+	},
+	{
+		info: Info{
+			Name: "debian-synopses", What: "package descriptions and their synopses", Train: 45543, Test: 1796,
+			Home: "https://www.debian.org/international/l10n/ddtp", Licence: "none stated",
+			Files: []File{debianEnglish},
+		},
+		need: []string{"Translation-en"}, unpack: true,
+		pairs: &pairsEntry{
+			read:   func(dir string) ([]pairs.Pair, error) { return pairs.Synopses(filepath.Join(dir, "Translation-en")) },
+			config: pairs.Config{Vocabulary: 4000, Source: 64, Target: 24, Cut: true}, share: 0.03,
 		},
 	},
 	cifarEntry(cifar.Ten, "CIFAR-10: small photographs, 32×32 colour, 10 classes",

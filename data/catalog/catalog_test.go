@@ -197,7 +197,7 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("%s: an empty field in %+v", i.Name, i)
 		}
 		for _, f := range i.Files {
-			if len(f.SHA256) != 64 || f.Bytes == 0 || !strings.HasSuffix(f.URL, "/"+f.Name) {
+			if len(f.SHA256) != 64 || f.Bytes == 0 || !strings.HasSuffix(f.URL, "/"+f.Name) && !strings.HasSuffix(f.URL, "/SHA256/"+f.SHA256) {
 				t.Errorf("%s: file %+v", i.Name, f)
 			}
 		}
@@ -420,6 +420,8 @@ func Example() {
 	// stocks        2586 + 653, daily prices and volumes of AAPL, IBM, MSFT
 	// forda         3601 + 1320, engine noise, is the part faulty?
 	// japanese-vowels 270 + 370, vowels of 9 speakers, 12 features
+	// debian-en-de  33868 + 1506, package descriptions, English and German
+	// debian-synopses 45543 + 1796, package descriptions and their synopses
 	// cifar10       50000 + 10000, CIFAR-10: small photographs, 32×32 colour, 10 classes
 	// cifar100      50000 + 10000, CIFAR-100: small photographs, 32×32 colour, 100 classes
 	// mnist [28 28 1]

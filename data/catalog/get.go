@@ -3,6 +3,8 @@ package catalog
 import (
 	"archive/tar"
 	"archive/zip"
+	"bufio"
+	"compress/bzip2"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -17,6 +19,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/ulikunitz/xz"
 
 	"github.com/jouleml/joule/internal/atomicfile"
 )
@@ -170,10 +174,11 @@ func intact(path string, f File) bool {
 	return err == nil && hex.EncodeToString(sum.Sum(nil)) == f.SHA256
 }
 
-// unpack writes those files of a .tar.gz or zip archive (.zip, .whl) whose names (without folders) are wanted into dir. The archive's sum has been checked, so
+// unpack writes the content of a compressed file (.xz, .bz2), or those files of a .tar.gz or zip archive (.zip, .whl) whose names (without folders) are wanted into dir. The archive's sum has been checked, so
 // its sizes can be trusted; its paths are not used.
 func unpack(archive, dir string, wanted []string) error {
-	if ext := filepath.Ext(archive); ext == ".zip" || ext == ".whl" {
+	ext := filepath.Ext(archive)
+	if ext == ".zip" || ext == ".whl" {
 		return unzip(archive, dir, wanted)
 	}
 	r, err := os.Open(archive)
@@ -181,6 +186,9 @@ func unpack(archive, dir string, wanted []string) error {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	defer r.Close()
+	if ext == ".xz" || ext == ".bz2" {
+		return decompress(r, archive, strings.TrimSuffix(archive, ext))
+	}
 	z, err := gzip.NewReader(r)
 	if err != nil {
 		return fmt.Errorf("catalog: %s: %w", archive, err)
@@ -203,6 +211,21 @@ func unpack(archive, dir string, wanted []string) error {
 			return fmt.Errorf("catalog: unpacking %s: %w", archive, err)
 		}
 	}
+}
+
+// decompress writes what one compressed file holds.
+func decompress(r io.Reader, archive, to string) error {
+	z := bzip2.NewReader(r)
+	if filepath.Ext(archive) == ".xz" {
+		var err error
+		if z, err = xz.NewReader(bufio.NewReader(r)); err != nil {
+			return fmt.Errorf("catalog: %s: %w", archive, err)
+		}
+	}
+	if err := atomicfile.Write(to, func(w io.Writer) error { _, err := io.Copy(w, z); return err }); err != nil {
+		return fmt.Errorf("catalog: decompressing %s: %w", archive, err)
+	}
+	return nil
 }
 
 func unzip(archive, dir string, wanted []string) error {

@@ -13,12 +13,14 @@ import (
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/folder"
 	"github.com/jouleml/joule/data/forecast"
+	"github.com/jouleml/joule/data/pairs"
 	"github.com/jouleml/joule/data/table"
-	"github.com/jouleml/joule/data/text"
+	corpus "github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/internal/nearest"
+	"github.com/jouleml/joule/text"
 )
 
-// Open opens a data set: one of List by its name, "folder:PATH", "csv:PATH" or "text:PATH"; the path alone is enough for an existing folder or .csv,
+// Open opens a data set: one of List by its name, "folder:PATH", "csv:PATH", "text:PATH" or "pairs:PATH"; the path alone is enough for an existing folder or .csv,
 // .tsv or .txt file. It downloads nothing. Settings follow a path as in a web address, "csv:iris.csv?target=species&missing=drop":
 //
 //	folder  size=HEIGHTxWIDTH   (otherwise the first picture's)   channels=1 or 3
@@ -26,6 +28,10 @@ import (
 //	        comma=CHARACTER, tab or semicolon   test=FILE
 //	both    split=FRACTION for the test part (0.2)   seed=NUMBER of that split (0)
 //	text    length=TOKENS of an example (128)   stride=TOKENS to the next (length)   split=FRACTION at the end for the test part (0.1)
+//	        tokenizer=byte, char, word:SIZE, wordpiece:SIZE, bpe:SIZE or a file (tokenizer.json, .model, .tiktoken); with it PATH may also be a folder
+//	        of .txt files, and the text need not fit into memory; without it tokens are characters
+//	pairs   (a file of two texts a line, with a tab between; debian-en-de, debian-synopses too)   vocabulary=SIZE (4000)
+//	        source=TOKENS   target=TOKENS of a text at most (64)   split=FRACTION for the test part (0.1)
 //	series  time=COLUMN that labels rows   columns=COLUMN,COLUMN to read (all)   target=COLUMN,COLUMN to forecast (all)   length=ROWS of a window (30)
 //	        horizon=ROWS to forecast (1)   change=none, diff or log   split=FRACTION at the end for the test part (0.2)
 //
@@ -33,14 +39,17 @@ import (
 //
 // A folder that has the folders train and test (or val, or validation) is taken in these parts; any other folder, and a table without
 // test=FILE, is split at random, with the same share of each class in both parts.
-func Open(name string) (*data.Set, error) {
+func Open(name string) (*data.Set, error) { return OpenLike(name, data.Spec{}) }
+
+// OpenLike is Open for data that a model of another data set is to be used on: text becomes the tokens that like has, not those of a vocabulary of its own.
+func OpenLike(name string, like data.Spec) (*data.Set, error) {
 	kind, rest, hasKind := strings.Cut(name, ":")
 	if hasKind && (kind == "folder" || kind == "csv") {
 		return openPath(kind, rest)
 	}
 	if hasKind && kind == "text" {
 		path, query, _ := strings.Cut(rest, "?")
-		return openText(name, query, func(c text.Config) (*data.Set, error) { return text.Open(path, c) })
+		return openText(name, query, like, func() ([]corpus.Source, error) { return corpus.Files(path) }, func(c corpus.Config) (*data.Set, error) { return corpus.Open(path, c) })
 	}
 	if s, err := Series(name); s != nil || err != nil {
 		if err != nil {
@@ -53,13 +62,23 @@ func Open(name string) (*data.Set, error) {
 		return set, nil
 	}
 	if base, query, _ := strings.Cut(name, "?"); entryText(base) != nil {
-		return openText(name, query, func(c text.Config) (*data.Set, error) {
-			s, err := entryText(base)()
-			if err != nil {
-				return nil, err
-			}
-			return text.Chars(name, s, c)
-		})
+		s, err := entryText(base)()
+		if err != nil {
+			return nil, err
+		}
+		return openText(name, query, like, func() ([]corpus.Source, error) { return []corpus.Source{corpus.Memory(base, s)}, nil }, func(c corpus.Config) (*data.Set, error) { return corpus.Chars(name, s, c) })
+	}
+	if hasKind && kind == "pairs" {
+		path, query, _ := strings.Cut(rest, "?")
+		return openPairs(name, query, like, &pairsEntry{func(string) ([]pairs.Pair, error) { return pairs.ReadTable(path) }, pairs.Config{}, 0.1}, "")
+	}
+	base, query, _ := strings.Cut(name, "?")
+	if e, err := find(base); err == nil && e.pairs != nil {
+		dir, err := e.here()
+		if err != nil {
+			return nil, err
+		}
+		return openPairs(name, query, like, e.pairs, dir)
 	}
 	e, err := find(name)
 	if err == nil {
@@ -82,12 +101,59 @@ func Open(name string) (*data.Set, error) {
 }
 
 func (e *entry) openHere() (*data.Set, error) {
-	dir := e.where()
-	if dir == "" {
-		return nil, fmt.Errorf("catalog: %s is not on this machine (looked in %s): `joule data get %s` downloads it, %.0f MB, from %s",
-			e.info.Name, strings.Join(e.folders(), ", "), e.info.Name, float64(e.info.Bytes())/1e6, e.info.Files[0].URL)
+	dir, err := e.here()
+	if err != nil {
+		return nil, err
 	}
 	return e.open(dir)
+}
+
+// here is the folder of the data set's files.
+func (e *entry) here() (string, error) {
+	dir := e.where()
+	if dir == "" {
+		return "", fmt.Errorf("catalog: %s is not on this machine (looked in %s): `joule data get %s` downloads it, %.0f MB, from %s",
+			e.info.Name, strings.Join(e.folders(), ", "), e.info.Name, float64(e.info.Bytes())/1e6, e.info.Files[0].URL)
+	}
+	return dir, nil
+}
+
+// openPairs opens pairs of texts.
+func openPairs(name, query string, like data.Spec, e *pairsEntry, dir string) (*data.Set, error) {
+	s, err := settingsOf(query)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+	}
+	c, share := e.config, s.fraction("split", e.share)
+	for key, to := range map[string]*int{"vocabulary": &c.Vocabulary, "source": &c.Source, "target": &c.Target} {
+		if n := s.number(key); n > 0 {
+			*to = n
+		}
+	}
+	if err := s.finish("vocabulary", "source", "target", "split"); err != nil {
+		return nil, fmt.Errorf("catalog: %s: %w", name, err)
+	}
+	if like.Tokenizer != nil {
+		if c.Tokenizer, err = text.Parse(like.Tokenizer); err != nil {
+			return nil, fmt.Errorf("catalog: the model's tokenizer: %w", err)
+		}
+	}
+	if len(like.Inputs) == 3 && len(like.Inputs[0].Shape) == 1 && len(like.Inputs[2].Shape) == 1 { // a model has its own lengths
+		c.Source, c.Target = like.Inputs[0].Shape[0], like.Inputs[2].Shape[0]
+	}
+	all, err := e.read(dir)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	train, test, _ := pairs.Split(all, share)
+	if len(test) == 0 || len(train) == 0 {
+		return nil, fmt.Errorf("catalog: %s: %d pairs are too few for a test part of %g", name, len(all), share)
+	}
+	set, err := pairs.New(name, train, test, c)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	return set, nil
 }
 
 // settings are what follows the path; each may be taken once, and what is left at the end is unknown.
@@ -196,22 +262,58 @@ func Series(name string) (*forecast.Series, error) {
 	return out, nil
 }
 
-// openText reads the settings of a text and opens it.
-func openText(name, query string, open func(c text.Config) (*data.Set, error)) (*data.Set, error) {
+// openText reads the settings of a text and opens it: by characters in memory, or with a tokenizer.
+func openText(name, query string, like data.Spec, sources func() ([]corpus.Source, error), chars func(c corpus.Config) (*data.Set, error)) (*data.Set, error) {
 	s, err := settingsOf(query)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
 	}
-	c := text.Config{Length: s.number("length"), Stride: s.number("stride"), Test: s.fraction("split", 0.1)}
-	if err := s.finish("length", "stride", "split"); err != nil {
+	c := corpus.Config{Length: s.number("length"), Stride: s.number("stride"), Test: s.fraction("split", 0.1)}
+	if c.Length == 0 && len(like.Inputs) == 1 && len(like.Inputs[0].Shape) == 1 {
+		c.Length = like.Inputs[0].Shape[0]
+	}
+	tokenizer := s.take("tokenizer")
+	if err := s.finish("length", "stride", "split", "tokenizer"); err != nil {
 		return nil, fmt.Errorf("catalog: %s: %w", name, err)
 	}
-	set, err := open(c)
+	var set *data.Set
+	switch {
+	case tokenizer != "" || like.Tokenizer != nil:
+		set, err = openTokens(name, tokenizer, like, c, sources)
+	case len(like.ClassNames) > 0: // characters of a model
+		if c.Vocabulary, err = corpus.NewVocabulary(like.ClassNames); err == nil {
+			set, err = chars(c)
+		}
+	default:
+		set, err = chars(c)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	set.Name = name
 	return set, nil
+}
+
+// openTokens opens a text with the tokenizer of a model, or the one that a setting describes.
+func openTokens(name, setting string, like data.Spec, c corpus.Config, sources func() ([]corpus.Source, error)) (*data.Set, error) {
+	from, err := sources()
+	if err != nil {
+		return nil, err
+	}
+	var k *text.Tokenizer
+	if like.Tokenizer != nil {
+		k, err = text.Parse(like.Tokenizer)
+	} else {
+		k, err = corpus.TokenizerFor(setting, from, c.Test)
+	}
+	if err != nil {
+		return nil, err
+	}
+	dir, err := Dir()
+	if err != nil {
+		return nil, err
+	}
+	return corpus.Tokens(name, from, k, c, filepath.Join(dir, "tokens"))
 }
 
 func settingsOf(query string) (*settings, error) {

@@ -41,6 +41,25 @@ type Config struct {
 	Length int     // tokens of an example; 0: 128
 	Stride int     // tokens from the start of a training example to that of the next; 0: Length
 	Test   float64 // share of the text, at its end, that is the test part; 0: 0.1
+
+	Vocabulary *Vocabulary // of characters; nil: those that occur
+}
+
+// complete puts in the defaults.
+func (c Config) complete() (Config, error) {
+	if c.Length == 0 {
+		c.Length = 128
+	}
+	if c.Stride == 0 {
+		c.Stride = c.Length
+	}
+	if c.Test == 0 {
+		c.Test = 0.1
+	}
+	if c.Length < 1 || c.Stride < 1 || !(c.Test > 0 && c.Test < 1) {
+		return c, fmt.Errorf("text: length %d and stride %d must be at least 1, and the test part %g between 0 and 1", c.Length, c.Stride, c.Test)
+	}
+	return c, nil
 }
 
 // Vocabulary is the characters that a model knows, by number.
@@ -133,17 +152,9 @@ func Open(path string, c Config) (*data.Set, error) {
 // Chars makes a data set of the characters of s. An example has the input "tokens" and the target "next", both i32 [Length]; the class names are the
 // vocabulary, all characters of s. The last share of the text is the test part.
 func Chars(name, s string, c Config) (*data.Set, error) {
-	if c.Length == 0 {
-		c.Length = 128
-	}
-	if c.Stride == 0 {
-		c.Stride = c.Length
-	}
-	if c.Test == 0 {
-		c.Test = 0.1
-	}
-	if c.Length < 1 || c.Stride < 1 || !(c.Test > 0 && c.Test < 1) {
-		return nil, fmt.Errorf("text: length %d and stride %d must be at least 1, and the test part %g between 0 and 1", c.Length, c.Stride, c.Test)
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
 	}
 	if !utf8.ValidString(s) {
 		for i, r := range s {
@@ -152,7 +163,10 @@ func Chars(name, s string, c Config) (*data.Set, error) {
 			}
 		}
 	}
-	v := Characters(s)
+	v := c.Vocabulary
+	if v == nil {
+		v = Characters(s)
+	}
 	all, err := v.Encode(s)
 	if err != nil {
 		return nil, err
@@ -182,7 +196,15 @@ func newWindows(v *Vocabulary, tokens []int32, length, stride int) *windows {
 func (w *windows) Spec() data.Spec { return w.spec }
 
 // Len counts the stretches that have a next token for each of theirs.
-func (w *windows) Len() int { return max(0, (len(w.tokens)-1-w.length)/w.stride+1) }
+func (w *windows) Len() int { return stretches(len(w.tokens), w.length, w.stride) }
+
+// stretches counts those of n tokens.
+func stretches(n, length, stride int) int {
+	if n <= length {
+		return 0
+	}
+	return (n-1-length)/stride + 1
+}
 
 func (w *windows) Fill(idx []int, x, y []*tensor.Tensor) error {
 	in, next := x[0].I32(), y[0].I32()

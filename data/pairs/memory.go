@@ -1,0 +1,108 @@
+package pairs
+
+import (
+	"math"
+	"slices"
+	"strings"
+)
+
+// Memory finds, for a text, the pair whose source is most like it: what a translation memory would offer. Likeness is the cosine of the counts of words, each weighted by the logarithm
+// of how few sources have it (Salton & Buckley 1988).
+type Memory struct {
+	pairs  []Pair
+	weight map[string]float64
+	by     map[string][]entry
+}
+
+// entry is a source that has a word, and the word's share of its length.
+type entry struct {
+	pair  int32
+	share float32
+}
+
+// NewMemory remembers pairs.
+func NewMemory(all []Pair) *Memory {
+	m := &Memory{pairs: all, weight: map[string]float64{}, by: map[string][]entry{}}
+	for _, p := range all {
+		for w := range counts(p.Source) {
+			m.weight[w]++
+		}
+	}
+	for w, n := range m.weight {
+		m.weight[w] = math.Log(float64(len(all)+1) / n)
+	}
+	for i, p := range all {
+		for w, share := range m.vector(p.Source) {
+			m.by[w] = append(m.by[w], entry{int32(i), float32(share)})
+		}
+	}
+	return m
+}
+
+func counts(s string) map[string]float64 {
+	out := map[string]float64{}
+	for _, w := range strings.Fields(strings.ToLower(s)) {
+		out[strings.Trim(w, ".,;:!?()\"'")]++
+	}
+	return out
+}
+
+// vector is the weighted counts of a text, of length 1.
+func (m *Memory) vector(s string) map[string]float64 {
+	v := counts(s)
+	sum := 0.0
+	for _, w := range sorted(v) {
+		v[w] *= m.weight[w]
+		sum += v[w] * v[w]
+	}
+	for w := range v {
+		v[w] /= math.Sqrt(max(sum, 1e-30))
+	}
+	return v
+}
+
+func sorted(v map[string]float64) []string {
+	out := make([]string, 0, len(v))
+	for w := range v {
+		out = append(out, w)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Nearest is the pair whose source is most like s, of equals the first; without a word in common it is the zero pair.
+func (m *Memory) Nearest(s string) Pair {
+	score := map[int32]float64{}
+	v := m.vector(s)
+	for _, w := range sorted(v) {
+		for _, e := range m.by[w] {
+			score[e.pair] += v[w] * float64(e.share)
+		}
+	}
+	best, most := int32(-1), 0.0
+	for i, x := range score {
+		if x > most || x == most && i < best {
+			best, most = i, x
+		}
+	}
+	if best < 0 {
+		return Pair{}
+	}
+	return m.pairs[best]
+}
+
+// Pairs are the texts of a data set that New has made, nil of another.
+func Pairs(ds interface{ Len() int }) []Pair {
+	e, ok := ds.(interface{ Pair(i int) Pair })
+	if !ok {
+		return nil
+	}
+	out := make([]Pair, ds.Len())
+	for i := range out {
+		out[i] = e.Pair(i)
+	}
+	return out
+}
+
+// Lead is the first sentence of a text.
+func Lead(s string) string { return sentences(s)[0] }

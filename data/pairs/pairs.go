@@ -1,0 +1,229 @@
+// Package pairs makes data sets of pairs of texts, of which a model reads one and writes the other: translations, summaries.
+//
+// An example has the inputs "source" i32 [Source], "source_length" i32 (how many of them count) and "target" i32 [Target], which begins with <start>, and the targets "next": the
+// same text one token later, which ends with <end>. Source texts end with <end> too. Behind the end inputs are <pad> and targets -1, which losses and metrics leave out.
+package pairs
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/tensor"
+	"github.com/jouleml/joule/text"
+)
+
+// The special tokens and their numbers.
+const (
+	Pad   = "<pad>"
+	Start = "<start>"
+	End   = "<end>"
+)
+
+// Specials are the special tokens in the order of their numbers.
+var Specials = []string{Pad, Start, End}
+
+// Pair is a text and what is to be written about it.
+type Pair struct{ Source, Target string }
+
+// ReadTable reads pairs from lines of two texts with a tab between them. Empty lines do not count.
+func ReadTable(path string) ([]Pair, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("pairs: %w", err)
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<24)
+	var out []Pair
+	for line := 1; s.Scan(); line++ {
+		t := strings.TrimSuffix(s.Text(), "\r")
+		if t == "" {
+			continue
+		}
+		a, b, ok := strings.Cut(t, "\t")
+		if !ok || strings.TrimSpace(a) == "" || strings.TrimSpace(b) == "" {
+			return nil, fmt.Errorf("pairs: %s: line %d is not two texts with a tab between them", path, line)
+		}
+		if !utf8.ValidString(t) {
+			return nil, fmt.Errorf("pairs: %s: line %d is not UTF-8: convert the file first, with iconv for instance", path, line)
+		}
+		out = append(out, Pair{a, b})
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("pairs: %s: %w", path, err)
+	}
+	return out, nil
+}
+
+// Config says how pairs become examples.
+type Config struct {
+	Vocabulary     int             // tokens, of which the tokenizer is made by byte pairs; 0: 4000
+	Source, Target int             // tokens of a text at most, with its end; 0: 64. Longer pairs are left out, or see Cut
+	Cut            bool            // longer sources are cut off instead
+	Tokenizer      *text.Tokenizer // nil: made from the training part
+}
+
+// New makes a data set of a training and a test part.
+func New(name string, train, test []Pair, c Config) (*data.Set, error) {
+	if c.Vocabulary == 0 {
+		c.Vocabulary = 4000
+	}
+	if c.Source == 0 {
+		c.Source = 64
+	}
+	if c.Target == 0 {
+		c.Target = 64
+	}
+	if c.Source < 2 || c.Target < 2 {
+		return nil, fmt.Errorf("pairs: texts of %d and %d tokens at most: there must be room for one and the end", c.Source, c.Target)
+	}
+	if c.Tokenizer == nil {
+		var err error
+		if c.Tokenizer, err = tokenizer(train, c.Vocabulary); err != nil {
+			return nil, err
+		}
+	}
+	j, err := json.Marshal(c.Tokenizer)
+	if err != nil {
+		return nil, fmt.Errorf("pairs: %w", err)
+	}
+	for i, s := range Specials {
+		if id, ok := c.Tokenizer.ID(s); !ok || int(id) != i {
+			return nil, fmt.Errorf("pairs: the tokenizer must have %s as token %d", s, i)
+		}
+	}
+	spec := specOf(c.Source, c.Target, c.Tokenizer.Size(), j)
+	set := &data.Set{Name: name}
+	for _, p := range []struct {
+		to   *data.Dataset
+		from []Pair
+		what string
+	}{{&set.Train, train, "training"}, {&set.Test, test, "test"}} {
+		e, err := encode(p.from, c, spec)
+		if err != nil {
+			return nil, err
+		}
+		if e.Len() == 0 {
+			return nil, fmt.Errorf("pairs: none of %d %s pairs has at most %d and %d tokens", len(p.from), p.what, c.Source-1, c.Target-1)
+		}
+		*p.to = e
+	}
+	return set, nil
+}
+
+func tokenizer(from []Pair, size int) (*text.Tokenizer, error) {
+	t, err := text.NewTrainer("bpe", size, Specials...)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range from {
+		t.Add(p.Source)
+		t.Add(p.Target)
+	}
+	return t.Train()
+}
+
+func specOf(source, target, vocabulary int, tokenizer json.RawMessage) data.Spec {
+	field := func(name string, dims ...int) data.Field {
+		return data.Field{Name: name, Shape: shape.Of(dims...), DType: dtype.I32}
+	}
+	return data.Spec{
+		Inputs:  []data.Field{field("source", source), field("source_length"), field("target", target)},
+		Targets: []data.Field{field("next", target)},
+		Classes: vocabulary, Tokenizer: tokenizer, Grows: "target",
+	}
+}
+
+// Encoded are pairs as tokens. It is a data.Bucketed.
+type Encoded struct {
+	spec           data.Spec
+	sizes          []data.Spec
+	lengths        [][2]int // of the sizes: tokens of source and target
+	size           []uint8
+	source, target [][]int32 // with <end>, the target without <start>
+	pairs          []Pair
+}
+
+// sizes of batches, as shares of the greatest lengths in eighths.
+var sizes = [][2]int{{2, 2}, {3, 3}, {4, 4}, {6, 6}, {8, 8}}
+
+func encode(from []Pair, c Config, spec data.Spec) (*Encoded, error) {
+	e := &Encoded{spec: spec}
+	for _, s := range sizes {
+		l := [2]int{(c.Source*s[0] + 7) / 8, (c.Target*s[1] + 7) / 8}
+		e.lengths = append(e.lengths, l)
+		e.sizes = append(e.sizes, specOf(l[0], l[1], spec.Classes, spec.Tokenizer))
+	}
+	for _, p := range from {
+		s, err := c.Tokenizer.Encode(p.Source)
+		if err != nil {
+			return nil, fmt.Errorf("pairs: %w", err)
+		}
+		t, err := c.Tokenizer.Encode(p.Target)
+		if err != nil {
+			return nil, fmt.Errorf("pairs: %w", err)
+		}
+		if c.Cut && len(s) >= c.Source {
+			s = s[:c.Source-1]
+		}
+		if len(s) >= c.Source || len(t) >= c.Target || len(s) == 0 || len(t) == 0 {
+			continue
+		}
+		k := 0
+		for len(s) >= e.lengths[k][0] || len(t) >= e.lengths[k][1] {
+			k++
+		}
+		e.source, e.target = append(e.source, append(s, 2)), append(e.target, append(t, 2))
+		e.size = append(e.size, uint8(k))
+		e.pairs = append(e.pairs, p)
+	}
+	return e, nil
+}
+
+// Spec implements data.Dataset.
+func (e *Encoded) Spec() data.Spec { return e.spec }
+
+// Len implements data.Dataset.
+func (e *Encoded) Len() int { return len(e.pairs) }
+
+// Pair is the text of an example.
+func (e *Encoded) Pair(i int) Pair { return e.pairs[i] }
+
+// Buckets implements data.Bucketed.
+func (e *Encoded) Buckets() []data.Spec { return e.sizes }
+
+// Bucket implements data.Bucketed.
+func (e *Encoded) Bucket(i int) int { return int(e.size[i]) }
+
+// Fill implements data.Dataset.
+func (e *Encoded) Fill(idx []int, x, y []*tensor.Tensor) error {
+	source, length, target, next := x[0].I32(), x[1].I32(), x[2].I32(), y[0].I32()
+	s, t := x[0].Shape()[1], x[2].Shape()[1]
+	for k, i := range idx {
+		if len(e.source[i]) > s || len(e.target[i]) > t {
+			return errors.New("pairs: an example is longer than the batch has room for")
+		}
+		copy(padded(source[k*s:(k+1)*s], 0), e.source[i])
+		length[k] = int32(len(e.source[i]))
+		in := padded(target[k*t:(k+1)*t], 0)
+		in[0] = 1
+		copy(in[1:], e.target[i][:len(e.target[i])-1])
+		copy(padded(next[k*t:(k+1)*t], -1), e.target[i])
+	}
+	return nil
+}
+
+func padded(a []int32, with int32) []int32 {
+	for i := range a {
+		a[i] = with
+	}
+	return a
+}

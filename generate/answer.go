@@ -1,0 +1,266 @@
+package generate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/tensor"
+	"github.com/jouleml/joule/text"
+	"github.com/jouleml/joule/train"
+)
+
+// Answerer lets an encoder-decoder write about texts: translate or sum up. The encoder reads each text once; the decoder writes with a memory of keys and values.
+type Answerer struct {
+	m          *train.Model
+	tok        *text.Tokenizer
+	source     int // tokens that the model reads at most, the end included
+	room       int // tokens that it writes at most
+	start, end int32
+}
+
+// NewAnswerer makes one of a model whose data has the inputs that package data/pairs describes.
+func NewAnswerer(m *train.Model) (*Answerer, error) {
+	in := m.Spec.Inputs
+	if m.Spec.Grows == "" || m.Spec.Tokenizer == nil || len(in) != 3 || in[0].DType != dtype.I32 || len(in[0].Shape) != 1 || len(in[1].Shape) != 0 || in[2].Name != m.Spec.Grows {
+		return nil, errors.New("generate: the model does not read a text to write another: it was not trained on pairs of texts")
+	}
+	tok, err := text.Parse(m.Spec.Tokenizer)
+	if err != nil {
+		return nil, fmt.Errorf("generate: the model's tokenizer: %w", err)
+	}
+	a := &Answerer{m: m, tok: tok, source: in[0].Shape[0], room: in[2].Shape[0]}
+	var ok, ok2 bool
+	a.start, ok = tok.ID("<start>")
+	a.end, ok2 = tok.ID("<end>")
+	if !ok || !ok2 {
+		return nil, errors.New("generate: the model's tokenizer lacks <start> or <end>")
+	}
+	return a, nil
+}
+
+// Answer is what was written about a text.
+type Answer struct {
+	Result
+	Cut int // tokens of the text that the model did not read: they were too many
+}
+
+// atOnce is how many sequences are written at the same time, beams included.
+const atOnce = 64
+
+// Run writes about each of the texts: the most probable token each time, or with Beams > 1 the best of a search. It takes Tokens (0: as many as there is room for), Beams,
+// LengthPenalty and Repetition of the options.
+func (a *Answerer) Run(ctx context.Context, texts []string, o Options) ([]Answer, error) {
+	if o.Tokens == 0 || o.Tokens > a.room {
+		o.Tokens = a.room
+	}
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	if o.Temperature > 0 || o.TopK > 0 || o.TopP > 0 || o.MinP > 0 || len(o.Stop) > 0 {
+		return nil, errors.New("generate: a model that reads a text and writes another takes beams, a length penalty and a repetition penalty, and temperature 0")
+	}
+	o.Beams = max(1, o.Beams)
+	var out []Answer
+	group := max(1, min(len(texts), atOnce/o.Beams))
+	for len(texts) > 0 {
+		n := min(group, len(texts))
+		as, err := a.group(ctx, texts[:n], group, o)
+		if err != nil {
+			return nil, err
+		}
+		out, texts = append(out, as...), texts[n:]
+	}
+	return out, nil
+}
+
+// group writes about at most so many texts together; places without a text repeat the first.
+func (a *Answerer) group(ctx context.Context, texts []string, places int, o Options) ([]Answer, error) {
+	sequences := places * o.Beams
+	d, err := a.m.Decoder(sequences, a.room)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Answer, len(texts))
+	source, length := tensor.New(dtype.I32, sequences, a.source), tensor.New(dtype.I32, sequences)
+	for p := range places {
+		i := p
+		if p >= len(texts) {
+			i = 0
+		}
+		ids, err := a.tok.Encode(texts[i])
+		if err != nil {
+			return nil, fmt.Errorf("generate: text %d: %w", i+1, err)
+		}
+		if len(ids) == 0 {
+			return nil, fmt.Errorf("generate: text %d is empty", i+1)
+		}
+		if n := a.source - 1; len(ids) > n {
+			out[i].Cut = len(ids) - n
+			ids = ids[:n]
+		}
+		out[i].Prompt = len(ids)
+		ids = append(ids, a.end)
+		for b := range o.Beams {
+			row := p*o.Beams + b
+			copy(source.I32()[row*a.source:], ids)
+			length.I32()[row] = int32(len(ids))
+		}
+	}
+	if err := d.Begin(source, length); err != nil {
+		return nil, err
+	}
+	searches := make([]search, places)
+	for i := range searches {
+		searches[i].live = []beam{{}}
+	}
+	next := make([]int32, sequences)
+	for i := range next {
+		next[i] = a.start
+	}
+	from := make([]int, sequences)
+	for n := range o.Tokens {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		scores, err := d.Feed(next)
+		if err != nil {
+			return nil, err
+		}
+		all, vocabulary := scores.F32(), scores.Shape()[1]
+		open := false
+		for p := range searches {
+			s := &searches[p]
+			if err := s.step(all[p*o.Beams*vocabulary:], vocabulary, a.end, o, n+1 == o.Tokens); err != nil {
+				return nil, err
+			}
+			open = open || p < len(texts) && !s.ended
+			for b := range o.Beams {
+				row := p*o.Beams + b
+				from[row], next[row] = row, a.end // places without a beam go on with anything
+				if b < len(s.live) {
+					from[row], next[row] = p*o.Beams+s.from[b], s.live[b].tokens[n]
+				}
+			}
+		}
+		if !open {
+			break
+		}
+		if err := d.Reorder(from); err != nil {
+			return nil, err
+		}
+	}
+	for i := range texts {
+		best := searches[i].best(o.LengthPenalty)
+		out[i].Text, out[i].Tokens, out[i].LogProb, out[i].Why = a.tok.Decode(best.tokens), len(best.tokens), best.logp, best.why
+	}
+	return out, nil
+}
+
+// ended is a text that has come to its end, and why.
+type ended struct {
+	beam
+	why string
+}
+
+// search is the course of one text: the beams, in which rows of the scores they are, and what has ended.
+type search struct {
+	live  []beam
+	from  []int // the beam, before the last step, that each goes on
+	done  []ended
+	ended bool
+}
+
+// step takes the scores of the next token, one row for each beam. last says that no more tokens may follow.
+func (s *search) step(scores []float32, vocabulary int, end int32, o Options, last bool) error {
+	if s.ended {
+		return nil
+	}
+	type grown struct {
+		from int
+		candidate
+	}
+	var all []grown
+	for i, b := range s.live {
+		row := scores[i*vocabulary:][:vocabulary]
+		total := logSum(row)
+		for _, c := range top(row, b.tokens, o.Repetition, 2*o.Beams) {
+			all = append(all, grown{i, candidate{c.token, b.logp + float64(row[c.token]) - total}})
+		}
+	}
+	if len(all) == 0 {
+		return errors.New("generate: the model's scores are not numbers: it has diverged in training")
+	}
+	slices.SortStableFunc(all, func(a, b grown) int { return cmp.Compare(b.p, a.p) })
+	var live []beam
+	s.from = s.from[:0]
+	for rank, g := range all {
+		old := s.live[g.from].tokens
+		if g.token == end {
+			if rank < o.Beams { // an end counts where it is among the best
+				s.done = append(s.done, ended{beam{old, g.p}, "end"})
+			}
+			continue
+		}
+		if len(live) < o.Beams {
+			live, s.from = append(live, beam{append(slices.Clone(old), g.token), g.p}), append(s.from, g.from)
+		}
+	}
+	s.live = live
+	if last && len(s.done) < o.Beams {
+		for _, b := range live {
+			s.done = append(s.done, ended{b, "tokens"})
+		}
+	}
+	if len(s.done) >= o.Beams || len(live) == 0 || last {
+		s.ended, s.live = true, nil
+	}
+	return nil
+}
+
+// logSum is the logarithm of the sum of the exponentials of scores.
+func logSum(scores []float32) float64 {
+	most, sum := math.Inf(-1), 0.0
+	for _, s := range scores {
+		most = max(most, float64(s))
+	}
+	for _, s := range scores {
+		sum += math.Exp(float64(s) - most)
+	}
+	return most + math.Log(sum)
+}
+
+// top are the n best tokens, the best first, of equals the lower number first.
+func top(scores []float32, text []int32, penalty float64, n int) []candidate {
+	if penalty != 0 && penalty != 1 {
+		cs := penalised(scores, text, penalty)
+		sortBest(cs)
+		return cs[:min(n, len(cs))]
+	}
+	var cs []candidate
+	for i, s := range scores {
+		v := float64(s)
+		if v-v != 0 || len(cs) == n && v <= cs[n-1].p {
+			continue
+		}
+		at := len(cs)
+		for at > 0 && cs[at-1].p < v {
+			at--
+		}
+		if cs = slices.Insert(cs, at, candidate{int32(i), v}); len(cs) > n {
+			cs = cs[:n]
+		}
+	}
+	return cs
+}
+
+// best is the continuation of the greatest score.
+func (s *search) best(penalty float64) ended {
+	return slices.MaxFunc(s.done, func(a, b ended) int {
+		return cmp.Compare(a.score(penalty), b.score(penalty))
+	})
+}
