@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/tensor"
@@ -47,6 +48,68 @@ func NewAnswerer(m *train.Model) (*Answerer, error) {
 type Answer struct {
 	Result
 	Cut int // tokens of the text that the model did not read: they were too many
+}
+
+// Attention is what the last decoder block of a model looked at while it wrote, the mean of its heads.
+type Attention struct {
+	Source, Target []string    // tokens, their ends included
+	P              [][]float64 // of each token of Target over those of Source; each row adds up to 1
+}
+
+// Attend gives, for a text and what was written about it, how much each token written looked at each token read.
+func (a *Answerer) Attend(source, target string) (Attention, error) {
+	in := a.m.Spec.Inputs
+	x := []*tensor.Tensor{tensor.New(dtype.I32, 1, a.source), tensor.New(dtype.I32, 1), tensor.New(dtype.I32, 1, in[2].Shape[0])}
+	var out Attention
+	read := func(s string, room int) ([]int32, []string, error) {
+		ids, err := a.tok.Encode(s)
+		if err != nil {
+			return nil, nil, fmt.Errorf("generate: %w", err)
+		}
+		ids = append(ids[:min(len(ids), room-1)], a.end)
+		var names []string
+		for _, id := range ids {
+			name := a.tok.Decode([]int32{id})
+			if name == "" {
+				name = a.tok.Token(id)
+			}
+			names = append(names, name)
+		}
+		return ids, names, nil
+	}
+	ids, names, err := read(source, a.source)
+	if err != nil {
+		return out, err
+	}
+	copy(x[0].I32(), ids)
+	x[1].I32()[0] = int32(len(ids))
+	out.Source = names
+	if ids, out.Target, err = read(target, in[2].Shape[0]); err != nil {
+		return out, err
+	}
+	x[2].I32()[0] = a.start
+	copy(x[2].I32()[1:], ids[:len(ids)-1])
+	maps, err := a.m.AttentionMaps(x...)
+	if err != nil {
+		return out, err
+	}
+	for _, m := range slices.Backward(maps) {
+		sh := m.P.Shape()
+		if sh[2] != in[2].Shape[0] || sh[3] != a.source || !strings.HasSuffix(m.Part, "cross_attention") {
+			continue
+		}
+		for t := range out.Target {
+			row := make([]float64, len(out.Source))
+			for h := range sh[1] {
+				for s := range row {
+					row[s] += float64(m.P.F32()[(h*sh[2]+t)*sh[3]+s]) / float64(sh[1])
+				}
+			}
+			out.P = append(out.P, row)
+		}
+		return out, nil
+	}
+	return out, errors.New("generate: the model has no cross-attention to show")
 }
 
 // atOnce is how many sequences are written at the same time, beams included.

@@ -1,12 +1,15 @@
 package generate
 
 import (
+	"bytes"
 	"context"
 	"math"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/pairs"
 	"github.com/jouleml/joule/dtype"
@@ -87,6 +90,28 @@ func TestAnswerer(t *testing.T) {
 			t.Errorf("%q alone: %+v %v", texts[i], alone, err)
 		}
 	}
+	look, err := a.Attend("3 1 4", "drei eins vier")
+	if err != nil || len(look.P) != len(look.Target) || look.Target[len(look.Target)-1] != "<end>" {
+		t.Fatalf("%+v %v", look, err)
+	}
+	for i, row := range look.P {
+		sum := 0.0
+		for _, p := range row {
+			sum += p
+		}
+		if len(row) != len(look.Source) || math.Abs(sum-1) > 1e-5 {
+			t.Errorf("%q looks at %v", look.Target[i], row)
+		}
+	}
+	if maps, err := m.AttentionMaps(sample(t, set)...); err != nil || len(maps) != 3 || maps[1].Part != "transformer_block_1/attention" {
+		t.Errorf("%v %v", maps, err)
+	} else {
+		for _, x := range maps[1].P.F32()[1:16] { // the first position of a causal attention sees itself alone
+			if x != 0 {
+				t.Errorf("the first position looks ahead: %v", maps[1].P.F32()[:16])
+			}
+		}
+	}
 	path := filepath.Join(t.TempDir(), "m.safetensors")
 	if err := m.Save(path); err != nil {
 		t.Fatal(err)
@@ -142,6 +167,62 @@ func TestAnswerer(t *testing.T) {
 	} {
 		if err := f(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error with %q, not %v", want, err)
+		}
+	}
+}
+
+// sample is an example as a batch.
+func sample(t *testing.T, set *data.Set) []*tensor.Tensor {
+	t.Helper()
+	x, y := set.Spec().Tensors(1)
+	if err := set.Train.Fill([]int{7}, x, y); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// A training on batches of several sizes that was stopped goes on with the same bits.
+func TestBucketsResume(t *testing.T) {
+	set := numerals(t)
+	bits := func(m *train.Model) (out []byte) {
+		for _, v := range m.State().Vars() {
+			x, err := m.State().Get(v.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, x.Bytes()...)
+		}
+		return out
+	}
+	opts := []train.FitOption{train.Epochs(2), train.BatchSize(16)}
+	whole := small(t, set.Spec(), 2)
+	if _, err := whole.Fit(context.Background(), set.Train, opts...); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []int64{3, 13} {
+		dir := t.TempDir()
+		a := small(t, set.Spec(), 1)
+		keep := &train.Checkpoints{Dir: dir, Every: time.Nanosecond}
+		if _, err := a.Fit(context.Background(), set.Train, append(opts, train.MaxSteps(step), train.Callbacks(keep))...); err != nil {
+			t.Fatal(err)
+		}
+		found, err := checkpoint.Latest(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := small(t, set.Spec(), 2)
+		p, err := b.Restore(found.State)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Steps != step {
+			t.Fatalf("the checkpoint is of step %d, want %d", p.Steps, step)
+		}
+		if _, err := b.Fit(context.Background(), set.Train, append(opts, train.From(p))...); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(bits(b), bits(whole)) {
+			t.Errorf("stopped after step %d: other bits", step)
 		}
 	}
 }

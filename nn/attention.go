@@ -171,6 +171,9 @@ func (m *multiHead) call(c *Call, x []*graph.Node) *graph.Node {
 		key, value = c.Cache.remember(c, "keys", key), c.Cache.remember(c, "values", value)
 		lengths, a.Cached = c.Cache.Lengths, true
 	}
+	if c.Attend != nil {
+		c.Attend(strings.TrimSuffix(c.layer.name+"/"+c.prefix, "/"), probabilities(query, key, lengths, mask, a))
+	}
 	y := op.Attention(query, key, value, lengths, mask, a)
 	c.within("attention_output", func() {
 		n := m.Heads * m.KeyDim
@@ -181,6 +184,23 @@ func (m *multiHead) call(c *Call, x []*graph.Node) *graph.Node {
 		y = op.Reshape(y, batch, time, width)
 	})
 	return y
+}
+
+// probabilities are those that attention gives the keys, [batch heads time keys]: its own result for values of which each has a 1 in a place of its own, as many
+// places at a time as a value has.
+func probabilities(q, k, lengths, mask *graph.Node, a op.AttentionAttrs) *graph.Node {
+	s := k.Shape()
+	keys, dim := s[1], s[3]
+	var parts []*graph.Node
+	for at := 0; at < keys; at += dim {
+		one := tensor.New(k.DType(), 1, keys, 1, dim)
+		for i := at; i < min(at+dim, keys); i++ {
+			one.Set(i*dim+i-at, 1)
+		}
+		y := op.Attention(q, k, op.BroadcastTo(q.Graph().Const(one), s...), lengths, mask, a) // [batch time heads dim]
+		parts = append(parts, op.SliceAxis(y, 3, 0, min(dim, keys-at)))
+	}
+	return op.Transpose(op.Concat(3, parts...), 0, 2, 1, 3)
 }
 
 // turn applies rotary positions to x [batch time heads dim], whose first position is from.

@@ -137,6 +137,9 @@ type Call struct {
 	Operand func(c *Call, l *Layer, i int, x *graph.Node) *graph.Node
 	// Tap, if not nil, is shown every layer with its operands.
 	Tap func(l *Layer, x []*graph.Node)
+	// Attend, if not nil, is shown the probabilities [batch heads time keys] of each attention, which are computed for it alone: they take memory for every pair of positions.
+	// part is the layer and what of it attends: "decoder_1/cross_attention".
+	Attend func(part string, p *graph.Node)
 	// Products, if not nil, is shown the operand [M, K] of every product with a matrix of weights, and the name of its parameter.
 	Products func(param string, x *graph.Node)
 

@@ -51,6 +51,38 @@ func (m *Model) LayerInputs(x ...*tensor.Tensor) (map[string]*tensor.Tensor, err
 	return by, nil
 }
 
+// AttentionMap is what one attention of a model looked at.
+type AttentionMap struct {
+	Part string         // the layer, and what of it attends: "decoder_1/cross_attention"
+	P    *tensor.Tensor // probabilities [batch heads time keys]
+}
+
+// AttentionMaps are the probabilities that every attention of the model gives its keys for one batch, in the order of the layers.
+func (m *Model) AttentionMaps(x ...*tensor.Tensor) ([]AttentionMap, error) {
+	var out []AttentionMap
+	g, err := graph.Build(func(g *graph.Graph) {
+		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Attend: func(part string, p *graph.Node) {
+			out = append(out, AttentionMap{Part: part})
+			g.Output(fmt.Sprintf("%d %s", len(out), part), p)
+		}})
+	})
+	if err != nil {
+		return nil, err
+	}
+	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
+	if err != nil {
+		return nil, err
+	}
+	p := backend.NewOutputs(g)
+	if err := e.Run(x, p); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		out[i].P = p[i]
+	}
+	return out, nil
+}
+
 // ProductDepths are the depths K of the products [M, K]·[K, N] with matrices of weights, by the names of their parameters.
 func (m *Model) ProductDepths() (map[string]int, error) {
 	out := map[string]int{}

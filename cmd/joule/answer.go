@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,12 +35,15 @@ func tokenizerOf(m *train.Model) (generate.Tokenizer, error) {
 func answers(m *train.Model) bool { return m.Spec.Grows != "" }
 
 // answer writes about texts, one line each, and at the end what it cost.
-func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o generate.Options) error {
+func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o generate.Options, attention bool, counters meterFlag) error {
 	a, err := generate.NewAnswerer(m)
 	if err != nil {
 		return err
 	}
-	meter, _ := energy.Open()
+	meter, _, err := counters.open()
+	if err != nil {
+		return err
+	}
 	account, err := m.StartAccount(meter)
 	if err != nil {
 		return err
@@ -65,6 +70,13 @@ func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o 
 			continue
 		}
 		fmt.Fprintln(w, r.Text)
+		if attention {
+			look, err := a.Attend(texts[i], r.Text)
+			if err != nil {
+				return err
+			}
+			showAttention(w, look)
+		}
 		if r.Cut > 0 {
 			fmt.Fprintf(os.Stderr, "joule: the model did not read the last %d tokens of text %d: it takes %d\n", r.Cut, i+1, r.Prompt)
 		}
@@ -73,6 +85,22 @@ func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o 
 		fmt.Fprintf(w, "\n%d texts, %d tokens in %s; %s a token; %v\n", len(rs), tokens, energy.SI(seconds, "s"), energy.SI(l.Joules.Value/float64(max(1, tokens)), "J"), l.Joules)
 	}
 	return nil
+}
+
+// showAttention prints for each token written the three tokens that it looked at most.
+func showAttention(w io.Writer, a generate.Attention) {
+	for t, row := range a.P {
+		by := make([]int, len(row))
+		for i := range by {
+			by[i] = i
+		}
+		slices.SortStableFunc(by, func(i, j int) int { return cmp.Compare(row[j], row[i]) })
+		fmt.Fprintf(w, "  %-16q", a.Target[t])
+		for _, i := range by[:min(3, len(by))] {
+			fmt.Fprintf(w, "  %3.0f%% %-14q", 100*row[i], a.Source[i])
+		}
+		fmt.Fprintln(w)
+	}
 }
 
 // lines are the lines of files, of the standard input where a file is "-"; empty ones are left out.

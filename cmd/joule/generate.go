@@ -18,6 +18,7 @@ func generateCmd() *cobra.Command {
 	var prompts []string
 	var context int
 	var counters meterFlag
+	var attention bool
 	c := &cobra.Command{
 		Use:   "generate [RUN | model.safetensors]",
 		Short: "Let a language model go on with a text",
@@ -44,7 +45,7 @@ func generateCmd() *cobra.Command {
 				if o.Beams > 1 && !c.Flags().Changed("length-penalty") {
 					o.LengthPenalty = 1
 				}
-				return f.answer(c, m, prompts, o)
+				return f.answer(c, m, prompts, o, attention, counters)
 			}
 			vocabulary, err := tokenizerOf(m)
 			if err != nil {
@@ -154,6 +155,7 @@ func generateCmd() *cobra.Command {
 	fs.StringArrayVar(&o.Stop, "stop", nil, "end before this text (may be given several times)")
 	fs.IntVar(&o.Beams, "beams", 1, "search with so many continuations at a time (needs --temperature 0)")
 	fs.Float64Var(&o.LengthPenalty, "length-penalty", 0, "of beam search: divide a continuation's score by its length to this power")
+	fs.BoolVar(&attention, "attention", false, "of a model that reads a text: print for each token written the tokens of the text that it looked at most")
 	fs.IntVar(&context, "context", 0, "tokens that the model sees at most (default: as many as in training)")
 	return c
 }

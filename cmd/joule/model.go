@@ -224,7 +224,7 @@ func predictCmd() *cobra.Command {
 				if o.Beams > 1 {
 					o.LengthPenalty = 1
 				}
-				return f.answer(c, m, texts, o)
+				return f.answer(c, m, texts, o, false, meterFlag{})
 			}
 			return f.predict(c, m, args, top, invert)
 		},
