@@ -24,6 +24,8 @@ func fastPieces(pattern string) func(s string, emit func(string)) {
 		return gpt2Pieces
 	case cl100kPattern:
 		return func(s string, emit func(string)) { cl100kPieces(s, 3, emit) }
+	case o200kPattern:
+		return o200kPieces
 	case qwenPattern:
 		return func(s string, emit func(string)) { cl100kPieces(s, 1, emit) }
 	}
@@ -203,7 +205,11 @@ func cl100kEnd(s string, i, digits int) int {
 		}
 		return end
 	}
-	// White space: up to its last line break, if it has one.
+	return blankLines(s, i)
+}
+
+// blankLines is the end of white space from i on: behind its last line break, if it has one.
+func blankLines(s string, i int) int {
 	last := -1
 	end := i
 	for {
@@ -220,6 +226,96 @@ func cl100kEnd(s string, i, digits int) int {
 		return last
 	}
 	return blank(s, i)
+}
+
+// o200kPieces divides by o200kPattern.
+func o200kPieces(s string, emit func(string)) {
+	for i := 0; i < len(s); {
+		end := o200kEnd(s, i)
+		emit(s[i:end])
+		i = end
+	}
+}
+
+// caseAt says whether the character at i may stand among capitals (Lu, Lt, Lm, Lo, M) and among small letters (Ll, Lm, Lo, M), and its length.
+func caseAt(s string, i int) (capital, small bool, n int) {
+	if i >= len(s) {
+		return false, false, 0
+	}
+	if c := s[i]; c < utf8.RuneSelf {
+		return c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', 1
+	}
+	r, n := utf8.DecodeRuneInString(s[i:])
+	switch {
+	case unicode.In(r, unicode.Lu, unicode.Lt):
+		return true, false, n
+	case unicode.Is(unicode.Ll, r):
+		return false, true, n
+	case unicode.In(r, unicode.Lm, unicode.Lo, unicode.M):
+		return true, true, n
+	}
+	return false, false, n
+}
+
+// cased is the end of capitals and then, if some must follow, small letters from i on; -1 if there is no such word. Where no small letter follows the capitals, they end behind
+// the last that may be either.
+func cased(s string, i int, some bool) int {
+	end, either := i, -1
+	for {
+		capital, small, n := caseAt(s, end)
+		if n == 0 || !capital {
+			break
+		}
+		end += n
+		if small {
+			either = end
+		}
+	}
+	capitals := end
+	for {
+		_, small, n := caseAt(s, end)
+		if n == 0 || !small {
+			break
+		}
+		end += n
+	}
+	switch {
+	case end > capitals || !some && capitals > i:
+		return end
+	case some:
+		return either
+	}
+	return -1
+}
+
+func o200kEnd(s string, i int) int {
+	kind, n := kindAt(s, i)
+	if kind == isNumber {
+		return cl100kEnd(s, i, 3)
+	}
+	breaks := s[i] == '\n' || s[i] == '\r'
+	for _, some := range []bool{true, false} {
+		if !breaks && kind != isLetter {
+			if end := cased(s, i+n, some); end >= 0 {
+				return end + contraction(s[end:], true)
+			}
+		}
+		if end := cased(s, i, some); end >= 0 {
+			return end + contraction(s[end:], true)
+		}
+	}
+	from := i
+	if s[i] == ' ' {
+		from++
+	}
+	if k, m := kindAt(s, from); m > 0 && k == isOther {
+		end := run(s, from+m, isOther)
+		for end < len(s) && (s[end] == '\n' || s[end] == '\r' || s[end] == '/') {
+			end++
+		}
+		return end
+	}
+	return blankLines(s, i)
 }
 
 // expression is a regular expression with look-ahead, in the reading of .NET, which for what tokenizers use agrees with Oniguruma's.

@@ -237,7 +237,7 @@ func TestConcurrent(t *testing.T) {
 
 // The written-out divisions are those of the expressions, and no division loses text.
 func FuzzPieces(f *testing.F) {
-	for _, s := range []string{"", "it's I'LL\r\n  x  \n y", "12345 ab12", " \u00a0\u2003é'ſt", "'re'RE!!\n\n\r x"} {
+	for _, s := range []string{"", "it's I'LL\r\n  x  \n y", "12345 ab12", " \u00a0\u2003é'ſt", "'re'RE!!\n\n\r x", "ABCdef ABC's ǅabc日本語ABCd e\u0301\u0301X \u0301A a/b//\n/ ʰAʰ"} {
 		f.Add(s)
 	}
 	type division struct {
@@ -245,7 +245,7 @@ func FuzzPieces(f *testing.F) {
 		slow *expression
 	}
 	var ds []division
-	for _, p := range []string{gpt2Pattern, cl100kPattern, qwenPattern} {
+	for _, p := range []string{gpt2Pattern, cl100kPattern, qwenPattern, o200kPattern} {
 		ds = append(ds, division{fastPieces(p), must(compile(p))})
 	}
 	f.Fuzz(func(t *testing.T, s string) {
