@@ -87,11 +87,11 @@ type Labeler interface {
 	Label(i int) int
 }
 
-// Bucketed is a Dataset whose examples come in several sizes, such as sentences of several lengths. A Loader puts examples of one size into a batch, so that little
-// of a batch is padding.
+// Bucketed is a Dataset whose examples come in several sizes, such as sentences of several lengths. A Loader puts examples of one size into a batch, and where
+// those of a size do not fill their last batch some of the next, so that little of a batch is padding.
 type Bucketed interface {
 	Dataset
-	// Buckets are the specs of the sizes: the fields of Spec with shapes of their own. Fill takes tensors of the shapes of Spec or of any bucket that all of its examples fit.
+	// Buckets are the specs of the sizes, the smallest first: the fields of Spec with shapes of their own. Fill takes tensors of the shapes of Spec or of any bucket that all of its examples fit.
 	Buckets() []Spec
 	// Bucket is the size of example i.
 	Bucket(i int) int

@@ -123,8 +123,9 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 	if b, ok := ds.(Bucketed); ok && !cfg.Flat {
 		l.sizes, l.size = b.Buckets(), b.Bucket
 	}
-	if l.steps = l.batches(); l.steps == 0 {
-		return nil, fmt.Errorf("data: no size of example comes %d times, and smaller batches are to be dropped", cfg.Batch)
+	l.steps = n / cfg.Batch
+	if n%cfg.Batch != 0 && !cfg.DropLast {
+		l.steps++
 	}
 	for _, t := range cfg.Transforms {
 		a, err := t(spec)
@@ -154,36 +155,6 @@ func heads(ts []*tensor.Tensor, n int) []*tensor.Tensor {
 		out[i] = t.Slice(0, n)
 	}
 	return out
-}
-
-// Steps is the number of batches in an epoch of ds, none dropped.
-func Steps(ds Dataset, batch int) int {
-	n := ds.Len()
-	l := &Loader{ds: ds, cfg: LoaderConfig{Batch: max(1, min(batch, n))}, order: make([]int, n), sizes: make([]Spec, 1)}
-	if b, ok := ds.(Bucketed); ok {
-		l.sizes, l.size = b.Buckets(), b.Bucket
-	}
-	return l.batches()
-}
-
-// batches is the number of batches in an epoch.
-func (l *Loader) batches() int {
-	counts := make([]int, len(l.sizes))
-	if l.size == nil {
-		counts[0] = len(l.order)
-	} else {
-		for i := range l.order {
-			counts[l.size(i)]++
-		}
-	}
-	steps := 0
-	for _, n := range counts {
-		steps += n / l.cfg.Batch
-		if n%l.cfg.Batch != 0 && !l.cfg.DropLast {
-			steps++
-		}
-	}
-	return steps
 }
 
 // Steps is the number of batches in an epoch.
@@ -342,8 +313,8 @@ func (s *slot) head(size, n int, spec Spec, cfg LoaderConfig) Batch {
 	return b
 }
 
-// setOrder makes the order of an epoch, by Fisher and Yates' shuffle of 0, 1, 2, ... and cuts it into batches. Where examples have several sizes those of each
-// make batches of their own, which are shuffled again.
+// setOrder makes the order of an epoch, by Fisher and Yates' shuffle of 0, 1, 2, ... and cuts it into batches. Where examples have several sizes the order is
+// sorted by size, a batch has the size of its largest example, and the batches are shuffled again.
 func (l *Loader) setOrder(epoch int) {
 	l.orderEpoch = epoch
 	for i := range l.order {
@@ -357,17 +328,12 @@ func (l *Loader) setOrder(epoch int) {
 		slices.SortStableFunc(l.order, func(a, b int) int { return l.size(a) - l.size(b) })
 	}
 	l.cuts = l.cuts[:0]
-	for from := 0; from < len(l.order); {
-		c := cut{from: from, to: from}
+	for k := range l.steps {
+		c := cut{from: k * l.cfg.Batch, to: min((k+1)*l.cfg.Batch, len(l.order))}
 		if l.size != nil {
-			c.size = l.size(l.order[from])
+			c.size = l.size(l.order[c.to-1])
 		}
-		for c.to < len(l.order) && c.to-from < l.cfg.Batch && (l.size == nil || l.size(l.order[c.to]) == c.size) {
-			c.to++
-		}
-		if from = c.to; c.to-c.from == l.cfg.Batch || !l.cfg.DropLast {
-			l.cuts = append(l.cuts, c)
-		}
+		l.cuts = append(l.cuts, c)
 	}
 	if l.cfg.Shuffle && l.size != nil {
 		for i := len(l.cuts) - 1; i > 0; i-- {

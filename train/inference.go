@@ -61,7 +61,7 @@ type AttentionMap struct {
 func (m *Model) AttentionMaps(x ...*tensor.Tensor) ([]AttentionMap, error) {
 	var out []AttentionMap
 	g, err := graph.Build(func(g *graph.Graph) {
-		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Attend: func(part string, p *graph.Node) {
+		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Attend: func(part string, p *graph.Node) {
 			out = append(out, AttentionMap{Part: part})
 			g.Output(fmt.Sprintf("%d %s", len(out), part), p)
 		}})

@@ -212,12 +212,11 @@ func (j *job) prepare() error {
 
 // steps is the number of batches of the whole training.
 func (j *job) steps() int64 {
-	b := j.spec.Fit.BatchSize
+	n, b := j.set.Train.Len(), j.spec.Fit.BatchSize
 	if j.spec.Stateful() { // streams: what does not fill them is left out
-		n := j.set.Train.Len()
 		return int64(j.spec.Fit.Epochs) * int64(n/min(n, b))
 	}
-	return int64(j.spec.Fit.Epochs) * int64(data.Steps(j.set.Train, b))
+	return int64(j.spec.Fit.Epochs) * int64((n+b-1)/b)
 }
 
 func (j *job) updates() int64 { return j.steps() / int64(j.spec.Fit.Accumulate) }
