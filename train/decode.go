@@ -247,10 +247,7 @@ func (d *Decoder) slide(more int) error {
 	if !any {
 		return nil
 	}
-	err := d.rewrite(func(v memory, now, old []byte, row int) {
-		if !v.places {
-			return
-		}
+	err := d.rewrite(func(v memory) bool { return v.places }, func(now, old []byte, row int) {
 		place := row / d.room
 		for s, n := range drop {
 			copy(now[s*row:], old[s*row+n*place:s*row+d.used[s]*place])
@@ -268,15 +265,16 @@ type memory struct {
 	others bool // what is kept of the other inputs
 }
 
-// rewrite lets f change the memories: now is a copy of old, row the bytes of a sequence.
-func (d *Decoder) rewrite(f func(v memory, now, old []byte, row int)) error {
+// rewrite lets f change the memories that which takes: now is a copy of old, row the bytes of a sequence.
+func (d *Decoder) rewrite(which func(v memory) bool, f func(now, old []byte, row int)) error {
 	p, err := d.m.program1(d.key(1, false))
 	if err != nil {
 		return err
 	}
 	for _, v := range p.g.Variables() {
 		name := graph.NameOf(v)
-		if !nn.Cached(name) {
+		others := strings.Contains(name, "/memory_")
+		if !nn.Cached(name) || !which(memory{places: len(v.Shape()) == 4 && !others, others: others}) {
 			continue
 		}
 		old, err := d.m.state.Get(name)
@@ -284,8 +282,7 @@ func (d *Decoder) rewrite(f func(v memory, now, old []byte, row int)) error {
 			return err
 		}
 		now := old.Clone()
-		others := strings.Contains(name, "/memory_")
-		f(memory{places: len(v.Shape()) == 4 && !others, others: others}, now.Bytes(), old.Bytes(), len(old.Bytes())/d.sequences)
+		f(now.Bytes(), old.Bytes(), len(old.Bytes())/d.sequences)
 		if err := d.m.state.Set(name, now); err != nil {
 			return err
 		}
@@ -317,10 +314,7 @@ func (d *Decoder) Reorder(from []int) error {
 		copy(d.scores.Slice(i, i+1).Bytes(), scores.Slice(f, f+1).Bytes())
 	}
 	alike := d.alike(from) // what is kept of the other inputs stays as it is
-	return d.rewrite(func(v memory, now, old []byte, row int) {
-		if v.others && alike {
-			return
-		}
+	return d.rewrite(func(v memory) bool { return !v.others || !alike }, func(now, old []byte, row int) {
 		for i, f := range from {
 			copy(now[i*row:(i+1)*row], old[f*row:(f+1)*row])
 		}

@@ -8,7 +8,7 @@ import (
 
 // A text becomes examples of characters, whose targets are the characters that follow.
 func ExampleChars() {
-	set, err := text.Chars("rhyme", "round and round and round it goes, and where it stops nobody knows", text.Config{Length: 8})
+	set, err := text.Chars("rhyme", "round and round and round it goes, and where it stops nobody knows", text.Config{Length: 8, Test: 0.2})
 	if err != nil {
 		fmt.Println(err)
 		return
