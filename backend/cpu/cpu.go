@@ -173,10 +173,10 @@ type copying struct{ from, to *buf }
 
 // Run implements backend.Executable.
 func (e *exec) Run(in, out []*tensor.Tensor) error {
-	// Tiny numbers count as zero, on every thread: see isa.Flush. The workers of the pool have done the same.
+	// Tiny numbers count as zero: see isa.Flush. The workers of the pool do as this thread does.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer isa.Unflush(isa.Flush())
+	defer isa.SetMode(isa.Flush())
 	if err := backend.CheckArgs(e.sig, in, out); err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type Pool struct {
 	// The work in progress: written by the owner of busy while state is even and active is 0.
 	body Body
 	n    int64
+	mode uint32 // of the owner's arithmetic, which workers take over, so that a result does not depend on who computes it
 
 	state  atomic.Uint64 // odd while work is open to workers; grows with each opening and closing
 	next   atomic.Int64  // next chunk that nobody has taken
@@ -107,7 +108,7 @@ func (p *Pool) Run(n int, b Body) {
 		}
 		return
 	}
-	p.body, p.n = b, int64(n)
+	p.body, p.n, p.mode = b, int64(n), isa.Mode()
 	p.next.Store(0)
 	p.state.Add(1) // open
 	p.rouse()
@@ -156,15 +157,21 @@ func (p *Pool) rouse() {
 }
 
 func (p *Pool) serve(w *worker, id int) {
-	runtime.LockOSThread()
+	runtime.LockOSThread() // the mode of arithmetic is the thread's
 	defer runtime.UnlockOSThread()
-	defer isa.Unflush(isa.Flush())
+	first := isa.Mode()
+	mode := first
+	defer func() { isa.SetMode(first) }()
 	var seen uint64 // the last state this worker has worked on
 	for idle := 0; ; {
 		s := p.state.Load()
 		if s&1 == 1 && s != seen {
 			p.active.Add(1)
 			if p.state.Load() == s { // still open: the owner waits for active before it changes anything
+				if p.mode != mode {
+					mode = p.mode
+					isa.SetMode(mode)
+				}
 				p.drain(p.body, p.n, id)
 				seen = s
 			}
