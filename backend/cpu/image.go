@@ -81,11 +81,10 @@ func (k *call) filters(w *buf, set func(pool *par.Pool, w []float32)) func() []f
 	if !ok {
 		return w.f32
 	}
-	version, made := k.c.host.Version(v.Name), uint64(0) // versions begin at 1
+	seen := k.c.host.Seen(v.Name)
 	return func() []float32 {
-		if made != *version {
+		if seen.Changed() {
 			set(k.pool, w.f32())
-			made = *version
 		}
 		return nil
 	}

@@ -349,7 +349,7 @@ func (g *tiler) near() {
 	g.MOVQ(at(regT, tBStride), stride)
 	g.SUBQ(operand.U8(unroll), regN)
 	g.JB(operand.LabelRef("rest"))
-	align(g.Context, 32)
+	align(g.Context, 32) // once in a function: with a second one Go's assembler (1.26) never ends
 	g.Label("k")
 	for i := range unroll {
 		row := at(regB, 0)
