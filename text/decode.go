@@ -36,15 +36,9 @@ func parseDecoder(j json.RawMessage) (decoder, error) {
 	}
 	switch p.Type {
 	case "Sequence":
-		var l []decoder
-		for i, q := range p.Decoders {
-			d, err := parseDecoder(q)
-			if err != nil {
-				return nil, fmt.Errorf("decoder %d: %w", i, err)
-			}
-			if d != nil {
-				l = append(l, d)
-			}
+		l, err := parseEach(p.Decoders, "decoder", parseDecoder)
+		if err != nil {
+			return nil, err
 		}
 		return decode(func(ts []string) []string {
 			for _, d := range l {

@@ -161,3 +161,18 @@ func (v *vocabulary) unknownID(name string) (int32, error) {
 	}
 	return id, nil
 }
+
+// parseEach reads the steps of a sequence; those that do nothing, which parse gives as nil, are left out. what names a step in errors.
+func parseEach[T any](steps []json.RawMessage, what string, parse func(json.RawMessage) (T, error)) ([]T, error) {
+	var out []T
+	for i, j := range steps {
+		s, err := parse(j)
+		if err != nil {
+			return nil, fmt.Errorf("%s %d: %w", what, i, err)
+		}
+		if any(s) != nil { // T is an interface
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}

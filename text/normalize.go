@@ -111,17 +111,11 @@ func parseNormalizer(j json.RawMessage) (normalizer, error) {
 		if err := json.Unmarshal(j, &p); err != nil {
 			return nil, err
 		}
-		var l normalizers
-		for i, q := range p.Normalizers {
-			n, err := parseNormalizer(q)
-			if err != nil {
-				return nil, fmt.Errorf("normalizer %d: %w", i, err)
-			}
-			if n != nil {
-				l = append(l, n)
-			}
+		l, err := parseEach(p.Normalizers, "normalizer", parseNormalizer)
+		if err != nil {
+			return nil, err
 		}
-		return l, nil
+		return normalizers(l), nil
 	case "Strip":
 		p := struct {
 			Left  *bool `json:"strip_left"`

@@ -45,17 +45,11 @@ func parseSplitter(j json.RawMessage) (splitter, error) {
 		if err := json.Unmarshal(j, &p); err != nil {
 			return nil, err
 		}
-		var l splitters
-		for i, q := range p.Pretokenizers {
-			s, err := parseSplitter(q)
-			if err != nil {
-				return nil, fmt.Errorf("pre_tokenizer %d: %w", i, err)
-			}
-			if s != nil {
-				l = append(l, s)
-			}
+		l, err := parseEach(p.Pretokenizers, "pre_tokenizer", parseSplitter)
+		if err != nil {
+			return nil, err
 		}
-		return l, nil
+		return splitters(l), nil
 	case "ByteLevel":
 		b := &byteLevel{Prefix: true, Regex: true}
 		return b, json.Unmarshal(j, b)
