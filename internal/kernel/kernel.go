@@ -104,7 +104,7 @@ func Runs(variant string) bool {
 }
 
 const header = `# Which kernel variants have passed their tests, on which processor and when. Written by: go run ./internal/kernel/verify
-# Before this record was kept, all tests were run on two cores of a Zen 4 server processor with AVX-512 (docs/benchmarks.md, 2026-11-24).
+# Before this record was kept, all tests were run on two cores of a Zen 4 server processor with AVX-512 (docs/benchmarks/zen4.md, 2026-11-24).
 # package variant date sources processor
 `
 
