@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jouleml/joule/cost"
+	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/tensor"
 )
@@ -68,8 +70,19 @@ type NodeTime struct {
 	Calls  int64
 	Time   time.Duration
 	Kernel string // the name of the kernel that runs it
+	// Executed is the arithmetic of a run as the kernel does it, such as Winograd's; 0: what the op counts.
+	Executed int64
 	// Predicted says that Time is a share of the measured time of more than this node, by the cost model.
 	Predicted bool
+}
+
+// Cost is what one run of the node costs: as its op counts, but for the arithmetic, which is the kernel's.
+func (t NodeTime) Cost() energy.Cost {
+	c := cost.Node(t.Node)
+	if t.Executed > 0 {
+		return c.Run(t.Executed)
+	}
+	return c
 }
 
 // CheckArgs verifies the tensors given to a run of g.

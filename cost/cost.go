@@ -2,15 +2,25 @@
 package cost
 
 import (
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/graph"
 )
 
-// Node is what one run of a node asks for: FLOPs as its op counts them, and its operands and results read and written once.
+// Node is what one run of a node asks for: FLOPs as its op counts them, and its operands and results read and written once. Arithmetic is of a narrow type where the first two
+// operands are: a product of weights of few bits with activations of f32 multiplies numbers of f32.
 func Node(n *graph.Node) energy.Cost {
 	var c energy.Cost
 	c.FLOPs, c.Read, c.Written = n.Cost()
 	c.Executed = c.FLOPs
+	if len(n.Inputs()) > 1 {
+		switch x, y := n.Input(0).DType(), n.Input(1).DType(); {
+		case x == dtype.BF16 && y == dtype.BF16:
+			c.BF16 = c.Executed
+		case x.Size() == 1 && y.Size() == 1:
+			c.Int8 = c.Executed
+		}
+	}
 	return c
 }
 

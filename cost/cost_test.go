@@ -7,6 +7,7 @@ import (
 	"github.com/jouleml/joule/backend/backendtest"
 	"github.com/jouleml/joule/cost"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 )
@@ -49,5 +50,25 @@ func TestProductCost(t *testing.T) {
 		if c.FLOPs != int64(2*batch*100*30) || c.Read != int64(4*(batch*100+3000)) || c.Written != int64(4*batch*30) {
 			t.Errorf("batch %d: %+v", batch, c)
 		}
+	}
+}
+
+// A product counts as one of a narrow type where both operands are of it: weights of few bits are multiplied with f32.
+func TestArithmeticOfNarrowTypes(t *testing.T) {
+	dot := func(x, w dtype.Type) energy.Cost {
+		g, err := backendtest.Single(op.DotOp, op.DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, []graph.Type{graph.T(x, 2, 3), graph.T(w, 3, 4)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cost.Graph(g)
+	}
+	if c := dot(dtype.F32, dtype.F32); c.BF16 != 0 || c.Int8 != 0 || c.Executed != 48 {
+		t.Errorf("f32: %+v", c)
+	}
+	if c := dot(dtype.BF16, dtype.BF16); c.BF16 != 48 || c.Int8 != 0 {
+		t.Errorf("bf16: %+v", c)
+	}
+	if c := dot(dtype.I8, dtype.I8); c.Int8 != 48 || c.BF16 != 0 {
+		t.Errorf("int8: %+v", c)
 	}
 }

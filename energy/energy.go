@@ -86,18 +86,31 @@ func SI(v float64, unit string) string {
 type Cost struct {
 	FLOPs    int64 `json:"flops"`    // arithmetic that the model asks for
 	Executed int64 `json:"executed"` // arithmetic that ran: less where an algorithm saves some, more where it pads
-	Read     int64 `json:"bytes_read"`
-	Written  int64 `json:"bytes_written"`
+	// BF16 and Int8 are the parts of Executed that multiplied numbers of those types; the rest is charged as f32.
+	BF16    int64 `json:"executed_bf16,omitempty"`
+	Int8    int64 `json:"executed_int8,omitempty"`
+	Read    int64 `json:"bytes_read"`
+	Written int64 `json:"bytes_written"`
 }
 
 // Add is the sum.
 func (c Cost) Add(d Cost) Cost {
-	return Cost{c.FLOPs + d.FLOPs, c.Executed + d.Executed, c.Read + d.Read, c.Written + d.Written}
+	return Cost{c.FLOPs + d.FLOPs, c.Executed + d.Executed, c.BF16 + d.BF16, c.Int8 + d.Int8, c.Read + d.Read, c.Written + d.Written}
 }
 
 // Times is the cost of n repetitions.
 func (c Cost) Times(n int64) Cost {
-	return Cost{c.FLOPs * n, c.Executed * n, c.Read * n, c.Written * n}
+	return Cost{c.FLOPs * n, c.Executed * n, c.BF16 * n, c.Int8 * n, c.Read * n, c.Written * n}
+}
+
+// Run makes the arithmetic that ran n operations, in the proportions of types that c has.
+func (c Cost) Run(n int64) Cost {
+	if c.Executed > 0 {
+		part := func(x int64) int64 { return int64(float64(n) * (float64(x) / float64(c.Executed))) }
+		c.BF16, c.Int8 = part(c.BF16), part(c.Int8)
+	}
+	c.Executed = n
+	return c
 }
 
 // Bytes is what is read and written.

@@ -123,7 +123,7 @@ func TestLinesAddUp(t *testing.T) {
 
 func TestLedgerSurvivesJSON(t *testing.T) {
 	l := NewLedger(CPU, 2)
-	l.Book(Key{"conv2d", "conv", "forward"}, 3, time.Second, Cost{100, 80, 10, 20}, true)
+	l.Book(Key{"conv2d", "conv", "forward"}, 3, time.Second, Cost{FLOPs: 100, Executed: 80, Read: 10, Written: 20}, true)
 	l.Close(2*time.Second, nil)
 	j, err := json.Marshal(l)
 	if err != nil {
@@ -176,5 +176,27 @@ func TestSum(t *testing.T) {
 	b.err = errors.New("lost")
 	if _, err := Sum(a, b).Joules(); err == nil {
 		t.Error("an error of one meter is swallowed")
+	}
+}
+
+// The energy of an operation depends on its type: bytes at most as f32, and less with an instruction for them.
+func TestEstimateByType(t *testing.T) {
+	wide := Cost{FLOPs: 1e9, Executed: 1e9}
+	bytes, halves := wide, wide
+	bytes.Int8, halves.BF16 = 1e9, 1e9
+	for _, has := range []bool{false, true} {
+		m := processor(has, has)
+		f, h, b := m.Estimate(wide, 0, 1, true), m.Estimate(halves, 0, 1, true), m.Estimate(bytes, 0, 1, true)
+		if b.Value >= f.Value || h.Value > f.Value || has != (h.Value < f.Value) {
+			t.Errorf("with instructions %v: f32 %v, bf16 %v, bytes %v", has, f, h, b)
+		}
+		for _, j := range []Joules{f, h, b} {
+			if !(j.Low <= j.Value && j.Value <= j.High) {
+				t.Errorf("%v is outside its interval", j)
+			}
+		}
+	}
+	if c := bytes.Run(25e7); c.Executed != 25e7 || c.Int8 != 25e7 || c.FLOPs != 1e9 {
+		t.Errorf("a quarter ran: %+v", c)
 	}
 }

@@ -9,7 +9,7 @@ import (
 // Whatever a ledger's file says, it can be printed, added up and merged.
 func FuzzLedger(f *testing.F) {
 	l := NewLedger(CPU, 2)
-	l.Book(Key{"dense", "dot", "forward"}, 3, time.Second, Cost{1, 2, 3, 4}, true)
+	l.Book(Key{"dense", "dot", "forward"}, 3, time.Second, Cost{FLOPs: 1, Executed: 2, Read: 3, Written: 4}, true)
 	l.Close(2*time.Second, nil)
 	text, err := json.Marshal(l)
 	if err != nil {

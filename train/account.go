@@ -146,7 +146,7 @@ func (p *program) price(times []backend.NodeTime) {
 	}
 	for _, t := range times {
 		at := place{t.Node.Scope(), t.Node.Phase()}
-		c := cost.Node(t.Node)
+		c := t.Cost()
 		c.FLOPs = asked[at]
 		asked[at] = 0
 		p.keys, p.prices = append(p.keys, key(at, t.Node.Op().Name)), append(p.prices, c)
@@ -188,7 +188,7 @@ func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {
 		if t.Calls == 0 {
 			continue
 		}
-		c := cost.Node(t.Node)
+		c := t.Cost()
 		c.FLOPs = p.prices[i].FLOPs
 		d := t.Time / time.Duration(t.Calls)
 		out = append(out, NodeCost{p.keys[i], t.Kernel, c, d.Seconds(), model.Estimate(c, d, m.Cores(), c.Bytes() <= model.CacheSize)})

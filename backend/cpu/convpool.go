@@ -15,6 +15,7 @@ func init() {
 		x, w, b, y, idx := k.in[0], k.filters(k.in[1], p.SetFilter), k.in[2], k.out[0], k.out[1]
 		positions := k.c.reads(k.n, 1)
 		name, _ := p.Algorithm()
+		k.executed, _ = p.Executed()
 		return name, func() {
 			if positions {
 				p.Forward(k.pool, x.f32(), w(), b.f32(), y.f32(), idx.raw)
@@ -29,6 +30,7 @@ func init() {
 		p := convpool.New(convPoolSpec(k.in[0].t.Shape, k.out[0].t.Shape))
 		x, idx, dy, dw, db := k.in[0], k.in[1], k.in[2], k.out[0], k.out[1]
 		_, name := p.Algorithm()
+		_, k.executed = p.Executed()
 		return name, func() { p.BackwardFilter(k.pool, x.f32(), idx.raw, dy.f32(), dw.f32(), db.f32()) }, nil
 	}}}
 	rows[op.ConvPoolInputGradOp] = []row{{name: "conv pool", ok: func(n *graph.Node) bool {
@@ -36,6 +38,7 @@ func init() {
 	}, make: func(k *call) (string, func(), error) {
 		p := convpool.New(convPoolSpec(k.out[0].t.Shape, k.in[2].t.Shape))
 		idx, dy, w, dx := k.in[0], k.in[1], k.in[2], k.out[0]
+		_, k.executed = p.Executed()
 		return "lists of pixels", func() { p.BackwardInput(k.pool, w.f32(), idx.raw, dy.f32(), dx.f32()) }, nil
 	}}}
 }

@@ -143,11 +143,13 @@ func (b *buf) f32() []float32 { return view[float32](b) }
 type step struct {
 	node   *graph.Node
 	kernel string
-	run    func()
-	in     []*buf
-	out    []*buf
-	calls  int64
-	time   time.Duration
+	// executed is the arithmetic of a run where it is not what the op counts.
+	executed int64
+	run      func()
+	in       []*buf
+	out      []*buf
+	calls    int64
+	time     time.Duration
 }
 
 type exec struct {
@@ -243,7 +245,7 @@ func (s *step) label() string {
 func (e *exec) Profile() []backend.NodeTime {
 	out := make([]backend.NodeTime, len(e.steps))
 	for i, s := range e.steps {
-		out[i] = backend.NodeTime{Node: s.node, Calls: s.calls, Time: s.time, Kernel: s.kernel}
+		out[i] = backend.NodeTime{Node: s.node, Calls: s.calls, Time: s.time, Kernel: s.kernel, Executed: s.executed}
 	}
 	return out
 }

@@ -21,6 +21,7 @@ func init() {
 	rows[op.ConvOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Input(0).Shape(), k.n.Input(1).Shape()))
 		x, w, y := k.in[0], k.filters(k.in[1], p.SetFilter), k.out[0]
+		k.executed = p.Executed(conv.Forward)
 		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), nil, y.f32()) }, nil
 	}}}
 	rows[op.ConvActOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
@@ -32,16 +33,19 @@ func init() {
 		}
 		p := conv.New(s)
 		x, w, b, y := k.in[0], k.filters(k.in[1], p.SetFilter), k.in[2], k.out[0]
+		k.executed = p.Executed(conv.Forward)
 		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), b.f32(), y.f32()) }, nil
 	}}}
 	rows[op.ConvInputGradOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Shape(), k.n.Input(1).Shape()))
 		d, w, dx := k.in[0], k.in[1], k.out[0]
+		k.executed = p.Executed(conv.BackwardInput)
 		return p.Algorithm(conv.BackwardInput), func() { p.BackwardInput(k.pool, w.f32(), d.f32(), dx.f32()) }, nil
 	}}}
 	rows[op.ConvFilterGradOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Input(0).Shape(), k.n.Shape()))
 		x, d, dw := k.in[0], k.in[1], k.out[0]
+		k.executed = p.Executed(conv.BackwardFilter)
 		return p.Algorithm(conv.BackwardFilter), func() { p.BackwardFilter(k.pool, x.f32(), d.f32(), dw.f32()) }, nil
 	}}}
 

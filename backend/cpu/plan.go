@@ -113,7 +113,7 @@ func (c *compiler) node(n *graph.Node) error {
 		fmt.Fprintf(os.Stderr, "%v %s%v @%s: %s (%s)\n", n, n.Op().Name, n.Types(), n.Scope(), name, why)
 	}
 	c.e.bytes += k.scratch
-	c.e.steps = append(c.e.steps, step{node: n, kernel: name, run: run, in: in, out: out})
+	c.e.steps = append(c.e.steps, step{node: n, kernel: name, executed: k.executed, run: run, in: in, out: out})
 	return nil
 }
 

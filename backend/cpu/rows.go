@@ -25,6 +25,8 @@ type call struct {
 	pool    *par.Pool
 	c       *compiler
 	scratch int64 // bytes that the kernel holds for itself: set by make
+	// executed is the arithmetic of a run where the kernel does less or more than the op counts: set by make.
+	executed int64
 }
 
 // mayReplace says that the kernel allows result out to lie where operand in lies, if in is not needed afterwards.

@@ -121,6 +121,6 @@ func printExplain(c *cobra.Command, asJSON bool, rows []train.NodeCost, mach ene
 		joules += r.Joules.Value
 	}
 	fmt.Fprintf(w, "\ntotal %s, %s, took %s (the bounds of the parts add up to %s), ≈%s estimated\n", energy.SI(float64(total.Executed), "FLOP"), energy.SI(float64(total.Bytes()), "B"), energy.SI(took, "s"), energy.SI(best, "s"), energy.SI(joules, "J"))
-	fmt.Fprintln(w, "A share above 100% means that the operands came from cache, not memory, or that an algorithm (Winograd, sparse gradients) ran less arithmetic than the op counts.")
+	fmt.Fprintln(w, "Arithmetic is what the kernels run, by Winograd's algorithm or on sparse gradients less than the formula says. A share above 100% means that the operands came from cache, not memory.")
 	return nil
 }

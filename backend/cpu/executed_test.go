@@ -1,0 +1,42 @@
+package cpu_test
+
+import (
+	"testing"
+
+	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/backend/cpu"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+)
+
+// What a node has cost is the arithmetic of its kernel: Winograd's algorithm takes less than the formula.
+func TestExecutedArithmetic(t *testing.T) {
+	g, err := graph.Build(func(g *graph.Graph) {
+		x := g.Input("x", graph.T(dtype.F32, 2, 18, 18, 32))
+		w := g.Variable("w", graph.T(dtype.F32, 3, 3, 32, 32))
+		g.Output("y", op.Conv(x, w, op.ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 1}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := cpu.Backend{}
+	s, err := b.NewState([]backend.Var{{Name: "w", Type: graph.T(dtype.F32, 3, 3, 32, 32)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Compile(g, s, backend.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range e.Profile() {
+		if n.Kernel != "winograd" {
+			continue
+		}
+		if c := n.Cost(); c.FLOPs != 2*2*16*16*32*9*32 || c.Executed >= c.FLOPs || c.Executed < c.FLOPs/4 {
+			t.Errorf("cost %+v", c)
+		}
+		return
+	}
+	t.Errorf("no convolution by Winograd's algorithm: %+v", e.Profile())
+}
