@@ -1,14 +1,18 @@
 // Package par runs the chunks of one piece of work on a fixed set of threads.
 //
-// Work is cut into numbered chunks by the caller; which thread runs a chunk is decided by whoever is free, so a busy neighbour
-// costs little. Chunk borders must depend on the problem alone, never on the number of threads, and a chunk must write only
-// what no other chunk writes: then results are the same bits for any number of threads.
+// Work is cut into numbered chunks by the caller. Each thread begins with a share of its own, equal runs of neighbouring chunks,
+// and whoever is done with his takes from the end of another's, so a busy neighbour costs little. Shares keep memory where it
+// is: the next piece of work over the same arrays, or the same one in the next step, finds a thread's part in the cache of its
+// core. (A line that the other core has written costs over a hundred nanoseconds.) Chunk borders must depend on the problem
+// alone, never on the number of threads, and a chunk must write only what no other chunk writes: then results are the same
+// bits for any number of threads.
 //
 // Workers spin for a short bounded time after their last chunk (the next piece of work usually comes within microseconds),
 // then sleep. Run allocates nothing.
 package par
 
 import (
+	"math"
 	"runtime"
 	"strconv"
 	"sync"
@@ -43,13 +47,45 @@ type Pool struct {
 
 	// The work in progress: written by the owner of busy while state is even and active is 0.
 	body Body
-	n    int64
 	mode uint32 // of the owner's arithmetic, which workers take over, so that a result does not depend on who computes it
 
 	state  atomic.Uint64 // odd while work is open to workers; grows with each opening and closing
-	next   atomic.Int64  // next chunk that nobody has taken
+	shares []share       // of the chunks that nobody has taken, by threads
 	active atomic.Int64  // workers that may be reading the fields above
 	closed atomic.Bool
+}
+
+// share is the run of chunks that a thread has yet to take: the first in the low half of the word, the end in the high half.
+type share struct {
+	left atomic.Uint64
+	_    [56]byte // a cache line for each
+}
+
+// front takes the first chunk of the share, back the last; ok is false where none is left.
+func (s *share) front() (i int, ok bool) {
+	for {
+		w := s.left.Load()
+		first, end := uint32(w), uint32(w>>32)
+		if first >= end {
+			return 0, false
+		}
+		if s.left.CompareAndSwap(w, uint64(end)<<32|uint64(first+1)) {
+			return int(first), true
+		}
+	}
+}
+
+func (s *share) back() (i int, ok bool) {
+	for {
+		w := s.left.Load()
+		first, end := uint32(w), uint32(w>>32)
+		if first >= end {
+			return 0, false
+		}
+		if s.left.CompareAndSwap(w, uint64(end-1)<<32|uint64(first)) {
+			return int(end - 1), true
+		}
+	}
 }
 
 type worker struct {
@@ -70,7 +106,7 @@ func New(threads int) *Pool {
 	if threads <= 0 {
 		threads = DefaultThreads()
 	}
-	p := &Pool{threads: threads}
+	p := &Pool{threads: threads, shares: make([]share, threads)}
 	for i := 1; i < threads; i++ {
 		w := &worker{wake: make(chan struct{}, 1)}
 		p.workers = append(p.workers, w)
@@ -98,7 +134,7 @@ func (p *Pool) Close() {
 // Run calls b.Chunk(i, w) for each i in [0, n) and returns when all have returned. Work that comes while the pool is busy
 // (from another goroutine, or from inside a chunk) runs on the caller alone, as worker 0 of its own.
 func (p *Pool) Run(n int, b Body) {
-	if p == nil || n <= 1 || len(p.workers) == 0 || !p.busy.TryLock() {
+	if p == nil || n <= 1 || n > math.MaxInt32 || len(p.workers) == 0 || !p.busy.TryLock() {
 		r, start := begin()
 		for i := range n {
 			b.Chunk(i, 0)
@@ -108,11 +144,13 @@ func (p *Pool) Run(n int, b Body) {
 		}
 		return
 	}
-	p.body, p.n, p.mode = b, int64(n), isa.Mode()
-	p.next.Store(0)
+	p.body, p.mode = b, isa.Mode()
+	for i := range p.shares {
+		p.shares[i].left.Store(uint64(n*(i+1)/p.threads)<<32 | uint64(n*i/p.threads))
+	}
 	p.state.Add(1) // open
 	p.rouse()
-	p.drain(b, int64(n), 0)
+	p.drain(b, 0)
 	p.state.Add(1) // close: whoever raises active from now on sees it and leaves
 	for i := 0; p.active.Load() != 0; i++ {
 		if i < 10*spins {
@@ -125,17 +163,22 @@ func (p *Pool) Run(n int, b Body) {
 	p.busy.Unlock()
 }
 
-func (p *Pool) drain(b Body, n int64, worker int) {
+func (p *Pool) drain(b Body, worker int) {
 	r, start := begin()
-	for done := 0; ; done++ {
-		i := p.next.Add(1) - 1
-		if i >= n {
-			if r != nil {
-				r.Work(worker, done, start)
-			}
-			return
+	done := 0
+	for i, ok := p.shares[worker].front(); ok; i, ok = p.shares[worker].front() {
+		b.Chunk(i, worker)
+		done++
+	}
+	for d := 1; d < p.threads; d++ {
+		s := &p.shares[(worker+d)%p.threads]
+		for i, ok := s.back(); ok; i, ok = s.back() {
+			b.Chunk(i, worker)
+			done++
 		}
-		b.Chunk(int(i), worker)
+	}
+	if r != nil {
+		r.Work(worker, done, start)
 	}
 }
 
@@ -172,7 +215,7 @@ func (p *Pool) serve(w *worker, id int) {
 					mode = p.mode
 					isa.SetMode(mode)
 				}
-				p.drain(p.body, p.n, id)
+				p.drain(p.body, id)
 				seen = s
 			}
 			p.active.Add(-1)

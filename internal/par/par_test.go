@@ -1,6 +1,7 @@
 package par
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -91,5 +92,27 @@ func BenchmarkRun(b *testing.B) {
 	defer p.Close()
 	for b.Loop() {
 		p.Run(2, nothing{})
+	}
+}
+
+// The owner of a share takes its chunks from the front, others take from the end, and none is taken twice.
+func TestShare(t *testing.T) {
+	var s share
+	s.left.Store(7<<32 | 3)
+	var got []int
+	for _, take := range []func() (int, bool){s.front, s.back, s.back, s.front} {
+		i, ok := take()
+		if !ok {
+			t.Fatal("a share of four chunks ended early")
+		}
+		got = append(got, i)
+	}
+	if want := []int{3, 6, 5, 4}; !slices.Equal(got, want) {
+		t.Errorf("took %v, want %v", got, want)
+	}
+	for _, take := range []func() (int, bool){s.front, s.back} {
+		if i, ok := take(); ok {
+			t.Errorf("took chunk %d from an empty share", i)
+		}
 	}
 }
