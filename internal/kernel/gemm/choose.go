@@ -9,6 +9,7 @@ type choice struct {
 	stream     bool // A has few rows and B is large: add up rows of B
 	swap       bool // compute Cᵀ = op(B)ᵀ·op(A)ᵀ: B is read in place a row at a time, the small A is transposed instead
 	packB      bool // copy panels of B
+	byRows     bool // the rows of one tile at a time, and the panels of a chunk's columns kept for the next chunk
 	turnA      bool // A is transposed beforehand, all of it
 	rows, cols int  // of C in one chunk; with dot, stream or swap a chunk has all rows
 	kc         int  // K indices between two visits to an element of C
@@ -24,12 +25,18 @@ const (
 	// From turnColumns columns of the result and turnDepth K indices on, a transposed A is copied to rows: across, each of its elements costs a line and often a page, once for every panel
 	// of B.
 	turnColumns, turnDepth = 256, 64
+	// collide is the distance of rows from which on their columns share a set or two of the L1 cache: then half of turnDepth is enough.
+	collide = 512
 	// farColumns and farDepth are the columns of a chunk, at least, and the K indices between two visits where few rows meet a B whose rows lie far apart.
 	farColumns, farDepth = 512, 384
 	// maxChunkRows×kc elements of A and a panel of B are in use at a time.
 	maxChunkRows = 1024
 	// maxPackedB is the most floats of B that a thread copies at a time.
 	maxPackedB = 128 << 10
+	// From residentRows rows and residentColumns columns on C is computed by rows (function byRows).
+	residentRows, residentColumns = 512, 256
+	// inPlaceDepth is the most rows of B that are then better read in place.
+	inPlaceDepth = 8
 	// pageFloats is the number of floats in a page of memory.
 	pageFloats = 1024
 	// maxDotRows is the most rows of A for which a pass over B for each row beats a tile with mostly empty lanes.
@@ -93,7 +100,7 @@ func choose(l isa.Level, s Spec) choice {
 	}
 
 	deep := depth
-	turnA := s.TransA && s.N >= turnColumns && s.M >= 2*minRows && s.K >= turnDepth
+	turnA := s.TransA && s.N >= turnColumns && s.M >= 2*minRows && (s.K >= turnDepth || s.K >= turnDepth/2 && s.LDA%collide == 0)
 	if s.TransA && !turnA {
 		deep = depthTransA
 	}
@@ -112,6 +119,10 @@ func choose(l isa.Level, s Spec) choice {
 	if !ch.packB && !s.PackedB && s.LDB >= pageFloats {
 		narrowest = min(farColumns, roundUp(ceilDiv(s.N, 4), width))
 		ch.kc = block(s.K, farDepth)
+	}
+
+	if byRows(l, s, &ch) {
+		return ch
 	}
 
 	// The grid of chunks that costs least.
@@ -158,6 +169,37 @@ func choose(l isa.Level, s Spec) choice {
 		ch.kc = min(ch.kc, block(ceilDiv(s.K, ch.splits), deep))
 	}
 	return ch
+}
+
+// byRows decides whether to compute C a few rows at a time, in their whole length, with B in the L2 cache, where each thread keeps the panels
+// that it has packed from chunk to chunk. That suits many rows. C is then written in long runs: in strips of a panel's width each row is a page
+// of its own, and with few K indices writing is most of the work.
+func byRows(l isa.Level, s Spec, ch *choice) bool {
+	width := nr(l)
+	cols := resident(l) / s.K / width * width
+	if s.M < residentRows || s.N < residentColumns || s.PackedB || cols == 0 || !ch.packB && s.K > inPlaceDepth {
+		return false
+	}
+	ch.byRows, ch.packB = true, s.TransB || s.K > inPlaceDepth
+	panels := ceilDiv(s.N, width)
+	across := ceilDiv(panels*width, cols)
+	ch.cols = min(s.N, ceilDiv(panels, across)*width)
+	ch.rows = 6 * tileRows(l, width)
+	if ceilDiv(s.M, ch.rows)*across*s.Batch < maxDown {
+		ch.rows /= 2
+	}
+	return true
+}
+
+// resident is the number of floats of B that stay in the L2 cache: half of 2 MB on Intel's servers, of 1 MB on other processors with AVX-512, of 512 kB with AVX2.
+func resident(l isa.Level) int {
+	switch {
+	case l == isa.AVX512 && isa.Wide():
+		return 256 << 10
+	case l == isa.AVX512:
+		return 128 << 10
+	}
+	return 64 << 10
 }
 
 // idle is by what factor waiting for the last of n equal chunks lengthens the work: the mean for 2 and for 4 threads, and a

@@ -13,6 +13,9 @@
 //     columns, which leaves the memory system time enough.
 //   - B is read in place where its rows are near each other, and else copied to panels by the chunk that uses them; there is
 //     no packing phase with a barrier.
+//   - Many rows are computed a tile's height at a time in their whole length, with B in the L2 cache: each thread packs the panels
+//     of its columns once and keeps them from chunk to chunk. So C is written in long runs, which with few K indices (the gradient
+//     of a dense layer's weights) is most of the work.
 //   - With B stored by columns and few rows of A, the product is turned over: Cᵀ = Bᵀ·Aᵀ reads B in place, once.
 //   - A row or a few times a large matrix is bound by reading the matrix: dot products or sums of its rows, in long runs.
 //   - A deep product with a small result is cut along K into parts that are added up at the end, in a fixed order.

@@ -1599,6 +1599,18 @@ store:
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -1610,14 +1622,14 @@ TEXT ·tileAVX2_1x16(SB), NOSPLIT, $0-8
 tile:
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Y2
 	VMOVUPS 32(AX), Y3
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Y2, Y0
@@ -1633,9 +1645,9 @@ in:
 	VADDPS  Y3, Y1, Y1
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       8(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -1646,7 +1658,7 @@ nonext:
 	MOVQ (DX), AX
 	LEAQ (CX)(AX*4), AX
 	ADDQ $0x00000008, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -1793,14 +1805,32 @@ next:
 	VMAXPS Y1, Y2, Y1
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Y0, (AX)(CX*4)
 	VMOVUPS Y1, 32(AX)(CX*4)
 	ADDQ    $0x00000008, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000040, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000040, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000040, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -1808,6 +1838,18 @@ store:
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -1819,14 +1861,14 @@ TEXT ·tileAVX2_2x16(SB), NOSPLIT, $0-8
 tile:
 	VXORPS  Y4, Y4, Y4
 	VXORPS  Y5, Y5, Y5
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Y4, Y0
@@ -1849,9 +1891,9 @@ in:
 	VADDPS  Y5, Y3, Y3
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       16(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -1866,7 +1908,7 @@ nonext:
 	MOVQ 8(DX), BX
 	LEAQ (CX)(BX*4), BX
 	ADDQ $0x00000010, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -2048,7 +2090,7 @@ next:
 	VMAXPS Y3, Y4, Y3
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Y0, (AX)(CX*4)
@@ -2057,8 +2099,26 @@ store:
 	VMOVUPS Y2, (AX)(CX*4)
 	VMOVUPS Y3, 32(AX)(CX*4)
 	ADDQ    $0x00000010, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000040, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000040, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000040, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -2066,6 +2126,18 @@ store:
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -2077,14 +2149,14 @@ TEXT ·tileAVX2_3x16(SB), NOSPLIT, $0-8
 tile:
 	VXORPS  Y6, Y6, Y6
 	VXORPS  Y7, Y7, Y7
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Y6
 	VMOVUPS 32(AX), Y7
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Y6, Y0
@@ -2114,9 +2186,9 @@ in:
 	VADDPS  Y7, Y5, Y5
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       24(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -2135,7 +2207,7 @@ nonext:
 	MOVQ 16(DX), R8
 	LEAQ (CX)(R8*4), R8
 	ADDQ $0x00000018, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -2352,7 +2424,7 @@ next:
 	VMAXPS Y5, Y6, Y5
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Y0, (AX)(CX*4)
@@ -2364,8 +2436,26 @@ store:
 	VMOVUPS Y4, (AX)(CX*4)
 	VMOVUPS Y5, 32(AX)(CX*4)
 	ADDQ    $0x00000018, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000040, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000040, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000040, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -2373,6 +2463,18 @@ store:
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -2384,14 +2486,14 @@ TEXT ·tileAVX2_4x16(SB), NOSPLIT, $0-8
 tile:
 	VXORPS  Y8, Y8, Y8
 	VXORPS  Y9, Y9, Y9
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Y8
 	VMOVUPS 32(AX), Y9
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Y8, Y0
@@ -2428,9 +2530,9 @@ in:
 	VADDPS  Y9, Y7, Y7
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       32(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -2453,7 +2555,7 @@ nonext:
 	MOVQ 24(DX), R9
 	LEAQ (CX)(R9*4), R9
 	ADDQ $0x00000020, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -2705,7 +2807,7 @@ next:
 	VMAXPS Y7, Y8, Y7
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Y0, (AX)(CX*4)
@@ -2720,8 +2822,26 @@ store:
 	VMOVUPS Y6, (AX)(CX*4)
 	VMOVUPS Y7, 32(AX)(CX*4)
 	ADDQ    $0x00000020, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000040, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000040, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000040, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -2729,6 +2849,18 @@ store:
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -2740,14 +2872,14 @@ TEXT ·tileAVX2_5x16(SB), NOSPLIT, $0-8
 tile:
 	VXORPS  Y10, Y10, Y10
 	VXORPS  Y11, Y11, Y11
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Y10
 	VMOVUPS 32(AX), Y11
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Y10, Y0
@@ -2791,9 +2923,9 @@ in:
 	VADDPS  Y11, Y9, Y9
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       40(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -2820,7 +2952,7 @@ nonext:
 	MOVQ 32(DX), R10
 	LEAQ (CX)(R10*4), R10
 	ADDQ $0x00000028, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -3107,7 +3239,7 @@ next:
 	VMAXPS Y9, Y10, Y9
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Y0, (AX)(CX*4)
@@ -3125,8 +3257,26 @@ store:
 	VMOVUPS Y8, (AX)(CX*4)
 	VMOVUPS Y9, 32(AX)(CX*4)
 	ADDQ    $0x00000028, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000040, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000040, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000040, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -3134,6 +3284,18 @@ store:
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x16(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -3145,14 +3307,14 @@ TEXT ·tileAVX2_6x16(SB), NOSPLIT, $0-8
 tile:
 	VXORPS  Y12, Y12, Y12
 	VXORPS  Y13, Y13, Y13
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Y12
 	VMOVUPS 32(AX), Y13
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Y12, Y0
@@ -3203,9 +3365,9 @@ in:
 	VADDPS  Y13, Y11, Y11
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       48(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -3236,7 +3398,7 @@ nonext:
 	MOVQ 40(DX), R11
 	LEAQ (CX)(R11*4), R11
 	ADDQ $0x00000030, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -3558,7 +3720,7 @@ next:
 	VMAXPS Y11, Y12, Y11
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Y0, (AX)(CX*4)
@@ -3579,8 +3741,26 @@ store:
 	VMOVUPS Y10, (AX)(CX*4)
 	VMOVUPS Y11, 32(AX)(CX*4)
 	ADDQ    $0x00000030, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000040, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000040, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000040, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -16122,6 +16302,18 @@ store:
 // Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512_1x64(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -16135,7 +16327,7 @@ tile:
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Z4
@@ -16144,7 +16336,7 @@ tile:
 	VMOVUPS 192(AX), Z7
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Z4, Z0
@@ -16166,9 +16358,9 @@ in:
 	VADDPS  Z7, Z3, Z3
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       8(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -16182,7 +16374,7 @@ nonext:
 	MOVQ (DX), AX
 	LEAQ (CX)(AX*4), AX
 	ADDQ $0x00000008, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -16375,7 +16567,7 @@ next:
 	VMAXPS Z3, Z4, Z3
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Z0, (AX)(CX*4)
@@ -16383,8 +16575,26 @@ store:
 	VMOVUPS Z2, 128(AX)(CX*4)
 	VMOVUPS Z3, 192(AX)(CX*4)
 	ADDQ    $0x00000008, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000100, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000100, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000100, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -16392,6 +16602,18 @@ store:
 // Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512_2x64(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -16405,7 +16627,7 @@ tile:
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Z8
@@ -16414,7 +16636,7 @@ tile:
 	VMOVUPS 192(AX), Z11
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Z8, Z0
@@ -16449,9 +16671,9 @@ in:
 	VADDPS  Z11, Z7, Z7
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       16(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -16472,7 +16694,7 @@ nonext:
 	MOVQ 8(DX), BX
 	LEAQ (CX)(BX*4), BX
 	ADDQ $0x00000010, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -16724,7 +16946,7 @@ next:
 	VMAXPS Z7, Z8, Z7
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Z0, (AX)(CX*4)
@@ -16737,8 +16959,26 @@ store:
 	VMOVUPS Z6, 128(AX)(CX*4)
 	VMOVUPS Z7, 192(AX)(CX*4)
 	ADDQ    $0x00000010, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000100, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000100, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000100, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -16746,6 +16986,18 @@ store:
 // Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512_3x64(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -16759,7 +17011,7 @@ tile:
 	VPXORD  Z13, Z13, Z13
 	VPXORD  Z14, Z14, Z14
 	VPXORD  Z15, Z15, Z15
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Z12
@@ -16768,7 +17020,7 @@ tile:
 	VMOVUPS 192(AX), Z15
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Z12, Z0
@@ -16816,9 +17068,9 @@ in:
 	VADDPS  Z15, Z11, Z11
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       24(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -16846,7 +17098,7 @@ nonext:
 	MOVQ 16(DX), R8
 	LEAQ (CX)(R8*4), R8
 	ADDQ $0x00000018, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -17157,7 +17409,7 @@ next:
 	VMAXPS Z11, Z12, Z11
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Z0, (AX)(CX*4)
@@ -17175,8 +17427,26 @@ store:
 	VMOVUPS Z10, 128(AX)(CX*4)
 	VMOVUPS Z11, 192(AX)(CX*4)
 	ADDQ    $0x00000018, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000100, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000100, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000100, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -17184,6 +17454,18 @@ store:
 // Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512_4x64(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -17197,7 +17479,7 @@ tile:
 	VPXORD  Z17, Z17, Z17
 	VPXORD  Z18, Z18, Z18
 	VPXORD  Z19, Z19, Z19
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Z16
@@ -17206,7 +17488,7 @@ tile:
 	VMOVUPS 192(AX), Z19
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Z16, Z0
@@ -17267,9 +17549,9 @@ in:
 	VADDPS  Z19, Z15, Z15
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       32(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -17304,7 +17586,7 @@ nonext:
 	MOVQ 24(DX), R9
 	LEAQ (CX)(R9*4), R9
 	ADDQ $0x00000020, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -17674,7 +17956,7 @@ next:
 	VMAXPS Z15, Z16, Z15
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Z0, (AX)(CX*4)
@@ -17697,8 +17979,26 @@ store:
 	VMOVUPS Z14, 128(AX)(CX*4)
 	VMOVUPS Z15, 192(AX)(CX*4)
 	ADDQ    $0x00000020, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000100, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000100, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000100, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -17706,6 +18006,18 @@ store:
 // Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512_5x64(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -17719,7 +18031,7 @@ tile:
 	VPXORD  Z21, Z21, Z21
 	VPXORD  Z22, Z22, Z22
 	VPXORD  Z23, Z23, Z23
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Z20
@@ -17728,7 +18040,7 @@ tile:
 	VMOVUPS 192(AX), Z23
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Z20, Z0
@@ -17802,9 +18114,9 @@ in:
 	VADDPS  Z23, Z19, Z19
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       40(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -17846,7 +18158,7 @@ nonext:
 	MOVQ 32(DX), R10
 	LEAQ (CX)(R10*4), R10
 	ADDQ $0x00000028, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -18275,7 +18587,7 @@ next:
 	VMAXPS Z19, Z20, Z19
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Z0, (AX)(CX*4)
@@ -18303,8 +18615,26 @@ store:
 	VMOVUPS Z18, 128(AX)(CX*4)
 	VMOVUPS Z19, 192(AX)(CX*4)
 	ADDQ    $0x00000028, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000100, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000100, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000100, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 
@@ -18312,6 +18642,18 @@ store:
 // Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512_6x64(SB), NOSPLIT, $0-8
 	MOVQ t+0(FP), DI
+	MOVQ 72(DI), BX
+	MOVQ BX, 336(DI)
+	MOVQ 96(DI), BX
+	MOVQ BX, 344(DI)
+	MOVQ 144(DI), BX
+	MOVQ BX, 352(DI)
+	MOVQ 168(DI), BX
+	MOVQ BX, 360(DI)
+
+panel:
+	MOVQ 208(DI), BX
+	MOVQ BX, 328(DI)
 	MOVQ 200(DI), AX
 	MOVQ 24(DI), BX
 	LEAQ (BX)(AX*8), BX
@@ -18325,7 +18667,7 @@ tile:
 	VPXORD  Z25, Z25, Z25
 	VPXORD  Z26, Z26, Z26
 	VPXORD  Z27, Z27, Z27
-	MOVQ    168(DI), AX
+	MOVQ    360(DI), AX
 	TESTQ   AX, AX
 	JZ      nobias
 	VMOVUPS (AX), Z24
@@ -18334,7 +18676,7 @@ tile:
 	VMOVUPS 192(AX), Z27
 
 nobias:
-	MOVQ    144(DI), AX
+	MOVQ    352(DI), AX
 	TESTQ   AX, AX
 	JNZ     in
 	VMOVAPS Z24, Z0
@@ -18421,9 +18763,9 @@ in:
 	VADDPS  Z27, Z23, Z23
 
 ready:
-	CMPQ       208(DI), $0x00000001
+	CMPQ       328(DI), $0x00000001
 	JE         nonext
-	MOVQ       96(DI), AX
+	MOVQ       344(DI), AX
 	MOVQ       248(DI), BX
 	MOVQ       48(BX), CX
 	PREFETCHT0 (AX)(CX*4)
@@ -18472,7 +18814,7 @@ nonext:
 	MOVQ 40(DX), R11
 	LEAQ (CX)(R11*4), R11
 	ADDQ $0x00000030, 240(DI)
-	MOVQ 72(DI), SI
+	MOVQ 336(DI), SI
 	MOVQ 48(DI), DX
 	MOVQ DX, 256(DI)
 	MOVQ 56(DI), CX
@@ -18960,7 +19302,7 @@ next:
 	VMAXPS Z23, Z24, Z23
 
 store:
-	MOVQ    96(DI), AX
+	MOVQ    344(DI), AX
 	MOVQ    248(DI), BX
 	MOVQ    (BX), CX
 	VMOVUPS Z0, (AX)(CX*4)
@@ -18993,8 +19335,26 @@ store:
 	VMOVUPS Z22, 128(AX)(CX*4)
 	VMOVUPS Z23, 192(AX)(CX*4)
 	ADDQ    $0x00000030, 248(DI)
-	DECQ    208(DI)
+	DECQ    328(DI)
 	JNZ     tile
+	DECQ    312(DI)
+	JZ      done
+	MOVQ    320(DI), AX
+	ADDQ    AX, 336(DI)
+	ADDQ    $0x00000100, 344(DI)
+	CMPQ    352(DI), $0x00
+	JE      noin
+	ADDQ    $0x00000100, 352(DI)
+
+noin:
+	CMPQ 360(DI), $0x00
+	JE   nobiases
+	ADDQ $0x00000100, 360(DI)
+
+nobiases:
+	JMP panel
+
+done:
 	VZEROUPPER
 	RET
 

@@ -51,6 +51,8 @@ type Plan struct {
 
 	ldTurned int
 
+	runs int // so far
+
 	// Arguments of the Run in progress.
 	a, b, c, bias, residual []float32
 }
@@ -60,6 +62,7 @@ type worker struct {
 	tile Tile
 	seg  [1]Seg
 	b    []float32 // packed columns of B
+	has  part      // which these are
 	c    []float32 // a block of Cᵀ (swap), a part of a row of C (dot)
 }
 
@@ -167,6 +170,14 @@ func (p *Plan) aMatrices() int {
 	return p.Batch
 }
 
+// bMatrices is the number of different B matrices.
+func (p *Plan) bMatrices() int {
+	if p.StrideB == 0 {
+		return 1
+	}
+	return p.Batch
+}
+
 // FLOPs is the number of multiplications and additions that the products ask for, 2·M·N·K a matrix.
 func (p *Plan) FLOPs() int64 { return 2 * int64(p.M) * int64(p.N) * int64(p.K) * int64(p.Batch) }
 
@@ -186,6 +197,7 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 	}
 	p.check(a, b, c, bias, residual)
 	c = c[:p.lenC()]
+	p.runs++
 	p.a, p.b, p.c, p.bias, p.residual = a, b, c, nil, nil
 	if p.Bias {
 		p.bias = bias[:p.N]
@@ -238,7 +250,11 @@ func (p *Plan) newWorker() *worker {
 		w.c = make([]float32, p.cols*p.M)
 	default:
 		if p.packB {
-			w.b = make([]float32, p.kc*roundUp(p.cols, lanes(p.level)))
+			depth := p.kc
+			if p.byRows {
+				depth = p.K
+			}
+			w.b = make([]float32, depth*roundUp(p.cols, lanes(p.level)))
 		}
 	}
 	return w
@@ -302,6 +318,9 @@ func (p *Plan) String() string {
 		b = "packed beforehand"
 	case p.packB:
 		b = "packed"
+	}
+	if p.byRows {
+		b += ", by rows"
 	}
 	if p.turnA {
 		b += ", A transposed"

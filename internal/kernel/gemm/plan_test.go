@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
 
@@ -136,6 +137,13 @@ func pools(t *testing.T) []*par.Pool {
 func (o *operands) run(t *testing.T, ps []*par.Pool) *Plan {
 	t.Helper()
 	p := New(o.s)
+	o.compute(t, ps, p)
+	return p
+}
+
+// compute runs p with every pool and compares the results with the product and with each other.
+func (o *operands) compute(t *testing.T, ps []*par.Pool, p *Plan) {
+	t.Helper()
 	b := o.b
 	if o.s.PackedB {
 		b = make([]float32, p.PackedLen())
@@ -158,7 +166,6 @@ func (o *operands) run(t *testing.T, ps []*par.Pool) *Plan {
 			}
 		}
 	}
-	return p
 }
 
 func TestPlan(t *testing.T) {
@@ -222,19 +229,47 @@ func TestPlan(t *testing.T) {
 			{M: 500, N: 1, K: 300},
 			{M: 300, N: 70, K: 1, TransA: true},
 			{M: 500, N: 130, K: 300, PackedB: true, Bias: true},
+			{M: 515, N: 530, K: 5, TransA: true},
+			{M: 515, N: 530, K: 33, TransA: true, Accumulate: true, LDA: 1024},
 		} {
 			p := makeOperands(s, rng).run(t, ps)
-			for name, on := range map[string]bool{"dot": p.dot, "stream": p.stream, "swap": p.swap, "packB": p.packB, "split": p.splits > 1,
+			for name, on := range map[string]bool{"dot": p.dot, "stream": p.stream, "swap": p.swap, "packB": p.packB, "by rows": p.byRows, "split": p.splits > 1,
 				"blocks of K": p.kc < p.K, "several chunks": p.grid() > 1} {
 				if on {
 					used[name]++
 				}
 			}
 		}
-		for _, name := range []string{"dot", "stream", "swap", "packB", "split", "blocks of K", "several chunks"} {
+		for _, name := range []string{"dot", "stream", "swap", "packB", "by rows", "split", "blocks of K", "several chunks"} {
 			if used[name] == 0 {
 				t.Errorf("no shape of this test takes the branch %q", name)
 			}
+		}
+	})
+}
+
+// Rows first, for sizes and chunks that choose would not give to it.
+func TestByRows(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(15, 16))
+		ps := pools(t)
+		for i := range 24 {
+			s := Spec{M: 20 + rng.IntN(30), N: 2*NR() + 1 + rng.IntN(NR()), K: 1 + rng.IntN(40), TransA: i%2 == 0, TransB: i%3 == 0,
+				Accumulate: i%4 == 0, Bias: i%5 == 0, Act: Act(i % 2)}
+			if i%3 == 1 {
+				s.Batch, s.StrideA, s.StrideC = 3, s.M*s.K, s.M*s.N
+				if i%2 == 0 {
+					s.StrideB = s.K * s.N
+				}
+			}
+			o := makeOperands(s, rng)
+			ch := choice{byRows: true, packB: s.TransB || i%4 > 0, turnA: s.TransA && i%8 > 3, rows: 7, cols: NR() << (i % 2), kc: max(8, s.K/2), splits: 1}
+			p := build(isa.Current(), o.s.complete(), ch)
+			o.compute(t, ps, p)
+			for x := range o.b {
+				o.b[x] *= 2
+			}
+			o.compute(t, ps, p) // nothing that was packed before may be used again
 		}
 	})
 }
@@ -244,7 +279,7 @@ func TestAllocations(t *testing.T) {
 		rng := rand.New(rand.NewPCG(11, 12))
 		pool := par.New(2)
 		defer pool.Close()
-		for _, s := range []Spec{{M: 70, N: 100, K: 70}, {M: 7, N: 200, K: 70, TransB: true}, {M: 3, N: 5, K: 10000}, {M: 3, N: 5, K: 0}} {
+		for _, s := range []Spec{{M: 70, N: 100, K: 70}, {M: 512, N: 600, K: 9}, {M: 7, N: 200, K: 70, TransB: true}, {M: 3, N: 5, K: 10000}, {M: 3, N: 5, K: 0}} {
 			o := makeOperands(s, rng)
 			p := New(s)
 			p.Run(pool, o.a, o.b, o.c, nil, nil)

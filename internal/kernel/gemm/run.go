@@ -34,15 +34,31 @@ func (q *emptyBody) Chunk(i, worker int) {
 	}
 }
 
+// part names columns of B.
+type part struct {
+	run  int // of the plan, from 1
+	z, j int // matrix and first column
+}
+
+// place is the part of the work that chunk i is: the matrix, the part of K, the first row and the first column of C. Where rows go
+// first, neighbouring chunks have the same columns, so that a thread packs them once.
+func (p *Plan) place(i int) (z, split, r, j int) {
+	across, down := ceilDiv(p.N, p.cols), ceilDiv(p.M, p.rows)
+	if p.byRows {
+		i, r = i/down, i%down*p.rows
+		i, split = i/p.splits, i%p.splits
+		return i / across, split, r, i % across * p.cols
+	}
+	i, j = i/across, i%across*p.cols
+	i, split = i/p.splits, i%p.splits
+	return i / down, split, i % down * p.rows, j
+}
+
 func (q *blockBody) Chunk(i, worker int) {
 	p := (*Plan)(q)
 	w := p.work[worker]
-	across := (p.N + p.cols - 1) / p.cols
-	i, j := i/across, i%across*p.cols
-	i, split := i/p.splits, i%p.splits
-	down := (p.M + p.rows - 1) / p.rows
-	z, r := i/down, i%down*p.rows
-	rows, cols := min(p.rows, p.M-r), min(p.cols, p.N-j)
+	z, split, r0, j := p.place(i)
+	rows, cols := min(p.rows, p.M-r0), min(p.cols, p.N-j)
 
 	a, b := p.a[z*p.StrideA:], p.b[z*p.StrideB:]
 	c, ldc := p.c[z*p.StrideC:], p.LDC
@@ -52,45 +68,62 @@ func (q *blockBody) Chunk(i, worker int) {
 		bias, in, act = nil, nil, None
 	}
 	t := &w.tile
-	t.AOff, t.COff, t.Columns = p.aOff[:rows], p.cOff[:rows], p.TransA && !p.turnA
+	t.Columns = p.TransA && !p.turnA
+	// The rows that are computed before the next panel's: all of the chunk, or those of a tile. Panels are packed for a block of K, or kept whole.
+	step, depth := rows, p.kc
+	if p.byRows {
+		step, depth = tileRows(p.level, p.panels.width), p.K
+		if it := (part{p.runs, z % p.bMatrices(), j}); p.packB && w.has != it {
+			p.panels.packRange(p.level, w.b, depth, b, p.LDB, p.TransB, 0, p.K, j, cols)
+			w.has = it
+		}
+	}
 	k0, k1 := split*p.K/p.splits, (split+1)*p.K/p.splits
 	for k := k0; k < k1; k += p.kc {
 		kn := min(p.kc, k1-k)
 		w.seg[0] = Seg{0, kn}
-		switch {
-		case p.turnA:
-			t.A, t.AStride = p.turned[(z%p.aMatrices()*p.M+r)*p.ldTurned+k:], 1
-		case p.TransA:
-			t.A, t.AStride = a[k*p.LDA+r:], p.LDA
-		default:
-			t.A, t.AStride = a[r*p.LDA+k:], 1
-		}
-		if p.packB {
-			p.panels.packRange(p.level, w.b, p.kc, b, p.LDB, p.TransB, k, kn, j, cols)
+		from := k // of k in the packed panels
+		if p.packB && !p.byRows {
+			p.panels.packRange(p.level, w.b, depth, b, p.LDB, p.TransB, k, kn, j, cols)
+			from = 0
 		}
 		t.Act = None
 		if k+kn == k1 {
 			t.Act = act
 		}
-		for jj := j; jj < j+cols; jj += p.panels.width {
-			panel, ldb, _, n := p.panels.Panel(jj / p.panels.width)
-			t.Cols = n
+		for r := r0; r < r0+rows; r += step {
+			n := min(step, r0+rows-r)
+			t.AOff, t.COff = p.aOff[:n], p.cOff[:n]
 			switch {
-			case p.PackedB:
-				t.B, t.LDB = b[panel+k*ldb:], ldb
-			case p.packB:
-				t.B, t.LDB = w.b[(jj-j)*p.kc:], ldb
+			case p.turnA:
+				t.A, t.AStride = p.turned[(z%p.aMatrices()*p.M+r)*p.ldTurned+k:], 1
+			case p.TransA:
+				t.A, t.AStride = a[k*p.LDA+r:], p.LDA
 			default:
-				t.B, t.LDB = b[k*p.LDB+jj:], p.LDB
+				t.A, t.AStride = a[r*p.LDA+k:], 1
 			}
-			off := r*ldc + jj
-			t.C = c[off:]
-			if k == k0 {
-				t.In, t.Bias = at(in, off), at(bias, jj)
-			} else {
-				t.In, t.Bias = t.C, nil
+			full := cols / p.panels.width * p.panels.width
+			for jj := j; jj < j+cols; jj += t.Cols {
+				// All panels of full width at once, then what is left.
+				panel, ldb, _, width := p.panels.Panel(jj / p.panels.width)
+				t.Cols = max(width, j+full-jj)
+				switch {
+				case p.PackedB:
+					t.B, t.LDB, t.Panel = b[panel+k*ldb:], ldb, p.panels.width*p.K
+				case p.packB:
+					t.B, t.LDB, t.Panel = w.b[(jj-j)*depth+from*ldb:], ldb, p.panels.width*depth
+				default:
+					t.B, t.LDB, t.Panel = b[k*p.LDB+jj:], p.LDB, p.panels.width
+				}
+				off := r*ldc + jj
+				t.C = c[off:]
+				if k == k0 {
+					t.In, t.Bias = at(in, off), at(bias, jj)
+				} else {
+					t.In, t.Bias = t.C, nil
+				}
+				t.Run()
 			}
-			t.Run()
 		}
 	}
 }

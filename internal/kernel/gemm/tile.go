@@ -76,7 +76,16 @@ type Tile struct {
 
 	AStride int // elements from one K index to the next in A
 	LDB     int // elements from one K index to the next in B
-	Cols    int // columns, 1 to NR()
+	Cols    int // columns, 1 to NR(), or a multiple of NR() if Panel says where B goes on
+
+	panels int        // of this call
+	step   int        // from one to the next, in bytes
+	left   int        // tiles of a panel; of the assembly, as what follows
+	cur    [4]uintptr // B, C, In, Bias
+
+	// Panel is the elements from NR() columns of B to the next NR(), where Cols is more than NR(): NR() if B is a row-major
+	// matrix, LDB times its rows if it is packed.
+	Panel int
 }
 
 // NR is the greatest number of columns of a Tile, and the width of a packed panel, at the current instruction set.
@@ -129,25 +138,32 @@ func (t *Tile) Run() {
 		tileGo(t)
 		return
 	}
-	w := lanes(level)
-	if narrow(level, t.Cols) {
+	w, cols := lanes(level), t.Cols
+	t.panels = 1
+	if full := nr(level); cols > full {
+		t.panels, t.step, cols = cols/full, 4*t.Panel, full
+	}
+	if narrow(level, cols) {
 		w = 8
 	}
-	t.tail = (t.Cols-1)%w + 1
+	t.tail = (cols-1)%w + 1
 	t.aStride, t.bStride, t.across = 4*t.AStride, 4*t.LDB, 0
 	if t.Columns {
 		t.across = 1
 	}
-	n := (rows + tileRows(level, t.Cols) - 1) / tileRows(level, t.Cols)
+	high := tileRows(level, cols)
+	n := (rows + high - 1) / high
 	h := rows / n
 	// rows = n·h + more: the first tiles are one row taller.
 	more := rows - n*h
 	if more > 0 {
+		panels := t.panels
 		t.row, t.tiles = 0, more
-		tileKernel(level, h+1, t.Cols)(t)
+		tileKernel(level, h+1, cols)(t)
+		t.panels = panels
 	}
 	t.row, t.tiles = more*(h+1), n-more
-	tileKernel(level, h, t.Cols)(t)
+	tileKernel(level, h, cols)(t)
 }
 
 // check panics where the assembly would read or write outside of a slice because of a caller's bug that is cheap to see.
@@ -159,18 +175,22 @@ func (t *Tile) check() {
 		}
 		k += s.Len
 	}
+	full, cols, panels := NR(), t.Cols, 0 // panels after the first
+	if cols > full {
+		cols, panels = full, cols/full-1
+	}
 	switch {
 	case k == 0:
 		panic("gemm: Tile: no segments")
-	case t.Cols < 0 || t.Cols > NR():
+	case t.Cols < 0 || panels > 0 && (t.Cols%full != 0 || t.Panel < full):
 		panic("gemm: Tile: Cols out of range")
 	case t.Columns && t.AOff[len(t.AOff)-1] != t.AOff[0]+len(t.AOff)-1:
 		panic("gemm: Tile: Columns, but rows are not neighbours")
 	case len(t.COff) != len(t.AOff):
 		panic("gemm: Tile: AOff and COff differ in length")
-	case t.LDB < t.Cols:
+	case t.LDB < cols:
 		panic("gemm: Tile: LDB less than Cols")
-	case len(t.B) < (k-1)*t.LDB+t.Cols:
+	case len(t.B) < panels*t.Panel+(k-1)*t.LDB+cols:
 		panic("gemm: Tile: B too short")
 	case t.Bias != nil && len(t.Bias) < t.Cols:
 		panic("gemm: Tile: Bias too short")
@@ -184,30 +204,34 @@ func (t *Tile) check() {
 
 // tileGo is Run in plain Go: the meaning of the assembly, and what runs where there is none.
 func tileGo(t *Tile) {
-	for r, a0 := range t.AOff {
-		c := t.C[t.COff[r]:][:t.Cols]
-		var acc [16]float32 // NR at isa.Portable
-		row := acc[:t.Cols]
-		if t.Bias != nil {
-			copy(row, t.Bias)
-		}
-		if t.In != nil {
-			for j, x := range t.In[t.COff[r]:][:t.Cols] {
-				row[j] += x
+	full := nr(isa.Portable)
+	for j0 := 0; j0 < t.Cols; j0 += full {
+		b := t.B[j0/full*t.Panel:]
+		for r, a0 := range t.AOff {
+			c := t.C[t.COff[r]+j0:][:min(full, t.Cols-j0)]
+			var acc [16]float32 // NR at isa.Portable
+			row := acc[:len(c)]
+			if t.Bias != nil {
+				copy(row, t.Bias[j0:])
 			}
-		}
-		k := 0
-		for _, s := range t.Segs {
-			for i := range s.Len {
-				a := t.A[a0+s.Off+i*t.AStride]
-				for j, b := range t.B[k*t.LDB:][:t.Cols] {
-					row[j] += a * b
+			if t.In != nil {
+				for j, x := range t.In[t.COff[r]+j0:][:len(c)] {
+					row[j] += x
 				}
-				k++
 			}
-		}
-		for j, x := range row {
-			c[j] = t.Act.apply(x)
+			k := 0
+			for _, s := range t.Segs {
+				for i := range s.Len {
+					a := t.A[a0+s.Off+i*t.AStride]
+					for j, b := range b[k*t.LDB:][:len(c)] {
+						row[j] += a * b
+					}
+					k++
+				}
+			}
+			for j, x := range row {
+				c[j] = t.Act.apply(x)
+			}
 		}
 	}
 }

@@ -33,6 +33,10 @@ func TestTileLayout(t *testing.T) {
 		{"bStride", unsafe.Offsetof(x.bStride), 232},
 		{"scratch", unsafe.Offsetof(x.scratch), 240},
 		{"across", unsafe.Offsetof(x.across), 272},
+		{"panels", unsafe.Offsetof(x.panels), 312},
+		{"step", unsafe.Offsetof(x.step), 320},
+		{"left", unsafe.Offsetof(x.left), 328},
+		{"cur", unsafe.Offsetof(x.cur), 336},
 		{"Seg.Len", unsafe.Offsetof(Seg{}.Len), 8},
 		{"Seg", unsafe.Sizeof(Seg{}), 16},
 	} {
@@ -97,11 +101,12 @@ type tileCase struct {
 	in, bias   bool
 	act        Act
 	misalign   int
+	panel      int // Tile.Panel, where cols is more than a panel's
 }
 
 func (c tileCase) String() string {
-	return fmt.Sprintf("rows=%d cols=%d segs=%v aStride=%d ldb=%d in=%v bias=%v act=%d misalign=%d",
-		c.rows, c.cols, c.segs, c.aStride, c.ldb, c.in, c.bias, c.act, c.misalign)
+	return fmt.Sprintf("rows=%d cols=%d segs=%v aStride=%d ldb=%d in=%v bias=%v act=%d misalign=%d panel=%d",
+		c.rows, c.cols, c.segs, c.aStride, c.ldb, c.in, c.bias, c.act, c.misalign, c.panel)
 }
 
 // run computes one case with every element of A, B and Bias that the tile must not read set to NaN.
@@ -116,8 +121,9 @@ func (c tileCase) run(t *testing.T, rng *rand.Rand) {
 	a, aOK := guarded(c.rows*(reach+gap), c.misalign)
 	ldc := c.cols + rng.IntN(4)
 	out, cOK := guarded((c.rows-1)*ldc+c.cols, c.misalign)
-	b, bOK := guarded((k-1)*c.ldb+c.cols, c.misalign)
-	tile := &Tile{A: a, B: b, C: out, Segs: c.segs, AStride: c.aStride, LDB: c.ldb, Cols: c.cols, Act: c.act}
+	width := min(c.cols, NR())
+	b, bOK := guarded((c.cols/width-1)*c.panel+(k-1)*c.ldb+width, c.misalign)
+	tile := &Tile{A: a, B: b, C: out, Segs: c.segs, AStride: c.aStride, LDB: c.ldb, Cols: c.cols, Panel: c.panel, Act: c.act}
 	for _, r := range rng.Perm(c.rows) {
 		tile.AOff = append(tile.AOff, r*(reach+gap))
 		tile.COff = append(tile.COff, r*ldc)
@@ -130,7 +136,9 @@ func (c tileCase) run(t *testing.T, rng *rand.Rand) {
 		}
 	}
 	for i := range k {
-		fill(rng, b[i*c.ldb:][:c.cols])
+		for p := range c.cols / width {
+			fill(rng, b[p*c.panel+i*c.ldb:][:width])
+		}
 	}
 	inOK, biasOK := func() bool { return true }, func() bool { return true }
 	if c.in {
@@ -163,7 +171,7 @@ func (c tileCase) run(t *testing.T, rng *rand.Rand) {
 			kk := 0
 			for _, s := range c.segs {
 				for i := range s.Len {
-					x := float64(a[tile.AOff[r]+s.Off+i*c.aStride]) * float64(b[kk*c.ldb+j])
+					x := float64(a[tile.AOff[r]+s.Off+i*c.aStride]) * float64(b[j/width*c.panel+kk*c.ldb+j%width])
 					want += x
 					abs += math.Abs(x)
 					kk++
@@ -196,6 +204,19 @@ func TestTile(t *testing.T) {
 			for cols := 1; cols <= n; cols++ {
 				tileCase{rows: rows, cols: cols, segs: []Seg{{0, 1 + rng.IntN(9)}}, aStride: 1, ldb: cols + rng.IntN(3),
 					in: rng.IntN(2) == 0, bias: rng.IntN(2) == 0, act: Act(rng.IntN(2)), misalign: rng.IntN(16)}.run(t, rng)
+			}
+		}
+		for rows := 1; rows <= 2*maxRows+1; rows++ {
+			for panels := 2; panels <= 4; panels++ {
+				c := tileCase{rows: rows, cols: panels * n, aStride: 1 + rng.IntN(2)*rng.IntN(20), ldb: n + rng.IntN(3),
+					in: rng.IntN(2) == 0, bias: rng.IntN(2) == 0, act: Act(rng.IntN(2)), misalign: rng.IntN(16)}
+				length := 1 + rng.IntN(9)
+				c.segs = []Seg{{0, length}, {2, 1}}
+				c.panel = c.ldb*(length+1) + rng.IntN(3)
+				if rng.IntN(2) == 0 { // in place
+					c.ldb, c.panel = c.cols, n
+				}
+				c.run(t, rng)
 			}
 		}
 		for range 300 {
@@ -266,12 +287,16 @@ func TestTileMisuse(t *testing.T) {
 		"no segments":   func(x *Tile) { x.Segs = nil },
 		"empty segment": func(x *Tile) { x.Segs = []Seg{{0, 0}} },
 		"too wide":      func(x *Tile) { x.Cols, x.LDB, x.B = 65, 65, make([]float32, 130) },
-		"tables":        func(x *Tile) { x.COff = nil },
-		"LDB":           func(x *Tile) { x.LDB = 2 },
-		"bias":          func(x *Tile) { x.Bias = make([]float32, 2) },
-		"in":            func(x *Tile) { x.In = make([]float32, 2) },
-		"offset":        func(x *Tile) { x.AOff = []int{4} },
-		"C":             func(x *Tile) { x.COff = []int{1} },
+		"half a panel":  func(x *Tile) { x.Cols, x.LDB, x.Panel, x.B = 65, 65, NR(), make([]float32, 130) },
+		"panel": func(x *Tile) {
+			x.Cols, x.LDB, x.B, x.C = 2*NR(), 2*NR(), make([]float32, 4*NR()), make([]float32, 2*NR())
+		},
+		"tables": func(x *Tile) { x.COff = nil },
+		"LDB":    func(x *Tile) { x.LDB = 2 },
+		"bias":   func(x *Tile) { x.Bias = make([]float32, 2) },
+		"in":     func(x *Tile) { x.In = make([]float32, 2) },
+		"offset": func(x *Tile) { x.AOff = []int{4} },
+		"C":      func(x *Tile) { x.COff = []int{1} },
 	} {
 		func() {
 			defer func() {

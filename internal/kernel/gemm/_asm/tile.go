@@ -32,6 +32,10 @@ const (
 	tSegCur  = 256
 	tSegLeft = 264
 	tAcross  = 272
+	tPanels  = 312
+	tStep    = 320
+	tLeft    = 328
+	tCur     = 336 // of B, C, In, Bias
 )
 
 // shape is one version of the tile kernel: rows × vecs vectors of accumulators.
@@ -120,6 +124,14 @@ type tiler struct {
 	a    []reg.Register   // broadcast elements of A, in turn
 	mask reg.Register     // YMM mask (AVX2) or opmask (AVX-512)
 	ptr  []reg.Register   // row pointers into A
+
+	// Where the matrices' pointers are: as the caller gave them or, in a tile of full width, which walks over panels, those of the current panel.
+	ptrB, ptrC, ptrIn, ptrBias, left int
+}
+
+// full reports whether the shape is a whole panel wide, so that its kernel walks over panels.
+func (s shape) full() bool {
+	return !s.masked && (s.level == "AVX512" && s.vecs == 4 || s.level == "AVX2" && s.vecs == 2)
 }
 
 // Register roles in the inner loop. BP, R14 and R15 stay untouched.
@@ -168,6 +180,17 @@ func genTile(c *build.Context, s shape) {
 	begin(c, s.name(), "Tile")
 	g.Load(g.Param("t"), regT)
 	g.loadMask()
+	g.ptrB, g.ptrC, g.ptrIn, g.ptrBias, g.left = tB, tC, tIn, tBias, tTiles
+	if s.full() {
+		g.ptrB, g.ptrC, g.ptrIn, g.ptrBias, g.left = tCur, tCur+8, tCur+16, tCur+24, tLeft
+		for _, p := range [][2]int{{tB, g.ptrB}, {tC, g.ptrC}, {tIn, g.ptrIn}, {tBias, g.ptrBias}} {
+			g.MOVQ(at(regT, p[0]), reg.RBX)
+			g.MOVQ(reg.RBX, at(regT, p[1]))
+		}
+		g.Label("panel")
+		g.MOVQ(at(regT, tTiles), reg.RBX)
+		g.MOVQ(reg.RBX, at(regT, g.left))
+	}
 	// The offsets of the first row.
 	g.MOVQ(at(regT, tRow), reg.RAX)
 	for _, p := range [][2]int{{tAOff, tAOffCur}, {tCOff, tCOffCur}} {
@@ -181,10 +204,32 @@ func genTile(c *build.Context, s shape) {
 	g.product()
 	g.finish()
 	g.ADDQ(operand.U32(8*uint32(s.rows)), at(regT, tCOffCur))
-	g.DECQ(at(regT, tTiles))
+	g.DECQ(at(regT, g.left))
 	g.JNZ(operand.LabelRef("tile"))
+	if s.full() {
+		g.nextPanel()
+	}
 	g.VZEROUPPER()
 	g.RET()
+}
+
+// nextPanel goes on to the next panel, if there is one: B's is a step away, the columns of the others follow.
+func (g *tiler) nextPanel() {
+	g.DECQ(at(regT, tPanels))
+	g.JZ(operand.LabelRef("done"))
+	g.MOVQ(at(regT, tStep), reg.RAX)
+	g.ADDQ(reg.RAX, at(regT, g.ptrB))
+	width := operand.U32(uint32(g.vecs * g.width))
+	g.ADDQ(width, at(regT, g.ptrC))
+	for i, p := range []int{g.ptrIn, g.ptrBias} {
+		skip := []string{"noin", "nobiases"}[i]
+		g.CMPQ(at(regT, p), operand.U8(0))
+		g.JE(operand.LabelRef(skip))
+		g.ADDQ(width, at(regT, p))
+		g.Label(skip)
+	}
+	g.JMP(operand.LabelRef("panel"))
+	g.Label("done")
 }
 
 // loadMask makes the mask of the lanes in use in the last vector from t.tail.
@@ -245,14 +290,14 @@ func (g *tiler) initial() {
 	for v := range g.vecs {
 		g.zero(g.b[v])
 	}
-	g.MOVQ(at(regT, tBias), reg.RAX)
+	g.MOVQ(at(regT, g.ptrBias), reg.RAX)
 	g.TESTQ(reg.RAX, reg.RAX)
 	g.JZ(operand.LabelRef("nobias"))
 	for v := range g.vecs {
 		g.load(v, at(reg.RAX, 0), g.b[v])
 	}
 	g.Label("nobias")
-	g.MOVQ(at(regT, tIn), reg.RAX)
+	g.MOVQ(at(regT, g.ptrIn), reg.RAX)
 	g.TESTQ(reg.RAX, reg.RAX)
 	g.JNZ(operand.LabelRef("in"))
 	for r := range g.rows {
@@ -277,9 +322,9 @@ func (g *tiler) initial() {
 
 // prefetch asks for the elements of C that the next tile of this call will read or write.
 func (g *tiler) prefetch() {
-	g.CMPQ(at(regT, tTiles), operand.U32(1))
+	g.CMPQ(at(regT, g.left), operand.U32(1))
 	g.JE(operand.LabelRef("nonext"))
-	g.MOVQ(at(regT, tC), reg.RAX)
+	g.MOVQ(at(regT, g.ptrC), reg.RAX)
 	g.MOVQ(at(regT, tCOffCur), reg.RBX)
 	for r := range g.rows {
 		g.MOVQ(at(reg.RBX, 8*(g.rows+r)), reg.RCX)
@@ -301,7 +346,7 @@ func (g *tiler) product() {
 		g.LEAQ(idx(regN, p, 4), p)
 	}
 	g.ADDQ(operand.U32(8*uint32(g.rows)), at(regT, tAOffCur))
-	g.MOVQ(at(regT, tB), regB)
+	g.MOVQ(at(regT, g.ptrB), regB)
 	g.MOVQ(at(regT, tSegs), regX)
 	g.MOVQ(regX, at(regT, tSegCur))
 	g.MOVQ(at(regT, tNSegs), regN)
@@ -461,7 +506,7 @@ func (g *tiler) finish() {
 		}
 	}
 	g.Label("store")
-	g.MOVQ(at(regT, tC), reg.RAX)
+	g.MOVQ(at(regT, g.ptrC), reg.RAX)
 	g.MOVQ(at(regT, tCOffCur), reg.RBX)
 	for r := range g.rows {
 		g.MOVQ(at(reg.RBX, 8*r), reg.RCX)
