@@ -27,14 +27,18 @@ const (
 	turnColumns, turnDepth = 256, 64
 	// collide is the distance of rows from which on their columns share a set or two of the L1 cache: then half of turnDepth is enough.
 	collide = 512
-	// farColumns and farDepth are the columns of a chunk, at least, and the K indices between two visits where few rows meet a B whose rows lie far apart.
-	farColumns, farDepth = 512, 384
+	// farColumns and farDepth are the columns of a chunk and the K indices between two visits where few rows meet a B whose rows lie far apart, farChunks the chunks, at least.
+	farColumns, farDepth, farChunks = 512, 128, 8
 	// maxChunkRows×kc elements of A and a panel of B are in use at a time.
 	maxChunkRows = 1024
 	// maxPackedB is the most floats of B that a thread copies at a time.
 	maxPackedB = 128 << 10
+	// turnedRows is the most rows for which a product with B stored by columns is turned over.
+	turnedRows = 192
 	// From residentRows rows and residentColumns columns on C is computed by rows (function byRows).
-	residentRows, residentColumns = 512, 256
+	residentRows, residentColumns, manyRows = 96, 256, 512
+	// nearFloats are those of a panel that stays in the L1 cache from tile to tile, which then is better where results are not long either.
+	nearFloats = 8 << 10
 	// inPlaceDepth is the most rows of B that are then better read in place.
 	inPlaceDepth = 8
 	// pageFloats is the number of floats in a page of memory.
@@ -60,7 +64,8 @@ const (
 	readCost      = 1.0 / 16 // an element from the L2 or L3 cache
 	packCost      = 0.45     // an element of B copied to a panel
 	turnCost      = 0.6      // an element transposed
-	chunkCost     = 2000     // starting a chunk
+	chunkCost     = 500      // starting a chunk
+	stripCost     = 1500     // and, where B is read in place, reading short runs of its rows
 	splitWork     = 16000    // the least work worth a part of K of its own
 	turnedWork    = 4000     // about the work of a turned chunk
 )
@@ -92,7 +97,7 @@ func choose(l isa.Level, s Spec) choice {
 	}
 
 	// With B stored by columns, either B is transposed (K·N) or the product is turned over: A (M·K) and C (M·N) are.
-	if s.TransB && !s.PackedB && s.M <= 512 && s.M*(s.K+s.N) < s.K*s.N {
+	if s.TransB && !s.PackedB && s.M <= turnedRows && s.M*(s.K+s.N) < s.K*s.N {
 		read := float64(s.K) * float64(s.N) * readCost
 		chunks := min(roundUp(int((work+read)/turnedWork)+1, 4), maxDown)
 		cols := min(128, roundUp(ceilDiv(s.N, chunks), 8))
@@ -113,15 +118,16 @@ func choose(l isa.Level, s Spec) choice {
 	}
 	ch.packB = !s.PackedB && (s.TransB || s.M >= rows && s.N > width && s.LDB >= far)
 
-	// Few rows do not pay for a copy of a far-flung B: then chunks have many columns, so that each row of B is read in long runs, and the K indices are visited in parts that
-	// keep C's rows near. At M from 5 to 32, N from 1024 to 4096 and matrices that come from memory, 512 columns and 384 indices beat 1024 and 64 by 8 to 90%.
-	narrowest := 1
-	if !ch.packB && !s.PackedB && s.LDB >= pageFloats {
-		narrowest = min(farColumns, roundUp(ceilDiv(s.N, 4), width))
-		ch.kc = block(s.K, farDepth)
+	if byRows(l, s, &ch) {
+		return ch
 	}
 
-	if byRows(l, s, &ch) {
+	// Few rows do not pay for a copy of a far-flung B: then chunks have many columns, so that each row of B is read in long runs, and the K indices are visited in parts that
+	// stay in the L1 cache with their lines of B. At 32 rows and 1024 squares of B, 128 indices at a time take 252 µs, 344 took 350 (Intel's Xeon); parts of K give the chunks.
+	if !ch.packB && !s.PackedB && s.LDB >= pageFloats && s.N >= farColumns/2 {
+		ch.rows, ch.cols = s.M, min(s.N, roundUp(ceilDiv(s.N, ceilDiv(s.N, farColumns)), width))
+		ch.splits = max(1, min(ceilDiv(farChunks, ceilDiv(s.N, ch.cols)*s.Batch), s.K/256))
+		ch.kc = block(ceilDiv(s.K, ch.splits), farDepth)
 		return ch
 	}
 
@@ -129,9 +135,6 @@ func choose(l isa.Level, s Spec) choice {
 	least := -1.0
 	for across := 1; across <= min(panels, maxAcross); across++ {
 		cols := ceilDiv(panels, across) * width
-		if across > 1 && cols < narrowest {
-			break
-		}
 		if ceilDiv(s.N, cols) != across || ch.packB && cols > width && cols*ch.kc > maxPackedB {
 			continue
 		}
@@ -155,6 +158,9 @@ func choose(l isa.Level, s Spec) choice {
 			cost += float64(s.K) * float64(s.N) * float64(down) * b
 			chunks := across * down
 			cost += float64(chunks) * chunkCost
+			if !ch.packB {
+				cost += float64(chunks) * stripCost
+			}
 			cost *= idle(chunks * s.Batch)
 			if least < 0 || cost < least {
 				least = cost
@@ -164,7 +170,7 @@ func choose(l isa.Level, s Spec) choice {
 	}
 	// A deep product with a small result has no chunks to share out but parts of K.
 	chunks := ceilDiv(s.M, ch.rows) * ceilDiv(s.N, ch.cols)
-	if want := min(work/splitWork, maxSplits); float64(2*chunks*s.Batch) <= want {
+	if want := min(work/splitWork, maxSplits); (!ch.packB || chunks*s.Batch < 8) && float64(2*chunks*s.Batch) <= want {
 		ch.splits = max(1, min(int(want)/(chunks*s.Batch), s.K/256))
 		ch.kc = min(ch.kc, block(ceilDiv(s.K, ch.splits), deep))
 	}
@@ -180,7 +186,13 @@ func byRows(l isa.Level, s Spec, ch *choice) bool {
 	if s.M < residentRows || s.N < residentColumns || s.PackedB || cols == 0 || !ch.packB && s.K > inPlaceDepth {
 		return false
 	}
+	if s.M < manyRows && s.K*width <= nearFloats {
+		return false
+	}
 	ch.byRows, ch.packB = true, s.TransB || s.K > inPlaceDepth
+	if s.M < manyRows {
+		cols = min(cols, roundUp(ceilDiv(s.N, 8), width)) // fewer rows do not pay for panels that several threads pack
+	}
 	panels := ceilDiv(s.N, width)
 	across := ceilDiv(panels*width, cols)
 	ch.cols = min(s.N, ceilDiv(panels, across)*width)

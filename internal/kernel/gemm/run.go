@@ -69,10 +69,10 @@ func (q *blockBody) Chunk(i, worker int) {
 	}
 	t := &w.tile
 	t.Columns = p.TransA && !p.turnA
-	// The rows that are computed before the next panel's: all of the chunk, or those of a tile. Panels are packed for a block of K, or kept whole.
-	step, depth := rows, p.kc
+	// In how many parts the rows are computed: all of them for one panel after the other, or tile by tile. Panels are packed for a block of K, or kept whole.
+	parts, depth := 1, p.kc
 	if p.byRows {
-		step, depth = tileRows(p.level, p.panels.width), p.K
+		parts, depth = ceilDiv(rows, tileRows(p.level, p.panels.width)), p.K
 		if it := (part{p.runs, z % p.bMatrices(), j}); p.packB && w.has != it {
 			p.panels.packRange(p.level, w.b, depth, b, p.LDB, p.TransB, 0, p.K, j, cols)
 			w.has = it
@@ -91,8 +91,9 @@ func (q *blockBody) Chunk(i, worker int) {
 		if k+kn == k1 {
 			t.Act = act
 		}
-		for r := r0; r < r0+rows; r += step {
-			n := min(step, r0+rows-r)
+		for i := range parts {
+			r := r0 + i*rows/parts
+			n := r0 + (i+1)*rows/parts - r
 			t.AOff, t.COff = p.aOff[:n], p.cOff[:n]
 			switch {
 			case p.turnA:
