@@ -99,11 +99,11 @@ func BenchmarkConv(b *testing.B) {
 func BenchmarkTransforms(b *testing.B) {
 	tr := newTransforms()
 	const c = 64
-	tmp := make([]float32, pointsN*16)
+	tmp := make([]float32, tmpFloats)
 	bias := make([]float32, c)
 	for _, block := range []int{1, 24} {
 		point := block*c + skew
-		points := make([]float32, pointsN*point)
+		points := make([]float32, 36*point)
 		img := make([]float32, 6*6*c)
 		var rows [6][]float32
 		for i := range rows {

@@ -39,23 +39,28 @@ func (s Spec) chooseFilter() filterGrad {
 	return newDirectFilter(s)
 }
 
-// winogradFits reports whether Winograd's algorithm can compute the convolution: its transforms work on whole vectors.
+// winogradFits reports whether Winograd's algorithm can compute the convolution: its transforms work on at least one vector.
 func (s Spec) winogradFits() bool {
-	return (s.KH == 3 || s.KH == 5) && s.KW == s.KH && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 &&
-		s.Groups == 1 && s.Cin%16 == 0 && s.Cout%16 == 0 && s.N > 0
+	strided := s.StrideH == 2 && s.StrideW == 2 && s.KH == 3
+	return (s.KH == 3 || s.KH == 5) && s.KW == s.KH && (s.StrideH == 1 && s.StrideW == 1 || strided) && s.DilH == 1 && s.DilW == 1 &&
+		s.Groups == 1 && s.Cin >= 16 && s.Cout >= 16 && s.N > 0
 }
 
 // winogradPays reports whether it is faster, too, than the direct algorithm, for results of height×width pixels and a direct
-// algorithm that multiplies the given number of taps for each pair of channels. A tile costs 36 multiplies and its transforms
+// algorithm that multiplies the given number of taps for each pair of channels. A tile costs 36 multiplies (25 at stride 2) and its transforms
 // about 5 more, and the transform of a filter as much as about 65 for each line. The figures
 // come from 17 shapes of 16 to 512 channels on one AVX-512 core; the wrong choices there cost up to a quarter.
 func (s Spec) winogradPays(height, width, taps int) bool {
 	if isa.Current() == isa.Portable || !s.winogradFits() {
 		return false
 	}
-	m := 7 - s.KH
+	m, cost := 7-s.KH, 41
+	if s.StrideH == 2 {
+		height, width = s.OH(), s.OW()
+		m, cost = 2, 28
+	}
 	tiles := s.N * ((height + m - 1) / m) * ((width + m - 1) / m)
-	return 41*tiles+65*s.KH < taps
+	return cost*tiles+65*s.KH < taps
 }
 
 // realTaps is the number of pairs of a pixel of y and a tap that meets a pixel of x, not padding.

@@ -383,7 +383,7 @@ done:
 	RET
 
 // func pointsAVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·pointsAVX2(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ pointStride+8(FP), CX
@@ -511,12 +511,18 @@ row:
 	JNZ          row
 	ADDQ         $0x00000020, R8
 	CMPQ         R8, SI
-	JLT          vector
+	JGE          end
+	LEAQ         -32(SI), R11
+	CMPQ         R8, R11
+	CMOVQGT      R11, R8
+	JMP          vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter2AVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX
+// Requires: AVX, CMOV
 TEXT ·filter2AVX2(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ pointStride+8(FP), CX
@@ -610,12 +616,18 @@ row:
 	JNZ     row
 	ADDQ    $0x00000020, R8
 	CMPQ    R8, SI
-	JLT     vector
+	JGE     end
+	LEAQ    -32(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter3AVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·filter3AVX2(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ pointStride+8(FP), CX
@@ -716,12 +728,18 @@ row:
 	JNZ         row
 	ADDQ        $0x00000020, R8
 	CMPQ        R8, SI
-	JLT         vector
+	JGE         end
+	LEAQ        -32(SI), R11
+	CMPQ        R8, R11
+	CMOVQGT     R11, R8
+	JMP         vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter4AVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·filter4AVX2(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ pointStride+8(FP), CX
@@ -829,12 +847,18 @@ row:
 	JNZ         row
 	ADDQ        $0x00000020, R8
 	CMPQ        R8, SI
-	JLT         vector
+	JGE         end
+	LEAQ        -32(SI), R11
+	CMPQ        R8, R11
+	CMOVQGT     R11, R8
+	JMP         vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter5AVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·filter5AVX2(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ pointStride+8(FP), CX
@@ -949,12 +973,18 @@ row:
 	JNZ         row
 	ADDQ        $0x00000020, R8
 	CMPQ        R8, SI
-	JLT         vector
+	JGE         end
+	LEAQ        -32(SI), R11
+	CMPQ        R8, R11
+	CMOVQGT     R11, R8
+	JMP         vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result2AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·result2AVX2(SB), NOSPLIT, $0-88
 	MOVQ dst+0(FP), AX
 	MOVQ rowStride+8(FP), CX
@@ -1048,18 +1078,24 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x000000c0, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000020, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x000000c0, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000020, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -32(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result3AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·result3AVX2(SB), NOSPLIT, $0-88
 	MOVQ dst+0(FP), AX
 	MOVQ rowStride+8(FP), CX
@@ -1164,18 +1200,24 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x000000c0, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000020, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x000000c0, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000020, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -32(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result4AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·result4AVX2(SB), NOSPLIT, $0-88
 	MOVQ dst+0(FP), AX
 	MOVQ rowStride+8(FP), CX
@@ -1291,18 +1333,24 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x000000c0, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000020, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x000000c0, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000020, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -32(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result5AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, CMOV, FMA3
 TEXT ·result5AVX2(SB), NOSPLIT, $0-88
 	MOVQ dst+0(FP), AX
 	MOVQ rowStride+8(FP), CX
@@ -1429,13 +1477,666 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x000000c0, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000020, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x000000c0, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000020, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -32(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedPointsAVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, CMOV
+TEXT ·stridedPointsAVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Y0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Y1
+	MOVQ    48(DX), R12
+	VMOVUPS (R12)(R9*1), Y2
+	MOVQ    72(DX), R12
+	VMOVUPS (R12)(R9*1), Y3
+	MOVQ    96(DX), R12
+	VMOVUPS (R12)(R9*1), Y4
+	VSUBPS  Y2, Y0, Y0
+	VSUBPS  Y2, Y4, Y4
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y2, 32(R11)
+	VMOVUPS Y4, 64(R11)
+	VMOVUPS Y1, 96(R11)
+	VMOVUPS Y3, 128(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y0, 32(R11)
+	VMOVUPS Y0, 64(R11)
+	VMOVUPS Y0, 96(R11)
+	VMOVUPS Y0, 128(R11)
+
+next:
+	ADDQ $0x000000a0, R11
+	INCQ R10
+	CMPQ R10, $0x05
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000005, R10
+
+row:
+	VMOVUPS (R12), Y0
+	VMOVUPS 160(R12), Y1
+	VMOVUPS 320(R12), Y2
+	VMOVUPS 480(R12), Y3
+	VMOVUPS 640(R12), Y4
+	VSUBPS  Y2, Y0, Y0
+	VSUBPS  Y2, Y4, Y4
+	VMOVUPS Y0, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y4, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y1, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y3, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000020, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -32(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedBackAVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, CMOV
+TEXT ·stridedBackAVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Y0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Y1
+	MOVQ    48(DX), R12
+	VMOVUPS (R12)(R9*1), Y2
+	VSUBPS  Y1, Y0, Y3
+	VSUBPS  Y1, Y2, Y2
+	VMOVUPS Y3, (R11)
+	VMOVUPS Y1, 32(R11)
+	VMOVUPS Y2, 64(R11)
+	VMOVUPS Y0, 96(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y0, 32(R11)
+	VMOVUPS Y0, 64(R11)
+	VMOVUPS Y0, 96(R11)
+
+next:
+	ADDQ $0x00000080, R11
+	INCQ R10
+	CMPQ R10, $0x03
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000004, R10
+
+row:
+	VMOVUPS (R12), Y0
+	VMOVUPS 128(R12), Y1
+	VMOVUPS 256(R12), Y2
+	VSUBPS  Y1, Y0, Y3
+	VSUBPS  Y1, Y2, Y2
+	VMOVUPS Y3, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y1, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y0, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000020, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -32(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedFilterAVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, CMOV
+TEXT ·stridedFilterAVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Y0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Y1
+	MOVQ    48(DX), R12
+	VMOVUPS (R12)(R9*1), Y2
+	VADDPS  Y2, Y0, Y3
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y3, 32(R11)
+	VMOVUPS Y2, 64(R11)
+	VMOVUPS Y1, 96(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y0, 32(R11)
+	VMOVUPS Y0, 64(R11)
+	VMOVUPS Y0, 96(R11)
+
+next:
+	ADDQ $0x00000080, R11
+	INCQ R10
+	CMPQ R10, $0x03
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000004, R10
+
+row:
+	VMOVUPS (R12), Y0
+	VMOVUPS 128(R12), Y1
+	VMOVUPS 256(R12), Y2
+	VADDPS  Y2, Y0, Y3
+	VMOVUPS Y0, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y3, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y1, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000020, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -32(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedGradAVX2(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, CMOV
+TEXT ·stridedGradAVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Y0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Y1
+	VADDPS  Y1, Y0, Y2
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y2, 32(R11)
+	VMOVUPS Y1, 64(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (R11)
+	VMOVUPS Y0, 32(R11)
+	VMOVUPS Y0, 64(R11)
+
+next:
+	ADDQ $0x00000060, R11
+	INCQ R10
+	CMPQ R10, $0x02
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000003, R10
+
+row:
+	VMOVUPS (R12), Y0
+	VMOVUPS 96(R12), Y1
+	VADDPS  Y1, Y0, Y2
+	VMOVUPS Y0, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Y1, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000020, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -32(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedResult2AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, CMOV
+TEXT ·stridedResult2AVX2(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000005, R10
+
+row:
+	VMOVUPS (R11), Y0
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y1
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y2
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y3
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y4
+	ADDQ    SI, R11
+	VADDPS  Y1, Y0, Y0
+	VADDPS  Y3, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS Y0, (R12)
+	VMOVUPS Y1, 160(R12)
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	VXORPS  Y0, Y0, Y0
+	MOVQ    bias+64(FP), R10
+	TESTQ   R10, R10
+	JZ      nobias
+	VMOVUPS (R10)(R9*1), Y0
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS (R12), Y1
+	VMOVUPS 32(R12), Y2
+	VMOVUPS 64(R12), Y3
+	VMOVUPS 96(R12), Y4
+	VMOVUPS 128(R12), Y5
+	VADDPS  Y2, Y1, Y1
+	VADDPS  Y4, Y1, Y1
+	VADDPS  Y3, Y2, Y2
+	VADDPS  Y5, Y2, Y2
+	VADDPS  Y0, Y1, Y1
+	VADDPS  Y0, Y2, Y2
+	MOVQ    relu+72(FP), R14
+	TESTQ   R14, R14
+	JZ      store
+	VXORPS  Y3, Y3, Y3
+	VMAXPS  Y1, Y3, Y1
+	VMAXPS  Y2, Y3, Y2
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Y1, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Y2, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ    $0x000000a0, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000020, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -32(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedResult3AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, CMOV
+TEXT ·stridedResult3AVX2(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000004, R10
+
+row:
+	VMOVUPS (R11), Y0
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y1
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y2
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y3
+	ADDQ    SI, R11
+	VADDPS  Y1, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VMOVUPS Y0, (R12)
+	VMOVUPS Y3, 128(R12)
+	VMOVUPS Y1, 256(R12)
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	VXORPS  Y0, Y0, Y0
+	MOVQ    bias+64(FP), R10
+	TESTQ   R10, R10
+	JZ      nobias
+	VMOVUPS (R10)(R9*1), Y0
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS (R12), Y1
+	VMOVUPS 32(R12), Y2
+	VMOVUPS 64(R12), Y3
+	VMOVUPS 96(R12), Y4
+	VADDPS  Y2, Y1, Y1
+	VADDPS  Y3, Y2, Y2
+	VADDPS  Y0, Y1, Y1
+	VADDPS  Y0, Y4, Y4
+	VADDPS  Y0, Y2, Y2
+	MOVQ    relu+72(FP), R14
+	TESTQ   R14, R14
+	JZ      store
+	VXORPS  Y3, Y3, Y3
+	VMAXPS  Y1, Y3, Y1
+	VMAXPS  Y4, Y3, Y4
+	VMAXPS  Y2, Y3, Y2
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Y1, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Y4, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Y2, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ    $0x00000080, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000020, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -32(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedResult4AVX2(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, CMOV
+TEXT ·stridedResult4AVX2(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000005, R10
+
+row:
+	VMOVUPS (R11), Y0
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y1
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y2
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y3
+	ADDQ    SI, R11
+	VMOVUPS (R11), Y4
+	ADDQ    SI, R11
+	VADDPS  Y1, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VMOVUPS Y3, (R12)
+	VMOVUPS Y0, 160(R12)
+	VMOVUPS Y4, 320(R12)
+	VMOVUPS Y1, 480(R12)
+	ADDQ    $0x00000020, R12
+	DECQ    R10
+	JNZ     row
+	VXORPS  Y0, Y0, Y0
+	MOVQ    bias+64(FP), R10
+	TESTQ   R10, R10
+	JZ      nobias
+	VMOVUPS (R10)(R9*1), Y0
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS (R12), Y1
+	VMOVUPS 32(R12), Y2
+	VMOVUPS 64(R12), Y3
+	VMOVUPS 96(R12), Y4
+	VMOVUPS 128(R12), Y5
+	VADDPS  Y2, Y1, Y1
+	VADDPS  Y3, Y2, Y2
+	VADDPS  Y0, Y4, Y4
+	VADDPS  Y0, Y1, Y1
+	VADDPS  Y0, Y5, Y5
+	VADDPS  Y0, Y2, Y2
+	MOVQ    relu+72(FP), R14
+	TESTQ   R14, R14
+	JZ      store
+	VXORPS  Y3, Y3, Y3
+	VMAXPS  Y4, Y3, Y4
+	VMAXPS  Y1, Y3, Y1
+	VMAXPS  Y5, Y3, Y5
+	VMAXPS  Y2, Y3, Y2
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Y4, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Y1, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Y5, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x03
+	JLE     stored
+	VMOVUPS Y2, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ    $0x000000a0, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000020, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -32(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
@@ -2230,7 +2931,7 @@ less1:
 	RET
 
 // func pointsAVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·pointsAVX512(SB), NOSPLIT, $0-64
 	MOVQ    dst+0(FP), AX
 	MOVQ    pointStride+8(FP), CX
@@ -2364,12 +3065,18 @@ row:
 	JNZ          row
 	ADDQ         $0x00000040, R8
 	CMPQ         R8, SI
-	JLT          vector
+	JGE          end
+	LEAQ         -64(SI), R11
+	CMPQ         R8, R11
+	CMOVQGT      R11, R8
+	JMP          vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter2AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·filter2AVX512(SB), NOSPLIT, $0-64
 	MOVQ    dst+0(FP), AX
 	MOVQ    pointStride+8(FP), CX
@@ -2468,12 +3175,18 @@ row:
 	JNZ     row
 	ADDQ    $0x00000040, R8
 	CMPQ    R8, SI
-	JLT     vector
+	JGE     end
+	LEAQ    -64(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter3AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·filter3AVX512(SB), NOSPLIT, $0-64
 	MOVQ    dst+0(FP), AX
 	MOVQ    pointStride+8(FP), CX
@@ -2581,12 +3294,18 @@ row:
 	JNZ         row
 	ADDQ        $0x00000040, R8
 	CMPQ        R8, SI
-	JLT         vector
+	JGE         end
+	LEAQ        -64(SI), R11
+	CMPQ        R8, R11
+	CMOVQGT     R11, R8
+	JMP         vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter4AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·filter4AVX512(SB), NOSPLIT, $0-64
 	MOVQ    dst+0(FP), AX
 	MOVQ    pointStride+8(FP), CX
@@ -2703,12 +3422,18 @@ row:
 	JNZ         row
 	ADDQ        $0x00000040, R8
 	CMPQ        R8, SI
-	JLT         vector
+	JGE         end
+	LEAQ        -64(SI), R11
+	CMPQ        R8, R11
+	CMOVQGT     R11, R8
+	JMP         vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func filter5AVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·filter5AVX512(SB), NOSPLIT, $0-64
 	MOVQ    dst+0(FP), AX
 	MOVQ    pointStride+8(FP), CX
@@ -2834,12 +3559,18 @@ row:
 	JNZ         row
 	ADDQ        $0x00000040, R8
 	CMPQ        R8, SI
-	JLT         vector
+	JGE         end
+	LEAQ        -64(SI), R11
+	CMPQ        R8, R11
+	CMOVQGT     R11, R8
+	JMP         vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result2AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·result2AVX512(SB), NOSPLIT, $0-88
 	MOVQ    dst+0(FP), AX
 	MOVQ    rowStride+8(FP), CX
@@ -2941,18 +3672,24 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x00000180, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000040, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x00000180, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000040, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -64(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result3AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·result3AVX512(SB), NOSPLIT, $0-88
 	MOVQ    dst+0(FP), AX
 	MOVQ    rowStride+8(FP), CX
@@ -3065,18 +3802,24 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x00000180, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000040, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x00000180, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000040, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -64(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result4AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·result4AVX512(SB), NOSPLIT, $0-88
 	MOVQ    dst+0(FP), AX
 	MOVQ    rowStride+8(FP), CX
@@ -3200,18 +3943,24 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x00000180, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000040, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x00000180, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000040, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -64(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 
 // func result5AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, CMOV
 TEXT ·result5AVX512(SB), NOSPLIT, $0-88
 	MOVQ    dst+0(FP), AX
 	MOVQ    rowStride+8(FP), CX
@@ -3346,13 +4095,666 @@ store:
 	ADDQ    CX, R14
 
 stored:
-	ADDQ $0x00000180, R12
-	ADDQ DX, R11
-	DECQ R10
-	JNZ  column
-	ADDQ $0x00000040, R9
-	CMPQ R9, DI
-	JLT  vector
+	ADDQ    $0x00000180, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000040, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -64(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedPointsAVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·stridedPointsAVX512(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Z0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Z1
+	MOVQ    48(DX), R12
+	VMOVUPS (R12)(R9*1), Z2
+	MOVQ    72(DX), R12
+	VMOVUPS (R12)(R9*1), Z3
+	MOVQ    96(DX), R12
+	VMOVUPS (R12)(R9*1), Z4
+	VSUBPS  Z2, Z0, Z0
+	VSUBPS  Z2, Z4, Z4
+	VMOVUPS Z0, (R11)
+	VMOVUPS Z2, 64(R11)
+	VMOVUPS Z4, 128(R11)
+	VMOVUPS Z1, 192(R11)
+	VMOVUPS Z3, 256(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VPXORD  Z5, Z5, Z5
+	VMOVUPS Z5, (R11)
+	VMOVUPS Z5, 64(R11)
+	VMOVUPS Z5, 128(R11)
+	VMOVUPS Z5, 192(R11)
+	VMOVUPS Z5, 256(R11)
+
+next:
+	ADDQ $0x00000140, R11
+	INCQ R10
+	CMPQ R10, $0x05
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000005, R10
+
+row:
+	VMOVUPS (R12), Z0
+	VMOVUPS 320(R12), Z1
+	VMOVUPS 640(R12), Z2
+	VMOVUPS 960(R12), Z3
+	VMOVUPS 1280(R12), Z4
+	VSUBPS  Z2, Z0, Z0
+	VSUBPS  Z2, Z4, Z4
+	VMOVUPS Z0, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z4, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z1, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z3, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000040, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -64(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedBackAVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·stridedBackAVX512(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Z0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Z1
+	MOVQ    48(DX), R12
+	VMOVUPS (R12)(R9*1), Z2
+	VSUBPS  Z1, Z0, Z3
+	VSUBPS  Z1, Z2, Z2
+	VMOVUPS Z3, (R11)
+	VMOVUPS Z1, 64(R11)
+	VMOVUPS Z2, 128(R11)
+	VMOVUPS Z0, 192(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, (R11)
+	VMOVUPS Z4, 64(R11)
+	VMOVUPS Z4, 128(R11)
+	VMOVUPS Z4, 192(R11)
+
+next:
+	ADDQ $0x00000100, R11
+	INCQ R10
+	CMPQ R10, $0x03
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000004, R10
+
+row:
+	VMOVUPS (R12), Z0
+	VMOVUPS 256(R12), Z1
+	VMOVUPS 512(R12), Z2
+	VSUBPS  Z1, Z0, Z3
+	VSUBPS  Z1, Z2, Z2
+	VMOVUPS Z3, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z1, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z0, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000040, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -64(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedFilterAVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·stridedFilterAVX512(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Z0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Z1
+	MOVQ    48(DX), R12
+	VMOVUPS (R12)(R9*1), Z2
+	VADDPS  Z2, Z0, Z3
+	VMOVUPS Z0, (R11)
+	VMOVUPS Z3, 64(R11)
+	VMOVUPS Z2, 128(R11)
+	VMOVUPS Z1, 192(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, (R11)
+	VMOVUPS Z4, 64(R11)
+	VMOVUPS Z4, 128(R11)
+	VMOVUPS Z4, 192(R11)
+
+next:
+	ADDQ $0x00000100, R11
+	INCQ R10
+	CMPQ R10, $0x03
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000004, R10
+
+row:
+	VMOVUPS (R12), Z0
+	VMOVUPS 256(R12), Z1
+	VMOVUPS 512(R12), Z2
+	VADDPS  Z2, Z0, Z3
+	VMOVUPS Z0, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z3, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z1, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000040, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -64(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedGradAVX512(dst *float32, pointStride int, rows *[]float32, colStride int, j0 int, j1 int, n int, tmp *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·stridedGradAVX512(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ pointStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ rows+16(FP), DX
+	MOVQ colStride+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ n+48(FP), SI
+	SHLQ $0x02, SI
+	MOVQ tmp+56(FP), DI
+	XORQ R8, R8
+
+vector:
+	MOVQ R8, R9
+	XORQ R10, R10
+	MOVQ DI, R11
+
+column:
+	MOVQ    j0+32(FP), R12
+	CMPQ    R10, R12
+	JLT     empty
+	MOVQ    j1+40(FP), R12
+	CMPQ    R10, R12
+	JGE     empty
+	MOVQ    (DX), R12
+	VMOVUPS (R12)(R9*1), Z0
+	MOVQ    24(DX), R12
+	VMOVUPS (R12)(R9*1), Z1
+	VADDPS  Z1, Z0, Z2
+	VMOVUPS Z0, (R11)
+	VMOVUPS Z2, 64(R11)
+	VMOVUPS Z1, 128(R11)
+	ADDQ    BX, R9
+	JMP     next
+
+empty:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, (R11)
+	VMOVUPS Z3, 64(R11)
+	VMOVUPS Z3, 128(R11)
+
+next:
+	ADDQ $0x000000c0, R11
+	INCQ R10
+	CMPQ R10, $0x02
+	JLT  column
+	LEAQ (AX)(R8*1), R11
+	MOVQ DI, R12
+	MOVQ $0x00000003, R10
+
+row:
+	VMOVUPS (R12), Z0
+	VMOVUPS 192(R12), Z1
+	VADDPS  Z1, Z0, Z2
+	VMOVUPS Z0, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z2, (R11)
+	ADDQ    CX, R11
+	VMOVUPS Z1, (R11)
+	ADDQ    CX, R11
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	ADDQ    $0x00000040, R8
+	CMPQ    R8, SI
+	JGE     end
+	LEAQ    -64(SI), R11
+	CMPQ    R8, R11
+	CMOVQGT R11, R8
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedResult2AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·stridedResult2AVX512(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000005, R10
+
+row:
+	VMOVUPS (R11), Z0
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z1
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z2
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z3
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z4
+	ADDQ    SI, R11
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z3, Z0, Z0
+	VADDPS  Z2, Z1, Z1
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS Z0, (R12)
+	VMOVUPS Z1, 320(R12)
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	VPXORD  Z5, Z5, Z5
+	MOVQ    bias+64(FP), R10
+	TESTQ   R10, R10
+	JZ      nobias
+	VMOVUPS (R10)(R9*1), Z5
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS (R12), Z0
+	VMOVUPS 64(R12), Z1
+	VMOVUPS 128(R12), Z2
+	VMOVUPS 192(R12), Z3
+	VMOVUPS 256(R12), Z4
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z3, Z0, Z0
+	VADDPS  Z2, Z1, Z1
+	VADDPS  Z4, Z1, Z1
+	VADDPS  Z5, Z0, Z0
+	VADDPS  Z5, Z1, Z1
+	MOVQ    relu+72(FP), R14
+	TESTQ   R14, R14
+	JZ      store
+	VPXORD  Z6, Z6, Z6
+	VMAXPS  Z0, Z6, Z0
+	VMAXPS  Z1, Z6, Z1
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Z0, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Z1, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ    $0x00000140, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000040, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -64(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedResult3AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·stridedResult3AVX512(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000004, R10
+
+row:
+	VMOVUPS (R11), Z0
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z1
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z2
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z3
+	ADDQ    SI, R11
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z1, Z1
+	VMOVUPS Z0, (R12)
+	VMOVUPS Z3, 256(R12)
+	VMOVUPS Z1, 512(R12)
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	VPXORD  Z4, Z4, Z4
+	MOVQ    bias+64(FP), R10
+	TESTQ   R10, R10
+	JZ      nobias
+	VMOVUPS (R10)(R9*1), Z4
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS (R12), Z0
+	VMOVUPS 64(R12), Z1
+	VMOVUPS 128(R12), Z2
+	VMOVUPS 192(R12), Z3
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z1, Z1
+	VADDPS  Z4, Z0, Z0
+	VADDPS  Z4, Z3, Z3
+	VADDPS  Z4, Z1, Z1
+	MOVQ    relu+72(FP), R14
+	TESTQ   R14, R14
+	JZ      store
+	VPXORD  Z5, Z5, Z5
+	VMAXPS  Z0, Z5, Z0
+	VMAXPS  Z3, Z5, Z3
+	VMAXPS  Z1, Z5, Z1
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Z0, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Z3, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Z1, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ    $0x00000100, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000040, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -64(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
+	VZEROUPPER
+	RET
+
+// func stridedResult4AVX512(dst *float32, rowStride int, colStride int, src *float32, pointStride int, rows int, cols int, n int, bias *float32, relu int, tmp *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·stridedResult4AVX512(SB), NOSPLIT, $0-88
+	MOVQ dst+0(FP), AX
+	MOVQ rowStride+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ colStride+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ src+24(FP), BX
+	MOVQ pointStride+32(FP), SI
+	SHLQ $0x02, SI
+	MOVQ n+56(FP), DI
+	SHLQ $0x02, DI
+	MOVQ tmp+80(FP), R8
+	XORQ R9, R9
+
+vector:
+	LEAQ (BX)(R9*1), R11
+	MOVQ R8, R12
+	MOVQ $0x00000005, R10
+
+row:
+	VMOVUPS (R11), Z0
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z1
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z2
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z3
+	ADDQ    SI, R11
+	VMOVUPS (R11), Z4
+	ADDQ    SI, R11
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z1, Z1
+	VMOVUPS Z3, (R12)
+	VMOVUPS Z0, 320(R12)
+	VMOVUPS Z4, 640(R12)
+	VMOVUPS Z1, 960(R12)
+	ADDQ    $0x00000040, R12
+	DECQ    R10
+	JNZ     row
+	VPXORD  Z5, Z5, Z5
+	MOVQ    bias+64(FP), R10
+	TESTQ   R10, R10
+	JZ      nobias
+	VMOVUPS (R10)(R9*1), Z5
+
+nobias:
+	MOVQ cols+48(FP), R10
+	MOVQ rows+40(FP), R13
+	MOVQ R8, R12
+	LEAQ (AX)(R9*1), R11
+
+column:
+	VMOVUPS (R12), Z0
+	VMOVUPS 64(R12), Z1
+	VMOVUPS 128(R12), Z2
+	VMOVUPS 192(R12), Z3
+	VMOVUPS 256(R12), Z4
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z1, Z1
+	VADDPS  Z5, Z3, Z3
+	VADDPS  Z5, Z0, Z0
+	VADDPS  Z5, Z4, Z4
+	VADDPS  Z5, Z1, Z1
+	MOVQ    relu+72(FP), R14
+	TESTQ   R14, R14
+	JZ      store
+	VPXORD  Z6, Z6, Z6
+	VMAXPS  Z3, Z6, Z3
+	VMAXPS  Z0, Z6, Z0
+	VMAXPS  Z4, Z6, Z4
+	VMAXPS  Z1, Z6, Z1
+
+store:
+	MOVQ    R11, R14
+	VMOVUPS Z3, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x01
+	JLE     stored
+	VMOVUPS Z0, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x02
+	JLE     stored
+	VMOVUPS Z4, (R14)
+	ADDQ    CX, R14
+	CMPQ    R13, $0x03
+	JLE     stored
+	VMOVUPS Z1, (R14)
+	ADDQ    CX, R14
+
+stored:
+	ADDQ    $0x00000140, R12
+	ADDQ    DX, R11
+	DECQ    R10
+	JNZ     column
+	ADDQ    $0x00000040, R9
+	CMPQ    R9, DI
+	JGE     end
+	LEAQ    -64(DI), R11
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	JMP     vector
+
+end:
 	VZEROUPPER
 	RET
 

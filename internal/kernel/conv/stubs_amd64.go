@@ -7,50 +7,85 @@ package conv
 //go:noescape
 func copyGroupAVX2(dst, src *float32, srcStride, pixels int)
 
-// pointsAVX2 is expandGo for 6 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
+// pointsAVX2 is expandGo for 6 rows and columns to 6; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func pointsAVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter2AVX2 is expandGo for 2 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
+// filter2AVX2 is expandGo for 2 rows and columns to 6; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter2AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter3AVX2 is expandGo for 3 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
+// filter3AVX2 is expandGo for 3 rows and columns to 6; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter3AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter4AVX2 is expandGo for 4 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
+// filter4AVX2 is expandGo for 4 rows and columns to 6; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter4AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter5AVX2 is expandGo for 5 rows and columns; n is a multiple of 8 and tmp has room for 36 vectors.
+// filter5AVX2 is expandGo for 5 rows and columns to 6; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter5AVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// result2AVX2 is contractGo for a result of 2×2; n is a multiple of 8 and tmp has room for 36 vectors.
+// result2AVX2 is contractGo for 6×6 points and a result of 2×2; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result2AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
-// result3AVX2 is contractGo for a result of 3×3; n is a multiple of 8 and tmp has room for 36 vectors.
+// result3AVX2 is contractGo for 6×6 points and a result of 3×3; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result3AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
-// result4AVX2 is contractGo for a result of 4×4; n is a multiple of 8 and tmp has room for 36 vectors.
+// result4AVX2 is contractGo for 6×6 points and a result of 4×4; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result4AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
-// result5AVX2 is contractGo for a result of 5×5; n is a multiple of 8 and tmp has room for 36 vectors.
+// result5AVX2 is contractGo for 6×6 points and a result of 5×5; n is at least 8 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result5AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// stridedPointsAVX2 is expandGo for 5 rows and columns to 5; n is at least 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedPointsAVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedBackAVX2 is expandGo for 3 rows and columns to 4; n is at least 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedBackAVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedFilterAVX2 is expandGo for 3 rows and columns to 4; n is at least 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedFilterAVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedGradAVX2 is expandGo for 2 rows and columns to 3; n is at least 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedGradAVX2(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedResult2AVX2 is contractGo for 5×5 points and a result of 2×2; n is at least 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedResult2AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// stridedResult3AVX2 is contractGo for 4×4 points and a result of 3×3; n is at least 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedResult3AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// stridedResult4AVX2 is contractGo for 5×5 points and a result of 4×4; n is at least 8 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedResult4AVX2(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
 // depthwiseAVX2 is depthwiseGo.
 //
@@ -62,50 +97,85 @@ func depthwiseAVX2(y, x, w *float32, taps *int, nTaps, yStride, xStride, pixels,
 //go:noescape
 func depthwiseFilterAVX2(dw, x, dy *float32, taps *int, nTaps, yStride, xStride, pixels, c int)
 
-// pointsAVX512 is expandGo for 6 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
+// pointsAVX512 is expandGo for 6 rows and columns to 6; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func pointsAVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter2AVX512 is expandGo for 2 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
+// filter2AVX512 is expandGo for 2 rows and columns to 6; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter2AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter3AVX512 is expandGo for 3 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
+// filter3AVX512 is expandGo for 3 rows and columns to 6; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter3AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter4AVX512 is expandGo for 4 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
+// filter4AVX512 is expandGo for 4 rows and columns to 6; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter4AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// filter5AVX512 is expandGo for 5 rows and columns; n is a multiple of 16 and tmp has room for 36 vectors.
+// filter5AVX512 is expandGo for 5 rows and columns to 6; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func filter5AVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// result2AVX512 is contractGo for a result of 2×2; n is a multiple of 16 and tmp has room for 36 vectors.
+// result2AVX512 is contractGo for 6×6 points and a result of 2×2; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result2AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
-// result3AVX512 is contractGo for a result of 3×3; n is a multiple of 16 and tmp has room for 36 vectors.
+// result3AVX512 is contractGo for 6×6 points and a result of 3×3; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result3AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
-// result4AVX512 is contractGo for a result of 4×4; n is a multiple of 16 and tmp has room for 36 vectors.
+// result4AVX512 is contractGo for 6×6 points and a result of 4×4; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result4AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
-// result5AVX512 is contractGo for a result of 5×5; n is a multiple of 16 and tmp has room for 36 vectors.
+// result5AVX512 is contractGo for 6×6 points and a result of 5×5; n is at least 16 and tmp has room for 36 vectors.
 //
 //go:noescape
 func result5AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// stridedPointsAVX512 is expandGo for 5 rows and columns to 5; n is at least 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedPointsAVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedBackAVX512 is expandGo for 3 rows and columns to 4; n is at least 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedBackAVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedFilterAVX512 is expandGo for 3 rows and columns to 4; n is at least 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedFilterAVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedGradAVX512 is expandGo for 2 rows and columns to 3; n is at least 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedGradAVX512(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
+
+// stridedResult2AVX512 is contractGo for 5×5 points and a result of 2×2; n is at least 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedResult2AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// stridedResult3AVX512 is contractGo for 4×4 points and a result of 3×3; n is at least 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedResult3AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
+
+// stridedResult4AVX512 is contractGo for 5×5 points and a result of 4×4; n is at least 16 and tmp has room for 36 vectors.
+//
+//go:noescape
+func stridedResult4AVX512(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
 // depthwiseAVX512 is depthwiseGo.
 //

@@ -100,30 +100,100 @@ func filterOps(r int) int64 { return int64(4*r + 1) }
 
 func resultOps(m int) int64 { return int64(4*m + 3) }
 
-// expandFunc takes r×r pixels of n channels to 6×6 points: dst[(6i+j)·pointStride+c] = (L d Lᵀ)[i][j] for each channel c.
-// Row i of the pixels starts at rows[i] with column j0; column j0+k is k·colStride further; columns outside of [j0, j1) are
-// zeros. tmp is scratch of 36 vectors.
+// expandFunc takes r×r pixels of n channels to m×m points: dst[(m·i+j)·pointStride+c] = (L d Lᵀ)[i][j] for each channel c, where
+// L is an m×r matrix. Row i of the pixels starts at rows[i] with column j0; column j0+k is k·colStride further; columns outside
+// of [j0, j1) are zeros. tmp is scratch of 36 vectors.
 type expandFunc func(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)
 
-// contractFunc takes 6×6 points of n channels to m×m pixels: the first rows×cols of Aᵀ s A, plus bias[c] if bias is not nil,
+// contractFunc takes points of n channels to pixels: the first rows×cols of Aᵀ s A, plus bias[c] if bias is not nil,
 // greater than zero if relu is 1, go to dst[i·rowStride+j·colStride+c].
 type contractFunc func(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)
 
-// transforms are the kernels of one instruction set. n must be a multiple of lanes.
+// transforms are the kernels of one instruction set. n must be at least one vector; dst must not overlap the source.
 type transforms struct {
 	points expandFunc      // of images
 	filter [6]expandFunc   // of r×r filters, for r from 2 to 5; pixels of dy act as filters in the gradient for these
 	result [6]contractFunc // to m×m pixels, for m from 2 to 5
+	// Those for stride 2, see strided.go.
+	stridedPoints, stridedBack, stridedFilter, stridedGrad expandFunc
+	strided                                                [5]contractFunc // to m×m pixels, for m from 2 to 4
 }
 
 func newTransforms() transforms {
 	if l := isa.Current(); l != isa.Portable {
 		return vecTransforms(l)
 	}
-	t := transforms{points: expandGo(points6())}
+	t := transforms{
+		points: expandGo(points6()), stridedPoints: expandGo(stridedPoints), stridedBack: expandGo(stridedBack),
+		stridedFilter: expandGo(stridedFilter), stridedGrad: expandGo(stridedGrad),
+	}
 	for r := 2; r <= 5; r++ {
 		t.filter[r] = expandGo(filterPoints(r))
 		t.result[r] = contractGo(resultPoints(r))
 	}
+	for m, l := range stridedResults {
+		if l != nil {
+			t.strided[m] = contractGo(l)
+		}
+	}
 	return t
+}
+
+// algorithm is a bilinear algorithm for the tiles of one direction of a convolution. Along an axis, size pixels of an input
+// become in points and the r pixels of the other (filters, or tiles of dy) weights points; each of terms multiplies a point of
+// either and adds it to one of sums points, which become out results. Over two axes all of this happens along both.
+type algorithm struct {
+	size, step       int // pixels of a tile of the input, and from one tile to the next
+	r                int
+	in, weights, out int
+	sums             int
+	terms            []term // along both axes
+	expand, filter   expandFunc
+	result           contractFunc
+	// Adds and multiplies that the kernels make for one line.
+	inOps, filterOps, outOps int64
+}
+
+// term adds the product of two points to a sum; first says that it is the first that does.
+type term struct {
+	sum, in, weight int
+	first           bool
+}
+
+// over makes the terms over two axes from those along one, (sum, in, weight).
+func (a *algorithm) over(line [][3]int) {
+	seen := map[int]bool{}
+	for _, y := range line {
+		for _, x := range line {
+			t := term{sum: y[0]*a.sums + x[0], in: y[1]*a.in + x[1], weight: y[2]*a.weights + x[2]}
+			t.first = !seen[t.sum]
+			seen[t.sum] = true
+			a.terms = append(a.terms, t)
+		}
+	}
+}
+
+// diagonal is the terms where each sum has a point of its own of both.
+func diagonal(n int) (l [][3]int) {
+	for i := range n {
+		l = append(l, [3]int{i, i, i})
+	}
+	return l
+}
+
+// toomProduct is F(m×m, r×r) on six points, and toomGrad F(r×r, m×m), with m = 7−r.
+func toomProduct(r int) algorithm {
+	tr, m := newTransforms(), 7-r
+	a := algorithm{size: 6, step: m, r: r, in: 6, weights: 6, sums: 6, out: m, expand: tr.points, filter: tr.filter[r], result: tr.result[m],
+		inOps: pointsOps, filterOps: filterOps(r), outOps: resultOps(m)}
+	a.over(diagonal(6))
+	return a
+}
+
+func toomGrad(r int) algorithm {
+	tr, m := newTransforms(), 7-r
+	a := algorithm{size: 6, step: m, r: m, in: 6, weights: 6, sums: 6, out: r, expand: tr.points, filter: tr.filter[m], result: tr.result[r],
+		inOps: pointsOps, filterOps: filterOps(m), outOps: resultOps(r)}
+	a.over(diagonal(6))
+	return a
 }

@@ -2,29 +2,32 @@ package conv
 
 import (
 	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/kernel/vec"
 	"github.com/jouleml/joule/internal/par"
 )
 
-// winogradFilter computes dw for r×r filters at stride 1 by F(r×r, m×m), r = 3 or 5 and m = 7−r: each m×m tile of dy acts as a
-// filter on the 6×6 pixels of x that it meets and gives a part of the r×r gradient. At each of the 36 points the sum over the tiles is a matrix
-// product xᵀ·dy of the transformed images, as many rows deep as there are tiles; it is transformed back once at the end.
+// winogradFilter computes dw by a bilinear algorithm: at stride 1 for r×r filters F(r×r, m×m), r = 3 or 5 and m = 7−r, at stride 2
+// for 3×3 filters that of strided.go. Each tile of dy acts as a filter on the pixels of x that it meets and gives a part of the
+// gradient. For each term the sum over the tiles is a matrix product xᵀ·dy of the transformed images, as many rows deep as there
+// are tiles; the sums are transformed back once at the end.
 //
-// The tiles are taken in groups whose points fit into the cache. If all tiles make one group, an item is a block of dw at all
-// points, which it transforms back itself; otherwise an item is a block at one point, whose sums stay in memory.
+// An item is a block of channels of either image and a part of the tiles. It transforms its channels of some tiles at a time and
+// adds their products to its sums, which all stay in L2. So a tile's channels are transformed once for each block of the other
+// image's, which costs less than to write the points of all tiles to memory and read them again. The parts are fixed, and
+// added up in order: the same bits for any number of threads.
 type winogradFilter struct {
-	r          int // taps along an axis
+	alg        algorithm
 	x, y       tiling
-	tr         transforms
-	group      int
-	xp, yp     []float32 // points of a group: [point][tile][channel]
-	blocks     []filterBlock
-	sums       []float32 // [point][Cin][Cout], if there are several groups
+	blocks     []filterBlock // of channels
+	parts      int
+	tiles      int       // that are transformed at a time
+	sums       []float32 // [part][block][sum][row][column], if there are several parts
 	workers    []*winogradWorker
 	phase      filterGradPhase
-	t0, t1     int
 	in, dy, dw []float32
 	aOff, cOff []int
-	perPoint   bool
+	panels     [blockCols + 1][]panel // of so many columns
+	add        vec.BinaryVVFunc
 }
 
 // filterBlock is rows c to c+n (of input channels) and columns k to k+cols (of output channels) of dw.
@@ -33,77 +36,97 @@ type filterBlock struct{ c, n, k, cols int }
 type filterGradPhase int
 
 const (
-	expandPhase filterGradPhase = iota
+	productsPhase filterGradPhase = iota
 	sumPhase
 	resultPhase
 )
 
-// blockRows is how many input channels a block has at most.
-const blockRows = 96
+const (
+	// blockRows is how many input channels a block has at most, blockCols how many output channels, and filterTiles how many tiles
+	// are transformed at a time.
+	blockRows   = 64
+	blockCols   = 64
+	filterTiles = 48
+	// filterItems is how many items there should be, if there are more than partTiles tiles for each.
+	filterItems = 8
+)
+
+// partTiles is a variable for the tests, which make several parts of few tiles.
+var partTiles = 96
 
 func newWinogradFilter(s Spec) *winogradFilter {
-	f := &winogradFilter{r: s.KH, tr: newTransforms()}
-	f.x = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: 6, step: 7 - s.KH}
-	f.y = tiling{h: s.OH(), w: s.OW(), c: s.Cout, size: 7 - s.KH, step: 7 - s.KH}
-	f.x.cut(s.N, s.OH(), s.OW())
-	f.y.cut(s.N, s.OH(), s.OW())
-	f.group = max(1, f.x.groups(max(s.Cin, s.Cout)))
-	f.xp = make([]float32, pointsN*f.xPoint())
-	f.yp = make([]float32, pointsN*f.yPoint())
-	nr := gemm.NR() / 16 * 16
-	for k := 0; k < s.Cout; k += nr {
-		for c := 0; c < s.Cin; c += blockRows {
-			f.blocks = append(f.blocks, filterBlock{c, min(blockRows, s.Cin-c), k, min(nr, s.Cout-k)})
+	f := &winogradFilter{add: vec.Binary(vec.Add)}
+	if s.StrideH == 2 {
+		f.alg = stridedGradient()
+	} else {
+		f.alg = toomGrad(s.KH)
+	}
+	m := f.alg.r
+	f.x = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: f.alg.size, step: f.alg.step}
+	f.y = tiling{h: s.OH(), w: s.OW(), c: s.Cout, size: m, step: m}
+	f.x.cut(s.N, ceilDiv(s.OH(), m), ceilDiv(s.OW(), m))
+	f.y.cut(s.N, ceilDiv(s.OH(), m), ceilDiv(s.OW(), m))
+	for _, k := range cutColumns(s.Cout, blockCols) {
+		f.panels[k.cols] = cutColumns(k.cols, gemm.NR())
+		for _, c := range cutColumns(s.Cin, blockRows) {
+			f.blocks = append(f.blocks, filterBlock{c.col, c.cols, k.col, k.cols})
 		}
 	}
-	f.perPoint = f.group < f.x.n || len(f.blocks) < 8
-	ld := gemm.NR()
-	if f.perPoint {
-		f.sums = make([]float32, pointsN*f.sumPoint())
-		ld = s.Cout
+	f.parts = max(1, min(ceilDiv(filterItems, len(f.blocks)), f.x.n/partTiles))
+	part := ceilDiv(f.x.n, f.parts)
+	f.tiles = ceilDiv(part, ceilDiv(part, filterTiles))
+	if f.parts > 1 {
+		f.sums = make([]float32, f.parts*len(f.blocks)*f.blockSums())
 	}
 	for i := range blockRows {
 		f.aOff = append(f.aOff, i)
-		f.cOff = append(f.cOff, i*ld)
+		f.cOff = append(f.cOff, i*blockCols)
 	}
 	return f
 }
 
-func (f *winogradFilter) xPoint() int { return f.group*f.x.c + skew }
-func (f *winogradFilter) yPoint() int { return f.group*f.y.c + skew }
+// blockPoint is the number of floats from one point to the next in the sums of a block, blockSums those of all.
+func (f *winogradFilter) blockPoint() int { return blockRows*blockCols + skew }
+func (f *winogradFilter) blockSums() int  { return f.alg.sums * f.alg.sums * f.blockPoint() }
 
-// sumPoint is the number of floats from one point to the next in sums, blockPoint in those of a worker.
-func (f *winogradFilter) sumPoint() int   { return f.x.c*f.y.c + skew }
-func (f *winogradFilter) blockPoint() int { return blockRows*gemm.NR() + skew }
+// xPoint and yPoint are the numbers of floats from one point to the next in the points of a worker.
+func (f *winogradFilter) xPoint() int { return f.tiles*blockRows + skew }
+func (f *winogradFilter) yPoint() int { return f.tiles*blockCols + skew }
 
 func (f *winogradFilter) name() string { return "winograd" }
 
 func (f *winogradFilter) flops() int64 {
-	t, c, k, m := int64(f.x.n), int64(f.x.c), int64(f.y.c), f.y.size
-	return 2*pointsN*t*c*k + t*(c*12*pointsOps+k*int64(6+m)*filterOps(m)) + c*k*int64(6+f.r)*resultOps(f.r)
+	c, k := f.x.c, f.y.c
+	across, down := 0, 0 // blocks: how often an image is transformed
+	for _, b := range f.blocks {
+		if b.c == 0 {
+			across++
+		}
+		if b.k == 0 {
+			down++
+		}
+	}
+	again := f.alg.flops(f.x.n, c, 0, 0) * int64(across-1)
+	return f.alg.flops(f.x.n, c, k, c*k) + again + f.alg.filterFLOPs(f.x.n*k)*int64(down)
 }
 
 func (f *winogradFilter) run(pool *par.Pool, x, dy, dw []float32) {
+	a := &f.alg
 	for len(f.workers) < pool.Threads() {
-		w := &winogradWorker{tmp: make([]float32, pointsN*16)}
-		if !f.perPoint {
-			w.sums = make([]float32, pointsN*f.blockPoint())
+		w := &winogradWorker{tmp: make([]float32, tmpFloats)}
+		w.points = make([]float32, a.in*a.in*f.xPoint())
+		w.grads = make([]float32, a.weights*a.weights*f.yPoint())
+		if f.parts == 1 {
+			w.sums = make([]float32, f.blockSums())
 		}
 		f.workers = append(f.workers, w)
 	}
 	f.in, f.dy, f.dw = x, dy, dw
-	for f.t0 = 0; f.t0 < f.x.n; f.t0 = f.t1 {
-		f.t1 = min(f.t0+f.group, f.x.n)
-		f.phase = expandPhase
-		pool.Run(2*((f.t1-f.t0+pointsChunk-1)/pointsChunk), f)
+	f.phase = productsPhase
+	pool.Run(f.parts*len(f.blocks), f)
+	if f.parts > 1 {
 		f.phase = sumPhase
-		items := len(f.blocks)
-		if f.perPoint {
-			items *= pointsN
-		}
-		pool.Run(items, f)
-	}
-	if f.perPoint {
+		pool.Run(len(f.blocks)*a.sums*a.sums, f)
 		f.phase = resultPhase
 		pool.Run(f.x.c, f)
 	}
@@ -114,50 +137,62 @@ func (f *winogradFilter) run(pool *par.Pool, x, dy, dw []float32) {
 func (f *winogradFilter) Chunk(i, worker int) {
 	w := f.workers[worker]
 	switch f.phase {
-	case expandPhase:
-		lo := f.t0 + i/2*pointsChunk
-		hi, at := min(lo+pointsChunk, f.t1), i/2*pointsChunk
-		if i%2 == 0 {
-			f.x.transform(f.tr.points, w, f.in, lo, hi, f.xp[at*f.x.c:], f.xPoint())
-		} else {
-			f.y.transform(f.tr.filter[f.y.size], w, f.dy, lo, hi, f.yp[at*f.y.c:], f.yPoint())
+	case productsPhase:
+		part, b := i/len(f.blocks), &f.blocks[i%len(f.blocks)]
+		sums := w.sums
+		if f.parts > 1 {
+			sums = f.sums[i*f.blockSums():]
+		}
+		first, end := part*f.x.n/f.parts, (part+1)*f.x.n/f.parts
+		for t := first; t < end; t += f.tiles {
+			f.products(w, b, sums, t, min(t+f.tiles, end), t == first)
+		}
+		if f.parts == 1 {
+			for c := range b.n {
+				f.result(w, b, c, sums)
+			}
 		}
 	case sumPhase:
-		if f.perPoint {
-			p, b := i/len(f.blocks), &f.blocks[i%len(f.blocks)]
-			sums := f.sums[p*f.sumPoint()+b.c*f.y.c+b.k:]
-			if f.t0 == 0 {
-				f.product(w, p, b, sums, nil)
-			} else {
-				f.product(w, p, b, sums, sums)
-			}
-			return
-		}
-		b := &f.blocks[i]
-		for p := range pointsN {
-			f.product(w, p, b, w.sums[p*f.blockPoint():], nil)
-		}
-		for c := range b.n {
-			f.result(w, b.c+c, b.k, b.cols, w.sums[f.cOff[c]:], f.blockPoint())
+		block, point := i/(f.alg.sums*f.alg.sums), i%(f.alg.sums*f.alg.sums)
+		n := f.blocks[block].n * blockCols
+		dst := f.sums[block*f.blockSums()+point*f.blockPoint():][:n]
+		for p := 1; p < f.parts; p++ {
+			f.add(dst, dst, f.sums[(p*len(f.blocks)+block)*f.blockSums()+point*f.blockPoint():][:n])
 		}
 	case resultPhase:
-		f.result(w, i, 0, f.y.c, f.sums[i*f.y.c:], f.sumPoint())
+		for j := range f.blocks {
+			if b := &f.blocks[j]; i >= b.c && i < b.c+b.n {
+				f.result(w, b, i-b.c, f.sums[j*f.blockSums():])
+			}
+		}
 	}
 }
 
-// product adds the group's part of block b at point p to in, which may be nil, and stores it in sums.
-func (f *winogradFilter) product(w *winogradWorker, p int, b *filterBlock, sums, in []float32) {
-	t := &w.tile
-	t.A, t.AOff, t.AStride, t.Columns = f.xp[p*f.xPoint()+b.c:], f.aOff[:b.n], f.x.c, true
-	t.B, t.LDB, t.Cols = f.yp[p*f.yPoint()+b.k:], f.y.c, b.cols
-	t.C, t.COff, t.In = sums, f.cOff[:b.n], in
-	w.seg[0] = gemm.Seg{Len: f.t1 - f.t0}
+// products adds what tiles lo to hi give to the sums of block b, or sets them.
+func (f *winogradFilter) products(w *winogradWorker, b *filterBlock, sums []float32, lo, hi int, set bool) {
+	a, t := &f.alg, &w.tile
+	c, k := vectors(b.n), vectors(b.cols)
+	f.x.transform(a.expand, w, f.in, lo, hi, b.c, b.n, w.points, c, f.xPoint())
+	f.y.transform(a.filter, w, f.dy, lo, hi, b.k, b.cols, w.grads, k, f.yPoint())
+	t.AOff, t.AStride, t.Columns = f.aOff[:b.n], c, true
+	t.LDB, t.COff = k, f.cOff[:b.n]
+	w.seg[0] = gemm.Seg{Len: hi - lo}
 	t.Segs = w.seg[:]
-	t.Run()
+	for _, e := range a.terms {
+		t.A = w.points[e.in*f.xPoint():]
+		for _, p := range f.panels[b.cols] {
+			t.B, t.C, t.Cols = w.grads[e.weight*f.yPoint()+p.col:], sums[e.sum*f.blockPoint()+p.col:], p.cols
+			t.In = t.C
+			if set && e.first {
+				t.In = nil
+			}
+			t.Run()
+		}
+	}
 }
 
-// result transforms input channel c, output channels k to k+n back.
-func (f *winogradFilter) result(w *winogradWorker, c, k, n int, sums []float32, point int) {
-	row := f.x.c * f.y.c
-	f.tr.result[f.r](&f.dw[c*f.y.c+k], f.r*row, row, &sums[0], point, f.r, f.r, n, nil, 0, &w.tmp[0])
+// result transforms row c of block b back.
+func (f *winogradFilter) result(w *winogradWorker, b *filterBlock, c int, sums []float32) {
+	row, r := f.x.c*f.y.c, f.alg.out
+	f.alg.result(&f.dw[(b.c+c)*f.y.c+b.k], r*row, row, &sums[f.cOff[c]], f.blockPoint(), r, r, b.cols, nil, 0, &w.tmp[0])
 }

@@ -5,20 +5,21 @@ import (
 	"github.com/jouleml/joule/internal/par"
 )
 
-// winograd computes a product with r×r filters at stride 1 by F(m×m, r×r), r = 3 or 5 and m = 7−r: 36 multiplies for each m×m
-// tile of the output and each pair of channels, instead of 144 (r = 3) or 100 (r = 5). The output is cut into tiles; each needs
-// 6×6 pixels of the input. These are transformed to 36 points, the filters too, and for each point the tiles are the rows of a
-// matrix product over the channels, whose results are transformed back (see transform.go).
+// winograd computes a product by a bilinear algorithm for tiles of the output. At stride 1 that is F(m×m, r×r), r = 3 or 5 and
+// m = 7−r: 36 multiplies for each m×m tile and each pair of channels, instead of 144 (r = 3) or 100 (r = 5); for 3×3 filters at
+// stride 2 see strided.go. A tile needs some pixels of the input. These are transformed to points, the filters too, and for each
+// term the tiles are the rows of a matrix product over the channels, whose results are transformed back (see transform.go).
 //
 // The sums are taken in another order than the direct one, over numbers that the transforms mix: an infinity or a NaN in the
 // input makes the whole tile NaN.
 type winograd struct {
+	alg              algorithm
 	tiles            tiling
+	top, left        int // pixels of the first tile before the output's first: 0 or 1
 	outH, outW, outC int
-	r                int // taps along an axis
 	backward         bool
 	act              Act
-	tr               transforms
+	channels         int       // of the input, with the places that keep a tile's next points at a whole number of vectors
 	panels           []panel   // of output channels; off is that of point 0 in u
 	uPoint           int       // floats from one point to the next in u, for each panel
 	u                []float32 // filters: [panel][point][channel][column]; nil if fused
@@ -50,10 +51,11 @@ type winogradWorker struct {
 	sums    []float32 // [point][tile][column] of one panel
 	taps    []float32 // transposed filters
 	filters []float32 // of an item of a fused plan: [point][channel][column]
+	grads   []float32 // points of dy, in the gradient for the filters
+	edge    []float32 // results of a tile that begins outside of the output
 }
 
 const (
-	pointsN = 36
 	// skew keeps the points of an element from meeting in one set of the caches.
 	skew = 16
 	// filterRows is how many channels of the filters a chunk transforms, fusedRows how many an item of a fused plan does.
@@ -71,45 +73,61 @@ const (
 var sharedFloats = 1 << 20
 
 func newWinogradForward(s Spec) *winograd {
-	d := &winograd{r: s.KH, outH: s.OH(), outW: s.OW(), outC: s.Cout, act: s.Epilogue.Act}
-	d.tiles = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft, size: 6, step: 7 - s.KH}
+	d := &winograd{outH: s.OH(), outW: s.OW(), outC: s.Cout, act: s.Epilogue.Act}
+	if s.StrideH == 2 {
+		d.alg = stridedForward()
+	} else {
+		d.alg = toomProduct(s.KH)
+	}
+	d.tiles = tiling{h: s.H, w: s.W, c: s.Cin, top: s.PadTop, left: s.PadLeft}
 	d.plan(s.N)
 	return d
 }
 
 func newWinogradBackward(s Spec) *winograd {
-	d := &winograd{r: s.KH, outH: s.H, outW: s.W, outC: s.Cin, backward: true}
-	d.tiles = tiling{h: s.OH(), w: s.OW(), c: s.Cout, top: s.KH - 1 - s.PadTop, left: s.KW - 1 - s.PadLeft, size: 6, step: 7 - s.KH}
+	d := &winograd{outH: s.H, outW: s.W, outC: s.Cin, backward: true}
+	d.tiles = tiling{h: s.OH(), w: s.OW(), c: s.Cout}
+	if s.StrideH == 2 {
+		// A tile begins at an odd place of the padded dx.
+		d.alg = stridedBackward()
+		d.top, d.left = (s.PadTop+1)%2, (s.PadLeft+1)%2
+		d.tiles.top, d.tiles.left = (1-s.PadTop+d.top)/2, (1-s.PadLeft+d.left)/2
+	} else {
+		d.alg = toomProduct(s.KH)
+		d.tiles.top, d.tiles.left = s.KH-1-s.PadTop, s.KW-1-s.PadLeft
+	}
 	d.plan(s.N)
 	return d
 }
 
 func (d *winograd) plan(images int) {
 	t := &d.tiles
-	t.cut(images, d.outH, d.outW)
-	d.tr = newTransforms()
+	t.size, t.step = d.alg.size, d.alg.step
+	t.cut(images, ceilDiv(d.outH+d.top, d.alg.out), ceilDiv(d.outW+d.left, d.alg.out))
+	d.channels = vectors(t.c)
 	nr := gemm.NR()
 	// The block's points and sums should share L2 with the filters, if these fit; a multiple of the heights of the tile kernel.
 	d.block = 48
-	if t.c <= 64 {
+	if t.c <= 64 && d.alg.in > 5 {
 		d.block = 24
 	}
 	few := t.n <= 2*d.block && d.outC > 16
 	if few { // let more than one thread work on them
 		nr = min(nr, max(32, d.outC/4/16*16))
 	}
-	off := 0
-	d.fused = t.n <= fusedTiles && pointsN*t.c*d.outC > fusedFloats
-	d.uPoint = t.c*min(nr, d.outC) + skew
+	off, points := 0, d.alg.weights*d.alg.weights
+	d.fused = t.n <= fusedTiles && points*t.c*d.outC > fusedFloats
+	rows := t.c
 	if d.fused {
 		d.block = t.n
 		nr = min(nr, fusedCols)
-		d.uPoint = fusedRows*min(nr, d.outC) + skew
+		rows = fusedRows
 	}
-	for j := 0; j < d.outC; j += nr {
-		cols := min(nr, d.outC-j)
-		d.panels = append(d.panels, panel{off: off, ldb: cols, col: j, cols: cols})
-		off += pointsN * d.uPoint
+	d.uPoint = rows*min(nr, vectors(d.outC)) + skew
+	for _, p := range cutColumns(d.outC, nr) {
+		p.off, p.ldb = off, vectors(p.cols)
+		d.panels = append(d.panels, p)
+		off += points * d.uPoint
 	}
 	if !d.fused {
 		d.u = make([]float32, off)
@@ -117,44 +135,75 @@ func (d *winograd) plan(images int) {
 	d.group = t.n
 	if len(d.panels) > 2 || d.fused || few {
 		if !d.fused {
-			d.group = t.groups(t.c)
+			d.group = t.groups(d.alg.in * d.alg.in * d.channels)
 		}
-		d.shared = make([]float32, pointsN*d.sharedPoint())
+		d.shared = make([]float32, d.alg.in*d.alg.in*d.sharedPoint())
 	}
 	for i := range d.block {
-		d.aOff = append(d.aOff, i*t.c)
+		d.aOff = append(d.aOff, i*d.channels)
 		d.cOff = append(d.cOff, i*nr)
 	}
 }
 
+// vectors is n rounded up to whole vectors.
+func vectors(n int) int { return (n + 15) &^ 15 }
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
+
+// cutColumns cuts n ≥ 16 columns into panels of at most nr columns, a multiple of 16, and at least one vector.
+func cutColumns(n, nr int) (l []panel) {
+	for j := 0; j < n; {
+		cols := min(nr, n-j)
+		if rest := n - j - cols; rest > 0 && rest < gemm.Lanes() {
+			cols -= gemm.Lanes()
+		}
+		l = append(l, panel{col: j, cols: cols})
+		j += cols
+	}
+	return l
+}
+
 // sharedPoint is the number of floats from one point to the next in shared.
-func (d *winograd) sharedPoint() int { return d.group*d.tiles.c + skew }
+func (d *winograd) sharedPoint() int { return d.group*d.channels + skew }
 
 func (d *winograd) name() string { return "winograd" }
 
 func (d *winograd) flops() int64 {
-	c, k, m := int64(d.tiles.c), int64(d.outC), d.tiles.step
-	products := 2 * pointsN * int64(d.tiles.n) * c * k
-	transforms := int64(d.tiles.n)*(c*12*pointsOps+k*int64(6+m)*resultOps(m)) + c*k*int64(6+d.r)*filterOps(d.r)
-	return products + transforms
+	return d.alg.flops(d.tiles.n, d.tiles.c, d.outC, d.tiles.n*d.outC) + d.alg.filterFLOPs(d.tiles.c*d.outC)
 }
 
+// flops is what the products of tiles for c channels of the input and k of the other cost, the transforms of the input's tiles and
+// those of the given number of results.
+func (a *algorithm) flops(tiles, c, k, results int) int64 {
+	return 2*int64(len(a.terms))*int64(tiles)*int64(c)*int64(k) +
+		int64(tiles)*int64(c)*int64(a.size+a.in)*a.inOps + int64(results)*int64(a.sums+a.out)*a.outOps
+}
+
+// filterFLOPs is what the transforms of n filters, or tiles of dy, cost.
+func (a *algorithm) filterFLOPs(n int) int64 { return int64(n) * int64(a.r+a.weights) * a.filterOps }
+
 func (d *winograd) grow(threads int) {
-	c := d.tiles.c
+	a := &d.alg
 	for len(d.workers) < threads {
-		w := &winogradWorker{tmp: make([]float32, pointsN*16), sums: make([]float32, pointsN*d.sumPoint())}
+		w := &winogradWorker{tmp: make([]float32, tmpFloats), sums: make([]float32, a.sums*a.sums*d.sumPoint())}
 		if d.shared == nil {
-			w.points = make([]float32, pointsN*(d.block*c+skew))
+			w.points = make([]float32, a.in*a.in*(d.block*d.channels+skew))
 		}
 		if d.fused {
-			w.filters = make([]float32, pointsN*d.uPoint)
+			w.filters = make([]float32, a.weights*a.weights*d.uPoint)
 		}
 		if d.backward || d.fused {
-			w.taps = make([]float32, d.r*d.r*filterRows*gemm.NR())
+			w.taps = make([]float32, a.r*a.r*filterRows*gemm.NR())
+		}
+		if d.top+d.left > 0 {
+			w.edge = make([]float32, a.out*a.out*gemm.NR())
 		}
 		d.workers = append(d.workers, w)
 	}
 }
+
+// tmpFloats is the scratch of a transform, 36 vectors.
+const tmpFloats = 36 * 16
 
 // sumPoint is the number of floats from one point to the next in the sums of a worker.
 func (d *winograd) sumPoint() int { return d.block*gemm.NR() + skew }
@@ -201,12 +250,12 @@ func (d *winograd) Chunk(i, worker int) {
 		d.filters(w, p, c, d.u[p.off+c*p.ldb:])
 	case pointsPhase:
 		lo := d.t0 + i*pointsChunk
-		d.tiles.transform(d.tr.points, w, d.in, lo, min(lo+pointsChunk, d.t1), d.shared[i*pointsChunk*d.tiles.c:], d.sharedPoint())
+		d.points(w, lo, min(lo+pointsChunk, d.t1), d.shared[i*pointsChunk*d.channels:], d.sharedPoint())
 	case productPhase:
 		if d.shared == nil {
 			lo := d.t0 + i*d.block
-			hi, point := min(lo+d.block, d.t1), d.block*d.tiles.c+skew
-			d.tiles.transform(d.tr.points, w, d.in, lo, hi, w.points, point)
+			hi, point := min(lo+d.block, d.t1), d.block*d.channels+skew
+			d.points(w, lo, hi, w.points, point)
 			for p := range d.panels {
 				d.product(w, &d.panels[p], lo, hi, w.points, point)
 			}
@@ -214,32 +263,39 @@ func (d *winograd) Chunk(i, worker int) {
 		}
 		block, p := i/len(d.panels), i%len(d.panels)
 		lo := d.t0 + block*d.block
-		d.product(w, &d.panels[p], lo, min(lo+d.block, d.t1), d.shared[block*d.block*d.tiles.c:], d.sharedPoint())
+		d.product(w, &d.panels[p], lo, min(lo+d.block, d.t1), d.shared[block*d.block*d.channels:], d.sharedPoint())
 	}
+}
+
+// points transforms tiles lo to hi of the input.
+func (d *winograd) points(w *winogradWorker, lo, hi int, dst []float32, point int) {
+	d.tiles.transform(d.alg.expand, w, d.in, lo, hi, 0, d.tiles.c, dst, d.channels, point)
 }
 
 // filters transforms the filters of input channels c to c+filterRows for one panel.
 func (d *winograd) filters(w *winogradWorker, p *panel, c int, dst []float32) {
-	n, cin := min(filterRows, d.tiles.c-c), d.tiles.c
+	n, cin, r := min(filterRows, d.tiles.c-c), d.tiles.c, d.alg.r
 	src, tap, row := d.w, cin*d.outC, d.outC
 	at := c*d.outC + p.col
 	if w.taps != nil {
 		// [r][r][n][cols], backward turned by half a turn and transposed.
-		panels := gemm.NewPanels(n, p.cols)
-		for t := range d.r * d.r {
+		to := n * p.ldb
+		for t := range r * r {
 			if d.backward {
-				panels.Pack(w.taps[(d.r*d.r-1-t)*n*p.cols:], d.w[t*tap+p.col*cin+c:], cin, true)
-			} else {
-				panels.Pack(w.taps[t*n*p.cols:], d.w[t*tap+at:], row, false)
+				gemm.Transpose(w.taps[(r*r-1-t)*to:], d.w[t*tap+p.col*cin+c:], p.ldb, cin, p.cols, n)
+				continue
+			}
+			for k := range n {
+				copy(w.taps[t*to+k*p.ldb:][:p.cols], d.w[t*tap+at+k*row:])
 			}
 		}
-		src, tap, row, at = w.taps, n*p.cols, p.cols, 0
+		src, tap, row, at = w.taps, to, p.ldb, 0
 	}
 	for k := range n {
-		for i := range d.r {
-			w.rows[i] = src[at+k*row+d.r*i*tap:]
+		for i := range r {
+			w.rows[i] = src[at+k*row+r*i*tap:]
 		}
-		d.tr.filter[d.r](&dst[k*p.ldb], d.uPoint, &w.rows[0], tap, 0, d.r, p.cols, &w.tmp[0])
+		d.alg.filter(&dst[k*p.ldb], d.uPoint, &w.rows[0], tap, 0, r, p.cols, &w.tmp[0])
 	}
 	clear(w.rows[:])
 }
@@ -264,8 +320,8 @@ func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []flo
 		}
 		w.seg[0] = gemm.Seg{Len: n}
 		t.Segs = w.seg[:]
-		for i := range pointsN {
-			t.A, t.B, t.C = points[i*point+c:], u[i*d.uPoint:], w.sums[i*sums:]
+		for _, e := range d.alg.terms { // each has a sum of its own
+			t.A, t.B, t.C = points[e.in*point+c:], u[e.weight*d.uPoint:], w.sums[e.sum*sums:]
 			t.In = nil
 			if c > 0 {
 				t.In = t.C
@@ -281,18 +337,29 @@ func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []flo
 	if d.bias != nil {
 		bias = &d.bias[p.col]
 	}
+	m := d.alg.out
 	for i := lo; i < hi; i++ {
 		n, y, x := d.tiles.at(i)
-		rows, cols := min(d.outH-y, d.tiles.step), min(d.outW-x, d.tiles.step)
-		out := &d.out[((n*d.outH+y)*d.outW+x)*d.outC+p.col]
-		d.tr.result[d.tiles.step](out, d.outW*d.outC, d.outC, &w.sums[d.cOff[i-lo]], sums, rows, cols, p.cols, bias, relu, &w.tmp[0])
+		y, x = y*m-d.top, x*m-d.left
+		rows, cols, from := min(d.outH-y, m), min(d.outW-x, m), &w.sums[d.cOff[i-lo]]
+		if y >= 0 && x >= 0 {
+			out := &d.out[((n*d.outH+y)*d.outW+x)*d.outC+p.col]
+			d.alg.result(out, d.outW*d.outC, d.outC, from, sums, rows, cols, p.cols, bias, relu, &w.tmp[0])
+			continue
+		}
+		d.alg.result(&w.edge[0], m*p.cols, p.cols, from, sums, rows, cols, p.cols, bias, relu, &w.tmp[0])
+		for j := max(0, -y); j < rows; j++ {
+			for k := max(0, -x); k < cols; k++ {
+				copy(d.out[((n*d.outH+y+j)*d.outW+x+k)*d.outC+p.col:], w.edge[(j*m+k)*p.cols:][:p.cols])
+			}
+		}
 	}
 }
 
-// tiling cuts the images of a batch into tiles of size×size pixels, one for each step×step pixels of another image.
+// tiling cuts the images of a batch into tiles of size×size pixels at distances of step.
 type tiling struct {
 	h, w, c   int // the images
-	top, left int // zeros before them: the first tile starts at pixel (−top, −left)
+	top, left int // the first tile starts at pixel (−top, −left)
 	size      int
 	step      int
 	n         int // tiles of the batch
@@ -300,16 +367,16 @@ type tiling struct {
 	zero      []float32
 }
 
-// cut makes the tiles for images of height×width results.
-func (t *tiling) cut(images, height, width int) {
-	t.th, t.tw = (height+t.step-1)/t.step, (width+t.step-1)/t.step
-	t.n = images * t.th * t.tw
+// cut makes th×tw tiles of each image.
+func (t *tiling) cut(images, th, tw int) {
+	t.th, t.tw = th, tw
+	t.n = images * th * tw
 	t.zero = make([]float32, t.size*t.c)
 }
 
-// groups is how many tiles to transform at a time if the points of one are c channels: all or as many as sharedFloats hold.
-func (t *tiling) groups(c int) int {
-	most := max(1, sharedFloats/(pointsN*c))
+// groups is how many tiles to transform at a time if one has that many floats of points: all or as many as sharedFloats hold.
+func (t *tiling) groups(floats int) int {
+	most := max(1, sharedFloats/floats)
 	if t.n <= most+most/2 {
 		return t.n
 	}
@@ -317,26 +384,24 @@ func (t *tiling) groups(c int) int {
 	return ((t.n+n-1)/n + 47) / 48 * 48
 }
 
-// at is where the results of tile i stand.
-func (t *tiling) at(i int) (n, y, x int) {
-	return i / (t.th * t.tw), i / t.tw % t.th * t.step, i % t.tw * t.step
-}
+// at says which image tile i is of, and which down and across.
+func (t *tiling) at(i int) (n, y, x int) { return i / (t.th * t.tw), i / t.tw % t.th, i % t.tw }
 
-// transform takes tiles lo to hi to points: point p of tile t goes to dst[p·point + (t−lo)·c].
-func (t *tiling) transform(f expandFunc, w *winogradWorker, img []float32, lo, hi int, dst []float32, point int) {
+// transform takes channels c to c+channels of tiles lo to hi to points: point p of tile t goes to dst[p·point + (t−lo)·stride].
+func (t *tiling) transform(f expandFunc, w *winogradWorker, img []float32, lo, hi, c, channels int, dst []float32, stride, point int) {
 	for i := lo; i < hi; i++ {
 		n, y, x := t.at(i)
-		y, x = y-t.top, x-t.left
+		y, x = y*t.step-t.top, x*t.step-t.left
 		j0 := max(0, -x)
 		j1 := max(j0, min(t.size, t.w-x))
 		for r := range t.size {
 			if iy := y + r; iy >= 0 && iy < t.h && j0 < j1 {
-				w.rows[r] = img[((n*t.h+iy)*t.w+x+j0)*t.c:]
+				w.rows[r] = img[((n*t.h+iy)*t.w+x+j0)*t.c+c:]
 			} else {
 				w.rows[r] = t.zero
 			}
 		}
-		f(&dst[(i-lo)*t.c], point, &w.rows[0], t.c, j0, j1, t.c, &w.tmp[0])
+		f(&dst[(i-lo)*stride], point, &w.rows[0], t.c, j0, j1, channels, &w.tmp[0])
 	}
 	clear(w.rows[:])
 }

@@ -16,6 +16,11 @@ func winogradPlan(s Spec) *Plan {
 	return &Plan{spec: s, fwd: newWinogradForward(s), bwd: newWinogradBackward(s), filt: newWinogradFilter(s)}
 }
 
+func strided(s Spec) Spec {
+	s.KH, s.KW, s.StrideH, s.StrideW = 3, 3, 2, 2
+	return s
+}
+
 // winogradCases have filters of 3×3 taps where nothing else is said.
 var winogradCases = []Spec{
 	{N: 2, H: 7, W: 8, Cin: 32, Cout: 16, KH: 5, KW: 5, PadTop: 2, PadBottom: 2, PadLeft: 2, PadRight: 2},
@@ -30,12 +35,20 @@ var winogradCases = []Spec{
 	{N: 64, H: 4, W: 4, Cin: 16, Cout: 16, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},
 	{N: 1, H: 30, W: 25, Cin: 16, Cout: 16, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},
 	{N: 1, H: 25, W: 30, Cin: 16, Cout: 144, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},
+	{N: 2, H: 9, W: 11, Cin: 61, Cout: 67, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1}, // part of a vector at the end
+	{N: 1, H: 7, W: 6, Cin: 17, Cout: 31, KH: 5, KW: 5, PadTop: 2, PadBottom: 2, PadLeft: 2, PadRight: 2},
+	strided(Spec{N: 2, H: 12, W: 8, Cin: 16, Cout: 32, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1}),
+	strided(Spec{N: 2, H: 12, W: 8, Cin: 32, Cout: 16, PadBottom: 1, PadRight: 1}),
+	strided(Spec{N: 1, H: 13, W: 10, Cin: 61, Cout: 67, PadTop: 1, PadBottom: 1}),
+	strided(Spec{N: 1, H: 11, W: 14, Cin: 48, Cout: 144, PadLeft: 1, PadRight: 2}),
+	strided(Spec{N: 1, H: 9, W: 7, Cin: 16, Cout: 16, PadTop: 3, PadBottom: 5, PadLeft: 2, PadRight: 4}),
+	strided(Spec{N: 3, H: 5, W: 4, Cin: 112, Cout: 80}), // pixels that nothing reads
 }
 
 func TestWinograd(t *testing.T) {
 	pool := par.New(3)
 	defer pool.Close()
-	defer func(n int) { sharedFloats = n }(sharedFloats)
+	defer func(n, m int) { sharedFloats, partTiles = n, m }(sharedFloats, partTiles)
 	eachLevel(t, func(t *testing.T) {
 		for _, s := range winogradCases {
 			if s.KH == 0 {
@@ -45,16 +58,17 @@ func TestWinograd(t *testing.T) {
 				t.Fatalf("%s does not fit", s.label())
 			}
 			for _, sharedFloats = range []int{2 << 20, 1} {
+				partTiles = min(sharedFloats, 96)
 				t.Run(fmt.Sprint(s.label(), "/", sharedFloats), func(t *testing.T) { compare(t, s, winogradPlan, pool) })
 			}
 		}
 	})
 }
 
-// TestWinogradThreads is TestThreads for this algorithm, with several groups of tiles.
+// TestWinogradThreads is TestThreads for this algorithm, with several groups and parts of the tiles.
 func TestWinogradThreads(t *testing.T) {
-	defer func(n int) { sharedFloats = n }(sharedFloats)
-	sharedFloats = 1
+	defer func(n, m int) { sharedFloats, partTiles = n, m }(sharedFloats, partTiles)
+	sharedFloats, partTiles = 1, 1
 	eachLevel(t, func(t *testing.T) {
 		for _, s := range winogradCases {
 			if s.KH == 0 {
@@ -95,8 +109,9 @@ func TestWinogradThreads(t *testing.T) {
 // up. (Measured: 1.4 and 13 for
 // 3×3, 2.5 and 34 for the gradient of 5×5 filters.)
 func TestWinogradError(t *testing.T) {
-	for _, k := range []int{3, 5} {
-		s := square(1, 12, 64, 64, k, 1)
+	for _, c := range [][2]int{{3, 1}, {5, 1}, {3, 2}} {
+		k := c[0]
+		s := square(1, 12, 64, 64, k, c[1])
 		o := newOperands(s)
 		for i, x := range o.x {
 			o.x[i] = max(0, x) // as after a ReLU
@@ -125,9 +140,9 @@ func TestWinogradError(t *testing.T) {
 					worst = max(worst, e)
 				}
 				rms := math.Sqrt(sum / float64(len(r.got)))
-				t.Logf("%d×%d, %s: root mean square %.2f, greatest %.1f", k, k, r.name, rms, worst)
+				t.Logf("%d×%d, stride %d, %s: root mean square %.2f, greatest %.1f", k, k, c[1], r.name, rms, worst)
 				if rms > 4 || worst > 40 {
-					t.Errorf("%d×%d, %s: errors of %.2f (root mean square), %.1f (greatest)", k, k, r.name, rms, worst)
+					t.Errorf("%d×%d, stride %d, %s: errors of %.2f (root mean square), %.1f (greatest)", k, k, c[1], r.name, rms, worst)
 				}
 			}
 		})
@@ -139,7 +154,7 @@ func TestTransforms(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		tr := newTransforms()
 		rng := rand.New(rand.NewPCG(3, 4))
-		tmp := make([]float32, pointsN*16)
+		tmp := make([]float32, tmpFloats)
 		type expand struct {
 			name string
 			f    expandFunc
@@ -149,8 +164,10 @@ func TestTransforms(t *testing.T) {
 		for r := 2; r <= 5; r++ {
 			expands = append(expands, expand{fmt.Sprint("filter", r), tr.filter[r], filterPoints(r)})
 		}
-		for _, e := range expands {
-			r, n := len(e.m[0]), 32
+		expands = append(expands, expand{"stridedPoints", tr.stridedPoints, stridedPoints}, expand{"stridedBack", tr.stridedBack, stridedBack},
+			expand{"stridedFilter", tr.stridedFilter, stridedFilter}, expand{"stridedGrad", tr.stridedGrad, stridedGrad})
+		for i, e := range expands {
+			r, p, n := len(e.m[0]), len(e.m), []int{32, 16, 19, 47}[i%4]
 			for j0 := range r + 1 {
 				for j1 := j0; j1 <= r; j1++ {
 					var rows [6][]float32
@@ -158,14 +175,14 @@ func TestTransforms(t *testing.T) {
 						rows[i] = random(rng, r*(n+3))
 					}
 					point := n + 5
-					dst, intact := guarded(36 * point)
+					dst, intact := guarded(p * p * point)
 					e.f(&dst[0], point, &rows[0], n+3, j0, j1, n, &tmp[0])
-					for i := range 36 {
+					for i := range p * p {
 						for c := range n {
 							want := 0.0
 							for y := range r {
 								for x := j0; x < j1; x++ {
-									want += e.m[i/6][y] * e.m[i%6][x] * float64(rows[y][(x-j0)*(n+3)+c])
+									want += e.m[i/p][y] * e.m[i%p][x] * float64(rows[y][(x-j0)*(n+3)+c])
 								}
 							}
 							if g := dst[i*point+c]; !(math.Abs(float64(g)-want) < 2e-4) { // sums of 36 numbers of about 10
@@ -179,14 +196,21 @@ func TestTransforms(t *testing.T) {
 				}
 			}
 		}
+		type contract struct {
+			name string
+			f    contractFunc
+			m    [][]float64
+		}
+		var contracts []contract
 		for m := 2; m <= 5; m++ {
-			e := struct {
-				name string
-				f    contractFunc
-				m    [][]float64
-			}{fmt.Sprint("result", m), tr.result[m], resultPoints(m)}
-			n := 32
-			src := random(rng, 36*(n+1))
+			contracts = append(contracts, contract{fmt.Sprint("result", m), tr.result[m], resultPoints(m)})
+			if m < 5 {
+				contracts = append(contracts, contract{fmt.Sprint("stridedResult", m), tr.strided[m], stridedResults[m]})
+			}
+		}
+		for i, e := range contracts {
+			m, p, n := len(e.m), len(e.m[0]), []int{32, 16, 19, 47}[i%4]
+			src := random(rng, p*p*(n+1))
 			bias := random(rng, n)
 			for rows := 1; rows <= m; rows++ {
 				for cols := 1; cols <= m; cols++ {
@@ -200,9 +224,9 @@ func TestTransforms(t *testing.T) {
 							for j := range cols {
 								for c := range n {
 									want := float64(bias[c])
-									for y := range 6 {
-										for x := range 6 {
-											want += e.m[i][y] * e.m[j][x] * float64(src[(6*y+x)*(n+1)+c])
+									for y := range p {
+										for x := range p {
+											want += e.m[i][y] * e.m[j][x] * float64(src[(p*y+x)*(n+1)+c])
 										}
 									}
 									if relu == 1 {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
@@ -169,20 +170,83 @@ func (g *gen) result(t vecs, m int) vecs {
 var filterConstants = []string{"1/p", "na", "nb", "na·a", "nb·b", "na·a2", "nb·b2", "na·a3", "nb·b3", "na·a4", "nb·b4"}
 
 func genWinograd(g *gen) {
-	g.expand("points", 6, g.points, "p", "s", "a", "b", "a2", "b2")
+	g.expand("points", 6, 6, g.points, "p", "s", "a", "b", "a2", "b2")
 	for r := 2; r <= 5; r++ {
-		g.expand(fmt.Sprint("filter", r), r, g.filter, filterConstants[:2*r+1]...)
+		g.expand(fmt.Sprint("filter", r), r, 6, g.filter, filterConstants[:2*r+1]...)
 	}
 	for m := 2; m <= 5; m++ {
-		g.contract(m)
+		g.contract(fmt.Sprint("result", m), 6, m, g.result, "a", "b", "a2", "b2", "a3", "b3", "a4", "b4")
+	}
+	for _, l := range stridedExpands {
+		g.expand(l.name, len(l.m[0]), len(l.m), g.lines(l.m))
+	}
+	for _, l := range stridedContracts {
+		line := g.lines(l.m)
+		g.contract(l.name, len(l.m[0]), len(l.m), func(t vecs, _ int) vecs { return line(t) })
 	}
 }
 
-// expand writes the two-dimensional transform of r×r pixels to 6×6 points.
-func (g *gen) expand(name string, r int, line func(vecs) vecs, constants ...string) {
+// The transforms for stride 2, see ../strided.go; all entries are 0, 1 and −1.
+type matrix struct {
+	name string
+	m    [][]int
+}
+
+var stridedExpands = []matrix{
+	{"stridedPoints", [][]int{{1, 0, -1, 0, 0}, {0, 0, 1, 0, 0}, {0, 0, -1, 0, 1}, {0, 1, 0, 0, 0}, {0, 0, 0, 1, 0}}},
+	{"stridedBack", [][]int{{1, -1, 0}, {0, 1, 0}, {0, -1, 1}, {1, 0, 0}}},
+	{"stridedFilter", [][]int{{1, 0, 0}, {1, 0, 1}, {0, 0, 1}, {0, 1, 0}}},
+	{"stridedGrad", [][]int{{1, 0}, {1, 1}, {0, 1}}},
+}
+
+var stridedContracts = []matrix{
+	{"stridedResult2", [][]int{{1, 1, 0, 1, 0}, {0, 1, 1, 0, 1}}},
+	{"stridedResult3", [][]int{{1, 1, 0, 0}, {0, 0, 0, 1}, {0, 1, 1, 0}}},
+	{"stridedResult4", [][]int{{0, 0, 0, 1, 0}, {1, 1, 0, 0, 0}, {0, 0, 0, 0, 1}, {0, 1, 1, 0, 0}}},
+}
+
+// lines multiplies by a matrix of 0, 1 and −1 whose rows have a 1 each.
+func (g *gen) lines(m [][]int) func(vecs) vecs {
+	return func(d vecs) vecs {
+		out := make(vecs, len(m))
+		for i, row := range m {
+			first := slices.Index(row, 1)
+			out[i] = d[first]
+			for j, c := range row {
+				if j == first || c == 0 {
+					continue
+				}
+				v := g.vec()
+				if c > 0 {
+					g.VADDPS(d[j], out[i], v)
+				} else {
+					g.VSUBPS(d[j], out[i], v)
+				}
+				out[i] = v
+			}
+		}
+		return out
+	}
+}
+
+// nextVector moves c, the offset of the channels, on by a vector and goes back to the label vector; the last vector ends with
+// the last of n bytes of channels, whatever n is, and so may do some channels again, to the same values.
+func (g *gen) nextVector(c, n, tmp reg.Register) {
+	g.ADDQ(operand.U32(uint32(g.bytes)), c)
+	g.CMPQ(c, n)
+	g.JGE(operand.LabelRef("end"))
+	g.LEAQ(at(n, -g.bytes), tmp)
+	g.CMPQ(c, tmp)
+	g.CMOVQGT(tmp, c)
+	g.JMP(operand.LabelRef("vector"))
+	g.Label("end")
+}
+
+// expand writes the two-dimensional transform of r×r pixels to n×n points.
+func (g *gen) expand(name string, r, points int, line func(vecs) vecs, constants ...string) {
 	name += g.name
 	g.begin(name, "(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)",
-		fmt.Sprintf("is expandGo for %d rows and columns; n is a multiple of %d and tmp has room for 36 vectors.", r, g.bytes/4))
+		fmt.Sprintf("is expandGo for %d rows and columns to %d; n is at least %d and tmp has room for 36 vectors.", r, points, g.bytes/4))
 	dst, ps, rows, cs := g.param("dst"), g.bytesOf(g.param("pointStride")), g.param("rows"), g.bytesOf(g.param("colStride"))
 	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
 	c, off, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
@@ -214,11 +278,11 @@ func (g *gen) expand(name string, r int, line func(vecs) vecs, constants ...stri
 	g.Label("empty")
 	z := g.vec()
 	g.zero(z)
-	for i := range 6 {
+	for i := range points {
 		g.VMOVUPS(z, at(q, i*g.bytes))
 	}
 	g.Label("next")
-	g.ADDQ(operand.U32(uint32(6*g.bytes)), q)
+	g.ADDQ(operand.U32(uint32(points*g.bytes)), q)
 	g.INCQ(j)
 	g.CMPQ(j, operand.U8(uint8(r)))
 	g.JLT(operand.LabelRef("column"))
@@ -226,11 +290,11 @@ func (g *gen) expand(name string, r int, line func(vecs) vecs, constants ...stri
 	// Rows of tmp to points.
 	g.LEAQ(idx(dst, c, 1), q)
 	g.MOVQ(tmp, p)
-	g.MOVQ(operand.U32(6), j)
+	g.MOVQ(operand.U32(uint32(points)), j)
 	g.Label("row")
 	d = g.vecs(r)
 	for i := range d {
-		g.VMOVUPS(at(p, 6*i*g.bytes), d[i])
+		g.VMOVUPS(at(p, points*i*g.bytes), d[i])
 	}
 	for _, t := range line(d) {
 		g.VMOVUPS(t, at(q, 0))
@@ -239,43 +303,41 @@ func (g *gen) expand(name string, r int, line func(vecs) vecs, constants ...stri
 	g.ADDQ(operand.U32(uint32(g.bytes)), p)
 	g.DECQ(j)
 	g.JNZ(operand.LabelRef("row"))
-	g.ADDQ(operand.U32(uint32(g.bytes)), c)
-	g.CMPQ(c, n)
-	g.JLT(operand.LabelRef("vector"))
+	g.nextVector(c, n, q)
 	g.end()
 }
 
-// contract writes the two-dimensional transform of 6×6 points to up to m×m pixels.
-func (g *gen) contract(m int) {
-	name := fmt.Sprint("result", m, g.name)
+// contract writes the two-dimensional transform of n×n points to up to m×m pixels.
+func (g *gen) contract(name string, points, m int, line func(vecs, int) vecs, constants ...string) {
+	name += g.name
 	g.begin(name, "(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)",
-		fmt.Sprintf("is contractGo for a result of %d×%d; n is a multiple of %d and tmp has room for 36 vectors.", m, m, g.bytes/4))
+		fmt.Sprintf("is contractGo for %d×%d points and a result of %d×%d; n is at least %d and tmp has room for 36 vectors.", points, points, m, m, g.bytes/4))
 	dst, rs, cs := g.param("dst"), g.bytesOf(g.param("rowStride")), g.bytesOf(g.param("colStride"))
 	src, ps := g.param("src"), g.bytesOf(g.param("pointStride"))
 	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
 	c, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64()
-	g.hold("a", "b", "a2", "b2", "a3", "b3", "a4", "b4")
+	g.hold(constants...)
 	g.XORQ(c, c)
 	g.Label("vector")
 
 	// The points lie line by line: to lines of m in tmp.
 	g.LEAQ(idx(src, c, 1), q)
 	g.MOVQ(tmp, p)
-	g.MOVQ(operand.U32(6), j)
+	g.MOVQ(operand.U32(uint32(points)), j)
 	g.Label("row")
-	d := g.vecs(6)
+	d := g.vecs(points)
 	for i := range d {
 		g.VMOVUPS(at(q, 0), d[i])
 		g.ADDQ(ps, q)
 	}
-	for i, t := range g.result(d, m) {
-		g.VMOVUPS(t, at(p, 6*i*g.bytes))
+	for i, t := range line(d, m) {
+		g.VMOVUPS(t, at(p, points*i*g.bytes))
 	}
 	g.ADDQ(operand.U32(uint32(g.bytes)), p)
 	g.DECQ(j)
 	g.JNZ(operand.LabelRef("row"))
 
-	// tmp[i] holds column i of the result at the six points of its rows.
+	// tmp[i] holds column i of the result at the points of its rows.
 	bias, limit, count := g.GP64(), g.GP64(), g.GP64()
 	v := g.vec()
 	g.zero(v)
@@ -289,11 +351,11 @@ func (g *gen) contract(m int) {
 	g.MOVQ(tmp, p)
 	g.LEAQ(idx(dst, c, 1), q)
 	g.Label("column")
-	d = g.vecs(6)
+	d = g.vecs(points)
 	for i := range d {
 		g.VMOVUPS(at(p, i*g.bytes), d[i])
 	}
-	y := g.result(d, m)
+	y := line(d, m)
 	for i := range y {
 		g.VADDPS(v, y[i], y[i])
 	}
@@ -317,12 +379,10 @@ func (g *gen) contract(m int) {
 		g.ADDQ(rs, to)
 	}
 	g.Label("stored")
-	g.ADDQ(operand.U32(uint32(6*g.bytes)), p)
+	g.ADDQ(operand.U32(uint32(points*g.bytes)), p)
 	g.ADDQ(cs, q)
 	g.DECQ(j)
 	g.JNZ(operand.LabelRef("column"))
-	g.ADDQ(operand.U32(uint32(g.bytes)), c)
-	g.CMPQ(c, n)
-	g.JLT(operand.LabelRef("vector"))
+	g.nextVector(c, n, q)
 	g.end()
 }
