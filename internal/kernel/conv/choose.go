@@ -35,6 +35,8 @@ func (s Spec) chooseFilter() filterGrad {
 		return newWinogradFilter(s)
 	case s.pointwise():
 		return newPointwiseFilter(s)
+	case s.patchesFit():
+		return newPatchFilter(s)
 	}
 	return newDirectFilter(s)
 }

@@ -40,6 +40,9 @@ var cases = []Spec{
 	{N: 2, H: 10, W: 10, Cin: 33, Cout: 65, KH: 3, KW: 3, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},
 	{N: 5, H: 4, W: 4, Cin: 130, Cout: 70, KH: 3, KW: 3, PadTop: 1, PadBottom: 1, PadLeft: 1, PadRight: 1},
 	{N: 1, H: 13, W: 11, Cin: 32, Cout: 48, KH: 3, KW: 3},
+	{N: 3, H: 7, W: 5, Cin: 19, Cout: 260, KH: 3, KW: 2, StrideH: 2, StrideW: 1, PadTop: 1, PadBottom: 1, PadLeft: 1}, // patches
+	{N: 4, H: 15, W: 15, Cin: 16, Cout: 256, KH: 1, KW: 1, StrideH: 2, StrideW: 2},                                    // 256 pixels of them
+	{N: 1, H: 3, W: 4, Cin: 288, Cout: 144, KH: 3, KW: 3, DilW: 2, PadTop: 1, PadBottom: 1, PadLeft: 2, PadRight: 2},  // filters larger than L2
 	{N: 0, H: 4, W: 4, Cin: 3, Cout: 4, KH: 3, KW: 3},
 }
 

@@ -1,6 +1,8 @@
 package conv
 
 import (
+	"slices"
+
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -65,11 +67,12 @@ type directWorker struct {
 
 // Limits of the cutting into items and steps.
 const (
-	itemFLOPs  = 6 << 20   // about 60 µs on one core
-	maxRows    = 480       // rows of an item at most
-	minRows    = 48        // and at least, where there are so many: B is read once for each item
-	stepBytes  = 512 << 10 // of a panel, for one step: it should stay in L2
-	blockBytes = 24 << 10  // of a block's rows of A, which each panel reads: they should stay in L1
+	itemFLOPs   = 6 << 20   // about 60 µs on one core
+	maxRows     = 480       // rows of an item at most
+	minRows     = 48        // and at least, where there are so many: B is read once for each item
+	stepBytes   = 512 << 10 // of a panel, for one step: it should stay in L2
+	panelFloats = 256 << 10 // of filters that stay in L2
+	blockBytes  = 24 << 10  // of a block's rows of A, which each panel reads: they should stay in L1
 )
 
 func newDirectForward(s Spec) *direct {
@@ -114,6 +117,16 @@ func (d *direct) plan() {
 			d.planClass(&d.v.classes[i], &d.h.classes[j])
 		}
 	}
+	if d.byPanel() {
+		slices.SortStableFunc(d.items, func(a, b item) int { return a.panel - b.panel })
+	}
+}
+
+// byPanel reports whether an item has one panel, and those of a panel follow each other: where the filters fit in no L2 and are larger
+// than the images, a thread then reads each panel from memory once.
+func (d *direct) byPanel() bool {
+	b := d.taps() * d.kc * d.nc
+	return d.perGroup > 1 && b > panelFloats && b > d.images*d.inH*d.inW*d.kc
 }
 
 // planPanels lays B out. Filters in HWIO are B already, forward; they are read in place if their rows are short. Rows of
@@ -129,7 +142,7 @@ func (d *direct) planPanels() {
 			if inPlace {
 				p.off, p.ldb = p.col, d.outC
 			} else {
-				p.ldb = (p.cols + 7) &^ 7
+				p.ldb = ceilDiv(p.cols, gemm.Lanes()) * gemm.Lanes()
 				off += k * p.ldb
 			}
 			d.panels = append(d.panels, p)
@@ -175,13 +188,19 @@ func (d *direct) planClass(v, h *axisClass) {
 
 	total := d.images * len(v.outs) * len(h.outs)
 	perRow := 2 * max(1, v.n*h.n) * d.kc * d.nc
-	rows := itemFLOPs / perRow / 24 * 24
+	byPanel := d.byPanel()
+	if byPanel {
+		perRow = perRow / d.nc * min(d.nc, gemm.NR())
+	}
+	rows := 4*itemFLOPs / perRow / 24 * 24
 	rows = min(max(rows, minRows), maxRows)
 	for g := range d.groups {
 		for r := 0; r < total; r += rows {
 			n := min(rows, total-r)
 			panels := d.perGroup
-			if flops := n * perRow; flops > 4*itemFLOPs { // few pixels, many channels
+			if byPanel {
+				panels = 1
+			} else if flops := n * perRow; flops > 4*itemFLOPs { // few pixels, many channels
 				panels = max(1, panels*4*itemFLOPs/flops)
 			}
 			for p := 0; p < d.perGroup; p += panels {
@@ -217,28 +236,14 @@ func (p *packing) Chunk(i, _ int) {
 	pos, pn := i%d.taps(), d.panels[i/d.taps()]
 	ky, kx := d.order[pos][0], d.order[pos][1]
 	dst := d.packed[pn.off+pos*d.kc*pn.ldb:][:d.kc*pn.ldb]
+	panels := gemm.NewPanels(d.kc, pn.cols)
 	if !d.backward {
-		src := d.w[(ky*d.kw+kx)*d.kc*d.outC+pn.col:]
-		for k := range d.kc {
-			n := copy(dst[k*pn.ldb:][:pn.cols], src[k*d.outC:])
-			clear(dst[k*pn.ldb+n : (k+1)*pn.ldb])
-		}
+		panels.Pack(dst, d.w[(ky*d.kw+kx)*d.kc*d.outC+pn.col:], d.outC, false)
 		return
 	}
 	// w[tap] is [input channels of the convolution in a group][its output channels]; B needs the transpose.
 	g := pn.col / d.nc
-	src := d.w[((ky*d.kw+kx)*d.nc+pn.col-g*d.nc)*d.inC+g*d.kc:]
-	for j := range pn.ldb {
-		if j >= pn.cols {
-			for k := range d.kc {
-				dst[k*pn.ldb+j] = 0
-			}
-			continue
-		}
-		for k, x := range src[j*d.inC:][:d.kc] {
-			dst[k*pn.ldb+j] = x
-		}
-	}
+	panels.Pack(dst, d.w[((ky*d.kw+kx)*d.nc+pn.col-g*d.nc)*d.inC+g*d.kc:], d.inC, true)
 }
 
 func (d *direct) run(pool *par.Pool, in, bias, out []float32) {

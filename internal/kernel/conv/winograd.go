@@ -19,7 +19,7 @@ type winograd struct {
 	outH, outW, outC int
 	backward         bool
 	act              Act
-	channels         int       // of the input, with the places that keep a tile's next points at a whole number of vectors
+	channels         int       // of the input from one tile to the next: whole vectors; of a slice, if fused
 	panels           []panel   // of output channels; off is that of point 0 in u
 	uPoint           int       // floats from one point to the next in u, for each panel
 	u                []float32 // filters: [panel][point][channel][column]; nil if fused
@@ -61,12 +61,13 @@ const (
 	// filterRows is how many channels of the filters a chunk transforms, fusedRows how many an item of a fused plan does.
 	filterRows = 8
 	fusedRows  = 64
-	fusedCols  = 32 // of a panel
-	// fusedTiles and fusedFloats: if there are no more tiles than that, and more floats of transformed filters, it is faster to
-	// transform the filters a few at a time, in L2, than to write them to memory and read them again once.
-	fusedTiles  = 96
-	fusedFloats = 4 << 20
+	// fusedTiles: see fusedFloats.
+	fusedTiles = 128
 )
+
+// If there are no more than fusedTiles tiles, and more than fusedFloats floats of transformed filters, it is faster to transform
+// the filters a few at a time, in L2, than to write them to memory and read them again. It is a variable for the tests.
+var fusedFloats = 2 << 20
 
 // sharedFloats is about how many floats of points are kept at a time: they should stay in a share of the last-level cache.
 // It is a variable for the tests, which make many groups of few tiles.
@@ -116,11 +117,13 @@ func (d *winograd) plan(images int) {
 		nr = min(nr, max(32, d.outC/4/16*16))
 	}
 	off, points := 0, d.alg.weights*d.alg.weights
-	d.fused = t.n <= fusedTiles && points*t.c*d.outC > fusedFloats
-	rows := t.c
+	rest := t.c % fusedRows // the last slice
+	d.fused = t.n <= fusedTiles && points*t.c*d.outC > fusedFloats && (rest == 0 || rest >= 16)
+	rows, slices := t.c, 1
 	if d.fused {
+		d.channels, slices = fusedRows, ceilDiv(t.c, fusedRows)
 		d.block = t.n
-		nr = min(nr, fusedCols)
+		nr = min(gemm.NR(), max(32, d.outC/4/16*16)) // an item a panel, four at least
 		rows = fusedRows
 	}
 	d.uPoint = rows*min(nr, vectors(d.outC)) + skew
@@ -137,7 +140,7 @@ func (d *winograd) plan(images int) {
 		if !d.fused {
 			d.group = t.groups(d.alg.in * d.alg.in * d.channels)
 		}
-		d.shared = make([]float32, d.alg.in*d.alg.in*d.sharedPoint())
+		d.shared = make([]float32, slices*d.slice())
 	}
 	for i := range d.block {
 		d.aOff = append(d.aOff, i*d.channels)
@@ -166,6 +169,9 @@ func cutColumns(n, nr int) (l []panel) {
 // sharedPoint is the number of floats from one point to the next in shared.
 func (d *winograd) sharedPoint() int { return d.group*d.channels + skew }
 
+// slice is the number of floats of shared from one slice of the channels to the next; there is one slice if the plan isn't fused.
+func (d *winograd) slice() int { return d.alg.in * d.alg.in * d.sharedPoint() }
+
 func (d *winograd) name() string { return "winograd" }
 
 func (d *winograd) flops() int64 {
@@ -193,7 +199,11 @@ func (d *winograd) grow(threads int) {
 			w.filters = make([]float32, a.weights*a.weights*d.uPoint)
 		}
 		if d.backward || d.fused {
-			w.taps = make([]float32, a.r*a.r*filterRows*gemm.NR())
+			rows := filterRows
+			if d.fused {
+				rows = fusedRows
+			}
+			w.taps = make([]float32, a.r*a.r*rows*gemm.NR())
 		}
 		if d.top+d.left > 0 {
 			w.edge = make([]float32, a.out*a.out*gemm.NR())
@@ -247,7 +257,7 @@ func (d *winograd) Chunk(i, worker int) {
 	case filterPhase:
 		n := (d.tiles.c + filterRows - 1) / filterRows
 		p, c := &d.panels[i/n], i%n*filterRows
-		d.filters(w, p, c, d.u[p.off+c*p.ldb:])
+		d.filters(w, p, c, min(filterRows, d.tiles.c-c), d.u[p.off+c*p.ldb:])
 	case pointsPhase:
 		lo := d.t0 + i*pointsChunk
 		d.points(w, lo, min(lo+pointsChunk, d.t1), d.shared[i*pointsChunk*d.channels:], d.sharedPoint())
@@ -269,12 +279,18 @@ func (d *winograd) Chunk(i, worker int) {
 
 // points transforms tiles lo to hi of the input.
 func (d *winograd) points(w *winogradWorker, lo, hi int, dst []float32, point int) {
-	d.tiles.transform(d.alg.expand, w, d.in, lo, hi, 0, d.tiles.c, dst, d.channels, point)
+	if !d.fused {
+		d.tiles.transform(d.alg.expand, w, d.in, lo, hi, 0, d.tiles.c, dst, d.channels, point)
+		return
+	}
+	for c := 0; c < d.tiles.c; c += fusedRows {
+		d.tiles.transform(d.alg.expand, w, d.in, lo, hi, c, min(fusedRows, d.tiles.c-c), dst[c/fusedRows*d.slice():], d.channels, point)
+	}
 }
 
-// filters transforms the filters of input channels c to c+filterRows for one panel.
-func (d *winograd) filters(w *winogradWorker, p *panel, c int, dst []float32) {
-	n, cin, r := min(filterRows, d.tiles.c-c), d.tiles.c, d.alg.r
+// filters transforms the filters of input channels c to c+n for one panel.
+func (d *winograd) filters(w *winogradWorker, p *panel, c, n int, dst []float32) {
+	cin, r := d.tiles.c, d.alg.r
 	src, tap, row := d.w, cin*d.outC, d.outC
 	at := c*d.outC + p.col
 	if w.taps != nil {
@@ -311,17 +327,18 @@ func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []flo
 	}
 	for c := 0; c < d.tiles.c; c += step {
 		n := min(step, d.tiles.c-c)
+		if c > 0 {
+			points = points[d.slice():]
+		}
 		if d.fused {
-			for k := 0; k < n; k += filterRows {
-				d.filters(w, p, c+k, u[k*p.ldb:])
-			}
+			d.filters(w, p, c, n, u)
 		} else {
 			u = u[p.off:]
 		}
 		w.seg[0] = gemm.Seg{Len: n}
 		t.Segs = w.seg[:]
 		for _, e := range d.alg.terms { // each has a sum of its own
-			t.A, t.B, t.C = points[e.in*point+c:], u[e.weight*d.uPoint:], w.sums[e.sum*sums:]
+			t.A, t.B, t.C = points[e.in*point:], u[e.weight*d.uPoint:], w.sums[e.sum*sums:]
 			t.In = nil
 			if c > 0 {
 				t.In = t.C

@@ -45,10 +45,16 @@ var winogradCases = []Spec{
 	strided(Spec{N: 3, H: 5, W: 4, Cin: 112, Cout: 80}), // pixels that nothing reads
 }
 
+// restore puts back the limits that tests change.
+func restore() func() {
+	a, b, c := sharedFloats, partTiles, fusedFloats
+	return func() { sharedFloats, partTiles, fusedFloats = a, b, c }
+}
+
 func TestWinograd(t *testing.T) {
 	pool := par.New(3)
 	defer pool.Close()
-	defer func(n, m int) { sharedFloats, partTiles = n, m }(sharedFloats, partTiles)
+	defer restore()()
 	eachLevel(t, func(t *testing.T) {
 		for _, s := range winogradCases {
 			if s.KH == 0 {
@@ -57,9 +63,12 @@ func TestWinograd(t *testing.T) {
 			if !s.normal().winogradFits() {
 				t.Fatalf("%s does not fit", s.label())
 			}
-			for _, sharedFloats = range []int{2 << 20, 1} {
-				partTiles = min(sharedFloats, 96)
-				t.Run(fmt.Sprint(s.label(), "/", sharedFloats), func(t *testing.T) { compare(t, s, winogradPlan, pool) })
+			for _, l := range [][3]int{{2 << 20, 96, 2 << 20}, {1, 1, 2 << 20}, {1, 1, 0}} {
+				sharedFloats, partTiles, fusedFloats = l[0], l[1], l[2]
+				if fusedFloats == 0 {
+					s.N = min(s.N, 2) // so that it has few tiles
+				}
+				t.Run(fmt.Sprint(s.label(), "/", l), func(t *testing.T) { compare(t, s, winogradPlan, pool) })
 			}
 		}
 	})
@@ -67,13 +76,14 @@ func TestWinograd(t *testing.T) {
 
 // TestWinogradThreads is TestThreads for this algorithm, with several groups and parts of the tiles.
 func TestWinogradThreads(t *testing.T) {
-	defer func(n, m int) { sharedFloats, partTiles = n, m }(sharedFloats, partTiles)
+	defer restore()()
 	sharedFloats, partTiles = 1, 1
 	eachLevel(t, func(t *testing.T) {
-		for _, s := range winogradCases {
+		for i, s := range winogradCases {
 			if s.KH == 0 {
 				s.KH, s.KW = 3, 3
 			}
+			fusedFloats = i % 2 << 21 // every other case is fused
 			o := newOperands(s)
 			var first [3][]float32
 			for threads := 1; threads <= 3; threads++ {
