@@ -28,6 +28,7 @@ type direct struct {
 	perGroup         int     // panels of a group
 	packed           []float32
 	b                []float32 // packed, or the caller's filters in place
+	fused            bool      // threads pack panels as they come to them, see fuse
 	workers          []*directWorker
 	in, bias, out    []float32
 	w                []float32
@@ -63,6 +64,7 @@ type panel struct {
 type directWorker struct {
 	tile       gemm.Tile
 	aOff, cOff []int
+	panel      []float32 // of a fused plan
 }
 
 // Limits of the cutting into items and steps.
@@ -72,6 +74,7 @@ const (
 	minRows     = 48        // and at least, where there are so many: B is read once for each item
 	stepBytes   = 512 << 10 // of a panel, for one step: it should stay in L2
 	panelFloats = 256 << 10 // of filters that stay in L2
+	fusedPanels = 8         // of a fused plan, or more
 	blockBytes  = 24 << 10  // of a block's rows of A, which each panel reads: they should stay in L1
 )
 
@@ -117,22 +120,26 @@ func (d *direct) plan() {
 			d.planClass(&d.v.classes[i], &d.h.classes[j])
 		}
 	}
-	if d.byPanel() {
+	if d.fused {
 		slices.SortStableFunc(d.items, func(a, b item) int { return a.panel - b.panel })
 	}
 }
 
-// byPanel reports whether an item has one panel, and those of a panel follow each other: where the filters fit in no L2 and are larger
-// than the images, a thread then reads each panel from memory once.
-func (d *direct) byPanel() bool {
+// fuse reports whether a thread should pack a panel when it comes to it and then compute all that needs it: where the filters fit in
+// no L2 and are larger than the images, each is then read from memory once and written nowhere.
+func (d *direct) fuse() bool {
 	b := d.taps() * d.kc * d.nc
-	return d.perGroup > 1 && b > panelFloats && b > d.images*d.inH*d.inW*d.kc
+	return d.groups == 1 && d.nc > fusedPanels*16 && b > panelFloats && b > d.images*d.inH*d.inW*d.kc
 }
 
 // planPanels lays B out. Filters in HWIO are B already, forward; they are read in place if their rows are short. Rows of
 // 2 kB would meet in few sets of the caches.
 func (d *direct) planPanels() {
 	nr, k := gemm.NR(), d.taps()*d.kc
+	d.fused = d.fuse()
+	if d.fused { // a chunk a panel
+		nr = min(nr, max(32, d.nc/fusedPanels/16*16))
+	}
 	d.perGroup = (d.nc + nr - 1) / nr
 	inPlace := !d.backward && (d.perGroup == 1 || d.groups > 1)
 	off := 0
@@ -143,7 +150,9 @@ func (d *direct) planPanels() {
 				p.off, p.ldb = p.col, d.outC
 			} else {
 				p.ldb = ceilDiv(p.cols, gemm.Lanes()) * gemm.Lanes()
-				off += k * p.ldb
+				if !d.fused {
+					off += k * p.ldb
+				}
 			}
 			d.panels = append(d.panels, p)
 		}
@@ -188,17 +197,16 @@ func (d *direct) planClass(v, h *axisClass) {
 
 	total := d.images * len(v.outs) * len(h.outs)
 	perRow := 2 * max(1, v.n*h.n) * d.kc * d.nc
-	byPanel := d.byPanel()
-	if byPanel {
-		perRow = perRow / d.nc * min(d.nc, gemm.NR())
-	}
-	rows := 4*itemFLOPs / perRow / 24 * 24
+	rows := itemFLOPs / perRow / 24 * 24
 	rows = min(max(rows, minRows), maxRows)
+	if d.fused {
+		rows = maxRows
+	}
 	for g := range d.groups {
 		for r := 0; r < total; r += rows {
 			n := min(rows, total-r)
 			panels := d.perGroup
-			if byPanel {
+			if d.fused {
 				panels = 1
 			} else if flops := n * perRow; flops > 4*itemFLOPs { // few pixels, many channels
 				panels = max(1, panels*4*itemFLOPs/flops)
@@ -219,11 +227,14 @@ func (d *direct) flops() int64 {
 }
 
 func (d *direct) setFilter(pool *par.Pool, w []float32) {
+	d.w = w
+	if d.fused {
+		return
+	}
 	if len(d.packed) == 0 {
 		d.b = w
 		return
 	}
-	d.w = w
 	pool.Run(len(d.panels)*d.taps(), &d.packing)
 	d.b, d.w = d.packed, nil
 }
@@ -232,10 +243,13 @@ func (d *direct) setFilter(pool *par.Pool, w []float32) {
 type packing struct{ d *direct }
 
 func (p *packing) Chunk(i, _ int) {
-	d := p.d
-	pos, pn := i%d.taps(), d.panels[i/d.taps()]
+	p.d.pack(p.d.packed, &p.d.panels[i/p.d.taps()], i%p.d.taps())
+}
+
+// pack copies the tap at position pos of a panel.
+func (d *direct) pack(dst []float32, pn *panel, pos int) {
 	ky, kx := d.order[pos][0], d.order[pos][1]
-	dst := d.packed[pn.off+pos*d.kc*pn.ldb:][:d.kc*pn.ldb]
+	dst = dst[pn.off+pos*d.kc*pn.ldb:][:d.kc*pn.ldb]
 	panels := gemm.NewPanels(d.kc, pn.cols)
 	if !d.backward {
 		panels.Pack(dst, d.w[(ky*d.kw+kx)*d.kc*d.outC+pn.col:], d.outC, false)
@@ -248,16 +262,39 @@ func (p *packing) Chunk(i, _ int) {
 
 func (d *direct) run(pool *par.Pool, in, bias, out []float32) {
 	for len(d.workers) < pool.Threads() {
-		d.workers = append(d.workers, &directWorker{aOff: make([]int, maxRows), cOff: make([]int, maxRows)})
+		w := &directWorker{aOff: make([]int, maxRows), cOff: make([]int, maxRows)}
+		if d.fused {
+			w.panel = make([]float32, d.taps()*d.kc*d.panels[0].ldb)
+		}
+		d.workers = append(d.workers, w)
 	}
 	d.in, d.bias, d.out = in, bias, out
-	pool.Run(len(d.items), d)
+	if d.fused {
+		pool.Run(len(d.panels), d)
+	} else {
+		pool.Run(len(d.items), d)
+	}
 	d.in, d.bias, d.out = nil, nil, nil
 }
 
-// Chunk computes one item.
+// Chunk computes one item, or all those of a panel.
 func (d *direct) Chunk(i, worker int) {
-	it, w := &d.items[i], d.workers[worker]
+	w := d.workers[worker]
+	if !d.fused {
+		d.compute(w, &d.items[i], d.b)
+		return
+	}
+	for pos := range d.taps() {
+		d.pack(w.panel, &d.panels[i], pos)
+	}
+	n := len(d.items) / len(d.panels)
+	for j := range n {
+		d.compute(w, &d.items[i*n+j], w.panel)
+	}
+}
+
+// compute computes one item with filters b.
+func (d *direct) compute(w *directWorker, it *item, b []float32) {
 	c := &d.classes[it.class]
 	aOff, cOff := w.aOff[:it.rows], w.cOff[:it.rows]
 	// Row r of a class is the pixel of image r/(len(v.outs)·len(h.outs)), and so on: outputs along h change fastest.
@@ -287,19 +324,19 @@ func (d *direct) Chunk(i, worker int) {
 	}
 	for lo := 0; lo < it.rows; lo += c.block {
 		hi := min(lo+c.block, it.rows)
-		d.multiply(&w.tile, c, it, aOff[lo:hi], cOff[lo:hi])
+		d.multiply(&w.tile, c, it, b, aOff[lo:hi], cOff[lo:hi])
 	}
 }
 
 // multiply computes some rows of an item.
-func (d *direct) multiply(t *gemm.Tile, c *class, it *item, aOff, cOff []int) {
+func (d *direct) multiply(t *gemm.Tile, c *class, it *item, b []float32, aOff, cOff []int) {
 	t.A, t.AOff, t.COff, t.AStride = d.in, aOff, cOff, 1
 	for s := range c.steps {
 		st := &c.steps[s]
 		t.Segs = st.segs
 		for p := it.panel; p < it.end; p++ {
 			pn := &d.panels[p]
-			t.B, t.LDB, t.Cols = d.b[pn.off+st.b*pn.ldb:], pn.ldb, pn.cols
+			t.B, t.LDB, t.Cols = b[pn.off+st.b*pn.ldb:], pn.ldb, pn.cols
 			t.C = d.out[pn.col:]
 			t.In, t.Bias, t.Act = t.C, nil, None
 			if s == 0 {
