@@ -63,6 +63,7 @@ func Passes() []pass.Pass {
 	return append(ps,
 		pass.Pass{Name: "convpool", Doc: "convolution, bias, rectifier and max pooling become one node, and so do their gradients", Run: pass.ConvPool(takesConvPool)},
 		pass.Pass{Name: "qpool", Doc: "a convolution of bytes and the max pooling behind it become one node", Run: pass.QPool},
+		pass.Pass{Name: "norms", Doc: "batch normalisation, what is added behind it and the rectifier become one node, and so do their gradients", Run: pass.Norms},
 		pass.Pass{Name: "fuse", Doc: "patterns that have a kernel of their own", Run: pass.Fuse},
 		pass.Pass{Name: "expand", Doc: "ops without a kernel become their decompositions", Run: expand},
 		pass.Pass{Name: "digits", Doc: "a gradient that would be rounded to bf16 and brought back to f32 keeps its digits", Run: pass.Digits},

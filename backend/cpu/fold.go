@@ -30,8 +30,6 @@ func init() {
 	rows[op.ArgMaxOp] = []row{{name: "argmax", ok: f32Logits, make: makeArg(false)}}
 	rows[op.ArgMinOp] = []row{{name: "argmin", ok: f32Logits, make: makeArg(true)}}
 	rows[op.CumSumOp] = []row{{name: "cumsum", ok: allF32, make: makeCumSum}}
-	rows[op.BatchNormOp] = []row{{name: "batch norm", ok: allF32, make: makeBatchNorm}}
-	rows[op.BatchNormGradOp] = []row{{name: "batch norm gradient", ok: allF32, make: makeBatchNormGrad}}
 	rows[op.AdamOp] = []row{{name: "adam", ok: allF32, make: makeAdam}}
 }
 
@@ -123,26 +121,6 @@ func makeCumSum(k *call) (string, func(), error) {
 	p := reduce.NewCumSum(s[:a.Axis].Size(), s[a.Axis], s[a.Axis+1:].Size(), a.Exclusive, a.Reverse)
 	x, y := k.in[0], k.out[0]
 	return "cumsum", func() { p.Run(k.pool, y.f32(), x.f32()) }, nil
-}
-
-func makeBatchNorm(k *call) (string, func(), error) {
-	r, c := rowsOf(k.n.Input(0).Shape())
-	p := reduce.NewBatchNorm(r, c, k.n.Attrs().(op.NormAttrs).Epsilon, false)
-	x, gamma, beta, y, mean, variance := k.in[0], k.in[1], k.in[2], k.out[0], k.out[1], k.out[2]
-	return "batch norm", func() {
-		p.Run(k.pool, y.f32(), mean.f32(), variance.f32(), x.f32(), gamma.f32(), beta.f32())
-	}, nil
-}
-
-func makeBatchNormGrad(k *call) (string, func(), error) {
-	r, c := rowsOf(k.n.Input(0).Shape())
-	p := reduce.NewBatchNorm(r, c, k.n.Attrs().(op.NormAttrs).Epsilon, false)
-	x, gamma, mean, variance, dy := k.in[0], k.in[1], k.in[2], k.in[3], k.in[4]
-	dx, dg, db := k.out[0], k.out[1], k.out[2]
-	k.mayReplace(0, 4)
-	return "batch norm gradient", func() {
-		p.Backward(k.pool, dx.f32(), dg.f32(), db.f32(), dy.f32(), x.f32(), nil, gamma.f32(), mean.f32(), variance.f32())
-	}, nil
 }
 
 // corrected is a step number so great that Adam's bias correction is 1: AdamOp is given a rate that has it already.

@@ -85,6 +85,95 @@ func TestRowNorms(t *testing.T) {
 	}
 }
 
+// block is a block with a way around: normalised, rectified, normalised, added to what came in and rectified, with moving averages of the statistics and gradients.
+func block(n, size, channels int) (*graph.Graph, error) {
+	return graph.Build(func(g *graph.Graph) {
+		x, w := g.Input("x", graph.T(dtype.F32, n, size, size, channels)), g.Input("w", graph.T(dtype.F32, 3, 3, channels, channels))
+		wrt := []*graph.Node{x, w}
+		norm := func(x *graph.Node) *graph.Node {
+			gamma, beta := g.Input(fmt.Sprint("gamma", len(wrt)), graph.T(dtype.F32, channels)), g.Input(fmt.Sprint("beta", len(wrt)), graph.T(dtype.F32, channels))
+			y, m, v := op.BatchNorm(x, gamma, beta, 1e-3)
+			for i, s := range []*graph.Node{m, v} {
+				moving := g.Variable(fmt.Sprint("moving", len(wrt)+i), s.Type())
+				g.Update(moving, op.Add(op.Mul(moving, op.Like(moving, 0.9)), op.Mul(s, op.Like(s, 0.1))))
+			}
+			wrt = append(wrt, gamma, beta)
+			return y
+		}
+		at := op.ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 1, Pad: [2][2]int{{1, 1}, {1, 1}}}
+		a := op.Relu(norm(op.Conv(x, w, at)))
+		b := op.Relu(op.Add(norm(op.Conv(op.Relu(norm(op.Conv(a, w, at))), w, at)), a))
+		loss := op.MeanAll(op.Mul(b, op.Tanh(b)))
+		g.Output("loss", loss)
+		for i, d := range grad.Of(loss, wrt...) {
+			g.Output(fmt.Sprint("d", i), d)
+		}
+	})
+}
+
+// Batch normalisations with rectifiers run on their kernels, agree with the reference, and give the same bits for any number of threads, in their moving averages too.
+func TestBatchNormBlock(t *testing.T) {
+	for _, size := range [][3]int{{1, 3, 5}, {2, 6, 16}, {3, 9, 33}} {
+		g, err := block(size[0], size[1], size[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := graph.Sample{}
+		for _, x := range g.Inputs() {
+			s.In = append(s.In, x.Type())
+		}
+		var vars []backend.Var
+		for _, v := range g.Variables() {
+			vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
+		}
+		in := backendtest.Operands(s, 3)
+		run := func(b backend.Backend, threads int) ([]*tensor.Tensor, []backend.NodeTime) {
+			st, err := b.NewState(vars)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := b.Compile(g, st, backend.Options{Threads: threads})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := backend.NewOutputs(g)
+			for range 2 {
+				if err := e.Run(in, out); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, v := range vars {
+				x, err := st.Get(v.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out = append(out, x)
+			}
+			return out, e.Profile()
+		}
+		want, _ := run(ref.Backend{}, 1)
+		one, profile := run(cpu.Backend{}, 1)
+		for i := range want {
+			if err := backendtest.Close(one[i], want[i], 2e-4); err != nil {
+				t.Errorf("%v: result %d: %v", size, i, err)
+			}
+		}
+		for _, k := range []string{"batch norm, rectified", "batch norm and sum, rectified", "gradient of batch norm, rectified", "gradient of batch norm and sum, rectified"} {
+			if !slices.ContainsFunc(profile, func(n backend.NodeTime) bool { return n.Kernel == k }) {
+				t.Errorf("no node ran on kernel %q", k)
+			}
+		}
+		for _, threads := range []int{2, 3} {
+			got, _ := run(cpu.Backend{}, threads)
+			for i := range one {
+				if !slices.Equal(got[i].Bytes(), one[i].Bytes()) {
+					t.Errorf("%v: result %d is of other bits with %d threads", size, i, threads)
+				}
+			}
+		}
+	}
+}
+
 func BenchmarkLayerNormStep(b *testing.B) {
 	g, err := normStep(2048, 256, false)
 	if err != nil {

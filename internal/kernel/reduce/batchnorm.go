@@ -12,7 +12,8 @@ import (
 //	y = γ·x̂ + β
 //	dβ = Σ dy,  dγ = Σ dy·x̂,  dx = γ·r·(dy - dβ/Rows - x̂·dγ/Rows)
 //
-// With Relu, y is max(0, ·) of that and the gradient takes dy as 0 where y is not above 0.
+// With Relu, y is max(0, ·) of that, or of that plus an array z of x's shape, and the gradient takes dy as 0 where y is not above 0. Without z
+// the gradient does not read y for it: it finds the sign again from x, with the operations of the forward pass, and so its bits.
 //
 // Mean and variance are found in one pass, in blocks of at most maxPiece rows that are shifted by their first row, and joined by
 // the formula of Chan, Golub and LeVeque (1979) in float64. So a mean far from 0 costs no accuracy; and since the shift is one of the rows,
@@ -28,11 +29,12 @@ type BatchNorm struct {
 	period, per   int       // elements of a virtual row, and how many of them make a chunk
 
 	// Per channel, each repeated until period elements are full: for small C a leaf is called for many rows at once.
-	m, k1, k2, k3 []float32
+	m, k1, k2, k3, k4 []float32
 
 	mode          batchMode
 	dst           []float32 // what the last pass writes: y or dx
-	y, x, dy      []float32
+	x, z, dy      []float32
+	y, a, b, dz   []float32 // of BackwardAdd
 	gamma, beta   []float32
 	mean, vr      []float32
 	dgamma, dbeta []float32
@@ -45,6 +47,7 @@ const (
 	statistics batchMode = iota
 	given
 	gradient
+	maskedGradient // with Relu and without z
 )
 
 // NewBatchNorm plans for [rows, c]. It panics on sizes below 1 row or 0 channels.
@@ -58,12 +61,15 @@ func NewBatchNorm(rows, c int, eps float64, relu bool) *BatchNorm {
 	p.partial = make([]float32, p.blocks*2*c)
 	p.period = c * max(1, 256/max(1, c))
 	p.per = max(1, chunkLen/max(1, p.period))
-	all := make([]float32, 4*p.period)
-	for i, s := range []*[]float32{&p.m, &p.k1, &p.k2, &p.k3} {
+	all := make([]float32, 5*p.period)
+	for i, s := range []*[]float32{&p.m, &p.k1, &p.k2, &p.k3, &p.k4} {
 		*s = all[i*p.period : (i+1)*p.period]
 	}
 	return p
 }
+
+// Bytes is the memory that the plan holds.
+func (p *BatchNorm) Bytes() int64 { return 4 * int64(len(p.partial)+5*p.period) }
 
 func (p *BatchNorm) check(arrays, channels [][]float32) {
 	for _, a := range arrays {
@@ -78,10 +84,17 @@ func (p *BatchNorm) check(arrays, channels [][]float32) {
 	}
 }
 
-// Run normalises with the statistics of x itself: it sets y [Rows, C], which may be x, and mean and variance [C] from x and gamma and beta [C].
-func (p *BatchNorm) Run(pool *par.Pool, y, mean, variance, x, gamma, beta []float32) {
+// Run normalises with the statistics of x itself: it sets y [Rows, C], which may be x or z, and mean and variance [C] from x, gamma and beta [C]
+// and, with Relu, z [Rows, C], which is nil if nothing is added.
+func (p *BatchNorm) Run(pool *par.Pool, y, mean, variance, x, gamma, beta, z []float32) {
 	p.check([][]float32{y, x}, [][]float32{mean, variance, gamma, beta})
-	p.dst, p.x, p.mean, p.vr, p.gamma, p.beta = y, x, mean, variance, gamma, beta
+	if z != nil {
+		if !p.relu {
+			panic("reduce: a normalisation without ReLU adds nothing")
+		}
+		p.check([][]float32{z}, nil)
+	}
+	p.dst, p.x, p.z, p.mean, p.vr, p.gamma, p.beta = y, x, z, mean, variance, gamma, beta
 	pool.Run(p.blocks, (*batchStatistics)(p))
 	p.mode = statistics
 	p.apply(pool)
@@ -95,13 +108,30 @@ func (p *BatchNorm) Infer(pool *par.Pool, y, x, gamma, beta, mean, variance []fl
 	p.apply(pool)
 }
 
-// Backward sets dx [Rows, C], which may be dy, and dgamma and dbeta [C] from dy, x, gamma, and mean, variance and (with Relu) y as Run set them.
-func (p *BatchNorm) Backward(pool *par.Pool, dx, dgamma, dbeta, dy, x, y, gamma, mean, variance []float32) {
+// Backward sets dx [Rows, C], which may be dy or x, and dgamma and dbeta [C] from dy, x, gamma, mean and variance as Run set them and, with Relu, beta.
+func (p *BatchNorm) Backward(pool *par.Pool, dx, dgamma, dbeta, dy, x, gamma, beta, mean, variance []float32) {
 	p.check([][]float32{dx, dy, x}, [][]float32{dgamma, dbeta, gamma, mean, variance})
+	p.dst, p.x, p.dy, p.mean, p.vr, p.gamma, p.beta, p.dgamma, p.dbeta = dx, x, dy, mean, variance, gamma, beta, dgamma, dbeta
+	mode := gradient
 	if p.relu {
-		p.check([][]float32{y}, nil)
+		p.check(nil, [][]float32{beta})
+		p.mode, mode = given, maskedGradient
+		pool.Run(ceil(p.c, mergeCols), (*batchChannels)(p))
 	}
-	p.dst, p.y, p.x, p.dy, p.mean, p.vr, p.gamma, p.dgamma, p.dbeta = dx, y, x, dy, mean, variance, gamma, dgamma, dbeta
+	pool.Run(p.blocks, (*batchSums)(p))
+	p.mode = mode
+	p.apply(pool)
+}
+
+// BackwardAdd is the gradient of Run with z: from y as Run set it and the gradient of y, which is a or, if b is given, a + b, it sets dz, which may be a or b and is
+// the gradient for z and behind the normalisation, and then dx, dgamma and dbeta as Backward; dx may be x.
+func (p *BatchNorm) BackwardAdd(pool *par.Pool, dx, dgamma, dbeta, dz, y, a, b, x, gamma, mean, variance []float32) {
+	p.check([][]float32{dx, dz, y, a, x}, [][]float32{dgamma, dbeta, gamma, mean, variance})
+	if b != nil {
+		p.check([][]float32{b}, nil)
+	}
+	p.dst, p.x, p.dy, p.mean, p.vr, p.gamma, p.dgamma, p.dbeta = dx, x, dz, mean, variance, gamma, dgamma, dbeta
+	p.y, p.a, p.b, p.dz = y, a, b, dz
 	pool.Run(p.blocks, (*batchSums)(p))
 	p.mode = gradient
 	p.apply(pool)
@@ -110,7 +140,7 @@ func (p *BatchNorm) Backward(pool *par.Pool, dx, dgamma, dbeta, dy, x, y, gamma,
 // apply finds the coefficients of every channel, then passes over the array.
 func (p *BatchNorm) apply(pool *par.Pool) {
 	pool.Run(ceil(p.c, mergeCols), (*batchChannels)(p))
-	for _, s := range [][]float32{p.m, p.k1, p.k2, p.k3} {
+	for _, s := range [][]float32{p.m, p.k1, p.k2, p.k3, p.k4} {
 		for n := p.c; n > 0 && n < p.period; n *= 2 {
 			copy(s[n:], s[:n])
 		}
@@ -118,7 +148,8 @@ func (p *BatchNorm) apply(pool *par.Pool) {
 	if p.period > 0 {
 		pool.Run(ceil(p.rows*p.c, p.period*p.per), (*batchApply)(p))
 	}
-	p.dst, p.y, p.x, p.dy, p.mean, p.vr, p.gamma, p.beta, p.dgamma, p.dbeta = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	p.dst, p.x, p.z, p.dy, p.mean, p.vr, p.gamma, p.beta, p.dgamma, p.dbeta = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	p.y, p.a, p.b, p.dz = nil, nil, nil, nil
 }
 
 type batchStatistics BatchNorm
@@ -137,9 +168,18 @@ func (p *batchSums) Chunk(i, _ int) {
 	c := p.c
 	from, to := i*p.block, min((i+1)*p.block, p.rows)
 	part := p.partial[i*2*c : (i+1)*2*c]
-	if p.relu {
-		p.l.batchSumsRelu(part[:c], part[c:], p.dy[from*c:], p.x[from*c:], p.y[from*c:], p.mean, to-from, c)
-	} else {
+	switch {
+	case p.dz != nil: // the block of dz is still in the cache when it is read for the sums
+		lo, hi := from*c, to*c
+		if p.b != nil {
+			p.l.sumWhere(p.dz[lo:hi], p.y[lo:hi], p.a[lo:hi], p.b[lo:hi])
+		} else {
+			p.l.where(p.dz[lo:hi], p.y[lo:hi], p.a[lo:hi])
+		}
+		p.l.batchSums(part[:c], part[c:], p.dz[lo:], p.x[lo:], p.mean, to-from, c)
+	case p.relu:
+		p.l.batchSumsRelu(part[:c], part[c:], p.dy[from*c:], p.x[from*c:], p.m, p.k1, p.k2, to-from, c)
+	default:
 		p.l.batchSums(part[:c], part[c:], p.dy[from*c:], p.x[from*c:], p.mean, to-from, c)
 	}
 }
@@ -176,7 +216,7 @@ func (p *batchChannels) Chunk(i, _ int) {
 		for j := range n {
 			p.mean[left+j], p.vr[left+j] = float32(a[j]), float32(b[j]/float64(p.rows))
 		}
-	case gradient:
+	case gradient, maskedGradient:
 		for k := range p.blocks {
 			s0, s1 := p.partial[k*2*c+left:][:n], p.partial[k*2*c+c+left:][:n]
 			for j := range n {
@@ -190,12 +230,16 @@ func (p *batchChannels) Chunk(i, _ int) {
 		p.m[ch] = p.mean[ch]
 		r := 1 / math.Sqrt(float64(p.vr[ch])+p.eps)
 		g := float64(p.gamma[ch]) * r
-		if p.mode == gradient {
+		switch p.mode {
+		case gradient, maskedGradient:
 			p.dbeta[ch], p.dgamma[ch] = float32(a[j]), float32(b[j]*r)
 			p.k1[ch] = float32(g)
 			p.k2[ch] = float32(-g * r * r * b[j] / float64(p.rows))
 			p.k3[ch] = float32(-g * a[j] / float64(p.rows))
-		} else {
+			if p.mode == maskedGradient {
+				p.k4[ch] = p.beta[ch]
+			}
+		default:
 			p.k1[ch], p.k2[ch] = float32(g), p.beta[ch]
 		}
 	}
@@ -209,14 +253,16 @@ func (p *batchApply) Chunk(i, _ int) {
 		from, to := v*p.period, min((v+1)*p.period, total)
 		dst, x := p.dst[from:to], p.x[from:to]
 		switch {
-		case p.mode != gradient && p.relu:
-			p.l.norm[1](dst, x, p.m, p.k1, p.k2)
-		case p.mode != gradient:
-			p.l.norm[0](dst, x, p.m, p.k1, p.k2)
-		case p.relu:
-			p.l.batchGradRelu(dst, p.dy[from:to], x, p.m, p.k1, p.k2, p.k3, p.y[from:to])
-		default:
+		case p.mode == maskedGradient:
+			p.l.batchGradRelu(dst, p.dy[from:to], x, p.m, p.k1, p.k2, p.k3, p.k4)
+		case p.mode == gradient:
 			p.l.batchGrad(dst, p.dy[from:to], x, p.m, p.k1, p.k2, p.k3)
+		case p.z != nil:
+			p.l.normAddRelu(dst, x, p.m, p.k1, p.k2, p.z[from:to])
+		case p.relu:
+			p.l.norm[1](dst, x, p.m, p.k1, p.k2)
+		default:
+			p.l.norm[0](dst, x, p.m, p.k1, p.k2)
 		}
 	}
 }

@@ -47,8 +47,13 @@ func TestEndOfMemory(t *testing.T) {
 			ln.Backward(nil, z, g2, b2, y, x, g, m, r)
 			for _, relu := range []bool{false, true} {
 				bn := NewBatchNorm(rows, n, 1e-3, relu)
-				bn.Run(nil, y, g2, b2, x, g, b)
-				bn.Backward(nil, z, g, b, x, x, y, g2, g2, b2)
+				bn.Run(nil, y, g2, b2, x, g, b, nil)
+				bn.Backward(nil, z, g, b, x, x, g2, b, g2, b2)
+				if relu {
+					bn.Run(nil, y, g2, b2, x, g, b, z)
+					bn.BackwardAdd(nil, z, g, b, y, y, x, x, x, g2, g2, b2)
+					bn.BackwardAdd(nil, z, g, b, y, y, x, nil, x, g2, g2, b2)
+				}
 			}
 		}
 	}

@@ -35,9 +35,12 @@ type leaves struct {
 	norm          [2]func(dst, a, m, s, b []float32)
 	shiftSums     func(s0, s1, x, m []float32, rows, stride int)
 	batchSums     func(s0, s1, dy, x, m []float32, rows, stride int)
-	batchSumsRelu func(s0, s1, dy, x, y, m []float32, rows, stride int)
+	batchSumsRelu func(s0, s1, dy, x, m, k, b []float32, rows, stride int)
 	batchGrad     func(dst, dy, x, m, k1, k2, k3 []float32)
-	batchGradRelu func(dst, dy, x, m, k1, k2, k3, y []float32)
+	batchGradRelu func(dst, dy, x, m, k1, k2, k3, b []float32)
+	normAddRelu   func(dst, a, m, s, b, z []float32)
+	where         func(dst, y, a []float32)
+	sumWhere      func(dst, y, a, b []float32)
 }
 
 // table is filled by init functions: the portable entry always, others where the CPU type has them.

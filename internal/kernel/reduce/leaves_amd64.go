@@ -24,6 +24,9 @@ func init() {
 		batchSumsRelu:  batchSumsReluAVX2,
 		batchGrad:      batchGradAVX2,
 		batchGradRelu:  batchGradReluAVX2,
+		normAddRelu:    normAddReluAVX2,
+		where:          whereAVX2,
+		sumWhere:       sumWhereAVX2,
 	}
 	table[isa.AVX512] = &leaves{
 		row:            [numOps]rowFunc{sumRowAVX512, sumRowAVX512, sumSqRowAVX512, prodRowAVX512, maxRowAVX512, minRowAVX512},
@@ -46,5 +49,8 @@ func init() {
 		batchSumsRelu:  batchSumsReluAVX512,
 		batchGrad:      batchGradAVX512,
 		batchGradRelu:  batchGradReluAVX512,
+		normAddRelu:    normAddReluAVX512,
+		where:          whereAVX512,
+		sumWhere:       sumWhereAVX512,
 	}
 }

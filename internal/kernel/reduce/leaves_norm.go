@@ -31,16 +31,43 @@ func portableNorms(t *leaves) {
 	}
 	t.norm[0] = func(dst, a, m, s, b []float32) {
 		for i, x := range a {
-			dst[i] = (x-m[i])*s[i] + b[i]
+			dst[i] = affine(x, m[i], s[i], b[i])
 		}
 	}
 	t.norm[1] = func(dst, a, m, s, b []float32) {
 		for i, x := range a {
-			y := (x-m[i])*s[i] + b[i]
+			y := affine(x, m[i], s[i], b[i])
 			if y < 0 {
 				y = 0
 			}
 			dst[i] = y
+		}
+	}
+	t.normAddRelu = func(dst, a, m, s, b, z []float32) {
+		for i, x := range a {
+			y := affine(x, m[i], s[i], b[i]) + z[i]
+			if y < 0 {
+				y = 0
+			}
+			dst[i] = y
+		}
+	}
+	t.where = func(dst, y, a []float32) {
+		for i, v := range y {
+			d := a[i]
+			if !(v > 0) {
+				d = 0
+			}
+			dst[i] = d
+		}
+	}
+	t.sumWhere = func(dst, y, a, b []float32) {
+		for i, v := range y {
+			d := a[i] + b[i]
+			if !(v > 0) {
+				d = 0
+			}
+			dst[i] = d
 		}
 	}
 	t.shiftSums = func(s0, s1, x, m []float32, rows, stride int) {
@@ -55,17 +82,37 @@ func portableNorms(t *leaves) {
 		}
 	}
 	t.batchSums = func(s0, s1, dy, x, m []float32, rows, stride int) {
-		portableBatchSums(s0, s1, dy, x, nil, m, rows, stride)
+		for j := range s0 {
+			var a, b float64
+			for i := range rows {
+				k := i*stride + j
+				a += float64(dy[k])
+				b += float64(dy[k]) * float64(x[k]-m[j])
+			}
+			s0[j], s1[j] = float32(a), float32(b)
+		}
 	}
-	t.batchSumsRelu = portableBatchSums
+	t.batchSumsRelu = func(s0, s1, dy, x, m, k, b []float32, rows, stride int) {
+		for j := range s0 {
+			var u, v float64
+			for i := range rows {
+				at := i*stride + j
+				if affine(x[at], m[j], k[j], b[j]) > 0 {
+					u += float64(dy[at])
+					v += float64(dy[at]) * float64(x[at]-m[j])
+				}
+			}
+			s0[j], s1[j] = float32(u), float32(v)
+		}
+	}
 	t.batchGrad = func(dst, dy, x, m, k1, k2, k3 []float32) {
 		for i, d := range dy[:len(dst)] {
 			dst[i] = d*k1[i] + ((x[i]-m[i])*k2[i] + k3[i])
 		}
 	}
-	t.batchGradRelu = func(dst, dy, x, m, k1, k2, k3, y []float32) {
+	t.batchGradRelu = func(dst, dy, x, m, k1, k2, k3, b []float32) {
 		for i, d := range dy[:len(dst)] {
-			if !(y[i] > 0) {
+			if !(affine(x[i], m[i], k1[i], b[i]) > 0) {
 				d = 0
 			}
 			dst[i] = d*k1[i] + ((x[i]-m[i])*k2[i] + k3[i])
@@ -73,16 +120,5 @@ func portableNorms(t *leaves) {
 	}
 }
 
-func portableBatchSums(s0, s1, dy, x, y, m []float32, rows, stride int) {
-	for j := range s0 {
-		var a, b float64
-		for i := range rows {
-			k := i*stride + j
-			if y == nil || y[k] > 0 {
-				a += float64(dy[k])
-				b += float64(dy[k]) * float64(x[k]-m[j])
-			}
-		}
-		s0[j], s1[j] = float32(a), float32(b)
-	}
-}
+// affine is (x-m)·s + b, rounded after each operation wherever it is written: the gradient asks for the sign that the forward pass saw.
+func affine(x, m, s, b float32) float32 { return float32((x-m)*s) + b }

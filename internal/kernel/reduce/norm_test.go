@@ -105,15 +105,17 @@ func TestLayerNorm(t *testing.T) {
 func TestBatchNorm(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	for _, size := range [][2]int{{1, 3}, {5, 0}, {7, 1}, {33, 3}, {100, 8}, {50, 15}, {50, 16}, {50, 17}, {513, 31}, {2000, 33}, {1500, 64}, {40, 300}, {9000, 2}} {
-		for _, relu := range []bool{false, true} {
+		for _, kind := range []string{"plain", "relu", "add relu"} {
 			rows, c := size[0], size[1]
+			relu, add := kind != "plain", kind == "add relu"
 			const eps = 1e-3
 			x, dy, gamma, beta := normal(r, rows*c), normal(r, rows*c), normal(r, c), normal(r, c)
+			z, other := normal(r, rows*c), normal(r, rows*c)
 			for i := range x {
 				x[i] += float32(i%c) * 10 // means far from 0 in units of the deviation
 			}
 			mean, variance, dgamma, dbeta := make([]float64, c), make([]float64, c), make([]float64, c), make([]float64, c)
-			y, dx := make([]float64, rows*c), make([]float64, rows*c)
+			y, dx, dz := make([]float64, rows*c), make([]float64, rows*c), make([]float64, rows*c)
 			for j := range c {
 				for i := range rows {
 					mean[j] += float64(x[i*c+j]) / float64(rows)
@@ -123,39 +125,44 @@ func TestBatchNorm(t *testing.T) {
 					variance[j] += d * d / float64(rows)
 				}
 				s := 1 / math.Sqrt(variance[j]+eps)
-				grad := func(i int) float64 {
-					if relu && y[i*c+j] <= 0 {
-						return 0
-					}
-					return float64(dy[i*c+j])
-				}
 				for i := range rows {
-					xhat := (float64(x[i*c+j]) - mean[j]) * s
+					at := i*c + j
+					xhat := (float64(x[at]) - mean[j]) * s
 					v := float64(gamma[j])*xhat + float64(beta[j])
+					if add {
+						v += float64(z[at])
+					}
 					if math.Abs(v) < 1e-3 { // where rounding may decide on which side of 0 it is, no gradient
-						dy[i*c+j] = 0
+						dy[at], other[at] = 0, 0
 					}
-					if relu {
-						v = max(v, 0)
+					if dz[at] = float64(dy[at]); add {
+						dz[at] += float64(other[at])
 					}
-					y[i*c+j] = v
-					dgamma[j] += grad(i) * xhat
-					dbeta[j] += grad(i)
+					if relu && v <= 0 {
+						v, dz[at] = 0, 0
+					}
+					y[at] = v
+					dgamma[j] += dz[at] * xhat
+					dbeta[j] += dz[at]
 				}
 				for i := range rows {
 					xhat := (float64(x[i*c+j]) - mean[j]) * s
-					dx[i*c+j] = float64(gamma[j]) * s * (grad(i) - dbeta[j]/float64(rows) - xhat*dgamma[j]/float64(rows))
+					dx[i*c+j] = float64(gamma[j]) * s * (dz[i*c+j] - dbeta[j]/float64(rows) - xhat*dgamma[j]/float64(rows))
 				}
 			}
 			// x up to 10·c carries a rounding error of 10·c/2^24 deviations into everything.
 			unit := 1e-5 + float64(c)*3e-6
 			threads(t, func(what string, pool *par.Pool) [][]float32 {
-				what = fmt.Sprintf("%s %dx%d relu=%v", what, rows, c, relu)
+				what = fmt.Sprintf("%s %dx%d %s", what, rows, c, kind)
 				p := NewBatchNorm(rows, c, eps, relu)
 				gotY, checkY := guarded(t, rows*c, 1)
 				m, checkM := guarded(t, c, 2)
 				v, checkV := guarded(t, c, 3)
-				p.Run(pool, gotY, m, v, x, gamma, beta)
+				if add {
+					p.Run(pool, gotY, m, v, x, gamma, beta, z)
+				} else {
+					p.Run(pool, gotY, m, v, x, gamma, beta, nil)
+				}
 				close64(t, what+" mean", m, mean, unit)
 				close64(t, what+" variance", v, variance, unit)
 				bound := unit
@@ -164,19 +171,43 @@ func TestBatchNorm(t *testing.T) {
 				}
 				close64(t, what+" y", gotY, y, bound)
 				in := append([]float32{}, x...)
-				p.Infer(pool, in, in, gamma, beta, m, v)
-				close64(t, what+" y in place from given statistics", in, y, bound)
+				if !add {
+					p.Infer(pool, in, in, gamma, beta, m, v)
+					close64(t, what+" y in place from given statistics", in, y, bound)
+				} else {
+					in = append(in[:0], z...)
+					p.Run(pool, in, m, v, x, gamma, beta, in)
+					close64(t, what+" y in the place of z", in, y, bound)
+				}
 				gotDX, checkDX := guarded(t, rows*c, 1)
+				gotDZ, checkDZ := guarded(t, rows*c, 1)
 				dg, checkG := guarded(t, c, 1)
 				db, checkB := guarded(t, c, 2)
-				p.Backward(pool, gotDX, dg, db, dy, x, gotY, gamma, m, v)
 				sums := bound * math.Sqrt(float64(rows))
+				if !add {
+					p.Backward(pool, gotDX, dg, db, dy, x, gamma, beta, m, v)
+					in = append(in[:0], dy...)
+					p.Backward(pool, in, dg, db, in, x, gamma, beta, m, v)
+					close64(t, what+" dx in place", in, dx, bound)
+					in = append(in[:0], x...)
+					p.Backward(pool, in, dg, db, dy, in, gamma, beta, m, v)
+					close64(t, what+" dx in the place of x", in, dx, bound)
+				} else {
+					p.BackwardAdd(pool, gotDX, dg, db, gotDZ, gotY, dy, other, x, gamma, m, v)
+					close64(t, what+" dz", gotDZ, dz, bound)
+					in = append(in[:0], x...)
+					at := append([]float32{}, dy...)
+					for i, d := range other {
+						at[i] += d
+					}
+					p.BackwardAdd(pool, in, dg, db, at, gotY, at, nil, in, gamma, m, v)
+					close64(t, what+" dz in place, of a sum", at, dz, bound)
+					close64(t, what+" dx in the place of x", in, dx, bound)
+					checkDZ(what)
+				}
 				close64(t, what+" dgamma", dg, dgamma, sums)
 				close64(t, what+" dbeta", db, dbeta, sums)
 				close64(t, what+" dx", gotDX, dx, bound)
-				in = append(in[:0], dy...)
-				p.Backward(pool, in, dg, db, in, x, gotY, gamma, m, v)
-				close64(t, what+" dx in place", in, dx, bound)
 				for _, f := range []func(string){checkY, checkM, checkV, checkDX, checkG, checkB} {
 					f(what)
 				}
@@ -199,7 +230,7 @@ func TestBatchNormFarMean(t *testing.T) {
 	for _, l := range isa.Levels() {
 		defer isa.Use(l)()
 		m, v := []float32{0}, []float32{0}
-		NewBatchNorm(rows, 1, 0, false).Run(nil, make([]float32, rows), m, v, x, []float32{1}, []float32{0})
+		NewBatchNorm(rows, 1, 0, false).Run(nil, make([]float32, rows), m, v, x, []float32{1}, []float32{0}, nil)
 		if math.Abs(float64(v[0])-0.25) > 0.01 {
 			t.Errorf("%v: mean %g, variance %g, want 0.25", l, m[0], v[0])
 		}
@@ -213,8 +244,8 @@ func TestNormAllocs(t *testing.T) {
 	x, y, m, v, g := make([]float32, rows*c), make([]float32, rows*c), make([]float32, rows), make([]float32, rows), make([]float32, c)
 	bn, ln := NewBatchNorm(rows, c, 1e-3, true), NewLayerNorm(rows, c, 1e-3)
 	if n := testing.AllocsPerRun(5, func() {
-		bn.Run(pool, y, m, v, x, g, g)
-		bn.Backward(pool, y, g, g, x, x, x, g, m, v)
+		bn.Run(pool, y, m, v, x, g, g, nil)
+		bn.Backward(pool, y, g, g, x, x, g, g, m, v)
 		ln.Run(pool, y, m, v, x, g, g)
 		ln.Backward(pool, y, g, g, x, x, g, m, v)
 	}); n != 0 {
@@ -234,8 +265,8 @@ func BenchmarkNorm(b *testing.B) {
 			bn, ln := NewBatchNorm(rows, c, 1e-3, true), NewLayerNorm(rows, c, 1e-3)
 			restore()
 			for name, f := range map[string]func(){
-				"batch":         func() { bn.Run(pool, y, m, v, x, g, g) },
-				"batchBackward": func() { bn.Backward(pool, y, g, g, x, x, x, g, m, v) },
+				"batch":         func() { bn.Run(pool, y, m, v, x, g, g, nil) },
+				"batchBackward": func() { bn.Backward(pool, y, g, g, x, x, g, g, m, v) },
 				"layer":         func() { ln.Run(pool, y, m, v, x, g, g) },
 				"layerBackward": func() { ln.Backward(pool, y, g, g, x, x, g, m, v) },
 			} {

@@ -2601,74 +2601,80 @@ end:
 	VZEROUPPER
 	RET
 
-// func batchSumsReluAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
-// Requires: AVX
-TEXT ·batchSumsReluAVX2(SB), NOSPLIT, $0-160
+// func batchSumsReluAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, k []float32, b []float32, rows int, stride int)
+// Requires: AVX, FMA3
+TEXT ·batchSumsReluAVX2(SB), NOSPLIT, $0-184
 	MOVQ s0_len+8(FP), AX
-	MOVQ rows+144(FP), CX
-	MOVQ stride+152(FP), DX
+	MOVQ rows+168(FP), CX
+	MOVQ stride+176(FP), DX
 	SHLQ $0x02, DX
 	MOVQ s0_base+0(FP), BX
 	MOVQ s1_base+24(FP), SI
 	MOVQ dy_base+48(FP), DI
 	MOVQ x_base+72(FP), R8
-	MOVQ y_base+96(FP), R9
-	MOVQ m_base+120(FP), R10
+	MOVQ m_base+96(FP), R9
+	MOVQ k_base+120(FP), R10
+	MOVQ b_base+144(FP), R11
 
 wide:
 	SUBQ         $0x00000010, AX
 	JLT          narrow
-	VMOVUPS      (R10), Y0
-	VMOVUPS      32(R10), Y1
-	VBROADCASTSS k00000000<>+0(SB), Y2
-	VBROADCASTSS k00000000<>+0(SB), Y3
-	VBROADCASTSS k00000000<>+0(SB), Y4
-	VBROADCASTSS k00000000<>+0(SB), Y5
-	MOVQ         DI, R11
-	MOVQ         R8, R12
-	MOVQ         R9, R13
+	VMOVUPS      (R9), Y0
+	VMOVUPS      (R10), Y1
+	VMOVUPS      (R11), Y2
+	VMOVUPS      32(R9), Y3
+	VMOVUPS      32(R10), Y4
+	VMOVUPS      32(R11), Y5
+	VBROADCASTSS k00000000<>+0(SB), Y6
+	VBROADCASTSS k00000000<>+0(SB), Y7
+	VBROADCASTSS k00000000<>+0(SB), Y8
+	VBROADCASTSS k00000000<>+0(SB), Y9
+	MOVQ         DI, R12
+	MOVQ         R8, R13
 	MOVQ         CX, R14
 
 tile31one:
-	SUBQ    $0x01, R14
-	JLT     tile31end
-	VMOVUPS (R11), Y6
-	VMOVUPS (R12), Y7
-	VMOVUPS (R13), Y8
-	VXORPS  Y9, Y9, Y9
-	VCMPPS  $0x1e, Y9, Y8, Y8
-	VANDPS  Y6, Y8, Y6
-	VSUBPS  Y0, Y7, Y7
-	VMULPS  Y7, Y6, Y7
-	VADDPS  Y6, Y2, Y2
-	VADDPS  Y7, Y3, Y3
-	VMOVUPS 32(R11), Y6
-	VMOVUPS 32(R12), Y7
-	VMOVUPS 32(R13), Y8
-	VXORPS  Y9, Y9, Y9
-	VCMPPS  $0x1e, Y9, Y8, Y8
-	VANDPS  Y6, Y8, Y6
-	VSUBPS  Y1, Y7, Y7
-	VMULPS  Y7, Y6, Y7
-	VADDPS  Y6, Y4, Y4
-	VADDPS  Y7, Y5, Y5
-	ADDQ    DX, R11
-	ADDQ    DX, R12
-	ADDQ    DX, R13
-	JMP     tile31one
+	SUBQ        $0x01, R14
+	JLT         tile31end
+	VMOVUPS     (R12), Y10
+	VMOVUPS     (R13), Y11
+	VSUBPS      Y0, Y11, Y11
+	VMOVAPS     Y11, Y12
+	VFMADD213PS Y2, Y1, Y12
+	VXORPS      Y13, Y13, Y13
+	VCMPPS      $0x1e, Y13, Y12, Y12
+	VANDPS      Y10, Y12, Y10
+	VMULPS      Y11, Y10, Y11
+	VADDPS      Y10, Y6, Y6
+	VADDPS      Y11, Y7, Y7
+	VMOVUPS     32(R12), Y10
+	VMOVUPS     32(R13), Y11
+	VSUBPS      Y3, Y11, Y11
+	VMOVAPS     Y11, Y12
+	VFMADD213PS Y5, Y4, Y12
+	VXORPS      Y13, Y13, Y13
+	VCMPPS      $0x1e, Y13, Y12, Y12
+	VANDPS      Y10, Y12, Y10
+	VMULPS      Y11, Y10, Y11
+	VADDPS      Y10, Y8, Y8
+	VADDPS      Y11, Y9, Y9
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	JMP         tile31one
 
 tile31end:
 	ADDQ    $0x01, R14
-	VMOVUPS Y2, (BX)
-	VMOVUPS Y3, (SI)
-	VMOVUPS Y4, 32(BX)
-	VMOVUPS Y5, 32(SI)
+	VMOVUPS Y6, (BX)
+	VMOVUPS Y7, (SI)
+	VMOVUPS Y8, 32(BX)
+	VMOVUPS Y9, 32(SI)
 	ADDQ    $0x00000040, BX
 	ADDQ    $0x00000040, SI
 	ADDQ    $0x00000040, DI
 	ADDQ    $0x00000040, R8
 	ADDQ    $0x00000040, R9
 	ADDQ    $0x00000040, R10
+	ADDQ    $0x00000040, R11
 	JMP     wide
 
 narrow:
@@ -2677,155 +2683,158 @@ narrow:
 narrow1:
 	SUBQ         $0x00000008, AX
 	JLT          tail
-	VMOVUPS      (R10), Y0
-	VBROADCASTSS k00000000<>+0(SB), Y1
-	VBROADCASTSS k00000000<>+0(SB), Y2
+	VMOVUPS      (R9), Y0
+	VMOVUPS      (R10), Y1
+	VMOVUPS      (R11), Y2
 	VBROADCASTSS k00000000<>+0(SB), Y3
 	VBROADCASTSS k00000000<>+0(SB), Y4
-	MOVQ         DI, R11
-	MOVQ         R8, R12
-	MOVQ         R9, R13
+	VBROADCASTSS k00000000<>+0(SB), Y5
+	VBROADCASTSS k00000000<>+0(SB), Y6
+	MOVQ         DI, R12
+	MOVQ         R8, R13
 	MOVQ         CX, R14
 
 tile32many:
-	SUBQ    $0x02, R14
-	JLT     tile32few
-	VMOVUPS (R11), Y5
-	VMOVUPS (R12), Y6
-	VMOVUPS (R13), Y7
-	VXORPS  Y8, Y8, Y8
-	VCMPPS  $0x1e, Y8, Y7, Y7
-	VANDPS  Y5, Y7, Y5
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y5, Y6
-	VADDPS  Y5, Y1, Y1
-	VADDPS  Y6, Y2, Y2
-	ADDQ    DX, R11
-	ADDQ    DX, R12
-	ADDQ    DX, R13
-	VMOVUPS (R11), Y5
-	VMOVUPS (R12), Y6
-	VMOVUPS (R13), Y7
-	VXORPS  Y8, Y8, Y8
-	VCMPPS  $0x1e, Y8, Y7, Y7
-	VANDPS  Y5, Y7, Y5
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y5, Y6
-	VADDPS  Y5, Y3, Y3
-	VADDPS  Y6, Y4, Y4
-	ADDQ    DX, R11
-	ADDQ    DX, R12
-	ADDQ    DX, R13
-	JMP     tile32many
+	SUBQ        $0x02, R14
+	JLT         tile32few
+	VMOVUPS     (R12), Y7
+	VMOVUPS     (R13), Y8
+	VSUBPS      Y0, Y8, Y8
+	VMOVAPS     Y8, Y9
+	VFMADD213PS Y2, Y1, Y9
+	VXORPS      Y10, Y10, Y10
+	VCMPPS      $0x1e, Y10, Y9, Y9
+	VANDPS      Y7, Y9, Y7
+	VMULPS      Y8, Y7, Y8
+	VADDPS      Y7, Y3, Y3
+	VADDPS      Y8, Y4, Y4
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	VMOVUPS     (R12), Y7
+	VMOVUPS     (R13), Y8
+	VSUBPS      Y0, Y8, Y8
+	VMOVAPS     Y8, Y9
+	VFMADD213PS Y2, Y1, Y9
+	VXORPS      Y10, Y10, Y10
+	VCMPPS      $0x1e, Y10, Y9, Y9
+	VANDPS      Y7, Y9, Y7
+	VMULPS      Y8, Y7, Y8
+	VADDPS      Y7, Y5, Y5
+	VADDPS      Y8, Y6, Y6
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	JMP         tile32many
 
 tile32few:
 	ADDQ $0x02, R14
 
 tile32one:
-	SUBQ    $0x01, R14
-	JLT     tile32end
-	VMOVUPS (R11), Y5
-	VMOVUPS (R12), Y6
-	VMOVUPS (R13), Y7
-	VXORPS  Y8, Y8, Y8
-	VCMPPS  $0x1e, Y8, Y7, Y7
-	VANDPS  Y5, Y7, Y5
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y5, Y6
-	VADDPS  Y5, Y1, Y1
-	VADDPS  Y6, Y2, Y2
-	ADDQ    DX, R11
-	ADDQ    DX, R12
-	ADDQ    DX, R13
-	JMP     tile32one
+	SUBQ        $0x01, R14
+	JLT         tile32end
+	VMOVUPS     (R12), Y7
+	VMOVUPS     (R13), Y8
+	VSUBPS      Y0, Y8, Y8
+	VMOVAPS     Y8, Y9
+	VFMADD213PS Y2, Y1, Y9
+	VXORPS      Y10, Y10, Y10
+	VCMPPS      $0x1e, Y10, Y9, Y9
+	VANDPS      Y7, Y9, Y7
+	VMULPS      Y8, Y7, Y8
+	VADDPS      Y7, Y3, Y3
+	VADDPS      Y8, Y4, Y4
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	JMP         tile32one
 
 tile32end:
 	ADDQ    $0x01, R14
-	VADDPS  Y3, Y1, Y1
-	VADDPS  Y4, Y2, Y2
-	VMOVUPS Y1, (BX)
-	VMOVUPS Y2, (SI)
+	VADDPS  Y5, Y3, Y3
+	VADDPS  Y6, Y4, Y4
+	VMOVUPS Y3, (BX)
+	VMOVUPS Y4, (SI)
 	ADDQ    $0x00000020, BX
 	ADDQ    $0x00000020, SI
 	ADDQ    $0x00000020, DI
 	ADDQ    $0x00000020, R8
 	ADDQ    $0x00000020, R9
 	ADDQ    $0x00000020, R10
+	ADDQ    $0x00000020, R11
 	JMP     narrow1
 
 tail:
 	ADDQ         $0x00000008, AX
 	JEQ          end
-	LEAQ         tails<>+0(SB), R11
+	LEAQ         tails<>+0(SB), R12
 	NEGQ         AX
-	VMOVUPS      64(R11)(AX*4), Y0
-	VMASKMOVPS   (R10), Y0, Y1
-	VBROADCASTSS k00000000<>+0(SB), Y2
-	VBROADCASTSS k00000000<>+0(SB), Y3
+	VMOVUPS      64(R12)(AX*4), Y0
+	VMASKMOVPS   (R9), Y0, Y1
+	VMASKMOVPS   (R10), Y0, Y2
+	VMASKMOVPS   (R11), Y0, Y3
 	VBROADCASTSS k00000000<>+0(SB), Y4
 	VBROADCASTSS k00000000<>+0(SB), Y5
+	VBROADCASTSS k00000000<>+0(SB), Y6
+	VBROADCASTSS k00000000<>+0(SB), Y7
 	MOVQ         DI, AX
 	MOVQ         R8, DI
-	MOVQ         R9, R8
 
 tile33many:
-	SUBQ       $0x02, CX
-	JLT        tile33few
-	VMASKMOVPS (AX), Y0, Y6
-	VMASKMOVPS (DI), Y0, Y7
-	VMASKMOVPS (R8), Y0, Y8
-	VXORPS     Y9, Y9, Y9
-	VCMPPS     $0x1e, Y9, Y8, Y8
-	VANDPS     Y6, Y8, Y6
-	VSUBPS     Y1, Y7, Y7
-	VMULPS     Y7, Y6, Y7
-	VADDPS     Y6, Y2, Y2
-	VADDPS     Y7, Y3, Y3
-	ADDQ       DX, AX
-	ADDQ       DX, DI
-	ADDQ       DX, R8
-	VMASKMOVPS (AX), Y0, Y6
-	VMASKMOVPS (DI), Y0, Y7
-	VMASKMOVPS (R8), Y0, Y8
-	VXORPS     Y9, Y9, Y9
-	VCMPPS     $0x1e, Y9, Y8, Y8
-	VANDPS     Y6, Y8, Y6
-	VSUBPS     Y1, Y7, Y7
-	VMULPS     Y7, Y6, Y7
-	VADDPS     Y6, Y4, Y4
-	VADDPS     Y7, Y5, Y5
-	ADDQ       DX, AX
-	ADDQ       DX, DI
-	ADDQ       DX, R8
-	JMP        tile33many
+	SUBQ        $0x02, CX
+	JLT         tile33few
+	VMASKMOVPS  (AX), Y0, Y8
+	VMASKMOVPS  (DI), Y0, Y9
+	VSUBPS      Y1, Y9, Y9
+	VMOVAPS     Y9, Y10
+	VFMADD213PS Y3, Y2, Y10
+	VXORPS      Y11, Y11, Y11
+	VCMPPS      $0x1e, Y11, Y10, Y10
+	VANDPS      Y8, Y10, Y8
+	VMULPS      Y9, Y8, Y9
+	VADDPS      Y8, Y4, Y4
+	VADDPS      Y9, Y5, Y5
+	ADDQ        DX, AX
+	ADDQ        DX, DI
+	VMASKMOVPS  (AX), Y0, Y8
+	VMASKMOVPS  (DI), Y0, Y9
+	VSUBPS      Y1, Y9, Y9
+	VMOVAPS     Y9, Y10
+	VFMADD213PS Y3, Y2, Y10
+	VXORPS      Y11, Y11, Y11
+	VCMPPS      $0x1e, Y11, Y10, Y10
+	VANDPS      Y8, Y10, Y8
+	VMULPS      Y9, Y8, Y9
+	VADDPS      Y8, Y6, Y6
+	VADDPS      Y9, Y7, Y7
+	ADDQ        DX, AX
+	ADDQ        DX, DI
+	JMP         tile33many
 
 tile33few:
 	ADDQ $0x02, CX
 
 tile33one:
-	SUBQ       $0x01, CX
-	JLT        tile33end
-	VMASKMOVPS (AX), Y0, Y6
-	VMASKMOVPS (DI), Y0, Y7
-	VMASKMOVPS (R8), Y0, Y8
-	VXORPS     Y9, Y9, Y9
-	VCMPPS     $0x1e, Y9, Y8, Y8
-	VANDPS     Y6, Y8, Y6
-	VSUBPS     Y1, Y7, Y7
-	VMULPS     Y7, Y6, Y7
-	VADDPS     Y6, Y2, Y2
-	VADDPS     Y7, Y3, Y3
-	ADDQ       DX, AX
-	ADDQ       DX, DI
-	ADDQ       DX, R8
-	JMP        tile33one
+	SUBQ        $0x01, CX
+	JLT         tile33end
+	VMASKMOVPS  (AX), Y0, Y8
+	VMASKMOVPS  (DI), Y0, Y9
+	VSUBPS      Y1, Y9, Y9
+	VMOVAPS     Y9, Y10
+	VFMADD213PS Y3, Y2, Y10
+	VXORPS      Y11, Y11, Y11
+	VCMPPS      $0x1e, Y11, Y10, Y10
+	VANDPS      Y8, Y10, Y8
+	VMULPS      Y9, Y8, Y9
+	VADDPS      Y8, Y4, Y4
+	VADDPS      Y9, Y5, Y5
+	ADDQ        DX, AX
+	ADDQ        DX, DI
+	JMP         tile33one
 
 tile33end:
 	ADDQ       $0x01, CX
-	VADDPS     Y4, Y2, Y2
-	VADDPS     Y5, Y3, Y3
-	VMASKMOVPS Y2, Y0, (BX)
-	VMASKMOVPS Y3, Y0, (SI)
+	VADDPS     Y6, Y4, Y4
+	VADDPS     Y7, Y5, Y5
+	VMASKMOVPS Y4, Y0, (BX)
+	VMASKMOVPS Y5, Y0, (SI)
 
 end:
 	VZEROUPPER
@@ -3379,7 +3388,7 @@ loop40end:
 	VZEROUPPER
 	RET
 
-// func batchGradReluAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+// func batchGradReluAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, b []float32)
 // Requires: AVX, CMOV, FMA3
 TEXT ·batchGradReluAVX2(SB), NOSPLIT, $0-192
 	MOVQ    dst_len+8(FP), AX
@@ -3401,7 +3410,7 @@ TEXT ·batchGradReluAVX2(SB), NOSPLIT, $0-192
 	MOVQ    k3_len+152(FP), CX
 	CMPQ    CX, AX
 	CMOVQLT CX, AX
-	MOVQ    y_len+176(FP), CX
+	MOVQ    b_len+176(FP), CX
 	CMPQ    CX, AX
 	CMOVQLT CX, AX
 	MOVQ    dst_base+0(FP), CX
@@ -3411,7 +3420,7 @@ TEXT ·batchGradReluAVX2(SB), NOSPLIT, $0-192
 	MOVQ    k1_base+96(FP), DI
 	MOVQ    k2_base+120(FP), R8
 	MOVQ    k3_base+144(FP), R9
-	MOVQ    y_base+168(FP), R10
+	MOVQ    b_base+168(FP), R10
 	XORQ    R11, R11
 
 loop41many:
@@ -3424,8 +3433,11 @@ loop41many:
 	VMOVUPS     (R8)(R11*4), Y4
 	VMOVUPS     (R9)(R11*4), Y5
 	VMOVUPS     (R10)(R11*4), Y6
-	VXORPS      Y7, Y7, Y7
-	VCMPPS      $0x1e, Y7, Y6, Y6
+	VSUBPS      Y2, Y1, Y7
+	VMOVAPS     Y7, Y7
+	VFMADD213PS Y6, Y3, Y7
+	VXORPS      Y6, Y6, Y6
+	VCMPPS      $0x1e, Y6, Y7, Y6
 	VANDPS      Y0, Y6, Y0
 	VSUBPS      Y2, Y1, Y1
 	VFMADD213PS Y5, Y4, Y1
@@ -3438,8 +3450,11 @@ loop41many:
 	VMOVUPS     32(R8)(R11*4), Y4
 	VMOVUPS     32(R9)(R11*4), Y5
 	VMOVUPS     32(R10)(R11*4), Y6
-	VXORPS      Y7, Y7, Y7
-	VCMPPS      $0x1e, Y7, Y6, Y6
+	VSUBPS      Y2, Y1, Y7
+	VMOVAPS     Y7, Y7
+	VFMADD213PS Y6, Y3, Y7
+	VXORPS      Y6, Y6, Y6
+	VCMPPS      $0x1e, Y6, Y7, Y6
 	VANDPS      Y0, Y6, Y0
 	VSUBPS      Y2, Y1, Y1
 	VFMADD213PS Y5, Y4, Y1
@@ -3461,8 +3476,11 @@ loop41one:
 	VMOVUPS     (R8)(R11*4), Y4
 	VMOVUPS     (R9)(R11*4), Y5
 	VMOVUPS     (R10)(R11*4), Y6
-	VXORPS      Y7, Y7, Y7
-	VCMPPS      $0x1e, Y7, Y6, Y6
+	VSUBPS      Y2, Y1, Y7
+	VMOVAPS     Y7, Y7
+	VFMADD213PS Y6, Y3, Y7
+	VXORPS      Y6, Y6, Y6
+	VCMPPS      $0x1e, Y6, Y7, Y6
 	VANDPS      Y0, Y6, Y0
 	VSUBPS      Y2, Y1, Y1
 	VFMADD213PS Y5, Y4, Y1
@@ -3484,8 +3502,11 @@ loop41tail:
 	VMASKMOVPS  (R8)(R11*4), Y0, Y5
 	VMASKMOVPS  (R9)(R11*4), Y0, Y6
 	VMASKMOVPS  (R10)(R11*4), Y0, Y7
-	VXORPS      Y8, Y8, Y8
-	VCMPPS      $0x1e, Y8, Y7, Y7
+	VSUBPS      Y3, Y2, Y8
+	VMOVAPS     Y8, Y8
+	VFMADD213PS Y7, Y4, Y8
+	VXORPS      Y7, Y7, Y7
+	VCMPPS      $0x1e, Y7, Y8, Y7
 	VANDPS      Y1, Y7, Y1
 	VSUBPS      Y3, Y2, Y2
 	VFMADD213PS Y6, Y5, Y2
@@ -3493,6 +3514,273 @@ loop41tail:
 	VMASKMOVPS  Y2, Y0, (CX)(R11*4)
 
 loop41end:
+	VZEROUPPER
+	RET
+
+// func normAddReluAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32, z []float32)
+// Requires: AVX, CMOV, FMA3
+TEXT ·normAddReluAVX2(SB), NOSPLIT, $0-144
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    s_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    z_len+128(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    m_base+48(FP), BX
+	MOVQ    s_base+72(FP), SI
+	MOVQ    b_base+96(FP), DI
+	MOVQ    z_base+120(FP), R8
+	XORQ    R9, R9
+
+loop42many:
+	SUBQ        $0x00000010, AX
+	JLT         loop42few
+	VMOVUPS     (DX)(R9*4), Y0
+	VMOVUPS     (BX)(R9*4), Y1
+	VMOVUPS     (SI)(R9*4), Y2
+	VMOVUPS     (DI)(R9*4), Y3
+	VMOVUPS     (R8)(R9*4), Y4
+	VXORPS      Y5, Y5, Y5
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VADDPS      Y4, Y0, Y0
+	VMAXPS      Y0, Y5, Y0
+	VMOVUPS     Y0, (CX)(R9*4)
+	VMOVUPS     32(DX)(R9*4), Y0
+	VMOVUPS     32(BX)(R9*4), Y1
+	VMOVUPS     32(SI)(R9*4), Y2
+	VMOVUPS     32(DI)(R9*4), Y3
+	VMOVUPS     32(R8)(R9*4), Y4
+	VXORPS      Y5, Y5, Y5
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VADDPS      Y4, Y0, Y0
+	VMAXPS      Y0, Y5, Y0
+	VMOVUPS     Y0, 32(CX)(R9*4)
+	ADDQ        $0x00000010, R9
+	JMP         loop42many
+
+loop42few:
+	ADDQ $0x00000010, AX
+
+loop42one:
+	SUBQ        $0x00000008, AX
+	JLT         loop42tail
+	VMOVUPS     (DX)(R9*4), Y0
+	VMOVUPS     (BX)(R9*4), Y1
+	VMOVUPS     (SI)(R9*4), Y2
+	VMOVUPS     (DI)(R9*4), Y3
+	VMOVUPS     (R8)(R9*4), Y4
+	VXORPS      Y5, Y5, Y5
+	VSUBPS      Y1, Y0, Y0
+	VFMADD213PS Y3, Y2, Y0
+	VADDPS      Y4, Y0, Y0
+	VMAXPS      Y0, Y5, Y0
+	VMOVUPS     Y0, (CX)(R9*4)
+	ADDQ        $0x00000008, R9
+	JMP         loop42one
+
+loop42tail:
+	ADDQ        $0x00000008, AX
+	JEQ         loop42end
+	LEAQ        tails<>+0(SB), R10
+	NEGQ        AX
+	VMOVUPS     64(R10)(AX*4), Y0
+	VMASKMOVPS  (DX)(R9*4), Y0, Y1
+	VMASKMOVPS  (BX)(R9*4), Y0, Y2
+	VMASKMOVPS  (SI)(R9*4), Y0, Y3
+	VMASKMOVPS  (DI)(R9*4), Y0, Y4
+	VMASKMOVPS  (R8)(R9*4), Y0, Y5
+	VXORPS      Y6, Y6, Y6
+	VSUBPS      Y2, Y1, Y1
+	VFMADD213PS Y4, Y3, Y1
+	VADDPS      Y5, Y1, Y1
+	VMAXPS      Y1, Y6, Y1
+	VMASKMOVPS  Y1, Y0, (CX)(R9*4)
+
+loop42end:
+	VZEROUPPER
+	RET
+
+// func whereAVX2(dst []float32, y []float32, a []float32)
+// Requires: AVX, CMOV
+TEXT ·whereAVX2(SB), NOSPLIT, $0-72
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    y_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    a_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    y_base+24(FP), DX
+	MOVQ    a_base+48(FP), BX
+	XORQ    SI, SI
+
+loop43many:
+	SUBQ    $0x00000020, AX
+	JLT     loop43few
+	VMOVUPS (DX)(SI*4), Y0
+	VMOVUPS (BX)(SI*4), Y1
+	VXORPS  Y2, Y2, Y2
+	VCMPPS  $0x1e, Y2, Y0, Y0
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (CX)(SI*4)
+	VMOVUPS 32(DX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	VXORPS  Y2, Y2, Y2
+	VCMPPS  $0x1e, Y2, Y0, Y0
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 32(CX)(SI*4)
+	VMOVUPS 64(DX)(SI*4), Y0
+	VMOVUPS 64(BX)(SI*4), Y1
+	VXORPS  Y2, Y2, Y2
+	VCMPPS  $0x1e, Y2, Y0, Y0
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 64(CX)(SI*4)
+	VMOVUPS 96(DX)(SI*4), Y0
+	VMOVUPS 96(BX)(SI*4), Y1
+	VXORPS  Y2, Y2, Y2
+	VCMPPS  $0x1e, Y2, Y0, Y0
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 96(CX)(SI*4)
+	ADDQ    $0x00000020, SI
+	JMP     loop43many
+
+loop43few:
+	ADDQ $0x00000020, AX
+
+loop43one:
+	SUBQ    $0x00000008, AX
+	JLT     loop43tail
+	VMOVUPS (DX)(SI*4), Y0
+	VMOVUPS (BX)(SI*4), Y1
+	VXORPS  Y2, Y2, Y2
+	VCMPPS  $0x1e, Y2, Y0, Y0
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (CX)(SI*4)
+	ADDQ    $0x00000008, SI
+	JMP     loop43one
+
+loop43tail:
+	ADDQ       $0x00000008, AX
+	JEQ        loop43end
+	LEAQ       tails<>+0(SB), DI
+	NEGQ       AX
+	VMOVUPS    64(DI)(AX*4), Y0
+	VMASKMOVPS (DX)(SI*4), Y0, Y1
+	VMASKMOVPS (BX)(SI*4), Y0, Y2
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y1, Y1
+	VANDPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y0, (CX)(SI*4)
+
+loop43end:
+	VZEROUPPER
+	RET
+
+// func sumWhereAVX2(dst []float32, y []float32, a []float32, b []float32)
+// Requires: AVX, CMOV
+TEXT ·sumWhereAVX2(SB), NOSPLIT, $0-96
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    y_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    a_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    y_base+24(FP), DX
+	MOVQ    a_base+48(FP), BX
+	MOVQ    b_base+72(FP), SI
+	XORQ    DI, DI
+
+loop44many:
+	SUBQ    $0x00000020, AX
+	JLT     loop44few
+	VMOVUPS (DX)(DI*4), Y0
+	VMOVUPS (BX)(DI*4), Y1
+	VMOVUPS (SI)(DI*4), Y2
+	VXORPS  Y3, Y3, Y3
+	VCMPPS  $0x1e, Y3, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (CX)(DI*4)
+	VMOVUPS 32(DX)(DI*4), Y0
+	VMOVUPS 32(BX)(DI*4), Y1
+	VMOVUPS 32(SI)(DI*4), Y2
+	VXORPS  Y3, Y3, Y3
+	VCMPPS  $0x1e, Y3, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 32(CX)(DI*4)
+	VMOVUPS 64(DX)(DI*4), Y0
+	VMOVUPS 64(BX)(DI*4), Y1
+	VMOVUPS 64(SI)(DI*4), Y2
+	VXORPS  Y3, Y3, Y3
+	VCMPPS  $0x1e, Y3, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 64(CX)(DI*4)
+	VMOVUPS 96(DX)(DI*4), Y0
+	VMOVUPS 96(BX)(DI*4), Y1
+	VMOVUPS 96(SI)(DI*4), Y2
+	VXORPS  Y3, Y3, Y3
+	VCMPPS  $0x1e, Y3, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, 96(CX)(DI*4)
+	ADDQ    $0x00000020, DI
+	JMP     loop44many
+
+loop44few:
+	ADDQ $0x00000020, AX
+
+loop44one:
+	SUBQ    $0x00000008, AX
+	JLT     loop44tail
+	VMOVUPS (DX)(DI*4), Y0
+	VMOVUPS (BX)(DI*4), Y1
+	VMOVUPS (SI)(DI*4), Y2
+	VXORPS  Y3, Y3, Y3
+	VCMPPS  $0x1e, Y3, Y0, Y0
+	VADDPS  Y2, Y1, Y1
+	VANDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (CX)(DI*4)
+	ADDQ    $0x00000008, DI
+	JMP     loop44one
+
+loop44tail:
+	ADDQ       $0x00000008, AX
+	JEQ        loop44end
+	LEAQ       tails<>+0(SB), R8
+	NEGQ       AX
+	VMOVUPS    64(R8)(AX*4), Y0
+	VMASKMOVPS (DX)(DI*4), Y0, Y1
+	VMASKMOVPS (BX)(DI*4), Y0, Y2
+	VMASKMOVPS (SI)(DI*4), Y0, Y3
+	VXORPS     Y4, Y4, Y4
+	VCMPPS     $0x1e, Y4, Y1, Y1
+	VADDPS     Y3, Y2, Y2
+	VANDPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y0, (CX)(DI*4)
+
+loop44end:
 	VZEROUPPER
 	RET
 
@@ -3519,9 +3807,9 @@ TEXT ·normRowAVX2(SB), NOSPLIT, $0-104
 	VBROADCASTSS X1, Y1
 	XORQ         DI, DI
 
-loop42many:
+loop45many:
 	SUBQ        $0x00000010, AX
-	JLT         loop42few
+	JLT         loop45few
 	VMOVUPS     (DX)(DI*4), Y2
 	VMOVUPS     (BX)(DI*4), Y3
 	VMOVUPS     (SI)(DI*4), Y4
@@ -3537,14 +3825,14 @@ loop42many:
 	VFMADD213PS Y4, Y3, Y2
 	VMOVUPS     Y2, 32(CX)(DI*4)
 	ADDQ        $0x00000010, DI
-	JMP         loop42many
+	JMP         loop45many
 
-loop42few:
+loop45few:
 	ADDQ $0x00000010, AX
 
-loop42one:
+loop45one:
 	SUBQ        $0x00000008, AX
-	JLT         loop42tail
+	JLT         loop45tail
 	VMOVUPS     (DX)(DI*4), Y2
 	VMOVUPS     (BX)(DI*4), Y3
 	VMOVUPS     (SI)(DI*4), Y4
@@ -3553,11 +3841,11 @@ loop42one:
 	VFMADD213PS Y4, Y3, Y2
 	VMOVUPS     Y2, (CX)(DI*4)
 	ADDQ        $0x00000008, DI
-	JMP         loop42one
+	JMP         loop45one
 
-loop42tail:
+loop45tail:
 	ADDQ        $0x00000008, AX
-	JEQ         loop42end
+	JEQ         loop45end
 	LEAQ        tails<>+0(SB), R8
 	NEGQ        AX
 	VMOVUPS     64(R8)(AX*4), Y2
@@ -3569,7 +3857,7 @@ loop42tail:
 	VFMADD213PS Y5, Y4, Y0
 	VMASKMOVPS  Y0, Y2, (CX)(DI*4)
 
-loop42end:
+loop45end:
 	VZEROUPPER
 	RET
 
@@ -3600,9 +3888,9 @@ TEXT ·normRowGradAVX2(SB), NOSPLIT, $0-112
 	VBROADCASTSS X3, Y3
 	XORQ         DI, DI
 
-loop43many:
+loop46many:
 	SUBQ         $0x00000010, AX
-	JLT          loop43few
+	JLT          loop46few
 	VMOVUPS      (DX)(DI*4), Y4
 	VMOVUPS      (BX)(DI*4), Y5
 	VMOVUPS      (SI)(DI*4), Y6
@@ -3624,14 +3912,14 @@ loop43many:
 	VMULPS       Y1, Y4, Y4
 	VMOVUPS      Y4, 32(CX)(DI*4)
 	ADDQ         $0x00000010, DI
-	JMP          loop43many
+	JMP          loop46many
 
-loop43few:
+loop46few:
 	ADDQ $0x00000010, AX
 
-loop43one:
+loop46one:
 	SUBQ         $0x00000008, AX
-	JLT          loop43tail
+	JLT          loop46tail
 	VMOVUPS      (DX)(DI*4), Y4
 	VMOVUPS      (BX)(DI*4), Y5
 	VMOVUPS      (SI)(DI*4), Y6
@@ -3643,11 +3931,11 @@ loop43one:
 	VMULPS       Y1, Y4, Y4
 	VMOVUPS      Y4, (CX)(DI*4)
 	ADDQ         $0x00000008, DI
-	JMP          loop43one
+	JMP          loop46one
 
-loop43tail:
+loop46tail:
 	ADDQ         $0x00000008, AX
-	JEQ          loop43end
+	JEQ          loop46end
 	LEAQ         tails<>+0(SB), R8
 	NEGQ         AX
 	VMOVUPS      64(R8)(AX*4), Y4
@@ -3662,7 +3950,7 @@ loop43tail:
 	VMULPS       Y1, Y2, Y0
 	VMASKMOVPS   Y0, Y4, (CX)(DI*4)
 
-loop43end:
+loop46end:
 	VZEROUPPER
 	RET
 
@@ -3689,9 +3977,9 @@ TEXT ·normGammaAddAVX2(SB), NOSPLIT, $0-104
 	VBROADCASTSS X1, Y1
 	XORQ         DI, DI
 
-loop44many:
+loop47many:
 	SUBQ        $0x00000010, AX
-	JLT         loop44few
+	JLT         loop47few
 	VMOVUPS     (DX)(DI*4), Y2
 	VMOVUPS     (BX)(DI*4), Y3
 	VMOVUPS     (SI)(DI*4), Y4
@@ -3707,14 +3995,14 @@ loop44many:
 	VFMADD231PS Y4, Y3, Y2
 	VMOVUPS     Y2, 32(CX)(DI*4)
 	ADDQ        $0x00000010, DI
-	JMP         loop44many
+	JMP         loop47many
 
-loop44few:
+loop47few:
 	ADDQ $0x00000010, AX
 
-loop44one:
+loop47one:
 	SUBQ        $0x00000008, AX
-	JLT         loop44tail
+	JLT         loop47tail
 	VMOVUPS     (DX)(DI*4), Y2
 	VMOVUPS     (BX)(DI*4), Y3
 	VMOVUPS     (SI)(DI*4), Y4
@@ -3723,11 +4011,11 @@ loop44one:
 	VFMADD231PS Y4, Y3, Y2
 	VMOVUPS     Y2, (CX)(DI*4)
 	ADDQ        $0x00000008, DI
-	JMP         loop44one
+	JMP         loop47one
 
-loop44tail:
+loop47tail:
 	ADDQ        $0x00000008, AX
-	JEQ         loop44end
+	JEQ         loop47end
 	LEAQ        tails<>+0(SB), R8
 	NEGQ        AX
 	VMOVUPS     64(R8)(AX*4), Y2
@@ -3739,7 +4027,7 @@ loop44tail:
 	VFMADD231PS Y0, Y4, Y3
 	VMASKMOVPS  Y3, Y2, (CX)(DI*4)
 
-loop44end:
+loop47end:
 	VZEROUPPER
 	RET
 
@@ -3754,9 +4042,9 @@ TEXT ·sumRowAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop45many:
+loop48many:
 	SUBQ    $0x00000040, AX
-	JLT     loop45few
+	JLT     loop48few
 	VMOVUPS (CX)(DX*4), Z4
 	VADDPS  Z4, Z0, Z0
 	VMOVUPS 64(CX)(DX*4), Z4
@@ -3766,22 +4054,22 @@ loop45many:
 	VMOVUPS 192(CX)(DX*4), Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop45many
+	JMP     loop48many
 
-loop45few:
+loop48few:
 	ADDQ $0x00000040, AX
 
-loop45one:
+loop48one:
 	SUBQ    $0x00000010, AX
-	JLT     loop45tail
+	JLT     loop48tail
 	VMOVUPS (CX)(DX*4), Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop45one
+	JMP     loop48one
 
-loop45tail:
+loop48tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop45end
+	JEQ          loop48end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -3791,7 +4079,7 @@ loop45tail:
 	VBLENDMPS    Z4, Z6, K1, Z5
 	VADDPS       Z5, Z1, Z1
 
-loop45end:
+loop48end:
 	VADDPS        Z1, Z0, Z0
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z2, Z0, Z0
@@ -3819,9 +4107,9 @@ TEXT ·maxRowAVX512(SB), NOSPLIT, $0-28
 	KXORW        K1, K1, K1
 	XORQ         DX, DX
 
-loop46many:
+loop49many:
 	SUBQ    $0x00000040, AX
-	JLT     loop46few
+	JLT     loop49few
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
@@ -3839,24 +4127,24 @@ loop46many:
 	KORW    K2, K1, K1
 	VMAXPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop46many
+	JMP     loop49many
 
-loop46few:
+loop49few:
 	ADDQ $0x00000040, AX
 
-loop46one:
+loop49one:
 	SUBQ    $0x00000010, AX
-	JLT     loop46tail
+	JLT     loop49tail
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
 	VMAXPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop46one
+	JMP     loop49one
 
-loop46tail:
+loop49tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop46end
+	JEQ          loop49end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -3868,7 +4156,7 @@ loop46tail:
 	VBLENDMPS    Z4, Z6, K2, Z5
 	VMAXPS       Z5, Z1, Z1
 
-loop46end:
+loop49end:
 	VMAXPS        Z1, Z0, Z0
 	VMAXPS        Z3, Z2, Z2
 	VMAXPS        Z2, Z0, Z0
@@ -3881,10 +4169,10 @@ loop46end:
 	VPERMILPS     $0x01, X0, X1
 	VMAXPS        X1, X0, X0
 	KORTESTW      K1, K1
-	JEQ           nan47
+	JEQ           nan50
 	VMOVSS        k7fc00000<>+0(SB), X0
 
-nan47:
+nan50:
 	MOVSS X0, ret+24(FP)
 	VZEROUPPER
 	RET
@@ -3901,9 +4189,9 @@ TEXT ·minRowAVX512(SB), NOSPLIT, $0-28
 	KXORW        K1, K1, K1
 	XORQ         DX, DX
 
-loop47many:
+loop50many:
 	SUBQ    $0x00000040, AX
-	JLT     loop47few
+	JLT     loop50few
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
@@ -3921,24 +4209,24 @@ loop47many:
 	KORW    K2, K1, K1
 	VMINPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop47many
+	JMP     loop50many
 
-loop47few:
+loop50few:
 	ADDQ $0x00000040, AX
 
-loop47one:
+loop50one:
 	SUBQ    $0x00000010, AX
-	JLT     loop47tail
+	JLT     loop50tail
 	VMOVUPS (CX)(DX*4), Z4
 	VCMPPS  $0x03, Z4, Z4, K2
 	KORW    K2, K1, K1
 	VMINPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop47one
+	JMP     loop50one
 
-loop47tail:
+loop50tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop47end
+	JEQ          loop50end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -3950,7 +4238,7 @@ loop47tail:
 	VBLENDMPS    Z4, Z6, K2, Z5
 	VMINPS       Z5, Z1, Z1
 
-loop47end:
+loop50end:
 	VMINPS        Z1, Z0, Z0
 	VMINPS        Z3, Z2, Z2
 	VMINPS        Z2, Z0, Z0
@@ -3963,10 +4251,10 @@ loop47end:
 	VPERMILPS     $0x01, X0, X1
 	VMINPS        X1, X0, X0
 	KORTESTW      K1, K1
-	JEQ           nan48
+	JEQ           nan51
 	VMOVSS        k7fc00000<>+0(SB), X0
 
-nan48:
+nan51:
 	MOVSS X0, ret+24(FP)
 	VZEROUPPER
 	RET
@@ -3982,9 +4270,9 @@ TEXT ·prodRowAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS k3f800000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop48many:
+loop51many:
 	SUBQ    $0x00000040, AX
-	JLT     loop48few
+	JLT     loop51few
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z0, Z0
 	VMOVUPS 64(CX)(DX*4), Z4
@@ -3994,22 +4282,22 @@ loop48many:
 	VMOVUPS 192(CX)(DX*4), Z4
 	VMULPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop48many
+	JMP     loop51many
 
-loop48few:
+loop51few:
 	ADDQ $0x00000040, AX
 
-loop48one:
+loop51one:
 	SUBQ    $0x00000010, AX
-	JLT     loop48tail
+	JLT     loop51tail
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop48one
+	JMP     loop51one
 
-loop48tail:
+loop51tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop48end
+	JEQ          loop51end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -4019,7 +4307,7 @@ loop48tail:
 	VBLENDMPS    Z4, Z6, K1, Z5
 	VMULPS       Z5, Z1, Z1
 
-loop48end:
+loop51end:
 	VMULPS        Z1, Z0, Z0
 	VMULPS        Z3, Z2, Z2
 	VMULPS        Z2, Z0, Z0
@@ -4046,9 +4334,9 @@ TEXT ·sumSqRowAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop49many:
+loop52many:
 	SUBQ    $0x00000040, AX
-	JLT     loop49few
+	JLT     loop52few
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
@@ -4062,23 +4350,23 @@ loop49many:
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, DX
-	JMP     loop49many
+	JMP     loop52many
 
-loop49few:
+loop52few:
 	ADDQ $0x00000040, AX
 
-loop49one:
+loop52one:
 	SUBQ    $0x00000010, AX
-	JLT     loop49tail
+	JLT     loop52tail
 	VMOVUPS (CX)(DX*4), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, DX
-	JMP     loop49one
+	JMP     loop52one
 
-loop49tail:
+loop52tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop49end
+	JEQ          loop52end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z4
@@ -4089,7 +4377,7 @@ loop49tail:
 	VBLENDMPS    Z4, Z6, K1, Z5
 	VADDPS       Z5, Z1, Z1
 
-loop49end:
+loop52end:
 	VADDPS        Z1, Z0, Z0
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z2, Z0, Z0
@@ -4118,9 +4406,9 @@ TEXT ·devRowAVX512(SB), NOSPLIT, $0-36
 	VBROADCASTSS k00000000<>+0(SB), Z5
 	XORQ         DX, DX
 
-loop50many:
+loop53many:
 	SUBQ    $0x00000040, AX
-	JLT     loop50few
+	JLT     loop53few
 	VMOVUPS (CX)(DX*4), Z6
 	VSUBPS  Z0, Z6, Z6
 	VMULPS  Z6, Z6, Z6
@@ -4138,24 +4426,24 @@ loop50many:
 	VMULPS  Z6, Z6, Z6
 	VADDPS  Z6, Z5, Z5
 	ADDQ    $0x00000040, DX
-	JMP     loop50many
+	JMP     loop53many
 
-loop50few:
+loop53few:
 	ADDQ $0x00000040, AX
 
-loop50one:
+loop53one:
 	SUBQ    $0x00000010, AX
-	JLT     loop50tail
+	JLT     loop53tail
 	VMOVUPS (CX)(DX*4), Z6
 	VSUBPS  Z0, Z6, Z6
 	VMULPS  Z6, Z6, Z6
 	VADDPS  Z6, Z2, Z2
 	ADDQ    $0x00000010, DX
-	JMP     loop50one
+	JMP     loop53one
 
-loop50tail:
+loop53tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop50end
+	JEQ          loop53end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      64(BX)(AX*4), Z6
@@ -4167,7 +4455,7 @@ loop50tail:
 	VBLENDMPS    Z0, Z6, K1, Z1
 	VADDPS       Z1, Z3, Z3
 
-loop50end:
+loop53end:
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z5, Z4, Z4
 	VADDPS        Z4, Z2, Z2
@@ -4198,9 +4486,9 @@ TEXT ·dotRowAVX512(SB), NOSPLIT, $0-52
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         BX, BX
 
-loop51many:
+loop54many:
 	SUBQ    $0x00000040, AX
-	JLT     loop51few
+	JLT     loop54few
 	VMOVUPS (CX)(BX*4), Z4
 	VMOVUPS (DX)(BX*4), Z5
 	VMULPS  Z5, Z4, Z4
@@ -4218,24 +4506,24 @@ loop51many:
 	VMULPS  Z5, Z4, Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    $0x00000040, BX
-	JMP     loop51many
+	JMP     loop54many
 
-loop51few:
+loop54few:
 	ADDQ $0x00000040, AX
 
-loop51one:
+loop54one:
 	SUBQ    $0x00000010, AX
-	JLT     loop51tail
+	JLT     loop54tail
 	VMOVUPS (CX)(BX*4), Z4
 	VMOVUPS (DX)(BX*4), Z5
 	VMULPS  Z5, Z4, Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    $0x00000010, BX
-	JMP     loop51one
+	JMP     loop54one
 
-loop51tail:
+loop54tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop51end
+	JEQ          loop54end
 	LEAQ         tails<>+0(SB), SI
 	NEGQ         AX
 	VMOVUPS      64(SI)(AX*4), Z4
@@ -4247,7 +4535,7 @@ loop51tail:
 	VBLENDMPS    Z4, Z5, K1, Z6
 	VADDPS       Z6, Z1, Z1
 
-loop51end:
+loop54end:
 	VADDPS        Z1, Z0, Z0
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z2, Z0, Z0
@@ -4284,9 +4572,9 @@ TEXT ·centredDotRowAVX512(SB), NOSPLIT, $0-84
 	VBROADCASTSS k00000000<>+0(SB), Z5
 	XORQ         SI, SI
 
-loop52many:
+loop55many:
 	SUBQ    $0x00000040, AX
-	JLT     loop52few
+	JLT     loop55few
 	VMOVUPS (CX)(SI*4), Z6
 	VMOVUPS (DX)(SI*4), Z7
 	VMOVUPS (BX)(SI*4), Z8
@@ -4316,14 +4604,14 @@ loop52many:
 	VMULPS  Z7, Z6, Z6
 	VADDPS  Z6, Z5, Z5
 	ADDQ    $0x00000040, SI
-	JMP     loop52many
+	JMP     loop55many
 
-loop52few:
+loop55few:
 	ADDQ $0x00000040, AX
 
-loop52one:
+loop55one:
 	SUBQ    $0x00000010, AX
-	JLT     loop52tail
+	JLT     loop55tail
 	VMOVUPS (CX)(SI*4), Z6
 	VMOVUPS (DX)(SI*4), Z7
 	VMOVUPS (BX)(SI*4), Z8
@@ -4332,11 +4620,11 @@ loop52one:
 	VMULPS  Z7, Z6, Z6
 	VADDPS  Z6, Z2, Z2
 	ADDQ    $0x00000010, SI
-	JMP     loop52one
+	JMP     loop55one
 
-loop52tail:
+loop55tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop52end
+	JEQ          loop55end
 	LEAQ         tails<>+0(SB), DI
 	NEGQ         AX
 	VMOVUPS      64(DI)(AX*4), Z6
@@ -4351,7 +4639,7 @@ loop52tail:
 	VBLENDMPS    Z0, Z6, K1, Z1
 	VADDPS       Z1, Z3, Z3
 
-loop52end:
+loop55end:
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z5, Z4, Z4
 	VADDPS        Z4, Z2, Z2
@@ -4378,9 +4666,9 @@ TEXT ·sumExpRowAVX512(SB), NOSPLIT, $0-36
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         DX, DX
 
-loop53many:
+loop56many:
 	SUBQ              $0x00000020, AX
-	JLT               loop53few
+	JLT               loop56few
 	VMOVUPS           (CX)(DX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -4422,14 +4710,14 @@ loop53many:
 	VSCALEFPS         Z5, Z6, Z6
 	VADDPS            Z6, Z3, Z3
 	ADDQ              $0x00000020, DX
-	JMP               loop53many
+	JMP               loop56many
 
-loop53few:
+loop56few:
 	ADDQ $0x00000020, AX
 
-loop53one:
+loop56one:
 	SUBQ              $0x00000010, AX
-	JLT               loop53tail
+	JLT               loop56tail
 	VMOVUPS           (CX)(DX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -4451,11 +4739,11 @@ loop53one:
 	VSCALEFPS         Z5, Z6, Z6
 	VADDPS            Z6, Z2, Z2
 	ADDQ              $0x00000010, DX
-	JMP               loop53one
+	JMP               loop56one
 
-loop53tail:
+loop56tail:
 	ADDQ              $0x00000010, AX
-	JEQ               loop53end
+	JEQ               loop56end
 	LEAQ              tails<>+0(SB), BX
 	NEGQ              AX
 	VMOVUPS           64(BX)(AX*4), Z4
@@ -4483,7 +4771,7 @@ loop53tail:
 	VBLENDMPS         Z5, Z0, K1, Z1
 	VADDPS            Z1, Z3, Z3
 
-loop53end:
+loop56end:
 	VADDPS        Z3, Z2, Z2
 	VEXTRACTF64X4 $0x01, Z2, Y0
 	VADDPS        Y0, Y2, Y0
@@ -4512,9 +4800,9 @@ TEXT ·expSumRowAVX512(SB), NOSPLIT, $0-60
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         BX, BX
 
-loop54many:
+loop57many:
 	SUBQ              $0x00000020, AX
-	JLT               loop54few
+	JLT               loop57few
 	VMOVUPS           (DX)(BX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -4558,14 +4846,14 @@ loop54many:
 	VMOVUPS           Z6, 64(CX)(BX*4)
 	VADDPS            Z6, Z3, Z3
 	ADDQ              $0x00000020, BX
-	JMP               loop54many
+	JMP               loop57many
 
-loop54few:
+loop57few:
 	ADDQ $0x00000020, AX
 
-loop54one:
+loop57one:
 	SUBQ              $0x00000010, AX
-	JLT               loop54tail
+	JLT               loop57tail
 	VMOVUPS           (DX)(BX*4), Z4
 	VSUBPS            Z0, Z4, Z4
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
@@ -4588,11 +4876,11 @@ loop54one:
 	VMOVUPS           Z6, (CX)(BX*4)
 	VADDPS            Z6, Z2, Z2
 	ADDQ              $0x00000010, BX
-	JMP               loop54one
+	JMP               loop57one
 
-loop54tail:
+loop57tail:
 	ADDQ              $0x00000010, AX
-	JEQ               loop54end
+	JEQ               loop57end
 	LEAQ              tails<>+0(SB), SI
 	NEGQ              AX
 	VMOVUPS           64(SI)(AX*4), Z4
@@ -4621,7 +4909,7 @@ loop54tail:
 	VBLENDMPS         Z5, Z0, K1, Z1
 	VADDPS            Z1, Z3, Z3
 
-loop54end:
+loop57end:
 	VADDPS        Z3, Z2, Z2
 	VEXTRACTF64X4 $0x01, Z2, Y0
 	VADDPS        Y0, Y2, Y0
@@ -4659,9 +4947,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile55many:
+tile58many:
 	SUBQ    $0x02, R8
-	JLT     tile55few
+	JLT     tile58few
 	VMOVUPS (DI), Z8
 	VADDPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -4680,14 +4968,14 @@ tile55many:
 	VMOVUPS 192(DI), Z8
 	VADDPS  Z8, Z7, Z7
 	ADDQ    DX, DI
-	JMP     tile55many
+	JMP     tile58many
 
-tile55few:
+tile58few:
 	ADDQ $0x02, R8
 
-tile55one:
+tile58one:
 	SUBQ    $0x01, R8
-	JLT     tile55end
+	JLT     tile58end
 	VMOVUPS (DI), Z8
 	VADDPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -4697,9 +4985,9 @@ tile55one:
 	VMOVUPS 192(DI), Z8
 	VADDPS  Z8, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile55one
+	JMP     tile58one
 
-tile55end:
+tile58end:
 	ADDQ    $0x01, R8
 	VADDPS  Z4, Z0, Z0
 	VADDPS  Z5, Z1, Z1
@@ -4726,9 +5014,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile56many:
+tile59many:
 	SUBQ    $0x04, R8
-	JLT     tile56few
+	JLT     tile59few
 	VMOVUPS (DI), Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    DX, DI
@@ -4741,20 +5029,20 @@ tile56many:
 	VMOVUPS (DI), Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile56many
+	JMP     tile59many
 
-tile56few:
+tile59few:
 	ADDQ $0x04, R8
 
-tile56one:
+tile59one:
 	SUBQ    $0x01, R8
-	JLT     tile56end
+	JLT     tile59end
 	VMOVUPS (DI), Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    DX, DI
-	JMP     tile56one
+	JMP     tile59one
 
-tile56end:
+tile59end:
 	ADDQ    $0x01, R8
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -4777,9 +5065,9 @@ tail:
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile57many:
+tile60many:
 	SUBQ      $0x04, CX
-	JLT       tile57few
+	JLT       tile60few
 	VMOVUPS.Z (AX), K1, Z4
 	VADDPS    Z4, Z0, Z0
 	ADDQ      DX, AX
@@ -4792,20 +5080,20 @@ tile57many:
 	VMOVUPS.Z (AX), K1, Z4
 	VADDPS    Z4, Z3, Z3
 	ADDQ      DX, AX
-	JMP       tile57many
+	JMP       tile60many
 
-tile57few:
+tile60few:
 	ADDQ $0x04, CX
 
-tile57one:
+tile60one:
 	SUBQ      $0x01, CX
-	JLT       tile57end
+	JLT       tile60end
 	VMOVUPS.Z (AX), K1, Z4
 	VADDPS    Z4, Z0, Z0
 	ADDQ      DX, AX
-	JMP       tile57one
+	JMP       tile60one
 
-tile57end:
+tile60end:
 	ADDQ    $0x01, CX
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -4840,9 +5128,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile58many:
+tile61many:
 	SUBQ      $0x02, R8
-	JLT       tile58few
+	JLT       tile61few
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z8, Z0, Z8
@@ -4877,14 +5165,14 @@ tile58many:
 	VMAXPS    Z8, Z7, Z8
 	VBLENDMPS Z7, Z8, K1, Z7
 	ADDQ      DX, DI
-	JMP       tile58many
+	JMP       tile61many
 
-tile58few:
+tile61few:
 	ADDQ $0x02, R8
 
-tile58one:
+tile61one:
 	SUBQ      $0x01, R8
-	JLT       tile58end
+	JLT       tile61end
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z8, Z0, Z8
@@ -4902,9 +5190,9 @@ tile58one:
 	VMAXPS    Z8, Z3, Z8
 	VBLENDMPS Z3, Z8, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile58one
+	JMP       tile61one
 
-tile58end:
+tile61end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z4, Z0, Z4
@@ -4939,9 +5227,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile59many:
+tile62many:
 	SUBQ      $0x04, R8
-	JLT       tile59few
+	JLT       tile62few
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z4, Z0, Z4
@@ -4962,22 +5250,22 @@ tile59many:
 	VMAXPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile59many
+	JMP       tile62many
 
-tile59few:
+tile62few:
 	ADDQ $0x04, R8
 
-tile59one:
+tile62one:
 	SUBQ      $0x01, R8
-	JLT       tile59end
+	JLT       tile62end
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K1, Z0
 	ADDQ      DX, DI
-	JMP       tile59one
+	JMP       tile62one
 
-tile59end:
+tile62end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMAXPS    Z1, Z0, Z1
@@ -5006,9 +5294,9 @@ tail:
 	VBROADCASTSS kff800000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile60many:
+tile63many:
 	SUBQ      $0x04, CX
-	JLT       tile60few
+	JLT       tile63few
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMAXPS    Z4, Z0, Z4
@@ -5029,22 +5317,22 @@ tile60many:
 	VMAXPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K2, Z3
 	ADDQ      DX, AX
-	JMP       tile60many
+	JMP       tile63many
 
-tile60few:
+tile63few:
 	ADDQ $0x04, CX
 
-tile60one:
+tile63one:
 	SUBQ      $0x01, CX
-	JLT       tile60end
+	JLT       tile63end
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMAXPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K2, Z0
 	ADDQ      DX, AX
-	JMP       tile60one
+	JMP       tile63one
 
-tile60end:
+tile63end:
 	ADDQ      $0x01, CX
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMAXPS    Z1, Z0, Z1
@@ -5085,9 +5373,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile61many:
+tile64many:
 	SUBQ      $0x02, R8
-	JLT       tile61few
+	JLT       tile64few
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z8, Z0, Z8
@@ -5122,14 +5410,14 @@ tile61many:
 	VMINPS    Z8, Z7, Z8
 	VBLENDMPS Z7, Z8, K1, Z7
 	ADDQ      DX, DI
-	JMP       tile61many
+	JMP       tile64many
 
-tile61few:
+tile64few:
 	ADDQ $0x02, R8
 
-tile61one:
+tile64one:
 	SUBQ      $0x01, R8
-	JLT       tile61end
+	JLT       tile64end
 	VMOVUPS   (DI), Z8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z8, Z0, Z8
@@ -5147,9 +5435,9 @@ tile61one:
 	VMINPS    Z8, Z3, Z8
 	VBLENDMPS Z3, Z8, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile61one
+	JMP       tile64one
 
-tile61end:
+tile64end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z4, Z0, Z4
@@ -5184,9 +5472,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile62many:
+tile65many:
 	SUBQ      $0x04, R8
-	JLT       tile62few
+	JLT       tile65few
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z4, Z0, Z4
@@ -5207,22 +5495,22 @@ tile62many:
 	VMINPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K1, Z3
 	ADDQ      DX, DI
-	JMP       tile62many
+	JMP       tile65many
 
-tile62few:
+tile65few:
 	ADDQ $0x04, R8
 
-tile62one:
+tile65one:
 	SUBQ      $0x01, R8
-	JLT       tile62end
+	JLT       tile65end
 	VMOVUPS   (DI), Z4
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K1, Z0
 	ADDQ      DX, DI
-	JMP       tile62one
+	JMP       tile65one
 
-tile62end:
+tile65end:
 	ADDQ      $0x01, R8
 	VCMPPS    $0x03, Z0, Z0, K1
 	VMINPS    Z1, Z0, Z1
@@ -5251,9 +5539,9 @@ tail:
 	VBROADCASTSS k7f800000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile63many:
+tile66many:
 	SUBQ      $0x04, CX
-	JLT       tile63few
+	JLT       tile66few
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMINPS    Z4, Z0, Z4
@@ -5274,22 +5562,22 @@ tile63many:
 	VMINPS    Z4, Z3, Z4
 	VBLENDMPS Z3, Z4, K2, Z3
 	ADDQ      DX, AX
-	JMP       tile63many
+	JMP       tile66many
 
-tile63few:
+tile66few:
 	ADDQ $0x04, CX
 
-tile63one:
+tile66one:
 	SUBQ      $0x01, CX
-	JLT       tile63end
+	JLT       tile66end
 	VMOVUPS.Z (AX), K1, Z4
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMINPS    Z4, Z0, Z4
 	VBLENDMPS Z0, Z4, K2, Z0
 	ADDQ      DX, AX
-	JMP       tile63one
+	JMP       tile66one
 
-tile63end:
+tile66end:
 	ADDQ      $0x01, CX
 	VCMPPS    $0x03, Z0, Z0, K2
 	VMINPS    Z1, Z0, Z1
@@ -5330,9 +5618,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile64many:
+tile67many:
 	SUBQ    $0x02, R8
-	JLT     tile64few
+	JLT     tile67few
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -5351,14 +5639,14 @@ tile64many:
 	VMOVUPS 192(DI), Z8
 	VMULPS  Z8, Z7, Z7
 	ADDQ    DX, DI
-	JMP     tile64many
+	JMP     tile67many
 
-tile64few:
+tile67few:
 	ADDQ $0x02, R8
 
-tile64one:
+tile67one:
 	SUBQ    $0x01, R8
-	JLT     tile64end
+	JLT     tile67end
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z0, Z0
 	VMOVUPS 64(DI), Z8
@@ -5368,9 +5656,9 @@ tile64one:
 	VMOVUPS 192(DI), Z8
 	VMULPS  Z8, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile64one
+	JMP     tile67one
 
-tile64end:
+tile67end:
 	ADDQ    $0x01, R8
 	VMULPS  Z4, Z0, Z0
 	VMULPS  Z5, Z1, Z1
@@ -5397,9 +5685,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile65many:
+tile68many:
 	SUBQ    $0x04, R8
-	JLT     tile65few
+	JLT     tile68few
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z0, Z0
 	ADDQ    DX, DI
@@ -5412,20 +5700,20 @@ tile65many:
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile65many
+	JMP     tile68many
 
-tile65few:
+tile68few:
 	ADDQ $0x04, R8
 
-tile65one:
+tile68one:
 	SUBQ    $0x01, R8
-	JLT     tile65end
+	JLT     tile68end
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z0, Z0
 	ADDQ    DX, DI
-	JMP     tile65one
+	JMP     tile68one
 
-tile65end:
+tile68end:
 	ADDQ    $0x01, R8
 	VMULPS  Z1, Z0, Z0
 	VMULPS  Z3, Z2, Z2
@@ -5448,9 +5736,9 @@ tail:
 	VBROADCASTSS k3f800000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile66many:
+tile69many:
 	SUBQ      $0x04, CX
-	JLT       tile66few
+	JLT       tile69few
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z0, Z0
 	ADDQ      DX, AX
@@ -5463,20 +5751,20 @@ tile66many:
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z3, Z3
 	ADDQ      DX, AX
-	JMP       tile66many
+	JMP       tile69many
 
-tile66few:
+tile69few:
 	ADDQ $0x04, CX
 
-tile66one:
+tile69one:
 	SUBQ      $0x01, CX
-	JLT       tile66end
+	JLT       tile69end
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z0, Z0
 	ADDQ      DX, AX
-	JMP       tile66one
+	JMP       tile69one
 
-tile66end:
+tile69end:
 	ADDQ    $0x01, CX
 	VMULPS  Z1, Z0, Z0
 	VMULPS  Z3, Z2, Z2
@@ -5511,9 +5799,9 @@ wide:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile67many:
+tile70many:
 	SUBQ    $0x02, R8
-	JLT     tile67few
+	JLT     tile70few
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z0, Z0
@@ -5540,14 +5828,14 @@ tile67many:
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z7, Z7
 	ADDQ    DX, DI
-	JMP     tile67many
+	JMP     tile70many
 
-tile67few:
+tile70few:
 	ADDQ $0x02, R8
 
-tile67one:
+tile70one:
 	SUBQ    $0x01, R8
-	JLT     tile67end
+	JLT     tile70end
 	VMOVUPS (DI), Z8
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z0, Z0
@@ -5561,9 +5849,9 @@ tile67one:
 	VMULPS  Z8, Z8, Z8
 	VADDPS  Z8, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile67one
+	JMP     tile70one
 
-tile67end:
+tile70end:
 	ADDQ    $0x01, R8
 	VADDPS  Z4, Z0, Z0
 	VADDPS  Z5, Z1, Z1
@@ -5590,9 +5878,9 @@ narrow1:
 	MOVQ         SI, DI
 	MOVQ         CX, R8
 
-tile68many:
+tile71many:
 	SUBQ    $0x04, R8
-	JLT     tile68few
+	JLT     tile71few
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
@@ -5609,21 +5897,21 @@ tile68many:
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z3, Z3
 	ADDQ    DX, DI
-	JMP     tile68many
+	JMP     tile71many
 
-tile68few:
+tile71few:
 	ADDQ $0x04, R8
 
-tile68one:
+tile71one:
 	SUBQ    $0x01, R8
-	JLT     tile68end
+	JLT     tile71end
 	VMOVUPS (DI), Z4
 	VMULPS  Z4, Z4, Z4
 	VADDPS  Z4, Z0, Z0
 	ADDQ    DX, DI
-	JMP     tile68one
+	JMP     tile71one
 
-tile68end:
+tile71end:
 	ADDQ    $0x01, R8
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -5646,9 +5934,9 @@ tail:
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	MOVQ         SI, AX
 
-tile69many:
+tile72many:
 	SUBQ      $0x04, CX
-	JLT       tile69few
+	JLT       tile72few
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z4, Z4
 	VADDPS    Z4, Z0, Z0
@@ -5665,21 +5953,21 @@ tile69many:
 	VMULPS    Z4, Z4, Z4
 	VADDPS    Z4, Z3, Z3
 	ADDQ      DX, AX
-	JMP       tile69many
+	JMP       tile72many
 
-tile69few:
+tile72few:
 	ADDQ $0x04, CX
 
-tile69one:
+tile72one:
 	SUBQ      $0x01, CX
-	JLT       tile69end
+	JLT       tile72end
 	VMOVUPS.Z (AX), K1, Z4
 	VMULPS    Z4, Z4, Z4
 	VADDPS    Z4, Z0, Z0
 	ADDQ      DX, AX
-	JMP       tile69one
+	JMP       tile72one
 
-tile69end:
+tile72end:
 	ADDQ    $0x01, CX
 	VADDPS  Z1, Z0, Z0
 	VADDPS  Z3, Z2, Z2
@@ -5718,9 +6006,9 @@ wide:
 	MOVQ         DI, R9
 	MOVQ         CX, R10
 
-tile70many:
+tile73many:
 	SUBQ    $0x02, R10
-	JLT     tile70few
+	JLT     tile73few
 	VMOVUPS (R9), Z10
 	VSUBPS  Z0, Z10, Z10
 	VMULPS  Z10, Z10, Z11
@@ -5743,14 +6031,14 @@ tile70many:
 	VADDPS  Z10, Z8, Z8
 	VADDPS  Z11, Z9, Z9
 	ADDQ    DX, R9
-	JMP     tile70many
+	JMP     tile73many
 
-tile70few:
+tile73few:
 	ADDQ $0x02, R10
 
-tile70one:
+tile73one:
 	SUBQ    $0x01, R10
-	JLT     tile70end
+	JLT     tile73end
 	VMOVUPS (R9), Z10
 	VSUBPS  Z0, Z10, Z10
 	VMULPS  Z10, Z10, Z11
@@ -5762,9 +6050,9 @@ tile70one:
 	VADDPS  Z10, Z4, Z4
 	VADDPS  Z11, Z5, Z5
 	ADDQ    DX, R9
-	JMP     tile70one
+	JMP     tile73one
 
-tile70end:
+tile73end:
 	ADDQ    $0x01, R10
 	VADDPS  Z6, Z2, Z2
 	VADDPS  Z7, Z3, Z3
@@ -5798,9 +6086,9 @@ narrow1:
 	MOVQ         DI, R9
 	MOVQ         CX, R10
 
-tile71many:
+tile74many:
 	SUBQ    $0x04, R10
-	JLT     tile71few
+	JLT     tile74few
 	VMOVUPS (R9), Z9
 	VSUBPS  Z0, Z9, Z9
 	VMULPS  Z9, Z9, Z10
@@ -5825,23 +6113,23 @@ tile71many:
 	VADDPS  Z9, Z7, Z7
 	VADDPS  Z10, Z8, Z8
 	ADDQ    DX, R9
-	JMP     tile71many
+	JMP     tile74many
 
-tile71few:
+tile74few:
 	ADDQ $0x04, R10
 
-tile71one:
+tile74one:
 	SUBQ    $0x01, R10
-	JLT     tile71end
+	JLT     tile74end
 	VMOVUPS (R9), Z9
 	VSUBPS  Z0, Z9, Z9
 	VMULPS  Z9, Z9, Z10
 	VADDPS  Z9, Z1, Z1
 	VADDPS  Z10, Z2, Z2
 	ADDQ    DX, R9
-	JMP     tile71one
+	JMP     tile74one
 
-tile71end:
+tile74end:
 	ADDQ    $0x01, R10
 	VADDPS  Z3, Z1, Z1
 	VADDPS  Z4, Z2, Z2
@@ -5875,9 +6163,9 @@ tail:
 	VBROADCASTSS k00000000<>+0(SB), Z8
 	MOVQ         DI, AX
 
-tile72many:
+tile75many:
 	SUBQ      $0x04, CX
-	JLT       tile72few
+	JLT       tile75few
 	VMOVUPS.Z (AX), K1, Z9
 	VSUBPS    Z0, Z9, Z9
 	VMULPS    Z9, Z9, Z10
@@ -5902,23 +6190,23 @@ tile72many:
 	VADDPS    Z9, Z7, Z7
 	VADDPS    Z10, Z8, Z8
 	ADDQ      DX, AX
-	JMP       tile72many
+	JMP       tile75many
 
-tile72few:
+tile75few:
 	ADDQ $0x04, CX
 
-tile72one:
+tile75one:
 	SUBQ      $0x01, CX
-	JLT       tile72end
+	JLT       tile75end
 	VMOVUPS.Z (AX), K1, Z9
 	VSUBPS    Z0, Z9, Z9
 	VMULPS    Z9, Z9, Z10
 	VADDPS    Z9, Z1, Z1
 	VADDPS    Z10, Z2, Z2
 	ADDQ      DX, AX
-	JMP       tile72one
+	JMP       tile75one
 
-tile72end:
+tile75end:
 	ADDQ    $0x01, CX
 	VADDPS  Z3, Z1, Z1
 	VADDPS  Z4, Z2, Z2
@@ -5959,9 +6247,9 @@ wide:
 	MOVQ         R8, R11
 	MOVQ         CX, R12
 
-tile73one:
+tile76one:
 	SUBQ    $0x01, R12
-	JLT     tile73end
+	JLT     tile76end
 	VMOVUPS (R10), Z6
 	VMOVUPS (R11), Z7
 	VSUBPS  Z0, Z7, Z7
@@ -5976,9 +6264,9 @@ tile73one:
 	VADDPS  Z7, Z5, Z5
 	ADDQ    DX, R10
 	ADDQ    DX, R11
-	JMP     tile73one
+	JMP     tile76one
 
-tile73end:
+tile76end:
 	ADDQ    $0x01, R12
 	VMOVUPS Z2, (BX)
 	VMOVUPS Z3, (SI)
@@ -6006,9 +6294,9 @@ narrow1:
 	MOVQ         R8, R11
 	MOVQ         CX, R12
 
-tile74many:
+tile77many:
 	SUBQ    $0x02, R12
-	JLT     tile74few
+	JLT     tile77few
 	VMOVUPS (R10), Z5
 	VMOVUPS (R11), Z6
 	VSUBPS  Z0, Z6, Z6
@@ -6025,14 +6313,14 @@ tile74many:
 	VADDPS  Z6, Z4, Z4
 	ADDQ    DX, R10
 	ADDQ    DX, R11
-	JMP     tile74many
+	JMP     tile77many
 
-tile74few:
+tile77few:
 	ADDQ $0x02, R12
 
-tile74one:
+tile77one:
 	SUBQ    $0x01, R12
-	JLT     tile74end
+	JLT     tile77end
 	VMOVUPS (R10), Z5
 	VMOVUPS (R11), Z6
 	VSUBPS  Z0, Z6, Z6
@@ -6041,9 +6329,9 @@ tile74one:
 	VADDPS  Z6, Z2, Z2
 	ADDQ    DX, R10
 	ADDQ    DX, R11
-	JMP     tile74one
+	JMP     tile77one
 
-tile74end:
+tile77end:
 	ADDQ    $0x01, R12
 	VADDPS  Z3, Z1, Z1
 	VADDPS  Z4, Z2, Z2
@@ -6071,251 +6359,25 @@ tail:
 	MOVQ         DI, AX
 	MOVQ         R8, DI
 
-tile75many:
-	SUBQ      $0x02, CX
-	JLT       tile75few
-	VMOVUPS.Z (AX), K1, Z5
-	VMOVUPS.Z (DI), K1, Z6
-	VSUBPS    Z0, Z6, Z6
-	VMULPS    Z6, Z5, Z6
-	VADDPS    Z5, Z1, Z1
-	VADDPS    Z6, Z2, Z2
-	ADDQ      DX, AX
-	ADDQ      DX, DI
-	VMOVUPS.Z (AX), K1, Z5
-	VMOVUPS.Z (DI), K1, Z6
-	VSUBPS    Z0, Z6, Z6
-	VMULPS    Z6, Z5, Z6
-	VADDPS    Z5, Z3, Z3
-	VADDPS    Z6, Z4, Z4
-	ADDQ      DX, AX
-	ADDQ      DX, DI
-	JMP       tile75many
-
-tile75few:
-	ADDQ $0x02, CX
-
-tile75one:
-	SUBQ      $0x01, CX
-	JLT       tile75end
-	VMOVUPS.Z (AX), K1, Z5
-	VMOVUPS.Z (DI), K1, Z6
-	VSUBPS    Z0, Z6, Z6
-	VMULPS    Z6, Z5, Z6
-	VADDPS    Z5, Z1, Z1
-	VADDPS    Z6, Z2, Z2
-	ADDQ      DX, AX
-	ADDQ      DX, DI
-	JMP       tile75one
-
-tile75end:
-	ADDQ    $0x01, CX
-	VADDPS  Z3, Z1, Z1
-	VADDPS  Z4, Z2, Z2
-	VMOVUPS Z1, K1, (BX)
-	VMOVUPS Z2, K1, (SI)
-
-end:
-	VZEROUPPER
-	RET
-
-// func batchSumsReluAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·batchSumsReluAVX512(SB), NOSPLIT, $0-160
-	MOVQ s0_len+8(FP), AX
-	MOVQ rows+144(FP), CX
-	MOVQ stride+152(FP), DX
-	SHLQ $0x02, DX
-	MOVQ s0_base+0(FP), BX
-	MOVQ s1_base+24(FP), SI
-	MOVQ dy_base+48(FP), DI
-	MOVQ x_base+72(FP), R8
-	MOVQ y_base+96(FP), R9
-	MOVQ m_base+120(FP), R10
-
-wide:
-	SUBQ         $0x00000020, AX
-	JLT          narrow
-	VMOVUPS      (R10), Z0
-	VMOVUPS      64(R10), Z1
-	VBROADCASTSS k00000000<>+0(SB), Z2
-	VBROADCASTSS k00000000<>+0(SB), Z3
-	VBROADCASTSS k00000000<>+0(SB), Z4
-	VBROADCASTSS k00000000<>+0(SB), Z5
-	MOVQ         DI, R11
-	MOVQ         R8, R12
-	MOVQ         R9, R13
-	MOVQ         CX, R14
-
-tile76one:
-	SUBQ      $0x01, R14
-	JLT       tile76end
-	VMOVUPS   (R11), Z6
-	VMOVUPS   (R12), Z7
-	VMOVUPS   (R13), Z8
-	VPXORD    Z9, Z9, Z9
-	VCMPPS    $0x1e, Z9, Z8, K1
-	VMOVAPS.Z Z6, K1, Z6
-	VSUBPS    Z0, Z7, Z7
-	VMULPS    Z7, Z6, Z7
-	VADDPS    Z6, Z2, Z2
-	VADDPS    Z7, Z3, Z3
-	VMOVUPS   64(R11), Z6
-	VMOVUPS   64(R12), Z7
-	VMOVUPS   64(R13), Z8
-	VPXORD    Z10, Z10, Z10
-	VCMPPS    $0x1e, Z10, Z8, K1
-	VMOVAPS.Z Z6, K1, Z6
-	VSUBPS    Z1, Z7, Z7
-	VMULPS    Z7, Z6, Z7
-	VADDPS    Z6, Z4, Z4
-	VADDPS    Z7, Z5, Z5
-	ADDQ      DX, R11
-	ADDQ      DX, R12
-	ADDQ      DX, R13
-	JMP       tile76one
-
-tile76end:
-	ADDQ    $0x01, R14
-	VMOVUPS Z2, (BX)
-	VMOVUPS Z3, (SI)
-	VMOVUPS Z4, 64(BX)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    $0x00000080, BX
-	ADDQ    $0x00000080, SI
-	ADDQ    $0x00000080, DI
-	ADDQ    $0x00000080, R8
-	ADDQ    $0x00000080, R9
-	ADDQ    $0x00000080, R10
-	JMP     wide
-
-narrow:
-	ADDQ $0x00000020, AX
-
-narrow1:
-	SUBQ         $0x00000010, AX
-	JLT          tail
-	VMOVUPS      (R10), Z0
-	VBROADCASTSS k00000000<>+0(SB), Z1
-	VBROADCASTSS k00000000<>+0(SB), Z2
-	VBROADCASTSS k00000000<>+0(SB), Z3
-	VBROADCASTSS k00000000<>+0(SB), Z4
-	MOVQ         DI, R11
-	MOVQ         R8, R12
-	MOVQ         R9, R13
-	MOVQ         CX, R14
-
-tile77many:
-	SUBQ      $0x02, R14
-	JLT       tile77few
-	VMOVUPS   (R11), Z5
-	VMOVUPS   (R12), Z6
-	VMOVUPS   (R13), Z7
-	VPXORD    Z11, Z11, Z11
-	VCMPPS    $0x1e, Z11, Z7, K1
-	VMOVAPS.Z Z5, K1, Z5
-	VSUBPS    Z0, Z6, Z6
-	VMULPS    Z6, Z5, Z6
-	VADDPS    Z5, Z1, Z1
-	VADDPS    Z6, Z2, Z2
-	ADDQ      DX, R11
-	ADDQ      DX, R12
-	ADDQ      DX, R13
-	VMOVUPS   (R11), Z5
-	VMOVUPS   (R12), Z6
-	VMOVUPS   (R13), Z7
-	VPXORD    Z12, Z12, Z12
-	VCMPPS    $0x1e, Z12, Z7, K1
-	VMOVAPS.Z Z5, K1, Z5
-	VSUBPS    Z0, Z6, Z6
-	VMULPS    Z6, Z5, Z6
-	VADDPS    Z5, Z3, Z3
-	VADDPS    Z6, Z4, Z4
-	ADDQ      DX, R11
-	ADDQ      DX, R12
-	ADDQ      DX, R13
-	JMP       tile77many
-
-tile77few:
-	ADDQ $0x02, R14
-
-tile77one:
-	SUBQ      $0x01, R14
-	JLT       tile77end
-	VMOVUPS   (R11), Z5
-	VMOVUPS   (R12), Z6
-	VMOVUPS   (R13), Z7
-	VPXORD    Z13, Z13, Z13
-	VCMPPS    $0x1e, Z13, Z7, K1
-	VMOVAPS.Z Z5, K1, Z5
-	VSUBPS    Z0, Z6, Z6
-	VMULPS    Z6, Z5, Z6
-	VADDPS    Z5, Z1, Z1
-	VADDPS    Z6, Z2, Z2
-	ADDQ      DX, R11
-	ADDQ      DX, R12
-	ADDQ      DX, R13
-	JMP       tile77one
-
-tile77end:
-	ADDQ    $0x01, R14
-	VADDPS  Z3, Z1, Z1
-	VADDPS  Z4, Z2, Z2
-	VMOVUPS Z1, (BX)
-	VMOVUPS Z2, (SI)
-	ADDQ    $0x00000040, BX
-	ADDQ    $0x00000040, SI
-	ADDQ    $0x00000040, DI
-	ADDQ    $0x00000040, R8
-	ADDQ    $0x00000040, R9
-	ADDQ    $0x00000040, R10
-	JMP     narrow1
-
-tail:
-	ADDQ         $0x00000010, AX
-	JEQ          end
-	LEAQ         tails<>+0(SB), R11
-	NEGQ         AX
-	VMOVUPS      64(R11)(AX*4), Z0
-	VPMOVD2M     Z0, K1
-	VMOVUPS.Z    (R10), K1, Z0
-	VBROADCASTSS k00000000<>+0(SB), Z1
-	VBROADCASTSS k00000000<>+0(SB), Z2
-	VBROADCASTSS k00000000<>+0(SB), Z3
-	VBROADCASTSS k00000000<>+0(SB), Z4
-	MOVQ         DI, AX
-	MOVQ         R8, DI
-	MOVQ         R9, R8
-
 tile78many:
 	SUBQ      $0x02, CX
 	JLT       tile78few
 	VMOVUPS.Z (AX), K1, Z5
 	VMOVUPS.Z (DI), K1, Z6
-	VMOVUPS.Z (R8), K1, Z7
-	VPXORD    Z14, Z14, Z14
-	VCMPPS    $0x1e, Z14, Z7, K2
-	VMOVAPS.Z Z5, K2, Z5
 	VSUBPS    Z0, Z6, Z6
 	VMULPS    Z6, Z5, Z6
 	VADDPS    Z5, Z1, Z1
 	VADDPS    Z6, Z2, Z2
 	ADDQ      DX, AX
 	ADDQ      DX, DI
-	ADDQ      DX, R8
 	VMOVUPS.Z (AX), K1, Z5
 	VMOVUPS.Z (DI), K1, Z6
-	VMOVUPS.Z (R8), K1, Z7
-	VPXORD    Z15, Z15, Z15
-	VCMPPS    $0x1e, Z15, Z7, K2
-	VMOVAPS.Z Z5, K2, Z5
 	VSUBPS    Z0, Z6, Z6
 	VMULPS    Z6, Z5, Z6
 	VADDPS    Z5, Z3, Z3
 	VADDPS    Z6, Z4, Z4
 	ADDQ      DX, AX
 	ADDQ      DX, DI
-	ADDQ      DX, R8
 	JMP       tile78many
 
 tile78few:
@@ -6326,17 +6388,12 @@ tile78one:
 	JLT       tile78end
 	VMOVUPS.Z (AX), K1, Z5
 	VMOVUPS.Z (DI), K1, Z6
-	VMOVUPS.Z (R8), K1, Z7
-	VPXORD    Z16, Z16, Z16
-	VCMPPS    $0x1e, Z16, Z7, K2
-	VMOVAPS.Z Z5, K2, Z5
 	VSUBPS    Z0, Z6, Z6
 	VMULPS    Z6, Z5, Z6
 	VADDPS    Z5, Z1, Z1
 	VADDPS    Z6, Z2, Z2
 	ADDQ      DX, AX
 	ADDQ      DX, DI
-	ADDQ      DX, R8
 	JMP       tile78one
 
 tile78end:
@@ -6345,6 +6402,246 @@ tile78end:
 	VADDPS  Z4, Z2, Z2
 	VMOVUPS Z1, K1, (BX)
 	VMOVUPS Z2, K1, (SI)
+
+end:
+	VZEROUPPER
+	RET
+
+// func batchSumsReluAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, k []float32, b []float32, rows int, stride int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·batchSumsReluAVX512(SB), NOSPLIT, $0-184
+	MOVQ s0_len+8(FP), AX
+	MOVQ rows+168(FP), CX
+	MOVQ stride+176(FP), DX
+	SHLQ $0x02, DX
+	MOVQ s0_base+0(FP), BX
+	MOVQ s1_base+24(FP), SI
+	MOVQ dy_base+48(FP), DI
+	MOVQ x_base+72(FP), R8
+	MOVQ m_base+96(FP), R9
+	MOVQ k_base+120(FP), R10
+	MOVQ b_base+144(FP), R11
+
+wide:
+	SUBQ         $0x00000020, AX
+	JLT          narrow
+	VMOVUPS      (R9), Z0
+	VMOVUPS      (R10), Z1
+	VMOVUPS      (R11), Z2
+	VMOVUPS      64(R9), Z3
+	VMOVUPS      64(R10), Z4
+	VMOVUPS      64(R11), Z5
+	VBROADCASTSS k00000000<>+0(SB), Z6
+	VBROADCASTSS k00000000<>+0(SB), Z7
+	VBROADCASTSS k00000000<>+0(SB), Z8
+	VBROADCASTSS k00000000<>+0(SB), Z9
+	MOVQ         DI, R12
+	MOVQ         R8, R13
+	MOVQ         CX, R14
+
+tile79one:
+	SUBQ        $0x01, R14
+	JLT         tile79end
+	VMOVUPS     (R12), Z10
+	VMOVUPS     (R13), Z11
+	VSUBPS      Z0, Z11, Z11
+	VMOVAPS     Z11, Z20
+	VFMADD213PS Z2, Z1, Z20
+	VPXORD      Z12, Z12, Z12
+	VCMPPS      $0x1e, Z12, Z20, K1
+	VMOVAPS.Z   Z10, K1, Z10
+	VMULPS      Z11, Z10, Z11
+	VADDPS      Z10, Z6, Z6
+	VADDPS      Z11, Z7, Z7
+	VMOVUPS     64(R12), Z10
+	VMOVUPS     64(R13), Z11
+	VSUBPS      Z3, Z11, Z11
+	VMOVAPS     Z11, Z20
+	VFMADD213PS Z5, Z4, Z20
+	VPXORD      Z13, Z13, Z13
+	VCMPPS      $0x1e, Z13, Z20, K1
+	VMOVAPS.Z   Z10, K1, Z10
+	VMULPS      Z11, Z10, Z11
+	VADDPS      Z10, Z8, Z8
+	VADDPS      Z11, Z9, Z9
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	JMP         tile79one
+
+tile79end:
+	ADDQ    $0x01, R14
+	VMOVUPS Z6, (BX)
+	VMOVUPS Z7, (SI)
+	VMOVUPS Z8, 64(BX)
+	VMOVUPS Z9, 64(SI)
+	ADDQ    $0x00000080, BX
+	ADDQ    $0x00000080, SI
+	ADDQ    $0x00000080, DI
+	ADDQ    $0x00000080, R8
+	ADDQ    $0x00000080, R9
+	ADDQ    $0x00000080, R10
+	ADDQ    $0x00000080, R11
+	JMP     wide
+
+narrow:
+	ADDQ $0x00000020, AX
+
+narrow1:
+	SUBQ         $0x00000010, AX
+	JLT          tail
+	VMOVUPS      (R9), Z0
+	VMOVUPS      (R10), Z1
+	VMOVUPS      (R11), Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	VBROADCASTSS k00000000<>+0(SB), Z6
+	MOVQ         DI, R12
+	MOVQ         R8, R13
+	MOVQ         CX, R14
+
+tile80many:
+	SUBQ        $0x02, R14
+	JLT         tile80few
+	VMOVUPS     (R12), Z7
+	VMOVUPS     (R13), Z8
+	VSUBPS      Z0, Z8, Z8
+	VMOVAPS     Z8, Z9
+	VFMADD213PS Z2, Z1, Z9
+	VPXORD      Z14, Z14, Z14
+	VCMPPS      $0x1e, Z14, Z9, K1
+	VMOVAPS.Z   Z7, K1, Z7
+	VMULPS      Z8, Z7, Z8
+	VADDPS      Z7, Z3, Z3
+	VADDPS      Z8, Z4, Z4
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	VMOVUPS     (R12), Z7
+	VMOVUPS     (R13), Z8
+	VSUBPS      Z0, Z8, Z8
+	VMOVAPS     Z8, Z9
+	VFMADD213PS Z2, Z1, Z9
+	VPXORD      Z15, Z15, Z15
+	VCMPPS      $0x1e, Z15, Z9, K1
+	VMOVAPS.Z   Z7, K1, Z7
+	VMULPS      Z8, Z7, Z8
+	VADDPS      Z7, Z5, Z5
+	VADDPS      Z8, Z6, Z6
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	JMP         tile80many
+
+tile80few:
+	ADDQ $0x02, R14
+
+tile80one:
+	SUBQ        $0x01, R14
+	JLT         tile80end
+	VMOVUPS     (R12), Z7
+	VMOVUPS     (R13), Z8
+	VSUBPS      Z0, Z8, Z8
+	VMOVAPS     Z8, Z9
+	VFMADD213PS Z2, Z1, Z9
+	VPXORD      Z16, Z16, Z16
+	VCMPPS      $0x1e, Z16, Z9, K1
+	VMOVAPS.Z   Z7, K1, Z7
+	VMULPS      Z8, Z7, Z8
+	VADDPS      Z7, Z3, Z3
+	VADDPS      Z8, Z4, Z4
+	ADDQ        DX, R12
+	ADDQ        DX, R13
+	JMP         tile80one
+
+tile80end:
+	ADDQ    $0x01, R14
+	VADDPS  Z5, Z3, Z3
+	VADDPS  Z6, Z4, Z4
+	VMOVUPS Z3, (BX)
+	VMOVUPS Z4, (SI)
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000040, DI
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	ADDQ    $0x00000040, R11
+	JMP     narrow1
+
+tail:
+	ADDQ         $0x00000010, AX
+	JEQ          end
+	LEAQ         tails<>+0(SB), R12
+	NEGQ         AX
+	VMOVUPS      64(R12)(AX*4), Z0
+	VPMOVD2M     Z0, K1
+	VMOVUPS.Z    (R9), K1, Z0
+	VMOVUPS.Z    (R10), K1, Z1
+	VMOVUPS.Z    (R11), K1, Z2
+	VBROADCASTSS k00000000<>+0(SB), Z3
+	VBROADCASTSS k00000000<>+0(SB), Z4
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	VBROADCASTSS k00000000<>+0(SB), Z6
+	MOVQ         DI, AX
+	MOVQ         R8, DI
+
+tile81many:
+	SUBQ        $0x02, CX
+	JLT         tile81few
+	VMOVUPS.Z   (AX), K1, Z7
+	VMOVUPS.Z   (DI), K1, Z8
+	VSUBPS      Z0, Z8, Z8
+	VMOVAPS     Z8, Z9
+	VFMADD213PS Z2, Z1, Z9
+	VPXORD      Z17, Z17, Z17
+	VCMPPS      $0x1e, Z17, Z9, K2
+	VMOVAPS.Z   Z7, K2, Z7
+	VMULPS      Z8, Z7, Z8
+	VADDPS      Z7, Z3, Z3
+	VADDPS      Z8, Z4, Z4
+	ADDQ        DX, AX
+	ADDQ        DX, DI
+	VMOVUPS.Z   (AX), K1, Z7
+	VMOVUPS.Z   (DI), K1, Z8
+	VSUBPS      Z0, Z8, Z8
+	VMOVAPS     Z8, Z9
+	VFMADD213PS Z2, Z1, Z9
+	VPXORD      Z18, Z18, Z18
+	VCMPPS      $0x1e, Z18, Z9, K2
+	VMOVAPS.Z   Z7, K2, Z7
+	VMULPS      Z8, Z7, Z8
+	VADDPS      Z7, Z5, Z5
+	VADDPS      Z8, Z6, Z6
+	ADDQ        DX, AX
+	ADDQ        DX, DI
+	JMP         tile81many
+
+tile81few:
+	ADDQ $0x02, CX
+
+tile81one:
+	SUBQ        $0x01, CX
+	JLT         tile81end
+	VMOVUPS.Z   (AX), K1, Z7
+	VMOVUPS.Z   (DI), K1, Z8
+	VSUBPS      Z0, Z8, Z8
+	VMOVAPS     Z8, Z9
+	VFMADD213PS Z2, Z1, Z9
+	VPXORD      Z19, Z19, Z19
+	VCMPPS      $0x1e, Z19, Z9, K2
+	VMOVAPS.Z   Z7, K2, Z7
+	VMULPS      Z8, Z7, Z8
+	VADDPS      Z7, Z3, Z3
+	VADDPS      Z8, Z4, Z4
+	ADDQ        DX, AX
+	ADDQ        DX, DI
+	JMP         tile81one
+
+tile81end:
+	ADDQ    $0x01, CX
+	VADDPS  Z5, Z3, Z3
+	VADDPS  Z6, Z4, Z4
+	VMOVUPS Z3, K1, (BX)
+	VMOVUPS Z4, K1, (SI)
 
 end:
 	VZEROUPPER
@@ -6365,9 +6662,9 @@ TEXT ·mulAddAVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS X1, Z1
 	XORQ         BX, BX
 
-loop79many:
+loop82many:
 	SUBQ        $0x00000040, AX
-	JLT         loop79few
+	JLT         loop82few
 	VMOVUPS     (DX)(BX*4), Z2
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, (CX)(BX*4)
@@ -6381,23 +6678,23 @@ loop79many:
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, 192(CX)(BX*4)
 	ADDQ        $0x00000040, BX
-	JMP         loop79many
+	JMP         loop82many
 
-loop79few:
+loop82few:
 	ADDQ $0x00000040, AX
 
-loop79one:
+loop82one:
 	SUBQ        $0x00000010, AX
-	JLT         loop79tail
+	JLT         loop82tail
 	VMOVUPS     (DX)(BX*4), Z2
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, (CX)(BX*4)
 	ADDQ        $0x00000010, BX
-	JMP         loop79one
+	JMP         loop82one
 
-loop79tail:
+loop82tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop79end
+	JEQ         loop82end
 	LEAQ        tails<>+0(SB), SI
 	NEGQ        AX
 	VMOVUPS     64(SI)(AX*4), Z2
@@ -6406,7 +6703,7 @@ loop79tail:
 	VFMADD213PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (CX)(BX*4)
 
-loop79end:
+loop82end:
 	VZEROUPPER
 	RET
 
@@ -6427,9 +6724,9 @@ TEXT ·softmaxGradAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS X0, Z0
 	XORQ         SI, SI
 
-loop80many:
+loop83many:
 	SUBQ    $0x00000040, AX
-	JLT     loop80few
+	JLT     loop83few
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VSUBPS  Z0, Z2, Z2
@@ -6451,25 +6748,25 @@ loop80many:
 	VMULPS  Z2, Z1, Z1
 	VMOVUPS Z1, 192(CX)(SI*4)
 	ADDQ    $0x00000040, SI
-	JMP     loop80many
+	JMP     loop83many
 
-loop80few:
+loop83few:
 	ADDQ $0x00000040, AX
 
-loop80one:
+loop83one:
 	SUBQ    $0x00000010, AX
-	JLT     loop80tail
+	JLT     loop83tail
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VSUBPS  Z0, Z2, Z2
 	VMULPS  Z2, Z1, Z1
 	VMOVUPS Z1, (CX)(SI*4)
 	ADDQ    $0x00000010, SI
-	JMP     loop80one
+	JMP     loop83one
 
-loop80tail:
+loop83tail:
 	ADDQ      $0x00000010, AX
-	JEQ       loop80end
+	JEQ       loop83end
 	LEAQ      tails<>+0(SB), DI
 	NEGQ      AX
 	VMOVUPS   64(DI)(AX*4), Z1
@@ -6480,7 +6777,7 @@ loop80tail:
 	VMULPS    Z0, Z1, Z0
 	VMOVUPS   Z0, K1, (CX)(SI*4)
 
-loop80end:
+loop83end:
 	VZEROUPPER
 	RET
 
@@ -6501,9 +6798,9 @@ TEXT ·logSoftmaxGradAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS X0, Z0
 	XORQ         SI, SI
 
-loop81one:
+loop84one:
 	SUBQ              $0x00000010, AX
-	JLT               loop81tail
+	JLT               loop84tail
 	VMOVUPS           (DX)(SI*4), Z1
 	VMOVUPS           (BX)(SI*4), Z2
 	VBROADCASTSS      kc2d00000<>+0(SB), Z3
@@ -6526,11 +6823,11 @@ loop81one:
 	VFNMADD231PS      Z0, Z4, Z2
 	VMOVUPS           Z2, (CX)(SI*4)
 	ADDQ              $0x00000010, SI
-	JMP               loop81one
+	JMP               loop84one
 
-loop81tail:
+loop84tail:
 	ADDQ              $0x00000010, AX
-	JEQ               loop81end
+	JEQ               loop84end
 	LEAQ              tails<>+0(SB), DI
 	NEGQ              AX
 	VMOVUPS           64(DI)(AX*4), Z1
@@ -6557,7 +6854,7 @@ loop81tail:
 	VFNMADD231PS      Z0, Z4, Z2
 	VMOVUPS           Z2, K1, (CX)(SI*4)
 
-loop81end:
+loop84end:
 	VZEROUPPER
 	RET
 
@@ -6576,9 +6873,9 @@ TEXT ·addToAVX512(SB), NOSPLIT, $0-72
 	MOVQ    b_base+48(FP), BX
 	XORQ    SI, SI
 
-loop82many:
+loop85many:
 	SUBQ    $0x00000040, AX
-	JLT     loop82few
+	JLT     loop85few
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -6596,24 +6893,24 @@ loop82many:
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, 192(CX)(SI*4)
 	ADDQ    $0x00000040, SI
-	JMP     loop82many
+	JMP     loop85many
 
-loop82few:
+loop85few:
 	ADDQ $0x00000040, AX
 
-loop82one:
+loop85one:
 	SUBQ    $0x00000010, AX
-	JLT     loop82tail
+	JLT     loop85tail
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (CX)(SI*4)
 	ADDQ    $0x00000010, SI
-	JMP     loop82one
+	JMP     loop85one
 
-loop82tail:
+loop85tail:
 	ADDQ      $0x00000010, AX
-	JEQ       loop82end
+	JEQ       loop85end
 	LEAQ      tails<>+0(SB), DI
 	NEGQ      AX
 	VMOVUPS   64(DI)(AX*4), Z0
@@ -6623,7 +6920,7 @@ loop82tail:
 	VADDPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (CX)(SI*4)
 
-loop82end:
+loop85end:
 	VZEROUPPER
 	RET
 
@@ -6650,9 +6947,9 @@ TEXT ·normAVX512(SB), NOSPLIT, $0-120
 	MOVQ    b_base+96(FP), DI
 	XORQ    R8, R8
 
-loop83many:
+loop86many:
 	SUBQ        $0x00000020, AX
-	JLT         loop83few
+	JLT         loop86few
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -6668,14 +6965,14 @@ loop83many:
 	VFMADD213PS Z3, Z2, Z0
 	VMOVUPS     Z0, 64(CX)(R8*4)
 	ADDQ        $0x00000020, R8
-	JMP         loop83many
+	JMP         loop86many
 
-loop83few:
+loop86few:
 	ADDQ $0x00000020, AX
 
-loop83one:
+loop86one:
 	SUBQ        $0x00000010, AX
-	JLT         loop83tail
+	JLT         loop86tail
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -6684,11 +6981,11 @@ loop83one:
 	VFMADD213PS Z3, Z2, Z0
 	VMOVUPS     Z0, (CX)(R8*4)
 	ADDQ        $0x00000010, R8
-	JMP         loop83one
+	JMP         loop86one
 
-loop83tail:
+loop86tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop83end
+	JEQ         loop86end
 	LEAQ        tails<>+0(SB), R9
 	NEGQ        AX
 	VMOVUPS     64(R9)(AX*4), Z0
@@ -6701,7 +6998,7 @@ loop83tail:
 	VFMADD213PS Z3, Z2, Z0
 	VMOVUPS     Z0, K1, (CX)(R8*4)
 
-loop83end:
+loop86end:
 	VZEROUPPER
 	RET
 
@@ -6728,9 +7025,9 @@ TEXT ·normReluAVX512(SB), NOSPLIT, $0-120
 	MOVQ    b_base+96(FP), DI
 	XORQ    R8, R8
 
-loop84many:
+loop87many:
 	SUBQ        $0x00000020, AX
-	JLT         loop84few
+	JLT         loop87few
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -6750,14 +7047,14 @@ loop84many:
 	VMAXPS      Z0, Z5, Z0
 	VMOVUPS     Z0, 64(CX)(R8*4)
 	ADDQ        $0x00000020, R8
-	JMP         loop84many
+	JMP         loop87many
 
-loop84few:
+loop87few:
 	ADDQ $0x00000020, AX
 
-loop84one:
+loop87one:
 	SUBQ        $0x00000010, AX
-	JLT         loop84tail
+	JLT         loop87tail
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -6768,11 +7065,11 @@ loop84one:
 	VMAXPS      Z0, Z6, Z0
 	VMOVUPS     Z0, (CX)(R8*4)
 	ADDQ        $0x00000010, R8
-	JMP         loop84one
+	JMP         loop87one
 
-loop84tail:
+loop87tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop84end
+	JEQ         loop87end
 	LEAQ        tails<>+0(SB), R9
 	NEGQ        AX
 	VMOVUPS     64(R9)(AX*4), Z0
@@ -6787,7 +7084,7 @@ loop84tail:
 	VMAXPS      Z0, Z7, Z0
 	VMOVUPS     Z0, K1, (CX)(R8*4)
 
-loop84end:
+loop87end:
 	VZEROUPPER
 	RET
 
@@ -6822,9 +7119,9 @@ TEXT ·batchGradAVX512(SB), NOSPLIT, $0-168
 	MOVQ    k3_base+144(FP), R9
 	XORQ    R10, R10
 
-loop85many:
+loop88many:
 	SUBQ        $0x00000020, AX
-	JLT         loop85few
+	JLT         loop88few
 	VMOVUPS     (DX)(R10*4), Z0
 	VMOVUPS     (BX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
@@ -6846,14 +7143,14 @@ loop85many:
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, 64(CX)(R10*4)
 	ADDQ        $0x00000020, R10
-	JMP         loop85many
+	JMP         loop88many
 
-loop85few:
+loop88few:
 	ADDQ $0x00000020, AX
 
-loop85one:
+loop88one:
 	SUBQ        $0x00000010, AX
-	JLT         loop85tail
+	JLT         loop88tail
 	VMOVUPS     (DX)(R10*4), Z0
 	VMOVUPS     (BX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
@@ -6865,11 +7162,11 @@ loop85one:
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, (CX)(R10*4)
 	ADDQ        $0x00000010, R10
-	JMP         loop85one
+	JMP         loop88one
 
-loop85tail:
+loop88tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop85end
+	JEQ         loop88end
 	LEAQ        tails<>+0(SB), R11
 	NEGQ        AX
 	VMOVUPS     64(R11)(AX*4), Z0
@@ -6885,11 +7182,11 @@ loop85tail:
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, K1, (CX)(R10*4)
 
-loop85end:
+loop88end:
 	VZEROUPPER
 	RET
 
-// func batchGradReluAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+// func batchGradReluAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, b []float32)
 // Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·batchGradReluAVX512(SB), NOSPLIT, $0-192
 	MOVQ    dst_len+8(FP), AX
@@ -6911,7 +7208,7 @@ TEXT ·batchGradReluAVX512(SB), NOSPLIT, $0-192
 	MOVQ    k3_len+152(FP), CX
 	CMPQ    CX, AX
 	CMOVQLT CX, AX
-	MOVQ    y_len+176(FP), CX
+	MOVQ    b_len+176(FP), CX
 	CMPQ    CX, AX
 	CMOVQLT CX, AX
 	MOVQ    dst_base+0(FP), CX
@@ -6921,12 +7218,12 @@ TEXT ·batchGradReluAVX512(SB), NOSPLIT, $0-192
 	MOVQ    k1_base+96(FP), DI
 	MOVQ    k2_base+120(FP), R8
 	MOVQ    k3_base+144(FP), R9
-	MOVQ    y_base+168(FP), R10
+	MOVQ    b_base+168(FP), R10
 	XORQ    R11, R11
 
-loop86many:
+loop89many:
 	SUBQ        $0x00000020, AX
-	JLT         loop86few
+	JLT         loop89few
 	VMOVUPS     (DX)(R11*4), Z0
 	VMOVUPS     (BX)(R11*4), Z1
 	VMOVUPS     (SI)(R11*4), Z2
@@ -6934,8 +7231,11 @@ loop86many:
 	VMOVUPS     (R8)(R11*4), Z4
 	VMOVUPS     (R9)(R11*4), Z5
 	VMOVUPS     (R10)(R11*4), Z6
-	VPXORD      Z7, Z7, Z7
-	VCMPPS      $0x1e, Z7, Z6, K1
+	VSUBPS      Z2, Z1, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD213PS Z6, Z3, Z7
+	VPXORD      Z8, Z8, Z8
+	VCMPPS      $0x1e, Z8, Z7, K1
 	VMOVAPS.Z   Z0, K1, Z0
 	VSUBPS      Z2, Z1, Z1
 	VFMADD213PS Z5, Z4, Z1
@@ -6948,22 +7248,25 @@ loop86many:
 	VMOVUPS     64(R8)(R11*4), Z4
 	VMOVUPS     64(R9)(R11*4), Z5
 	VMOVUPS     64(R10)(R11*4), Z6
-	VPXORD      Z8, Z8, Z8
-	VCMPPS      $0x1e, Z8, Z6, K1
+	VSUBPS      Z2, Z1, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD213PS Z6, Z3, Z7
+	VPXORD      Z9, Z9, Z9
+	VCMPPS      $0x1e, Z9, Z7, K1
 	VMOVAPS.Z   Z0, K1, Z0
 	VSUBPS      Z2, Z1, Z1
 	VFMADD213PS Z5, Z4, Z1
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, 64(CX)(R11*4)
 	ADDQ        $0x00000020, R11
-	JMP         loop86many
+	JMP         loop89many
 
-loop86few:
+loop89few:
 	ADDQ $0x00000020, AX
 
-loop86one:
+loop89one:
 	SUBQ        $0x00000010, AX
-	JLT         loop86tail
+	JLT         loop89tail
 	VMOVUPS     (DX)(R11*4), Z0
 	VMOVUPS     (BX)(R11*4), Z1
 	VMOVUPS     (SI)(R11*4), Z2
@@ -6971,19 +7274,22 @@ loop86one:
 	VMOVUPS     (R8)(R11*4), Z4
 	VMOVUPS     (R9)(R11*4), Z5
 	VMOVUPS     (R10)(R11*4), Z6
-	VPXORD      Z9, Z9, Z9
-	VCMPPS      $0x1e, Z9, Z6, K1
+	VSUBPS      Z2, Z1, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD213PS Z6, Z3, Z7
+	VPXORD      Z10, Z10, Z10
+	VCMPPS      $0x1e, Z10, Z7, K1
 	VMOVAPS.Z   Z0, K1, Z0
 	VSUBPS      Z2, Z1, Z1
 	VFMADD213PS Z5, Z4, Z1
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, (CX)(R11*4)
 	ADDQ        $0x00000010, R11
-	JMP         loop86one
+	JMP         loop89one
 
-loop86tail:
+loop89tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop86end
+	JEQ         loop89end
 	LEAQ        tails<>+0(SB), R12
 	NEGQ        AX
 	VMOVUPS     64(R12)(AX*4), Z0
@@ -6995,15 +7301,288 @@ loop86tail:
 	VMOVUPS.Z   (R8)(R11*4), K1, Z4
 	VMOVUPS.Z   (R9)(R11*4), K1, Z5
 	VMOVUPS.Z   (R10)(R11*4), K1, Z6
-	VPXORD      Z10, Z10, Z10
-	VCMPPS      $0x1e, Z10, Z6, K2
+	VSUBPS      Z2, Z1, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD213PS Z6, Z3, Z7
+	VPXORD      Z11, Z11, Z11
+	VCMPPS      $0x1e, Z11, Z7, K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VSUBPS      Z2, Z1, Z1
 	VFMADD213PS Z5, Z4, Z1
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, K1, (CX)(R11*4)
 
-loop86end:
+loop89end:
+	VZEROUPPER
+	RET
+
+// func normAddReluAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32, z []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·normAddReluAVX512(SB), NOSPLIT, $0-144
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    a_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    m_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    s_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+104(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    z_len+128(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    a_base+24(FP), DX
+	MOVQ    m_base+48(FP), BX
+	MOVQ    s_base+72(FP), SI
+	MOVQ    b_base+96(FP), DI
+	MOVQ    z_base+120(FP), R8
+	XORQ    R9, R9
+
+loop90many:
+	SUBQ        $0x00000020, AX
+	JLT         loop90few
+	VMOVUPS     (DX)(R9*4), Z0
+	VMOVUPS     (BX)(R9*4), Z1
+	VMOVUPS     (SI)(R9*4), Z2
+	VMOVUPS     (DI)(R9*4), Z3
+	VMOVUPS     (R8)(R9*4), Z4
+	VPXORD      Z5, Z5, Z5
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VADDPS      Z4, Z0, Z0
+	VMAXPS      Z0, Z5, Z0
+	VMOVUPS     Z0, (CX)(R9*4)
+	VMOVUPS     64(DX)(R9*4), Z0
+	VMOVUPS     64(BX)(R9*4), Z1
+	VMOVUPS     64(SI)(R9*4), Z2
+	VMOVUPS     64(DI)(R9*4), Z3
+	VMOVUPS     64(R8)(R9*4), Z4
+	VPXORD      Z6, Z6, Z6
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VADDPS      Z4, Z0, Z0
+	VMAXPS      Z0, Z6, Z0
+	VMOVUPS     Z0, 64(CX)(R9*4)
+	ADDQ        $0x00000020, R9
+	JMP         loop90many
+
+loop90few:
+	ADDQ $0x00000020, AX
+
+loop90one:
+	SUBQ        $0x00000010, AX
+	JLT         loop90tail
+	VMOVUPS     (DX)(R9*4), Z0
+	VMOVUPS     (BX)(R9*4), Z1
+	VMOVUPS     (SI)(R9*4), Z2
+	VMOVUPS     (DI)(R9*4), Z3
+	VMOVUPS     (R8)(R9*4), Z4
+	VPXORD      Z7, Z7, Z7
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VADDPS      Z4, Z0, Z0
+	VMAXPS      Z0, Z7, Z0
+	VMOVUPS     Z0, (CX)(R9*4)
+	ADDQ        $0x00000010, R9
+	JMP         loop90one
+
+loop90tail:
+	ADDQ        $0x00000010, AX
+	JEQ         loop90end
+	LEAQ        tails<>+0(SB), R10
+	NEGQ        AX
+	VMOVUPS     64(R10)(AX*4), Z0
+	VPMOVD2M    Z0, K1
+	VMOVUPS.Z   (DX)(R9*4), K1, Z0
+	VMOVUPS.Z   (BX)(R9*4), K1, Z1
+	VMOVUPS.Z   (SI)(R9*4), K1, Z2
+	VMOVUPS.Z   (DI)(R9*4), K1, Z3
+	VMOVUPS.Z   (R8)(R9*4), K1, Z4
+	VPXORD      Z8, Z8, Z8
+	VSUBPS      Z1, Z0, Z0
+	VFMADD213PS Z3, Z2, Z0
+	VADDPS      Z4, Z0, Z0
+	VMAXPS      Z0, Z8, Z0
+	VMOVUPS     Z0, K1, (CX)(R9*4)
+
+loop90end:
+	VZEROUPPER
+	RET
+
+// func whereAVX512(dst []float32, y []float32, a []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·whereAVX512(SB), NOSPLIT, $0-72
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    y_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    a_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    y_base+24(FP), DX
+	MOVQ    a_base+48(FP), BX
+	XORQ    SI, SI
+
+loop91many:
+	SUBQ      $0x00000040, AX
+	JLT       loop91few
+	VMOVUPS   (DX)(SI*4), Z0
+	VMOVUPS   (BX)(SI*4), Z1
+	VPXORD    Z2, Z2, Z2
+	VCMPPS    $0x1e, Z2, Z0, K1
+	VMOVAPS.Z Z1, K1, Z0
+	VMOVUPS   Z0, (CX)(SI*4)
+	VMOVUPS   64(DX)(SI*4), Z0
+	VMOVUPS   64(BX)(SI*4), Z1
+	VPXORD    Z3, Z3, Z3
+	VCMPPS    $0x1e, Z3, Z0, K1
+	VMOVAPS.Z Z1, K1, Z0
+	VMOVUPS   Z0, 64(CX)(SI*4)
+	VMOVUPS   128(DX)(SI*4), Z0
+	VMOVUPS   128(BX)(SI*4), Z1
+	VPXORD    Z4, Z4, Z4
+	VCMPPS    $0x1e, Z4, Z0, K1
+	VMOVAPS.Z Z1, K1, Z0
+	VMOVUPS   Z0, 128(CX)(SI*4)
+	VMOVUPS   192(DX)(SI*4), Z0
+	VMOVUPS   192(BX)(SI*4), Z1
+	VPXORD    Z5, Z5, Z5
+	VCMPPS    $0x1e, Z5, Z0, K1
+	VMOVAPS.Z Z1, K1, Z0
+	VMOVUPS   Z0, 192(CX)(SI*4)
+	ADDQ      $0x00000040, SI
+	JMP       loop91many
+
+loop91few:
+	ADDQ $0x00000040, AX
+
+loop91one:
+	SUBQ      $0x00000010, AX
+	JLT       loop91tail
+	VMOVUPS   (DX)(SI*4), Z0
+	VMOVUPS   (BX)(SI*4), Z1
+	VPXORD    Z6, Z6, Z6
+	VCMPPS    $0x1e, Z6, Z0, K1
+	VMOVAPS.Z Z1, K1, Z0
+	VMOVUPS   Z0, (CX)(SI*4)
+	ADDQ      $0x00000010, SI
+	JMP       loop91one
+
+loop91tail:
+	ADDQ      $0x00000010, AX
+	JEQ       loop91end
+	LEAQ      tails<>+0(SB), DI
+	NEGQ      AX
+	VMOVUPS   64(DI)(AX*4), Z0
+	VPMOVD2M  Z0, K1
+	VMOVUPS.Z (DX)(SI*4), K1, Z0
+	VMOVUPS.Z (BX)(SI*4), K1, Z1
+	VPXORD    Z7, Z7, Z7
+	VCMPPS    $0x1e, Z7, Z0, K2
+	VMOVAPS.Z Z1, K2, Z0
+	VMOVUPS   Z0, K1, (CX)(SI*4)
+
+loop91end:
+	VZEROUPPER
+	RET
+
+// func sumWhereAVX512(dst []float32, y []float32, a []float32, b []float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·sumWhereAVX512(SB), NOSPLIT, $0-96
+	MOVQ    dst_len+8(FP), AX
+	MOVQ    y_len+32(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    a_len+56(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    b_len+80(FP), CX
+	CMPQ    CX, AX
+	CMOVQLT CX, AX
+	MOVQ    dst_base+0(FP), CX
+	MOVQ    y_base+24(FP), DX
+	MOVQ    a_base+48(FP), BX
+	MOVQ    b_base+72(FP), SI
+	XORQ    DI, DI
+
+loop92many:
+	SUBQ      $0x00000040, AX
+	JLT       loop92few
+	VMOVUPS   (DX)(DI*4), Z0
+	VMOVUPS   (BX)(DI*4), Z1
+	VMOVUPS   (SI)(DI*4), Z2
+	VPXORD    Z3, Z3, Z3
+	VCMPPS    $0x1e, Z3, Z0, K1
+	VADDPS    Z2, Z1, Z0
+	VMOVAPS.Z Z0, K1, Z0
+	VMOVUPS   Z0, (CX)(DI*4)
+	VMOVUPS   64(DX)(DI*4), Z0
+	VMOVUPS   64(BX)(DI*4), Z1
+	VMOVUPS   64(SI)(DI*4), Z2
+	VPXORD    Z4, Z4, Z4
+	VCMPPS    $0x1e, Z4, Z0, K1
+	VADDPS    Z2, Z1, Z0
+	VMOVAPS.Z Z0, K1, Z0
+	VMOVUPS   Z0, 64(CX)(DI*4)
+	VMOVUPS   128(DX)(DI*4), Z0
+	VMOVUPS   128(BX)(DI*4), Z1
+	VMOVUPS   128(SI)(DI*4), Z2
+	VPXORD    Z5, Z5, Z5
+	VCMPPS    $0x1e, Z5, Z0, K1
+	VADDPS    Z2, Z1, Z0
+	VMOVAPS.Z Z0, K1, Z0
+	VMOVUPS   Z0, 128(CX)(DI*4)
+	VMOVUPS   192(DX)(DI*4), Z0
+	VMOVUPS   192(BX)(DI*4), Z1
+	VMOVUPS   192(SI)(DI*4), Z2
+	VPXORD    Z6, Z6, Z6
+	VCMPPS    $0x1e, Z6, Z0, K1
+	VADDPS    Z2, Z1, Z0
+	VMOVAPS.Z Z0, K1, Z0
+	VMOVUPS   Z0, 192(CX)(DI*4)
+	ADDQ      $0x00000040, DI
+	JMP       loop92many
+
+loop92few:
+	ADDQ $0x00000040, AX
+
+loop92one:
+	SUBQ      $0x00000010, AX
+	JLT       loop92tail
+	VMOVUPS   (DX)(DI*4), Z0
+	VMOVUPS   (BX)(DI*4), Z1
+	VMOVUPS   (SI)(DI*4), Z2
+	VPXORD    Z7, Z7, Z7
+	VCMPPS    $0x1e, Z7, Z0, K1
+	VADDPS    Z2, Z1, Z0
+	VMOVAPS.Z Z0, K1, Z0
+	VMOVUPS   Z0, (CX)(DI*4)
+	ADDQ      $0x00000010, DI
+	JMP       loop92one
+
+loop92tail:
+	ADDQ      $0x00000010, AX
+	JEQ       loop92end
+	LEAQ      tails<>+0(SB), R8
+	NEGQ      AX
+	VMOVUPS   64(R8)(AX*4), Z0
+	VPMOVD2M  Z0, K1
+	VMOVUPS.Z (DX)(DI*4), K1, Z0
+	VMOVUPS.Z (BX)(DI*4), K1, Z1
+	VMOVUPS.Z (SI)(DI*4), K1, Z2
+	VPXORD    Z8, Z8, Z8
+	VCMPPS    $0x1e, Z8, Z0, K2
+	VADDPS    Z2, Z1, Z0
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   Z0, K1, (CX)(DI*4)
+
+loop92end:
 	VZEROUPPER
 	RET
 
@@ -7030,9 +7609,9 @@ TEXT ·normRowAVX512(SB), NOSPLIT, $0-104
 	VBROADCASTSS X1, Z1
 	XORQ         DI, DI
 
-loop87many:
+loop93many:
 	SUBQ        $0x00000020, AX
-	JLT         loop87few
+	JLT         loop93few
 	VMOVUPS     (DX)(DI*4), Z2
 	VMOVUPS     (BX)(DI*4), Z3
 	VMOVUPS     (SI)(DI*4), Z4
@@ -7048,14 +7627,14 @@ loop87many:
 	VFMADD213PS Z4, Z3, Z2
 	VMOVUPS     Z2, 64(CX)(DI*4)
 	ADDQ        $0x00000020, DI
-	JMP         loop87many
+	JMP         loop93many
 
-loop87few:
+loop93few:
 	ADDQ $0x00000020, AX
 
-loop87one:
+loop93one:
 	SUBQ        $0x00000010, AX
-	JLT         loop87tail
+	JLT         loop93tail
 	VMOVUPS     (DX)(DI*4), Z2
 	VMOVUPS     (BX)(DI*4), Z3
 	VMOVUPS     (SI)(DI*4), Z4
@@ -7064,11 +7643,11 @@ loop87one:
 	VFMADD213PS Z4, Z3, Z2
 	VMOVUPS     Z2, (CX)(DI*4)
 	ADDQ        $0x00000010, DI
-	JMP         loop87one
+	JMP         loop93one
 
-loop87tail:
+loop93tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop87end
+	JEQ         loop93end
 	LEAQ        tails<>+0(SB), R8
 	NEGQ        AX
 	VMOVUPS     64(R8)(AX*4), Z2
@@ -7081,7 +7660,7 @@ loop87tail:
 	VFMADD213PS Z4, Z3, Z0
 	VMOVUPS     Z0, K1, (CX)(DI*4)
 
-loop87end:
+loop93end:
 	VZEROUPPER
 	RET
 
@@ -7112,9 +7691,9 @@ TEXT ·normRowGradAVX512(SB), NOSPLIT, $0-112
 	VBROADCASTSS X3, Z3
 	XORQ         DI, DI
 
-loop88many:
+loop94many:
 	SUBQ         $0x00000020, AX
-	JLT          loop88few
+	JLT          loop94few
 	VMOVUPS      (DX)(DI*4), Z4
 	VMOVUPS      (BX)(DI*4), Z5
 	VMOVUPS      (SI)(DI*4), Z6
@@ -7136,14 +7715,14 @@ loop88many:
 	VMULPS       Z1, Z4, Z4
 	VMOVUPS      Z4, 64(CX)(DI*4)
 	ADDQ         $0x00000020, DI
-	JMP          loop88many
+	JMP          loop94many
 
-loop88few:
+loop94few:
 	ADDQ $0x00000020, AX
 
-loop88one:
+loop94one:
 	SUBQ         $0x00000010, AX
-	JLT          loop88tail
+	JLT          loop94tail
 	VMOVUPS      (DX)(DI*4), Z4
 	VMOVUPS      (BX)(DI*4), Z5
 	VMOVUPS      (SI)(DI*4), Z6
@@ -7155,11 +7734,11 @@ loop88one:
 	VMULPS       Z1, Z4, Z4
 	VMOVUPS      Z4, (CX)(DI*4)
 	ADDQ         $0x00000010, DI
-	JMP          loop88one
+	JMP          loop94one
 
-loop88tail:
+loop94tail:
 	ADDQ         $0x00000010, AX
-	JEQ          loop88end
+	JEQ          loop94end
 	LEAQ         tails<>+0(SB), R8
 	NEGQ         AX
 	VMOVUPS      64(R8)(AX*4), Z4
@@ -7175,7 +7754,7 @@ loop88tail:
 	VMULPS       Z1, Z2, Z0
 	VMOVUPS      Z0, K1, (CX)(DI*4)
 
-loop88end:
+loop94end:
 	VZEROUPPER
 	RET
 
@@ -7202,9 +7781,9 @@ TEXT ·normGammaAddAVX512(SB), NOSPLIT, $0-104
 	VBROADCASTSS X1, Z1
 	XORQ         DI, DI
 
-loop89many:
+loop95many:
 	SUBQ        $0x00000020, AX
-	JLT         loop89few
+	JLT         loop95few
 	VMOVUPS     (DX)(DI*4), Z2
 	VMOVUPS     (BX)(DI*4), Z3
 	VMOVUPS     (SI)(DI*4), Z4
@@ -7220,14 +7799,14 @@ loop89many:
 	VFMADD231PS Z4, Z3, Z2
 	VMOVUPS     Z2, 64(CX)(DI*4)
 	ADDQ        $0x00000020, DI
-	JMP         loop89many
+	JMP         loop95many
 
-loop89few:
+loop95few:
 	ADDQ $0x00000020, AX
 
-loop89one:
+loop95one:
 	SUBQ        $0x00000010, AX
-	JLT         loop89tail
+	JLT         loop95tail
 	VMOVUPS     (DX)(DI*4), Z2
 	VMOVUPS     (BX)(DI*4), Z3
 	VMOVUPS     (SI)(DI*4), Z4
@@ -7236,11 +7815,11 @@ loop89one:
 	VFMADD231PS Z4, Z3, Z2
 	VMOVUPS     Z2, (CX)(DI*4)
 	ADDQ        $0x00000010, DI
-	JMP         loop89one
+	JMP         loop95one
 
-loop89tail:
+loop95tail:
 	ADDQ        $0x00000010, AX
-	JEQ         loop89end
+	JEQ         loop95end
 	LEAQ        tails<>+0(SB), R8
 	NEGQ        AX
 	VMOVUPS     64(R8)(AX*4), Z2
@@ -7253,6 +7832,6 @@ loop89tail:
 	VFMADD231PS Z0, Z3, Z2
 	VMOVUPS     Z2, K1, (CX)(DI*4)
 
-loop89end:
+loop95end:
 	VZEROUPPER
 	RET

@@ -55,8 +55,8 @@ func shiftSumsAVX2(s0 []float32, s1 []float32, x []float32, m []float32, rows in
 // batchSumsAVX2: s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j]), with 8 lanes.
 func batchSumsAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
 
-// batchSumsReluAVX2: batchSums, with 0 for dy where y is not above 0, with 8 lanes.
-func batchSumsReluAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
+// batchSumsReluAVX2: batchSums, with 0 for dy where (x-m)*k + b is not above 0, with 8 lanes.
+func batchSumsReluAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, k []float32, b []float32, rows int, stride int)
 
 // mulAddAVX2: dst[i] = a[i]*s + t, with 8 lanes.
 func mulAddAVX2(dst []float32, a []float32, s float32, t float32)
@@ -79,8 +79,17 @@ func normReluAVX2(dst []float32, a []float32, m []float32, s []float32, b []floa
 // batchGradAVX2: dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i]), with 8 lanes.
 func batchGradAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
 
-// batchGradReluAVX2: batchGrad, with 0 for dy where y is not above 0, with 8 lanes.
-func batchGradReluAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+// batchGradReluAVX2: batchGrad, with 0 for dy where (x[i]-m[i])*k1[i] + b[i] is not above 0, with 8 lanes.
+func batchGradReluAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, b []float32)
+
+// normAddReluAVX2: dst[i] = max(0, (a[i]-m[i])*s[i] + b[i] + z[i]), with 8 lanes.
+func normAddReluAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32, z []float32)
+
+// whereAVX2: dst[i] = a[i] where y[i] > 0, else 0, with 8 lanes.
+func whereAVX2(dst []float32, y []float32, a []float32)
+
+// sumWhereAVX2: dst[i] = a[i] + b[i] where y[i] > 0, else 0, with 8 lanes.
+func sumWhereAVX2(dst []float32, y []float32, a []float32, b []float32)
 
 // normRowAVX2: dst[i] = (a[i]-m)*r*g[i] + b[i], with 8 lanes.
 func normRowAVX2(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)
@@ -142,8 +151,8 @@ func shiftSumsAVX512(s0 []float32, s1 []float32, x []float32, m []float32, rows 
 // batchSumsAVX512: s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j]), with 16 lanes.
 func batchSumsAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
 
-// batchSumsReluAVX512: batchSums, with 0 for dy where y is not above 0, with 16 lanes.
-func batchSumsReluAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, y []float32, m []float32, rows int, stride int)
+// batchSumsReluAVX512: batchSums, with 0 for dy where (x-m)*k + b is not above 0, with 16 lanes.
+func batchSumsReluAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, k []float32, b []float32, rows int, stride int)
 
 // mulAddAVX512: dst[i] = a[i]*s + t, with 16 lanes.
 func mulAddAVX512(dst []float32, a []float32, s float32, t float32)
@@ -166,8 +175,17 @@ func normReluAVX512(dst []float32, a []float32, m []float32, s []float32, b []fl
 // batchGradAVX512: dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i]), with 16 lanes.
 func batchGradAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
 
-// batchGradReluAVX512: batchGrad, with 0 for dy where y is not above 0, with 16 lanes.
-func batchGradReluAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, y []float32)
+// batchGradReluAVX512: batchGrad, with 0 for dy where (x[i]-m[i])*k1[i] + b[i] is not above 0, with 16 lanes.
+func batchGradReluAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, b []float32)
+
+// normAddReluAVX512: dst[i] = max(0, (a[i]-m[i])*s[i] + b[i] + z[i]), with 16 lanes.
+func normAddReluAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32, z []float32)
+
+// whereAVX512: dst[i] = a[i] where y[i] > 0, else 0, with 16 lanes.
+func whereAVX512(dst []float32, y []float32, a []float32)
+
+// sumWhereAVX512: dst[i] = a[i] + b[i] where y[i] > 0, else 0, with 16 lanes.
+func sumWhereAVX512(dst []float32, y []float32, a []float32, b []float32)
 
 // normRowAVX512: dst[i] = (a[i]-m)*r*g[i] + b[i], with 16 lanes.
 func normRowAVX512(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)

@@ -66,10 +66,11 @@ func columns(l *L) {
 			}},
 		{Name: "batchSums", Doc: "s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j])", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x"}, Cols: []string{"m"}, Tile: 2, Rows: 1,
 			Terms: func(l *L, s, c []V) []V { return []V{s[0], l.Mul(s[0], l.Sub(s[1], c[0]))} }},
-		{Name: "batchSumsRelu", Doc: "batchSums, with 0 for dy where y is not above 0", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x", "y"}, Cols: []string{"m"}, Tile: 2, Rows: 1,
+		{Name: "batchSumsRelu", Doc: "batchSums, with 0 for dy where (x-m)*k + b is not above 0", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x"}, Cols: []string{"m", "k", "b"}, Tile: 2, Rows: 1,
 			Terms: func(l *L, s, c []V) []V {
-				dy := l.Keep(l.Cmp(GT, s[2], l.Zero()), s[0])
-				return []V{dy, l.Mul(dy, l.Sub(s[1], c[0]))}
+				d := l.Sub(s[1], c[0])
+				dy := l.Keep(l.Cmp(GT, affine(l, d, c[1], c[2]), l.Zero()), s[0])
+				return []V{dy, l.Mul(dy, d)}
 			}},
 	} {
 		if f.Outs == nil {
@@ -104,9 +105,18 @@ func maps(l *L) {
 			return l.Max(l.Zero(), norm(l, s, c))
 		}},
 		{Name: "batchGrad", Doc: "dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i])", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3"}, Unroll: 2, Body: batchGrad},
-		{Name: "batchGradRelu", Doc: "batchGrad, with 0 for dy where y is not above 0", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3", "y"}, Unroll: 2, Body: func(l *L, s, c []V) V {
-			s[0] = l.Keep(l.Cmp(GT, s[6], l.Zero()), s[0])
+		{Name: "batchGradRelu", Doc: "batchGrad, with 0 for dy where (x[i]-m[i])*k1[i] + b[i] is not above 0", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3", "b"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+			s[0] = l.Keep(l.Cmp(GT, affine(l, l.Sub(s[1], s[2]), s[3], s[6]), l.Zero()), s[0])
 			return batchGrad(l, s, c)
+		}},
+		{Name: "normAddRelu", Doc: "dst[i] = max(0, (a[i]-m[i])*s[i] + b[i] + z[i])", Srcs: []string{"a", "m", "s", "b", "z"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+			return l.Max(l.Zero(), l.Add(norm(l, s, c), s[4]))
+		}},
+		{Name: "where", Doc: "dst[i] = a[i] where y[i] > 0, else 0", Srcs: []string{"y", "a"}, Unroll: 4, Body: func(l *L, s, _ []V) V {
+			return l.Keep(l.Cmp(GT, s[0], l.Zero()), s[1])
+		}},
+		{Name: "sumWhere", Doc: "dst[i] = a[i] + b[i] where y[i] > 0, else 0", Srcs: []string{"y", "a", "b"}, Unroll: 4, Body: func(l *L, s, _ []V) V {
+			return l.Keep(l.Cmp(GT, s[0], l.Zero()), l.Add(s[1], s[2]))
 		}},
 		{Name: "normRow", Doc: "dst[i] = (a[i]-m)*r*g[i] + b[i]", Srcs: []string{"a", "g", "b"}, Scalars: []string{"m", "r"}, Unroll: 2, Body: func(l *L, s, c []V) V {
 			x := l.Mul(l.Sub(s[0], c[0]), c[1])
@@ -131,6 +141,14 @@ func norm(l *L, s, _ []V) V {
 	d := l.Sub(s[0], s[1])
 	l.FMA213(d, s[2], s[3])
 	return d
+}
+
+// affine is d*k + b, leaving d as it is, with the operations of norm.
+func affine(l *L, d, k, b V) V {
+	v := l.New()
+	VMOVAPS(d, v)
+	l.FMA213(v, k, b)
+	return v
 }
 
 func batchGrad(l *L, s, _ []V) V {
