@@ -121,6 +121,7 @@ type Host struct {
 	at       map[string]*tensor.Tensor
 	versions map[string]*uint64
 	derived  map[derivedKey]*Derived
+	kept     map[string]*Kept
 }
 
 // NewHost makes zeroed variables in host memory.
@@ -168,6 +169,14 @@ func (h *Host) Set(name string, t *tensor.Tensor) error {
 	copy(own.Bytes(), t.Bytes())
 	*h.Version(name)++
 	return nil
+}
+
+// Bytes is the size of a variable, 0 if there is none of that name.
+func (h *Host) Bytes(name string) int {
+	if t := h.at[name]; t != nil {
+		return len(t.Bytes())
+	}
+	return 0
 }
 
 // Tensor is the variable's own memory, for executables bound to h, which count their writes with Version; nil if there is none of that name and type.

@@ -62,7 +62,7 @@ func run(t *testing.T, g *graph.Graph) []*tensor.Tensor {
 func all() []pass.Pass {
 	ps := append([]pass.Pass{}, pass.Standard...)
 	always := func(op.ConvPoolAttrs, graph.Type, graph.Type) bool { return true }
-	return append(ps, pass.Pass{Name: "convpool", Run: pass.ConvPool(always)}, pass.Pass{Name: "norms", Run: pass.Norms}, pass.Pass{Name: "fuse", Run: pass.Fuse}, pass.Pass{Name: "regions", Run: pass.Regions})
+	return append(ps, pass.Pass{Name: "scales", Run: pass.Scales}, pass.Pass{Name: "convpool", Run: pass.ConvPool(always)}, pass.Pass{Name: "norms", Run: pass.Norms}, pass.Pass{Name: "fuse", Run: pass.Fuse}, pass.Pass{Name: "regions", Run: pass.Regions})
 }
 
 func same(t *testing.T, got, want []*tensor.Tensor) {

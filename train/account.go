@@ -101,21 +101,31 @@ func (a *Account) Ledger() (*energy.Ledger, error) {
 // each; time, bytes and executed arithmetic are those of the nodes that ran.
 func (a *Account) book(l *energy.Ledger, p *program) {
 	times := p.exec.Profile()
-	if len(times) == 0 || times[0].Calls == 0 {
+	calls := runs(times)
+	if calls == 0 {
 		return
 	}
-	calls := times[0].Calls
 	if p.prices == nil {
 		p.price(times)
 	}
 	for i, t := range times {
 		c := p.prices[i]
-		l.Book(p.keys[i], t.Calls, t.Time, c.Times(calls), c.Bytes() <= a.model.CacheSize)
+		ran := c.Times(t.Calls)
+		ran.FLOPs = c.FLOPs * calls // what the model asks for does not depend on what a backend keeps from run to run
+		l.Book(p.keys[i], t.Calls, t.Time, ran, c.Bytes() <= a.model.CacheSize)
 		l.SharesPredicted = l.SharesPredicted || t.Predicted
 	}
 	for i := len(times); i < len(p.keys); i++ {
 		l.Book(p.keys[i], calls, 0, p.prices[i].Times(calls), true)
 	}
+}
+
+// runs is how often a program has run: a backend may run some nodes at the first run alone.
+func runs(times []backend.NodeTime) (n int64) {
+	for _, t := range times {
+		n = max(n, t.Calls)
+	}
+	return n
 }
 
 // price finds, once, the ledger's key and the cost of a run of each executed node, and of layers that fusion has left no node of their own: their

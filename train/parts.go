@@ -63,14 +63,11 @@ func (a *Account) Positions() map[string]int64 {
 	out := map[string]int64{}
 	for _, p := range a.m.programs {
 		times := p.exec.Profile()
-		if len(times) == 0 {
-			continue
-		}
 		n := a.m.Positions()
 		if p.key.time > 0 {
 			n = p.key.time
 		}
-		out[p.key.mode.String()] += times[0].Calls * int64(p.key.batch*n)
+		out[p.key.mode.String()] += runs(times) * int64(p.key.batch*n)
 	}
 	return out
 }

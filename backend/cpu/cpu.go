@@ -61,6 +61,7 @@ func poolOf(threads int) *par.Pool {
 func Passes() []pass.Pass {
 	ps := append([]pass.Pass{}, pass.Standard...)
 	return append(ps,
+		pass.Pass{Name: "scales", Doc: "a normalisation behind a product, outside training, goes into its weights", Run: pass.Scales},
 		pass.Pass{Name: "convpool", Doc: "convolution, bias, rectifier and max pooling become one node, and so do their gradients", Run: pass.ConvPool(takesConvPool)},
 		pass.Pass{Name: "qpool", Doc: "a convolution of bytes and the max pooling behind it become one node", Run: pass.QPool},
 		pass.Pass{Name: "norms", Doc: "batch normalisation, what is added behind it and the rectifier become one node, and so do their gradients", Run: pass.Norms},
@@ -149,6 +150,7 @@ type step struct {
 	run      func()
 	in       []*buf
 	out      []*buf
+	once     []*backend.Kept // not nil: the kept values that the step serves
 	calls    int64
 	time     time.Duration
 }
@@ -163,8 +165,9 @@ type exec struct {
 	late   []copying // updates that no kernel could do in place
 	follow []copying // views of inputs: pointed at their memory at each run
 	bytes  int64
-	shared []uint32  // see share
-	writes []*uint64 // versions of the variables that a run changes
+	shared []uint32        // see share
+	kept   []*backend.Kept // values that are computed once
+	writes []*uint64       // versions of the variables that a run changes
 	ready  func(i int)
 	early  [][]int // by step: the outputs that it finishes; nil if nobody wants to know
 	ends   []int   // outputs that are whole only at the end
@@ -193,6 +196,10 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 	last := time.Now()
 	for i := range e.steps {
 		s := &e.steps[i]
+		if s.skipped() {
+			e.finish(i, out)
+			continue
+		}
 		if rec != nil {
 			rec.Label(s.label(), s.node.Phase().String())
 		}
@@ -211,13 +218,12 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 			}
 			last = time.Now()
 		}
-		if e.early != nil && len(e.early[i]) > 0 {
-			for _, o := range e.early[i] {
-				copy(out[o].Bytes(), e.outs[o].raw)
-				e.ready(o)
-			}
+		if e.finish(i, out) {
 			last = time.Now()
 		}
+	}
+	for _, k := range e.kept {
+		k.Computed()
 	}
 	for _, i := range e.ends {
 		copy(out[i].Bytes(), e.outs[i].raw)
@@ -232,6 +238,18 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 		*v++
 	}
 	return nil
+}
+
+// finish copies the outputs that step i finishes and says so, if somebody wants to know.
+func (e *exec) finish(i int, out []*tensor.Tensor) bool {
+	if e.early == nil || len(e.early[i]) == 0 {
+		return false
+	}
+	for _, o := range e.early[i] {
+		copy(out[o].Bytes(), e.outs[o].raw)
+		e.ready(o)
+	}
+	return true
 }
 
 // label names a step on a timeline: its layer and op.

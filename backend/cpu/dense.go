@@ -111,12 +111,23 @@ const (
 func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)) {
 	b := k.in[1]
 	v, constant := k.c.constant(b)
-	if !constant || s.Batch > 1 || s.TransA || s.M < fewestPacked || s.M > mostPacked {
+	vars, fixed := k.c.variables(b)
+	if !fixed || s.Batch > 1 || s.TransA || s.M < fewestPacked || s.M > mostPacked {
 		p := gemm.New(s)
 		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, nil) }
 	}
 	s.PackedB, s.StrideB = true, 0
 	p := gemm.New(s)
+	if !constant { // it is made of variables: packed for this program alone
+		data, seen := make([]float32, p.PackedLen()), k.c.host.Watch(vars...)
+		k.scratch += 4 * int64(len(data))
+		return p.String(), func(a, c, bias []float32) {
+			if seen.Changed() {
+				p.PackB(data, b.f32())
+			}
+			p.Run(k.pool, a, data, c, bias, nil)
+		}
+	}
 	d := k.c.host.Derive(v, fmt.Sprintf("panels %dx%d %v %v", s.K, s.N, s.TransB, isa.Current()), p.PackedLen())
 	fill := func(data []float32) { p.PackB(data, b.f32()) }
 	return p.String(), func(a, c, bias []float32) {

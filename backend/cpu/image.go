@@ -78,14 +78,14 @@ func init() {
 	})
 }
 
-// filters gives a convolution its filters. Those that the graph does not change are set, which transforms them, at the first run and when the variable has changed; the kernel is then
+// filters gives a convolution its filters. Those that the graph does not change are set, which transforms them, at the first run and when a variable that they follow from has changed; the kernel is then
 // given nil, which stands for the filters last set.
 func (k *call) filters(w *buf, set func(pool *par.Pool, w []float32)) func() []float32 {
-	v, ok := k.c.constant(w)
+	vars, ok := k.c.variables(w)
 	if !ok {
 		return w.f32
 	}
-	seen := k.c.host.Seen(v.Name)
+	seen := k.c.host.Watch(vars...)
 	return func() []float32 {
 		if seen.Changed() {
 			set(k.pool, w.f32())

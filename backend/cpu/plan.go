@@ -24,12 +24,14 @@ type compiler struct {
 	alias       map[*buf]*buf
 	inPlace     map[*buf][]*buf // results that may take an operand's place: the operands
 	bound       bool            // outputs lie where they are bound at each run
+	fixed       []*fixedValue   // by node ID: what follows from variables that do not change; nil if it does not
 }
 
 // compile selects kernels and plans memory.
 func (c *compiler) compile() error {
 	c.first, c.last = map[*buf]int{}, map[*buf]int{}
 	c.alias, c.inPlace = map[*buf]*buf{}, map[*buf][]*buf{}
+	c.once()
 	for _, n := range c.g.Nodes() {
 		if !c.live[n.ID()] && n.Op() != graph.OpInput {
 			continue
@@ -113,7 +115,15 @@ func (c *compiler) node(n *graph.Node) error {
 		fmt.Fprintf(os.Stderr, "%v %s%v @%s: %s (%s)\n", n, n.Op().Name, n.Types(), n.Scope(), name, why)
 	}
 	c.e.bytes += k.scratch
-	c.e.steps = append(c.e.steps, step{node: n, kernel: name, executed: k.executed, run: run, in: in, out: out})
+	s := step{node: n, kernel: name, executed: k.executed, run: run, in: in, out: out}
+	if f := c.fixed[n.ID()]; f != nil {
+		s.once = f.feeds
+		for i, v := range f.kept {
+			out[i].raw = v.Raw
+			c.e.kept = append(c.e.kept, v)
+		}
+	}
+	c.e.steps = append(c.e.steps, s)
 	return nil
 }
 

@@ -46,26 +46,18 @@ func (k *call) quantized(c *qgemm.Conv) (string, func(), error) {
 	x, w, scale, offset, y := k.in[0], k.in[1], k.in[2], k.in[3], k.out[0]
 	n := w.t.Shape[len(w.t.Shape)-1]
 	s := qgemm.Spec{M: y.n / n, N: n, K: w.n / n, Low: uint8(a.Low), ReLU: a.ReLU, Conv: c, Pool: a.Pool, Groups: a.Conv.Groups}
-	var versions []*uint64
+	var vars []string
 	constant := true
 	for _, b := range k.in[1:] {
-		v, ok := k.c.constant(b)
-		constant = constant && ok
-		if ok {
-			versions = append(versions, k.c.host.Version(v.Name))
-		}
+		v, ok := k.c.variables(b)
+		constant, vars = constant && ok, append(vars, v...)
 	}
 	p := qgemm.New(s)
-	var made uint64
+	seen := k.c.host.Watch(vars...)
 	k.scratch = int64(p.Bytes())
 	return "bytes", func() {
-		now := uint64(0)
-		for _, v := range versions {
-			now += *v
-		}
-		if !constant || now != made {
+		if !constant || seen.Changed() {
 			p.Set(view[int8](w), scale.f32(), offset.f32())
-			made = now
 		}
 		if a.Float {
 			p.RunFloat(k.pool, y.f32(), x.raw)
