@@ -64,6 +64,11 @@ type Executable interface {
 	Memory() int64
 }
 
+// Mover is an Executable that says how many bytes a run's transposes read and write: as the program asks, and as they are left by its compiler.
+type Mover interface {
+	Moved() (asked, left int64)
+}
+
 // NodeTime is what one executed node has taken. After fusion a node may stand for several of the graph that was compiled.
 type NodeTime struct {
 	Node   *graph.Node

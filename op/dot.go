@@ -42,6 +42,56 @@ func Free(rank int, batch, contract []int) []int {
 	return out
 }
 
+// Product is a dot_general seen as a batch of matrix products.
+type Product struct {
+	Batch, M, N, K int
+	TransA, TransB bool
+}
+
+// Matrices sees a dot_general as a batch of matrix products over operands as they lie in memory: batch axes first, then rows and columns, either way around. ok is
+// false where an operand would have to be transposed first.
+func Matrices(n *node) (p Product, ok bool) {
+	a := n.Attrs().(DotAttrs)
+	x, y := n.Input(0).Shape(), n.Input(1).Shape()
+	if x.Size() == 0 || y.Size() == 0 {
+		return p, false
+	}
+	fx, fy := Free(len(x), a.BatchA, a.ContractA), Free(len(y), a.BatchB, a.ContractB)
+	if !leading(a.BatchA) || !leading(a.BatchB) {
+		return p, false
+	}
+	var okA, okB bool
+	p.TransA, okA = inOrder(fx, a.ContractA)
+	p.TransB, okB = inOrder(a.ContractB, fy)
+	p.Batch, p.M, p.N, p.K = sizeOf(x, a.BatchA), sizeOf(x, fx), sizeOf(y, fy), sizeOf(x, a.ContractA)
+	return p, okA && okB
+}
+
+func leading(axes []int) bool {
+	for i, a := range axes {
+		if a != i {
+			return false
+		}
+	}
+	return true
+}
+
+// inOrder reports whether axes lie in memory as first… second… (or, swapped, second… first…), each group in the given order.
+func inOrder(first, second []int) (swapped, ok bool) {
+	if slices.IsSorted(append(slices.Clone(first), second...)) {
+		return false, true
+	}
+	return true, slices.IsSorted(append(slices.Clone(second), first...))
+}
+
+func sizeOf(sh shape.Shape, axes []int) int {
+	n := 1
+	for _, a := range axes {
+		n *= sh[a]
+	}
+	return n
+}
+
 func init() {
 	DotOp = add(def[DotAttrs]{
 		Name: "dot_general", Doc: "sum over the contracted axes of a·b; result axes are batch, free of a, free of b; floats add up in at least f32, integers in their own type",

@@ -211,15 +211,6 @@ func Simplify(g *graph.Graph) (*graph.Graph, error) {
 			if in[0].Op() == op.ReshapeOp && len(in[0].Input(0).Shape()) == 0 {
 				return op.BroadcastTo(in[0].Input(0), n.Shape()...)
 			}
-		case op.TransposeOp:
-			if in[0].Op() == op.TransposeOp {
-				a, b := in[0].Attrs().(op.PermAttrs).Perm, n.Attrs().(op.PermAttrs).Perm
-				p := make([]int, len(a))
-				for i := range b {
-					p[i] = a[b[i]]
-				}
-				return op.Transpose(in[0].Input(0), p...)
-			}
 		case op.SumOp, op.MaxReduceOp, op.MinReduceOp, op.ProdOp:
 			if len(n.Attrs().(op.AxesAttrs).Axes) == 0 {
 				return in[0]

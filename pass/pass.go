@@ -24,7 +24,8 @@ type Pass struct {
 // Standard are the passes for every backend, in order.
 var Standard = []Pass{
 	{"loops", "a loop and the same loop that saves its states become one; what nothing needs of a loop is taken out", Loops},
-	{"simplify", "algebra that holds for every value: x+0, x·1, broadcasts of broadcasts, transposes that cancel", Simplify},
+	{"simplify", "algebra that holds for every value: x+0, x·1, broadcasts of broadcasts", Simplify},
+	{"layout", "transposes move to where they undo each other, or into what can read either order", Layout},
 	{"fold", "nodes of which all operands are constants become constants", Fold},
 	{"cse", "equal nodes become one", CSE},
 }
@@ -39,10 +40,14 @@ func Apply(g *graph.Graph, passes ...Pass) (*graph.Graph, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pass %s: %w", p.Name, err)
 		}
-		g = out
 		if d := debug.Get("dump"); d == p.Name || d == "all" {
-			fmt.Fprintf(os.Stderr, "# after pass %s\n%s\n", p.Name, graph.Print(g))
+			saved := ""
+			if before, after := Moved(g), Moved(out); before != after {
+				saved = fmt.Sprintf(": transposes move %d bytes in a run, %d before", after, before)
+			}
+			fmt.Fprintf(os.Stderr, "# after pass %s%s\n%s\n", p.Name, saved, graph.Print(out))
 		}
+		g = out
 	}
 	return g, nil
 }

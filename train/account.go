@@ -177,6 +177,21 @@ type NodeCost struct {
 	Joules  energy.Joules `json:"energy"`
 }
 
+// Moved is how many bytes the transposes of the train step (or of prediction) for a batch size read and write in a run: as the program asks, and as the backend's passes leave them. It is
+// 0, 0 where no such step has run, or where the backend does not say.
+func (m *Model) Moved(batch int, prediction bool) (asked, left int64) {
+	k := programKey{mode: train, batch: batch}
+	if prediction {
+		k.mode = predict
+	}
+	if p := m.programs[k]; p != nil {
+		if b, ok := p.exec.(backend.Mover); ok {
+			return b.Moved()
+		}
+	}
+	return 0, 0
+}
+
 // NodeCosts are the nodes of the train step (or of prediction) for a batch size, in the order in which they run, with the mean time since the last
 // StartAccount. It is nil where no such step has run.
 func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {

@@ -16,14 +16,14 @@ import (
 // elements is a row for products of elements of type T with sums of type R.
 func elements[T, R tensor.Elem](make func(k *call) (string, func(), error)) row {
 	return row{name: "gemm", make: make, ok: func(n *graph.Node) bool {
-		_, ok := matrices(n)
+		_, ok := op.Matrices(n)
 		return ok && n.Input(0).DType() == tensor.TypeOf[T]() && n.DType() == tensor.TypeOf[R]()
 	}}
 }
 
 func makeBF16Dot(k *call) (string, func(), error) {
-	p, _ := matrices(k.n)
-	g := bgemm.New(bgemm.Spec{M: p.m, N: p.n, K: p.k, TransA: p.transA, TransB: p.transB, Batch: p.batch})
+	p, _ := op.Matrices(k.n)
+	g := bgemm.New(bgemm.Spec{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, Batch: p.Batch})
 	scratch := k.c.share(g.Scratch())
 	a, b, c := k.in[0], k.in[1], k.out[0]
 	return g.String(), func() {
@@ -45,33 +45,33 @@ const plainRows = 16
 
 // plainDot is a batch of products in plain Go, of elements T that are first brought to R, in which sums are kept.
 type plainDot[R gemm.Number] struct {
-	p       product
+	p       op.Product
 	spec    gemm.Spec
 	a, b, c []R
 }
 
 func (d *plainDot[R]) Chunk(i, _ int) {
-	blocks := (d.p.m + plainRows - 1) / plainRows
+	blocks := (d.p.M + plainRows - 1) / plainRows
 	z, r := i/blocks, i%blocks*plainRows
 	s := d.spec
-	s.M = min(plainRows, d.p.m-r)
-	a := d.a[z*d.p.m*d.p.k:]
+	s.M = min(plainRows, d.p.M-r)
+	a := d.a[z*d.p.M*d.p.K:]
 	if s.TransA {
-		s.LDA = d.p.m
+		s.LDA = d.p.M
 		a = a[r:]
 	} else {
-		a = a[r*d.p.k:]
+		a = a[r*d.p.K:]
 	}
-	gemm.Generic(s, a, d.b[z*d.p.k*d.p.n:], d.c[(z*d.p.m+r)*d.p.n:])
+	gemm.Generic(s, a, d.b[z*d.p.K*d.p.N:], d.c[(z*d.p.M+r)*d.p.N:])
 }
 
 func (d *plainDot[R]) run(pool *par.Pool) {
-	pool.Run(d.p.batch*((d.p.m+plainRows-1)/plainRows), d)
+	pool.Run(d.p.Batch*((d.p.M+plainRows-1)/plainRows), d)
 }
 
 func newPlainDot[R gemm.Number](n *graph.Node) *plainDot[R] {
-	p, _ := matrices(n)
-	return &plainDot[R]{p: p, spec: gemm.Spec{N: p.n, K: p.k, TransA: p.transA, TransB: p.transB}}
+	p, _ := op.Matrices(n)
+	return &plainDot[R]{p: p, spec: gemm.Spec{N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB}}
 }
 
 func makePlainDot[T gemm.Number](k *call) (string, func(), error) {

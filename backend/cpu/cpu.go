@@ -69,6 +69,7 @@ func Passes() []pass.Pass {
 		pass.Pass{Name: "expand", Doc: "ops without a kernel become their decompositions", Run: expand},
 		pass.Pass{Name: "digits", Doc: "a gradient that would be rounded to bf16 and brought back to f32 keeps its digits", Run: pass.Digits},
 		pass.Pass{Name: "simplify2", Doc: "simplify again, what expand has made", Run: pass.Simplify},
+		pass.Pass{Name: "layout2", Doc: "layout again, with the transposes that expand has made", Run: pass.Layout},
 		pass.Pass{Name: "fold2", Doc: "fold again", Run: pass.Fold},
 		pass.Pass{Name: "cse2", Doc: "cse again", Run: pass.CSE},
 		pass.Pass{Name: "recompute", Doc: "the backward pass computes cheap elementwise results again instead of keeping them", Run: pass.Recompute},
@@ -119,6 +120,7 @@ func (b Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (ba
 		return nil, err
 	}
 	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: o.StopAtNaN || debug.On("nan"), check: debug.Get("check") == "ref", ready: o.Ready}
+	e.moved = [2]int64{pass.Moved(g), pass.Moved(opt)}
 	c := &compiler{e: e, g: opt, host: h, bufs: make([][]*buf, len(opt.Nodes())), live: opt.Live()}
 	if err := c.compile(); err != nil {
 		return nil, err
@@ -165,6 +167,7 @@ type exec struct {
 	late   []copying // updates that no kernel could do in place
 	follow []copying // views of inputs: pointed at their memory at each run
 	bytes  int64
+	moved  [2]int64        // see Moved
 	shared []uint32        // see share
 	kept   []*backend.Kept // values that are computed once
 	writes []*uint64       // versions of the variables that a run changes
@@ -275,6 +278,9 @@ func (e *exec) Reset() {
 		e.steps[i].calls, e.steps[i].time = 0, 0
 	}
 }
+
+// Moved implements backend.Mover.
+func (e *exec) Moved() (asked, left int64) { return e.moved[0], e.moved[1] }
 
 // Memory implements backend.Executable.
 func (e *exec) Memory() int64 { return e.bytes }

@@ -10,12 +10,11 @@ import (
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/op"
-	"github.com/jouleml/joule/shape"
 )
 
 func init() {
 	rows[op.DotOp] = []row{
-		{name: "gemm", ok: func(n *graph.Node) bool { _, ok := matrices(n); return ok && allF32(n) }, make: makeDot},
+		{name: "gemm", ok: func(n *graph.Node) bool { _, ok := op.Matrices(n); return ok && allF32(n) }, make: makeDot},
 		elements[dtype.BFloat16, float32](makeBF16Dot),
 		elements[int8, int32](makeInt8Dot), elements[uint8, int32](makeUint8Dot),
 		elements[float64, float64](makePlainDot[float64]), elements[int8, int8](makePlainDot[int8]), elements[uint8, uint8](makePlainDot[uint8]),
@@ -24,57 +23,7 @@ func init() {
 	rows[op.LinearOp] = []row{{name: "gemm", ok: allF32, make: makeLinear}}
 }
 
-// product is a dot_general seen as a batch of matrix products.
-type product struct {
-	batch, m, n, k int
-	transA, transB bool
-}
-
-// matrices sees a dot_general as a batch of matrix products over operands as they lie in memory: batch axes first, then rows and columns,
-// either way around. ok is false where an operand would have to be transposed first.
-func matrices(n *graph.Node) (p product, ok bool) {
-	a := n.Attrs().(op.DotAttrs)
-	x, y := n.Input(0).Shape(), n.Input(1).Shape()
-	if x.Size() == 0 || y.Size() == 0 {
-		return p, false
-	}
-	fx, fy := op.Free(len(x), a.BatchA, a.ContractA), op.Free(len(y), a.BatchB, a.ContractB)
-	if !leading(a.BatchA) || !leading(a.BatchB) {
-		return p, false
-	}
-	var okA, okB bool
-	p.transA, okA = inOrder(fx, a.ContractA)
-	p.transB, okB = inOrder(a.ContractB, fy)
-	p.batch, p.m, p.n, p.k = size(x, a.BatchA), size(x, fx), size(y, fy), size(x, a.ContractA)
-	return p, okA && okB
-}
-
-func leading(axes []int) bool {
-	for i, a := range axes {
-		if a != i {
-			return false
-		}
-	}
-	return true
-}
-
-// inOrder reports whether axes lie in memory as first… second… (or, swapped, second… first…), each group in the given order.
-func inOrder(first, second []int) (swapped, ok bool) {
-	if slices.IsSorted(append(slices.Clone(first), second...)) {
-		return false, true
-	}
-	return true, slices.IsSorted(append(slices.Clone(second), first...))
-}
-
-func size(sh shape.Shape, axes []int) int {
-	n := 1
-	for _, a := range axes {
-		n *= sh[a]
-	}
-	return n
-}
-
-// canonical transposes the operands of dot_general nodes that matrices does not accept; part of pass expand.
+// canonical transposes the operands of dot_general nodes that op.Matrices does not accept; part of pass expand.
 func canonical(n *graph.Node, in []*graph.Node) *graph.Node {
 	a := n.Attrs().(op.DotAttrs)
 	x, y := in[0], in[1]
@@ -93,8 +42,8 @@ func canonical(n *graph.Node, in []*graph.Node) *graph.Node {
 }
 
 func makeDot(k *call) (string, func(), error) {
-	p, _ := matrices(k.n)
-	s := gemm.Spec{M: p.m, N: p.n, K: p.k, TransA: p.transA, TransB: p.transB, Batch: p.batch, StrideA: p.m * p.k, StrideB: p.k * p.n, StrideC: p.m * p.n}
+	p, _ := op.Matrices(k.n)
+	s := gemm.Spec{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, Batch: p.Batch, StrideA: p.M * p.K, StrideB: p.K * p.N, StrideC: p.M * p.N}
 	name, run := k.product(s)
 	a, c := k.in[0], k.out[0]
 	return name, func() { run(a.f32(), c.f32(), nil) }, nil
@@ -166,6 +115,6 @@ func needsTranspose(n *graph.Node) bool {
 	if n.Op() != op.DotOp || n.Input(0).Shape().Size() == 0 || n.Input(1).Shape().Size() == 0 {
 		return false
 	}
-	_, ok := matrices(n)
+	_, ok := op.Matrices(n)
 	return !ok
 }

@@ -41,7 +41,8 @@ func explainCmd() *cobra.Command {
 				return err
 			}
 			mach := energy.Machine{FLOPS: peak.FLOPS(m.Cores()), Bandwidth: peak.ReadBandwidth(m.Cores())}
-			return printExplain(c, f.json, rows, mach, m.Cores())
+			asked, left := m.Moved(batch, infer)
+			return printExplain(c, f.json, rows, mach, m.Cores(), asked, left)
 		},
 	}
 	f.add(c)
@@ -94,10 +95,10 @@ func explain(m *train.Model, batch, steps int, infer bool) ([]train.NodeCost, er
 	return m.NodeCosts(batch, infer), nil
 }
 
-func printExplain(c *cobra.Command, asJSON bool, rows []train.NodeCost, mach energy.Machine, cores int) error {
+func printExplain(c *cobra.Command, asJSON bool, rows []train.NodeCost, mach energy.Machine, cores int, asked, left int64) error {
 	w := c.OutOrStdout()
 	if asJSON {
-		return json.NewEncoder(w).Encode(map[string]any{"machine": mach, "nodes": rows})
+		return json.NewEncoder(w).Encode(map[string]any{"machine": mach, "nodes": rows, "transposes": map[string]int64{"bytes_asked": asked, "bytes_left": left}})
 	}
 	fmt.Fprintf(w, "this machine, %d threads: %s, %s (measured now)\n\n", cores, energy.SI(mach.FLOPS, "FLOP/s"), energy.SI(mach.Bandwidth, "B/s"))
 	fmt.Fprintf(w, "%-18s %-9s %-22s %11s %10s %8s %-8s %9s %9s %6s %9s  %s\n", "layer", "phase", "op", "arithmetic", "bytes", "FLOP/B", "bound by", "at best", "took", "share", "energy ≈", "kernel")
@@ -121,6 +122,9 @@ func printExplain(c *cobra.Command, asJSON bool, rows []train.NodeCost, mach ene
 		joules += r.Joules.Value
 	}
 	fmt.Fprintf(w, "\ntotal %s, %s, took %s (the bounds of the parts add up to %s), ≈%s estimated\n", energy.SI(float64(total.Executed), "FLOP"), energy.SI(float64(total.Bytes()), "B"), energy.SI(took, "s"), energy.SI(best, "s"), energy.SI(joules, "J"))
+	if asked > 0 {
+		fmt.Fprintf(w, "Of the %s that transposes would move in a step as the program is written, %s are left (pass layout).\n", energy.SI(float64(asked), "B"), energy.SI(float64(left), "B"))
+	}
 	fmt.Fprintln(w, "Arithmetic is what the kernels run, by Winograd's algorithm or on sparse gradients less than the formula says. A share above 100% means that the operands came from cache, not memory.")
 	return nil
 }
