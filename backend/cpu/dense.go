@@ -3,12 +3,14 @@ package cpu
 import (
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/kernel/tgemm"
 	"github.com/jouleml/joule/op"
 )
 
@@ -60,6 +62,10 @@ const (
 func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)) {
 	b := k.in[1]
 	v, constant := k.c.constant(b)
+	parts := s
+	if parts.PackedB = constant && s.Batch <= 1 && !s.TransA; tgemm.Takes(parts) {
+		return k.threeParts(parts, v)
+	}
 	vars, fixed := k.c.variables(b)
 	if !fixed || s.Batch > 1 || s.TransA || s.M < fewestPacked || s.M > mostPacked {
 		p := gemm.New(s)
@@ -83,6 +89,26 @@ func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)
 		d.Fresh(fill)
 		p.Run(k.pool, a, d.Data, c, bias, nil)
 	}
+}
+
+// threeParts plans a product on a unit of bf16.
+func (k *call) threeParts(s gemm.Spec, v backend.Var) (name string, run func(a, c, bias []float32)) {
+	b, p := k.in[1], tgemm.New(s)
+	scratch := k.c.share(p.Scratch(k.pool.Threads()))
+	if !s.PackedB {
+		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, *scratch) }
+	}
+	d := k.c.host.Derive(v, fmt.Sprintf("parts %dx%d %v", s.K, s.N, s.TransB), p.PackedLen())
+	fill := func(data []float32) { p.PackB(words(data), b.f32()) }
+	return p.String(), func(a, c, bias []float32) {
+		d.Fresh(fill)
+		p.RunPacked(k.pool, a, words(d.Data), c, bias, *scratch)
+	}
+}
+
+// words is the same memory as uint32.
+func words(x []float32) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
 // constant reports whether a value is a variable, seen through reshapes, that no run of this graph changes.

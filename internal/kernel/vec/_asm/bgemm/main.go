@@ -4,8 +4,8 @@ package main
 import (
 	"fmt"
 
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
 	. "github.com/mmcloughlin/avo/build"
-	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -27,7 +27,7 @@ var z = []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6
 // in each 32 bits of x and y.
 func dpbf16(y, x, acc int) {
 	inv := func(n, bit int) int { return 1 ^ n>>bit&1 }
-	bytes(
+	tiles.Bytes(
 		0x62,
 		inv(acc, 3)<<7|inv(y, 4)<<6|inv(y, 3)<<5|inv(acc, 4)<<4|2,
 		(^x&15)<<3|1<<2|2,
@@ -114,40 +114,12 @@ func tile(rows int) {
 	RET()
 }
 
-func bytes(bs ...int) {
-	for _, b := range bs {
-		Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []Op{U8(b)}})
-	}
-}
-
-// The AMX instructions by their bytes (VEX.128.0F38.W0), on tiles 0 to 7 and general registers by their numbers.
-const (
-	none = 0
-	f3   = 2
-	f2   = 3
-
-	rax, rcx, rbx, rdi = 0, 1, 3, 7
-	r8, r9, r10, r12   = 8, 9, 10, 12
-)
-
-// sib is an instruction with tile t and the memory at base + index + disp.
-func sib(prefix, opcode, t, base, index, disp int) {
-	bytes(0xc4, 1<<7|(1^index>>3)<<6|(1^base>>3)<<5|2, 15<<3|prefix, opcode, 1<<6|t<<3|4, index&7<<3|base&7, disp)
-}
-
-func tileLoad(t, base, stride, disp int)  { sib(f2, 0x4b, t, base, stride, disp) }
-func tileStore(t, base, stride, disp int) { sib(f3, 0x4b, t, base, stride, disp) }
-func tileZero(t int)                      { bytes(0xc4, 0xe2, 15<<3|f2, 0x49, 0xc0|t<<3) }
-
-// tdpbf16 is c += a·b: a of 16 rows by 16 pairs, b of 16 pairs by 16 columns.
-func tdpbf16(c, a, b int) { bytes(0xc4, 0xe2, (^b&15)<<3|f3, 0x5c, 0xc0|c<<3|a) }
-
 // amx keeps 32 rows by 32 columns of c in tiles 0 to 3 and has two tiles of a (4, 5) and two of b (6, 7).
 func amx() {
 	TEXT("amxTiles", NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, steps, blocks int, config *[64]uint8)")
 	Doc("amxTiles: c[r][j] = the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for blocks times 32 rows and 64 columns; g runs to 16*steps. Rows of c are cStride bytes apart, those of a aRow; b is [16*steps][64]. config is for LDTILECFG.")
 	Load(Param("config"), reg.RAX)
-	bytes(0xc4, 0xe2, 15<<3|none, 0x49, 0x00) // LDTILECFG (RAX)
+	tiles.Configure()
 	Load(Param("c"), reg.RDI)
 	Load(Param("a"), reg.RSI)
 	Load(Param("b"), reg.RDX)
@@ -167,7 +139,7 @@ func amx() {
 	Label("block")
 	for half := range 2 {
 		for t := range 4 {
-			tileZero(t)
+			tiles.Zero(t)
 		}
 		MOVQ(reg.RSI, reg.R8)
 		sixteen(reg.RAX, reg.RSI, reg.R9)
@@ -175,24 +147,24 @@ func amx() {
 		MOVQ(steps.Addr, reg.R11)
 		loop := fmt.Sprintf("k%d", half)
 		Label(loop)
-		tileLoad(4, r8, rax, 0)
-		tileLoad(6, r10, rbx, 0)
-		tileLoad(7, r10, rbx, 64)
-		tdpbf16(0, 4, 6)
-		tileLoad(5, r9, rax, 0)
-		tdpbf16(1, 4, 7)
-		tdpbf16(2, 5, 6)
-		tdpbf16(3, 5, 7)
+		tiles.Load(4, tiles.R8, tiles.RAX, 0)
+		tiles.Load(6, tiles.R10, tiles.RBX, 0)
+		tiles.Load(7, tiles.R10, tiles.RBX, 64)
+		tiles.DPBF16(0, 4, 6)
+		tiles.Load(5, tiles.R9, tiles.RAX, 0)
+		tiles.DPBF16(1, 4, 7)
+		tiles.DPBF16(2, 5, 6)
+		tiles.DPBF16(3, 5, 7)
 		ADDQ(Imm(64), reg.R8)
 		ADDQ(Imm(64), reg.R9)
 		ADDQ(U32(4096), reg.R10)
 		DECQ(reg.R11)
 		JNZ(LabelRef(loop))
 		sixteen(reg.RCX, reg.RDI, reg.R12)
-		tileStore(0, rdi, rcx, 0)
-		tileStore(1, rdi, rcx, 64)
-		tileStore(2, r12, rcx, 0)
-		tileStore(3, r12, rcx, 64)
+		tiles.Store(0, tiles.RDI, tiles.RCX, 0)
+		tiles.Store(1, tiles.RDI, tiles.RCX, 64)
+		tiles.Store(2, tiles.R12, tiles.RCX, 0)
+		tiles.Store(3, tiles.R12, tiles.RCX, 64)
 		if half == 0 {
 			ADDQ(U32(128), reg.RDI)
 		}
@@ -205,7 +177,7 @@ func amx() {
 	}
 	DECQ(reg.R13)
 	JNZ(LabelRef("block"))
-	bytes(0xc4, 0xe2, 15<<3|none, 0x49, 0xc0) // TILERELEASE
+	tiles.Release()
 	RET()
 }
 
