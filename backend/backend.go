@@ -77,6 +77,8 @@ type NodeTime struct {
 	Kernel string // the name of the kernel that runs it
 	// Executed is the arithmetic of a run as the kernel does it, such as Winograd's; 0: what the op counts.
 	Executed int64
+	// BF16 is the part of Executed that multiplies bf16 where the op's operands are not: a product of f32 in parts.
+	BF16 int64
 	// Predicted says that Time is a share of the measured time of more than this node, by the cost model.
 	Predicted bool
 }
@@ -85,7 +87,8 @@ type NodeTime struct {
 func (t NodeTime) Cost() energy.Cost {
 	c := cost.Node(t.Node)
 	if t.Executed > 0 {
-		return c.Run(t.Executed)
+		c = c.Run(t.Executed)
+		c.BF16 += t.BF16
 	}
 	return c
 }

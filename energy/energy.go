@@ -131,9 +131,13 @@ type Machine struct {
 }
 
 // Bound is the least time in seconds that work can take on the machine (Williams, Waterman & Patterson, Roofline, 2009), and whether arithmetic or memory
-// sets it.
+// sets it. The speed of arithmetic is that of f32, so a product of f32 that runs as several of bf16 counts as what it was asked for.
 func (m Machine) Bound(c Cost) (seconds float64, by string) {
-	f, b := float64(c.Executed)/m.FLOPS, float64(c.Bytes())/m.Bandwidth
+	flops := c.Executed
+	if c.BF16 > 0 && c.FLOPs > 0 {
+		flops = min(flops, c.FLOPs)
+	}
+	f, b := float64(flops)/m.FLOPS, float64(c.Bytes())/m.Bandwidth
 	if f >= b {
 		return f, "compute"
 	}

@@ -179,13 +179,24 @@ func TestSum(t *testing.T) {
 	}
 }
 
+// A product of f32 in parts of bf16 is bound as one of f32.
+func TestBoundInParts(t *testing.T) {
+	m := Machine{FLOPS: 1e9, Bandwidth: 1e9}
+	if s, by := m.Bound(Cost{FLOPs: 2e9, Executed: 12e9, BF16: 12e9, Read: 1e9}); s != 2 || by != "compute" {
+		t.Errorf("%v s by %s, want 2 by compute", s, by)
+	}
+	if s, _ := m.Bound(Cost{FLOPs: 2e9, Executed: 1e9, Read: 1}); s != 1 {
+		t.Errorf("%v s of arithmetic that an algorithm saves half of, want 1", s)
+	}
+}
+
 // The energy of an operation depends on its type: bytes at most as f32, and less with an instruction for them.
 func TestEstimateByType(t *testing.T) {
 	wide := Cost{FLOPs: 1e9, Executed: 1e9}
 	bytes, halves := wide, wide
 	bytes.Int8, halves.BF16 = 1e9, 1e9
 	for _, has := range []bool{false, true} {
-		m := processor(has, has)
+		m := processor(has, has, false)
 		f, h, b := m.Estimate(wide, 0, 1, true), m.Estimate(halves, 0, 1, true), m.Estimate(bytes, 0, 1, true)
 		if b.Value >= f.Value || h.Value > f.Value || has != (h.Value < f.Value) {
 			t.Errorf("with instructions %v: f32 %v, bf16 %v, bytes %v", has, f, h, b)

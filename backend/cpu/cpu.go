@@ -148,13 +148,13 @@ type step struct {
 	node   *graph.Node
 	kernel string
 	// executed is the arithmetic of a run where it is not what the op counts.
-	executed int64
-	run      func()
-	in       []*buf
-	out      []*buf
-	once     []*backend.Kept // not nil: the kept values that the step serves
-	calls    int64
-	time     time.Duration
+	executed, bf16 int64
+	run            func()
+	in             []*buf
+	out            []*buf
+	once           []*backend.Kept // not nil: the kept values that the step serves
+	calls          int64
+	time           time.Duration
 }
 
 type exec struct {
@@ -267,7 +267,7 @@ func (s *step) label() string {
 func (e *exec) Profile() []backend.NodeTime {
 	out := make([]backend.NodeTime, len(e.steps))
 	for i, s := range e.steps {
-		out[i] = backend.NodeTime{Node: s.node, Calls: s.calls, Time: s.time, Kernel: s.kernel, Executed: s.executed}
+		out[i] = backend.NodeTime{Node: s.node, Calls: s.calls, Time: s.time, Kernel: s.kernel, Executed: s.executed, BF16: s.bf16}
 	}
 	return out
 }

@@ -95,6 +95,8 @@ func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)
 func (k *call) threeParts(s gemm.Spec, v backend.Var) (name string, run func(a, c, bias []float32)) {
 	b, p := k.in[1], tgemm.New(s)
 	scratch := k.c.share(p.Scratch(k.pool.Threads()))
+	k.executed = p.Executed()
+	k.bf16 = k.executed
 	if !s.PackedB {
 		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, *scratch) }
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/op"
 )
 
@@ -39,4 +40,31 @@ func TestExecutedArithmetic(t *testing.T) {
 		return
 	}
 	t.Errorf("no convolution by Winograd's algorithm: %+v", e.Profile())
+}
+
+// A product of f32 on AMX is six products of bf16, and charged as such.
+func TestExecutedInParts(t *testing.T) {
+	if !isa.AMX() {
+		t.Skip("no AMX")
+	}
+	g, err := graph.Build(func(g *graph.Graph) {
+		x, w := g.Input("x", graph.T(dtype.F32, 512, 512)), g.Input("w", graph.T(dtype.F32, 512, 512))
+		g.Output("y", op.MatMul(x, w))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := cpu.Backend{}
+	s, err := b.NewState(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Compile(g, s, backend.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const flops = 2 * 512 * 512 * 512
+	if c := e.Profile()[0].Cost(); c.FLOPs != flops || c.Executed != 6*flops || c.BF16 != 6*flops {
+		t.Errorf("%s: cost %+v", e.Profile()[0].Kernel, c)
+	}
 }

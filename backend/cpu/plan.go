@@ -115,7 +115,7 @@ func (c *compiler) node(n *graph.Node) error {
 		fmt.Fprintf(os.Stderr, "%v %s%v @%s: %s (%s)\n", n, n.Op().Name, n.Types(), n.Scope(), name, why)
 	}
 	c.e.bytes += k.scratch
-	s := step{node: n, kernel: name, executed: k.executed, run: run, in: in, out: out}
+	s := step{node: n, kernel: name, executed: k.executed, bf16: k.bf16, run: run, in: in, out: out}
 	if f := c.fixed[n.ID()]; f != nil {
 		s.once = f.feeds
 		for i, v := range f.kept {

@@ -27,6 +27,7 @@ type call struct {
 	scratch int64 // bytes that the kernel holds for itself: set by make
 	// executed is the arithmetic of a run where the kernel does less or more than the op counts: set by make.
 	executed int64
+	bf16     int64 // the part of executed that multiplies bf16, where the operands are f32
 }
 
 // mayReplace says that the kernel allows result out to lie where operand in lies, if in is not needed afterwards.

@@ -192,6 +192,11 @@ func build(s gemm.Spec, c choice) *Plan {
 // FLOPs is the number of multiplications and additions that the products ask for.
 func (p *Plan) FLOPs() int64 { return 2 * int64(p.M) * int64(p.N) * int64(p.K) * int64(p.Batch) }
 
+// Executed is the number of multiplications and additions of parts that run.
+func (p *Plan) Executed() int64 {
+	return 6 * 2 * int64(p.wideM()) * int64(p.wideN()) * int64(roundUp(p.K, stepK)) * int64(p.Batch)
+}
+
 // String says what was decided.
 func (p *Plan) String() string {
 	b := "by chunks"
