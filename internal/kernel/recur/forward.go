@@ -14,51 +14,12 @@ func (p *Plan) Run(pool *par.Pool, o Operands) {
 			t, before := p.time(s)
 			p.row(pool, t, before)
 		}
-	} else if p.few == nil && p.Batch <= fewRows && o.Mask == nil && p.Units%blockUnits == 0 {
-		for s := range p.Time {
-			p.t, p.before = p.time(s)
-			pool.Run(p.Units/blockUnits, (*step)(p))
-		}
+	} else if p.shared() {
+		p.steps(pool)
 	} else {
 		pool.Run(p.chunks(), (*forward)(p))
 	}
 	p.ops = Operands{}
-}
-
-// With few rows a step is shared out by units, blockUnits at a time: each thread then reads its part of the weights, which its cache keeps from step to step.
-const (
-	fewRows    = 2
-	blockUnits = 64
-)
-
-// step is one step of all rows, in blocks of units.
-type step Plan
-
-// Chunk computes block i.
-func (f *step) Chunk(i, id int) {
-	p, w := (*Plan)(f), f.work[id]
-	a, aOff := p.ops.H0, p.state[:p.Batch]
-	if p.before >= 0 {
-		a, aOff = p.ops.States[p.before*p.Units:], p.sequence[:p.Batch]
-	}
-	x := p.ops.X[p.t*p.wide:]
-	lo := i * blockUnits
-	for g := range p.Cell.Gates() {
-		for j := g*p.Units + lo; j < g*p.Units+lo+blockUnits; j += p.panels.Width() {
-			n := j / p.panels.Width()
-			switch p.Cell {
-			case LSTM:
-				p.panel(w, n, a, aOff, p.Units, p.ops.Gate[p.t*p.wide:], p.wideSeq[:p.Batch], x, nil)
-			case GRU:
-				p.panel(w, n, a, aOff, p.Units, w.q, p.localWide[:p.Batch], nil, p.ops.Bias)
-			default:
-				p.panel(w, n, a, aOff, p.Units, p.ops.States[p.t*p.Units:], p.sequence[:p.Batch], x, nil)
-			}
-		}
-	}
-	for b := range p.Batch {
-		p.cell(w, b, b, p.t, p.before, lo, lo+blockUnits)
-	}
 }
 
 // row is one step of few rows with weights of few bits: threads share the product.

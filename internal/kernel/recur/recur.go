@@ -5,6 +5,8 @@
 //
 // The batch is cut into chunks of rows that go through all steps on their own, so there is no waiting between steps; weights are packed once a run. Chunks
 // depend on the batch alone, so results are the same bits for any number of threads.
+//
+//go:generate go run -C ../vec/_asm ./recur -pkg recur -out ../../recur/recur_amd64.s -stubs ../../recur/stubs_amd64.go
 package recur
 
 import (
@@ -62,7 +64,8 @@ type Plan struct {
 	mulAdd        vec.MulAddVVVFunc
 	affine        vec.MulAddVSSFunc
 	relu          vec.UnaryFunc
-	t, before     int // of the step in progress, with few rows
+	turns         turns // of steps that threads share
+	threads       int   // that share them
 	ops           Operands
 	grads         Gradients
 }
@@ -137,7 +140,13 @@ func multiples(n, step int) []int {
 func (p *Plan) PackedLen() int { return gemm.NewPanels(p.Units, p.wide).Len() }
 
 // PackU copies weights into the order in which Run reads them, for Operands.Packed.
-func (p *Plan) PackU(dst, u []float32) { gemm.NewPanels(p.Units, p.wide).Pack(dst, u, p.wide, false) }
+func (p *Plan) PackU(dst, u []float32) {
+	if p.streams() {
+		p.packStream(dst, u)
+		return
+	}
+	gemm.NewPanels(p.Units, p.wide).Pack(dst, u, p.wide, false)
+}
 
 // ScratchBytes is about what a plan holds for so many threads.
 func (p *Plan) ScratchBytes(threads int) int {
@@ -195,8 +204,11 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 		if n := p.panels.Len(); len(p.own) < n {
 			p.own = make([]float32, n)
 		}
-		p.packed = p.own
-		p.panels.Pack(p.packed, p.ops.U, p.wide, backward)
+		if p.packed = p.own; backward {
+			p.panels.Pack(p.packed, p.ops.U, p.wide, true)
+		} else {
+			p.PackU(p.packed, p.ops.U)
+		}
 	}
 	for len(p.work) < pool.Threads() {
 		w := &worker{h: make([]float32, p.rows*p.Units), dh: make([]float32, p.rows*p.Units), dc: make([]float32, p.rows*p.Units)}

@@ -136,7 +136,9 @@ func TestRecurrence(t *testing.T) {
 		{Spec{Cell: LSTM, Batch: 1, Time: 1, Units: 1}, false, false},
 		{Spec{Cell: LSTM, Batch: 2, Time: 5, Units: 128}, true, false},
 		{Spec{Cell: GRU, Batch: 1, Time: 4, Units: 64, Reverse: true}, false, false},
-		{Spec{Cell: Tanh, Batch: 2, Time: 3, Units: 192}, false, false},
+		{Spec{Cell: Tanh, Batch: 2, Time: 3, Units: 192}, false, true},
+		{Spec{Cell: LSTM, Batch: 1, Time: 5, Units: 192}, true, true},
+		{Spec{Cell: ReLU, Batch: 1, Time: 4, Units: 128, Reverse: true}, false, false},
 	} {
 		for _, l := range isa.Levels() {
 			t.Run(fmt.Sprintf("%+v/%v", c.s, l), func(t *testing.T) {
