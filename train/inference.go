@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/graph"
@@ -184,4 +185,26 @@ func (m *Model) Operands(f func(application, operand int, x *tensor.Tensor), x .
 		f(p.application, p.operand, out[i])
 	}
 	return nil
+}
+
+// gradientPrefix begins the names of outputs that are gradients of parameters.
+const gradientPrefix = "gradient of "
+
+// Gradients are those of the mean loss of one batch by all trainable parameters, by name, with the model as it predicts: no dropout, normalisations by moving averages.
+func (m *Model) Gradients(x, y []*tensor.Tensor) (map[string]*tensor.Tensor, error) {
+	k := programKey{mode: gradients, batch: x[0].Shape()[0], shapes: m.shapes(x, y)}
+	p, err := m.programOf(k)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.run(x, y, 0); err != nil {
+		return nil, err
+	}
+	out := map[string]*tensor.Tensor{}
+	for i, o := range p.g.Outputs() {
+		if param, ok := strings.CutPrefix(o.Name, gradientPrefix); ok {
+			out[param] = p.out[i]
+		}
+	}
+	return out, nil
 }

@@ -230,10 +230,11 @@ const (
 	predict                 // predictions alone
 	prefill                 // several tokens more of sequences
 	decode                  // one token more
+	gradients               // the gradients of a batch, as the model predicts
 )
 
 func (k mode) String() string {
-	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "evaluate", "predict", "prefill", "decode"}[k]
+	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "evaluate", "predict", "prefill", "decode", "gradients"}[k]
 }
 
 type programKey struct {
@@ -312,7 +313,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 			g.Fail("model", nil, "a model is compiled with one output, this has %d", len(pred))
 		}
 		// Training without metrics needs no predictions: a softmax over a large vocabulary would cost for nothing.
-		if k.mode == evaluate || k.mode == predict || len(m.metrics) > 0 {
+		if k.mode == evaluate || k.mode == predict || len(m.metrics) > 0 && k.mode != gradients {
 			g.Output("prediction", pred[0])
 		}
 		if k.mode == predict {
@@ -335,6 +336,13 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		})
 		if k.mode == shard {
 			m.shardLoss(g, call, loss, moved)
+			return
+		}
+		if k.mode == gradients {
+			params, ws := m.trained(g, call.Params)
+			for i, dw := range grad.Of(loss, ws...) {
+				g.Output(gradientPrefix+params[i].Name, dw)
+			}
 			return
 		}
 		if !call.Training {

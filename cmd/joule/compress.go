@@ -28,13 +28,13 @@ const searchFile = "search.json"
 func compressCmd() *cobra.Command {
 	var f modelFlags
 	var o search.Options
-	var on, to, drop, target, resume string
+	var on, to, drop, target, by, resume string
 	c := &cobra.Command{
 		Use:   "compress [RUN | model.safetensors]",
 		Short: "Search for the cheapest model that does as well as a trained one",
-		Long: "Compress takes units and filters away where that saves most of --target for the loss it costs, lets the narrower model learn from the original one, quantizes it, measures each model on training examples held out, and goes on as long as one is " +
+		Long: "Compress takes units, filters, attention heads and whole residual branches or layers away where that saves most of --target for the loss it costs, lets the narrower model learn from the original one, quantizes it, measures each model on training examples held out, and goes on as long as one is " +
 			"within --max-drop. Each model is a run in the history. It prints all of them, those that nothing else beats (the Pareto front) marked, writes the best, and says after how many predictions the search has paid for itself. " +
-			"A search that was stopped goes on with --resume. Only Sequential models lose units; others are quantized.",
+			"A search that was stopped goes on with --resume.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			var err error
@@ -44,9 +44,12 @@ func compressCmd() *cobra.Command {
 			if o.Target = search.Target(target); !slices.Contains(search.Targets, o.Target) {
 				return usageError{fmt.Errorf("--target %s: joules, latency and bytes are known", target)}
 			}
+			if o.By = search.Scores(by); o.By != search.Magnitude && o.By != search.Taylor {
+				return usageError{fmt.Errorf("--by %s: magnitude and taylor are known", by)}
+			}
 			k := &candidates{store: runs.Open(f.out), f: &f, state: searchState{Options: o, Ref: first(args, "last"), Data: on}}
 			if resume != "" {
-				for _, name := range []string{"data", "max-drop", "target", "budget", "epochs", "batch", "rounds"} {
+				for _, name := range []string{"data", "max-drop", "target", "budget", "epochs", "batch", "rounds", "by"} {
 					if len(args) > 0 || c.Flags().Changed(name) {
 						return usageError{errors.New("--resume goes on with the settings of its search; leave model and settings out")}
 					}
@@ -68,6 +71,7 @@ func compressCmd() *cobra.Command {
 	fs.IntVar(&o.Epochs, "epochs", 2, "epochs of learning after each narrowing")
 	fs.IntVar(&o.Batch, "batch", 32, "examples in a step")
 	fs.IntVar(&o.Rounds, "rounds", 8, "narrowings at most")
+	fs.StringVar(&by, "by", "magnitude", "which units of a layer go: those of the smallest weights (magnitude), or those that the loss depends on least by its gradient (taylor)")
 	fs.StringVar(&resume, "resume", "", "go on with a search: the id of its run, the beginning of it, or last")
 	return c
 }
@@ -325,7 +329,7 @@ func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file 
 		if b, ok := best.Layers[name]; ok && name != "-" {
 			width := ""
 			if n, ok := best.Widths[name]; ok {
-				width = fmt.Sprintf("  %d outputs left", n)
+				width = fmt.Sprintf("  %d units left", n)
 			}
 			fmt.Fprintf(w, "  %-22s %12s %12s%s\n", name, energy.SI(o.Layers[name], "J"), energy.SI(b, "J"), width)
 		}

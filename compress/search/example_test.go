@@ -1,33 +1,41 @@
 package search_test
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/jouleml/joule/compress/search"
 	"github.com/jouleml/joule/data"
-	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/data/mnist"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/optim"
-	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/train"
 )
 
-// Half of a layer's units go; what reads them follows.
-func ExampleNarrow() {
-	spec := data.Spec{
-		Inputs:  []data.Field{{Name: "x", DType: dtype.F32, Shape: shape.Of(4)}},
-		Targets: []data.Field{{Name: "y", DType: dtype.F32, Shape: shape.Of(1)}},
-	}
-	m, err := train.Compile(nn.Sequential(nn.Dense(8, nn.ReLU).Named("hidden"), nn.Dense(1)), spec, optim.Adam(), train.MeanSquaredError)
+// A small network on digits becomes a smaller one.
+func Example() {
+	digits, err := mnist.Load()
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	small, err := search.Narrow(m, map[string]int{"hidden": 4})
+	small := *digits
+	small.Train = data.Take(digits.Train, 2000)
+	m, err := train.Compile(nn.Sequential(nn.Flatten(), nn.Dense(64, nn.ReLU), nn.Dense(10, nn.Softmax)), digits.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, train.Accuracy)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(m.ParamCount(), "to", small.ParamCount(), "parameters")
-	// Output: 49 to 25 parameters
+	if _, err := m.Fit(context.Background(), small.Train, train.Epochs(2)); err != nil {
+		fmt.Println(err)
+		return
+	}
+	r, err := search.Run(context.Background(), m, &small, search.Options{Target: search.Bytes, MaxDrop: 0.05, Epochs: 1, Rounds: 1}, search.Memory{}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	best := r.Find(r.Best)
+	fmt.Println(best.Format, best.Bytes*4 < r.Original.Bytes)
+	// Output: int8 true
 }

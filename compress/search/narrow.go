@@ -1,263 +1,267 @@
 package search
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
-	"github.com/jouleml/joule/nn"
-	"github.com/jouleml/joule/tensor"
+	"github.com/jouleml/joule/compress/quant"
+	"github.com/jouleml/joule/compress/structure"
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/train"
 )
 
-// link is a product of a chain of layers whose outputs (units, filters) can be taken away, with the next product, which loses as many inputs.
-type link struct {
-	layer, next string
-	outputs     int
-	grown       int      // channels that depthwise convolutions between make of each
-	between     []string // layers between the two: a kernel that does several at once books its cost to the last
+// cut is what a round takes away.
+type cut struct {
+	widths map[string]int // units that stay, of axes that lose some
+	blocks []string       // taken out whole
+	scores map[string][]float64
 }
 
-// through are the classes of layers that treat each channel by itself, so that channels before them can go.
-var through = []string{"ReLU", "LeakyReLU", "Activation", "Dropout", "MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-	"GlobalAveragePooling1D", "GlobalAveragePooling2D", "ZeroPadding2D", "UpSampling2D", "Flatten", "BatchNormalization", "DepthwiseConv2D"}
-
-// config is what matters of a configuration.
-type config struct {
-	Groups     int           `json:"groups"`
-	Multiplier int           `json:"depth_multiplier"`
-	Activation nn.Activation `json:"activation"`
-	Axis       int           `json:"axis"`
-}
-
-func configOf(l *nn.Layer) (c config, err error) {
-	err = json.Unmarshal(l.Config(), &c)
-	return c, err
-}
-
-func isProduct(l *nn.Layer, c config) bool {
-	return slices.Contains([]string{"Dense", "Conv1D", "Conv2D"}, l.Class()) && c.Groups <= 1
-}
-
-// links finds the products of a Sequential model whose outputs can be taken away: those before another product, with nothing between that mixes channels. Of other models there are none.
-func links(m *train.Model) ([]link, error) {
-	var out []link
-	chain := m.Net.Chain()
-	seen := map[string]int{}
-	for _, l := range chain {
-		seen[l.Name()]++
+// apply makes the smaller model.
+func (c *cut) apply(m *train.Model, more ...train.Option) (*train.Model, error) {
+	if len(c.blocks) == 0 {
+		return structure.Narrow(m, c.widths, c.scores, more...)
 	}
-	var open *link
-	for _, l := range chain {
-		if open != nil {
-			open.between = append(open.between, l.Name())
-		}
-		c, err := configOf(l)
+	m, err := structure.Remove(m, c.blocks, more...)
+	if err != nil || len(c.widths) == 0 {
+		return m, err
+	}
+	return structure.Narrow(m, c.widths, c.scores, more...)
+}
+
+// narrow makes the round's narrower model, which is then the current one; ok is false where nothing is left to take away.
+func (s *search) narrow(ctx context.Context, round int) (ok bool, err error) {
+	if c, m, err := s.keeper.Kept(round, "f32"); err != nil || c != nil {
 		if err != nil {
-			return nil, fmt.Errorf("search: layer %s: %w", l.Name(), err)
+			return false, err
 		}
-		ok := seen[l.Name()] == 1 && c.Activation != nn.Softmax
-		switch {
-		case isProduct(l, c):
-			if open != nil && seen[l.Name()] == 1 {
-				open.next, open.between = l.Name(), open.between[:len(open.between)-1]
-				out = append(out, *open)
-			}
-			open = nil
-			if k, err := m.State().Get(l.Name() + "/kernel"); ok && err == nil {
-				s := k.Shape()
-				open = &link{layer: l.Name(), outputs: s[len(s)-1], grown: 1}
-			}
-		case !ok || !slices.Contains(through, l.Class()) || l.Class() == "BatchNormalization" && c.Axis != -1:
-			open = nil
-		case l.Class() == "DepthwiseConv2D" && open != nil:
-			open.grown *= max(1, c.Multiplier)
+		s.current, s.currentMeasures, s.widths, s.removed = m, c.Measures, c.Widths, c.Removed
+		return true, s.take(c, m, nil)
+	}
+	l := energy.NewLedger(energy.CPU, s.m.Cores())
+	gone, err := s.choose(ctx, l)
+	if err != nil || gone == nil {
+		return false, err
+	}
+	student, err := gone.apply(s.current, train.Distil(train.Teacher{Model: s.m, Temperature: s.Temperature, Weight: s.Weight}))
+	if err != nil { // models that end in no softmax learn without a teacher
+		if student, err = gone.apply(s.current); err != nil {
+			return false, err
 		}
 	}
-	return out, nil
+	if err := s.teach(ctx, student, l); err != nil {
+		return false, err
+	}
+	plain, err := s.plain(student)
+	if err != nil {
+		return false, err
+	}
+	all := maps.Clone(s.widths)
+	maps.Copy(all, gone.widths)
+	removed := append(slices.Clone(s.removed), gone.blocks...)
+	c := &Candidate{Name: fmt.Sprintf("round %d f32", round), Round: round, Widths: all, Removed: removed, Format: "f32"}
+	if err := s.measure(ctx, c, plain, l); err != nil {
+		return false, err
+	}
+	s.current, s.currentMeasures, s.widths, s.removed = plain, c.Measures, all, removed
+	return true, s.take(c, plain, l)
 }
 
-// importance is that of each output of a link: the norm of the weights that make it times that of the weights that take it (behind a flattening, all of its pixels').
-func (k link) importance(m *train.Model) ([]float64, error) {
-	w, err := m.State().Get(k.layer + "/kernel")
+// teach lets a model learn for the search's epochs, and books what that costs.
+func (s *search) teach(ctx context.Context, m *train.Model, l *energy.Ledger, more ...train.FitOption) error {
+	a, err := m.StartAccount(nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	next, err := m.State().Get(k.next + "/kernel")
+	if _, err := m.Fit(ctx, s.learn, append([]train.FitOption{train.Epochs(s.Epochs), train.BatchSize(s.Batch)}, more...)...); err != nil {
+		return err
+	}
+	spent, err := a.Ledger()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	made, taken := make([]float64, k.outputs), make([]float64, k.outputs)
-	for i, v := range w.F32() {
-		made[i%k.outputs] += float64(v) * float64(v)
-	}
-	s := next.Shape()
-	n := s[len(s)-1]
-	for i, v := range next.F32() {
-		taken[i/n%(k.outputs*k.grown)/k.grown] += float64(v) * float64(v)
-	}
-	for i := range made {
-		made[i] = math.Sqrt(made[i] * taken[i])
-	}
-	return made, nil
+	l.Merge(spent)
+	return nil
 }
 
-// keep are the most important outputs of a link, in their order.
-func (k link) keep(m *train.Model, n int) ([]int, error) {
-	by, err := k.importance(m)
-	if err != nil {
-		return nil, err
-	}
-	order := make([]int, len(by))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case by[a] > by[b]:
-			return -1
-		case by[a] < by[b]:
-			return 1
-		}
-		return 0
-	})
-	return slices.Sorted(slices.Values(order[:n])), nil
-}
-
-// Narrow takes outputs away from layers of a Sequential model: widths says how many of a layer's units or filters stay, the most important ones. What is behind them loses the inputs, and the result is a smaller model of
-// ordinary layers. Names of layers that cannot lose outputs are an error.
-func Narrow(m *train.Model, widths map[string]int, more ...train.Option) (*train.Model, error) {
-	ls, err := links(m)
-	if err != nil {
-		return nil, err
-	}
-	kept := map[string][]int{}
-	for name, n := range widths {
-		i := slices.IndexFunc(ls, func(l link) bool { return l.layer == name })
-		if i < 0 {
-			return nil, fmt.Errorf("search: layer %q cannot lose outputs: it must be a Dense or convolution of a Sequential model with another one behind it, and nothing between that mixes channels", name)
-		}
-		if n < 1 || n > ls[i].outputs {
-			return nil, fmt.Errorf("search: layer %q has %d outputs, of which %d cannot stay", name, ls[i].outputs, n)
-		}
-		if kept[name], err = ls[i].keep(m, n); err != nil {
-			return nil, err
-		}
-	}
-	values := map[string]*tensor.Tensor{}
-	for _, p := range m.Params() {
-		if values[p.Name], err = m.State().Get(p.Name); err != nil {
-			return nil, err
-		}
-	}
-	var layers []*nn.Layer
-	var alive []int // channels of what flows, nil: all
-	whole := 0      // how many they were
-	for _, l := range m.Net.Chain() {
-		c, err := configOf(l)
-		if err != nil {
-			return nil, err
-		}
-		changed := map[string]any{}
-		switch {
-		case isProduct(l, c):
-			k := l.Name() + "/kernel"
-			s := values[k].Shape()
-			if alive != nil {
-				values[k] = pick(values[k], len(s)-2, repeat(alive, whole, s[len(s)-2]))
-			}
-			alive, whole = kept[l.Name()], s[len(s)-1]
-			if alive == nil {
-				break
-			}
-			values[k] = pick(values[k], len(s)-1, alive)
-			if b := l.Name() + "/bias"; values[b] != nil {
-				values[b] = pick(values[b], 0, alive)
-			}
-			if changed["filters"] = len(alive); l.Class() == "Dense" {
-				changed = map[string]any{"units": len(alive)}
-			}
-		case alive == nil:
-		case l.Class() == "DepthwiseConv2D":
-			k, b := l.Name()+"/kernel", l.Name()+"/bias"
-			values[k] = pick(values[k], 2, alive)
-			var grown []int
-			for _, i := range alive {
-				for j := range max(1, c.Multiplier) {
-					grown = append(grown, i*max(1, c.Multiplier)+j)
-				}
-			}
-			if alive, whole = grown, whole*max(1, c.Multiplier); values[b] != nil {
-				values[b] = pick(values[b], 0, alive)
-			}
-		case l.Class() == "BatchNormalization":
-			for _, p := range []string{"gamma", "beta", "moving_mean", "moving_variance"} {
-				if name := l.Name() + "/" + p; values[name] != nil {
-					values[name] = pick(values[name], 0, repeat(alive, whole, values[name].Len()))
-				}
-			}
-		}
-		if l, err = reconfigured(l, changed); err != nil {
-			return nil, err
-		}
-		layers = append(layers, l)
-	}
-	net := nn.Sequential(layers...)
-	net.Name = m.Net.Name
-	out, err := m.With(net, more...)
+// plain is a model without its teacher and whatever else it learned with.
+func (s *search) plain(m *train.Model) (*train.Model, error) {
+	out, err := s.m.With(m.Net)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range out.Params() {
-		if err := out.State().Set(p.Name, values[p.Name]); err != nil {
+		v, err := m.State().Get(p.Name)
+		if err == nil {
+			err = out.State().Set(p.Name, v)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// reconfigured is a layer with other values in its configuration.
-func reconfigured(l *nn.Layer, changed map[string]any) (*nn.Layer, error) {
-	if len(changed) == 0 {
-		return l, nil
-	}
-	var c map[string]any
-	if err := json.Unmarshal(l.Config(), &c); err != nil {
-		return nil, err
-	}
-	for k, v := range changed {
-		c[k] = v
-	}
-	j, err := json.Marshal(c)
+// saved is the share of what the layers cost that a round is to save before the model learns again.
+const saved = 0.3
+
+// choose decides what goes: a quarter of an axis at a time, or a whole block, where that saves most for the loss it costs, until enough is saved.
+func (s *search) choose(ctx context.Context, l *energy.Ledger) (*cut, error) {
+	d, err := structure.Analyze(s.current)
 	if err != nil {
 		return nil, err
 	}
-	return nn.LayerOf(l.Class(), l.Name(), j)
-}
-
-// repeat is the channels kept of whole, for n inputs: behind a flattening, of each pixel.
-func repeat(kept []int, whole, n int) []int {
-	var out []int
-	for at := 0; at < n; at += whole {
-		for _, i := range kept {
-			out = append(out, at+i)
+	out := &cut{widths: map[string]int{}}
+	if s.By == Taylor {
+		out.scores, err = d.Taylor(ctx, s.current, s.learn, 1024)
+	} else {
+		out.scores, err = d.Magnitude(s.current)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cost := s.byLayer()
+	total := 0.0 // of the layers that can save something: the rest of a prediction, time at rest included, is no measure for them
+	able := map[string]bool{}
+	now := map[string]int{}
+	for _, a := range d.Axes {
+		now[a.Name] = a.Units
+		for layer := range a.Shares {
+			able[layer] = true
 		}
 	}
-	return out
-}
-
-// pick takes the given places of an axis.
-func pick(t *tensor.Tensor, axis int, places []int) *tensor.Tensor {
-	s := t.Shape()
-	to := s.Clone()
-	to[axis] = len(places)
-	out := tensor.New(t.DType(), to...)
-	outer, inner := s[:axis].Size(), s[axis+1:].Size()
-	for o := range outer {
-		for i, p := range places {
-			copy(out.F32()[(o*len(places)+i)*inner:][:inner], t.F32()[(o*s[axis]+p)*inner:][:inner])
+	for _, b := range d.Blocks {
+		for _, layer := range b.Layers {
+			able[layer] = true
 		}
 	}
-	return out
+	for layer := range able {
+		total += cost[layer]
+	}
+	loss := s.currentMeasures.Quality.Loss
+	sum := 0.0
+	sample := data.Take(s.held, 500)
+	rise := func(try *cut) (float64, error) {
+		m, err := try.apply(s.current)
+		if err != nil {
+			return 0, err
+		}
+		a, err := m.StartAccount(nil)
+		if err != nil {
+			return 0, err
+		}
+		q, err := quant.QualityOf(ctx, m, sample)
+		if err != nil {
+			return 0, err
+		}
+		spent, err := a.Ledger()
+		if err != nil {
+			return 0, err
+		}
+		l.Merge(spent)
+		return q.Loss - loss, nil
+	}
+	score := func(gain, rise float64) float64 { return gain / math.Max(rise, 0.01*math.Abs(loss)+1e-6) }
+	for first := true; sum < saved*total; first = false {
+		var best func()
+		least := math.Inf(-1)
+		for _, a := range d.Axes {
+			n := fewer(now[a.Name])
+			if n == now[a.Name] || 2*n < a.Units { // at most half of an axis goes in a round
+				continue
+			}
+			try := &cut{widths: maps.Clone(out.widths), scores: out.scores}
+			try.widths[a.Name] = n
+			r, err := rise(try)
+			if err != nil {
+				return nil, err
+			}
+			if first && s.round == 1 {
+				s.result.Narrowed[a.Name] = r
+			}
+			gain := a.Saves(cost) * float64(a.Units) * float64(now[a.Name]-n) / float64(now[a.Name])
+			if v := score(gain, r); v > least {
+				least = v
+				best = func() {
+					f := float64(n) / float64(now[a.Name])
+					for layer, share := range a.Shares { // what is left costs less
+						cost[layer] -= cost[layer] * share * float64(a.Units) * (1 - f)
+					}
+					now[a.Name], out.widths[a.Name] = n, n
+					sum += gain
+				}
+			}
+		}
+		if first { // a block goes alone: with it the axes change
+			for _, b := range d.Blocks {
+				gain := 0.0
+				for _, layer := range b.Layers {
+					gain += cost[layer]
+				}
+				r, err := rise(&cut{blocks: []string{b.Name}})
+				if err != nil {
+					return nil, err
+				}
+				if s.round == 1 {
+					s.result.Narrowed[b.Name] = r
+				}
+				if v := score(gain, r); v > least && gain > 0 {
+					least = v
+					best = func() {
+						out.blocks = []string{b.Name}
+						sum = total
+					}
+				}
+			}
+		}
+		if best == nil {
+			break
+		}
+		best()
+	}
+	if len(out.widths) == 0 && len(out.blocks) == 0 {
+		return nil, nil
+	}
+	return out, nil
+}
+
+// byLayer is what the target counts, by layer of the current model.
+func (s *search) byLayer() map[string]float64 {
+	switch s.Target {
+	case Latency:
+		return maps.Clone(s.currentMeasures.Seconds)
+	case Bytes:
+		out := map[string]float64{}
+		for _, p := range s.current.Params() {
+			for _, l := range s.current.Net.Layers() {
+				if train.Matches(l.Name(), p.Name) {
+					out[l.Name()] += float64(p.Type.Bytes())
+				}
+			}
+		}
+		return out
+	}
+	return maps.Clone(s.currentMeasures.Layers)
+}
+
+// fewer is three quarters of a width, in whole groups of what vectors take where it is great; at least 2, or 1 of few heads.
+func fewer(n int) int {
+	to := n * 3 / 4
+	for _, g := range []int{16, 8, 4} {
+		if n >= 3*g {
+			to = max(g, to/g*g)
+			break
+		}
+	}
+	if n == 2 {
+		return 1
+	}
+	if to < 2 {
+		return n
+	}
+	return to
 }

@@ -1,14 +1,12 @@
 // Package search looks for the cheapest model that does as well as a trained one, by joules, latency or bytes.
 //
-// It goes in rounds. In a round units and filters are taken away where that saves most, by the ledger of the model as it runs, for what it costs in loss; the narrower model learns from the original (distillation) for some
+// It goes in rounds. In a round units, filters, heads and blocks (package structure) are taken away where that saves most, by the ledger of the model as it runs, for what it costs in loss; the narrower model learns from the original (distillation) for some
 // epochs; and it is quantized. Each model that comes out of this is measured on training examples held out, and is a Candidate. Rounds go on while some candidate is within the allowed drop.
 package search
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -31,6 +29,15 @@ const (
 // Targets lists them.
 var Targets = []Target{Joules, Latency, Bytes}
 
+// Scores is how the units that go are chosen within an axis.
+type Scores string
+
+// The scores.
+const (
+	Magnitude Scores = "magnitude" // by their weights (structure.Dependencies.Magnitude)
+	Taylor    Scores = "taylor"    // by the loss's gradient (structure.Dependencies.Taylor)
+)
+
 // Options say what is searched for, and how.
 type Options struct {
 	Target      Target
@@ -41,6 +48,7 @@ type Options struct {
 	Rounds      int     // at most; 0: 8
 	Temperature float64 // of distillation; 0: 2
 	Weight      float64 // of the teacher; 0: 0.5
+	By          Scores  // "": Magnitude
 }
 
 func (o *Options) check() error {
@@ -60,7 +68,12 @@ func (o *Options) check() error {
 			*d.v = d.d
 		}
 	}
+	if o.By == "" {
+		o.By = Magnitude
+	}
 	switch {
+	case o.By != Magnitude && o.By != Taylor:
+		return fmt.Errorf("search: unknown scores %q (known: magnitude, taylor)", o.By)
 	case !slices.Contains(Targets, o.Target):
 		return fmt.Errorf("search: unknown target %q (known: joules, latency, bytes)", o.Target)
 	case !(o.MaxDrop >= 0 && o.MaxDrop < 1):
@@ -97,10 +110,11 @@ func (m Measures) value(t Target) float64 {
 
 // Candidate is a model that the search has made.
 type Candidate struct {
-	Name   string         `json:"name"`
-	Round  int            `json:"round"`
-	Widths map[string]int `json:"widths,omitempty"` // outputs that are left, of layers that have lost some
-	Format string         `json:"format"`           // f32, int8 (bytes all through), or weights int8, weights int4
+	Name    string         `json:"name"`
+	Round   int            `json:"round"`
+	Widths  map[string]int `json:"widths,omitempty"`  // units that are left, of axes (structure.Axis) that have lost some
+	Removed []string       `json:"removed,omitempty"` // blocks taken out whole
+	Format  string         `json:"format"`            // f32, int8 (bytes all through), or weights int8, weights int4
 	Measures
 	Drop  float64 `json:"drop"`
 	Spent float64 `json:"spent"` // joules that making and measuring it has cost, estimated or measured as the ledger says
@@ -118,6 +132,8 @@ type Result struct {
 	Best       string       `json:"best,omitempty"` // "": none is within the drop and cheaper than the original
 	Stopped    string       `json:"stopped"`        // why it ended
 	Spent      float64      `json:"spent"`
+	// Narrowed is by how much the loss of the original is greater when an axis loses a quarter of its units, or a block goes, before it learns again.
+	Narrowed map[string]float64 `json:"narrowed,omitempty"`
 	// BreakEven is after how many examples the best has saved what the search has cost; 0: never, or there is no best.
 	BreakEven float64 `json:"break_even_examples,omitempty"`
 }
@@ -152,6 +168,8 @@ type search struct {
 	current         *train.Model
 	currentMeasures Measures
 	widths          map[string]int
+	removed         []string
+	round           int
 }
 
 // Run searches. log, if not nil, is told of each candidate. The models learn from set.Train but for the last thousand examples, on which they are compared.
@@ -162,7 +180,7 @@ func Run(ctx context.Context, m *train.Model, set *data.Set, o Options, k Keeper
 	if set.Train.Len() < 20 {
 		return nil, fmt.Errorf("search: %d training examples are too few to learn from and to compare models on; at least 20", set.Train.Len())
 	}
-	s := &search{Options: o, m: m, keeper: k, log: log, result: &Result{Target: o.Target, MaxDrop: o.MaxDrop}, current: m, widths: map[string]int{}}
+	s := &search{Options: o, m: m, keeper: k, log: log, result: &Result{Target: o.Target, MaxDrop: o.MaxDrop, Narrowed: map[string]float64{}}, current: m, widths: map[string]int{}}
 	n := min(1000, set.Train.Len()/5)
 	var err error
 	if s.learn, err = part(set.Train, 0, set.Train.Len()-n); err != nil {
@@ -208,13 +226,14 @@ func (s *search) within(c *Candidate) bool { return c.Drop <= s.MaxDrop+1e-9 }
 func (s *search) rounds(ctx context.Context) (string, error) {
 	for round := range s.Rounds + 1 {
 		fits := false
+		s.round = round
 		if round > 0 {
 			ok, err := s.narrow(ctx, round)
 			if err != nil {
 				return "", err
 			}
 			if !ok {
-				return "no layer is left that could lose outputs", nil
+				return "nothing is left that could be taken away", nil
 			}
 			c := s.result.Candidates[len(s.result.Candidates)-1]
 			fits = s.within(c)
@@ -252,66 +271,6 @@ func (s *search) take(c *Candidate, m *train.Model, l *energy.Ledger) error {
 	return nil
 }
 
-// narrow makes the round's narrower model, which is then the current one; ok is false where nothing is left to take away.
-func (s *search) narrow(ctx context.Context, round int) (ok bool, err error) {
-	if c, m, err := s.keeper.Kept(round, "f32"); err != nil || c != nil {
-		if err != nil {
-			return false, err
-		}
-		s.current, s.currentMeasures, s.widths = m, c.Measures, c.Widths
-		return true, s.take(c, m, nil)
-	}
-	l := energy.NewLedger(energy.CPU, s.m.Cores())
-	widths, err := s.choose(ctx, l)
-	if err != nil || widths == nil {
-		return false, err
-	}
-	student, err := Narrow(s.current, widths, train.Distil(train.Teacher{Model: s.m, Temperature: s.Temperature, Weight: s.Weight}))
-	if err != nil { // models that end in no softmax learn without a teacher
-		if student, err = Narrow(s.current, widths); err != nil {
-			return false, err
-		}
-	}
-	a, err := student.StartAccount(nil)
-	if err != nil {
-		return false, err
-	}
-	if _, err := student.Fit(ctx, s.learn, train.Epochs(s.Epochs), train.BatchSize(s.Batch)); err != nil {
-		return false, err
-	}
-	spent, err := a.Ledger()
-	if err != nil {
-		return false, err
-	}
-	l.Merge(spent)
-	plain, err := s.current.With(student.Net) // without the teacher
-	if err != nil {
-		return false, err
-	}
-	for _, p := range plain.Params() {
-		v, err := student.State().Get(p.Name)
-		if err == nil {
-			err = plain.State().Set(p.Name, v)
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	all := map[string]int{}
-	for name, n := range s.widths {
-		all[name] = n
-	}
-	for name, n := range widths {
-		all[name] = n
-	}
-	c := &Candidate{Name: fmt.Sprintf("round %d f32", round), Round: round, Widths: all, Format: "f32"}
-	if err := s.measure(ctx, c, plain, l); err != nil {
-		return false, err
-	}
-	s.current, s.currentMeasures, s.widths = plain, c.Measures, all
-	return true, s.take(c, plain, l)
-}
-
 // measure fills in what a candidate costs, and books what finding that out has cost.
 func (s *search) measure(ctx context.Context, c *Candidate, m *train.Model, l *energy.Ledger) error {
 	var more *energy.Ledger
@@ -322,131 +281,6 @@ func (s *search) measure(ctx context.Context, c *Candidate, m *train.Model, l *e
 	l.Merge(more)
 	c.Spent = l.Joules.Value
 	return nil
-}
-
-// saved is the share of what the layers cost that a round is to save before the model learns again.
-const saved = 0.3
-
-// choose decides which outputs go: a quarter of a layer's at a time, where that saves most for the loss it costs, until enough is saved.
-func (s *search) choose(ctx context.Context, l *energy.Ledger) (map[string]int, error) {
-	ls, err := links(s.current)
-	if err != nil {
-		return nil, err
-	}
-	now := map[string]int{}
-	for _, k := range ls {
-		now[k.layer] = k.outputs
-	}
-	cost := s.byLayer()
-	for _, k := range ls {
-		for _, name := range k.between {
-			cost[k.layer] += cost[name]
-		}
-	}
-	total, counted := 0.0, map[string]bool{} // of the layers that can save something: the rest of a prediction, time at rest included, is no measure for them
-	for _, k := range ls {
-		for _, name := range []string{k.layer, k.next} {
-			if !counted[name] {
-				counted[name] = true
-				total += cost[name]
-			}
-		}
-	}
-	loss := s.currentMeasures.Quality.Loss
-	out := map[string]int{}
-	sum := 0.0
-	sample := data.Take(s.held, 500)
-	for sum < saved*total {
-		best, least, gain, width := "", math.Inf(-1), 0.0, 0
-		for _, k := range ls {
-			n := fewer(now[k.layer])
-			if n == now[k.layer] || 2*n < k.outputs { // at most half of a layer goes in a round
-				continue
-			}
-			try := map[string]int{k.layer: n}
-			for name, n := range out {
-				if name != k.layer {
-					try[name] = n
-				}
-			}
-			m, err := Narrow(s.current, try)
-			if err != nil {
-				return nil, err
-			}
-			a, err := m.StartAccount(nil)
-			if err != nil {
-				return nil, err
-			}
-			q, err := quant.QualityOf(ctx, m, sample)
-			if err != nil {
-				return nil, err
-			}
-			spent, err := a.Ledger()
-			if err != nil {
-				return nil, err
-			}
-			l.Merge(spent)
-			gone := 1 - float64(n)/float64(now[k.layer])
-			g := gone * (cost[k.layer] + cost[k.next])
-			score := g / math.Max(q.Loss-loss, 0.01*math.Abs(loss)+1e-6)
-			if score > least {
-				best, least, gain, width = k.layer, score, g, n
-			}
-		}
-		if best == "" {
-			break
-		}
-		for i := range ls { // what is left costs less
-			if ls[i].layer == best {
-				f := float64(width) / float64(now[best])
-				cost[best], cost[ls[i].next] = cost[best]*f, cost[ls[i].next]*f
-			}
-		}
-		now[best], out[best] = width, width
-		sum += gain
-	}
-	if len(out) == 0 {
-		return nil, nil
-	}
-	return out, nil
-}
-
-// byLayer is what the target counts, by layer of the current model.
-func (s *search) byLayer() map[string]float64 {
-	from := s.currentMeasures.Layers
-	switch s.Target {
-	case Latency:
-		from = s.currentMeasures.Seconds
-	case Bytes:
-		from = map[string]float64{}
-		for _, p := range s.current.Params() {
-			for _, l := range s.current.Net.Layers() {
-				if train.Matches(l.Name(), p.Name) {
-					from[l.Name()] += float64(p.Type.Bytes())
-				}
-			}
-		}
-	}
-	out := map[string]float64{}
-	for k, v := range from {
-		out[k] = v
-	}
-	return out
-}
-
-// fewer is three quarters of a width, in whole groups of what vectors take where it is great; at least 2.
-func fewer(n int) int {
-	to := n * 3 / 4
-	for _, g := range []int{16, 8, 4} {
-		if n >= 3*g {
-			to = max(g, to/g*g)
-			break
-		}
-	}
-	if to < 2 {
-		return n
-	}
-	return to
 }
 
 // quantize makes the current model's candidate in a format; nil where no layer of it can take that.
@@ -473,7 +307,7 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 		return nil, err
 	}
 	l.Close(time.Since(start), nil) // looking at examples and rounding, as time at rest
-	c := &Candidate{Name: fmt.Sprintf("round %d %s", round, format), Round: round, Widths: s.widths, Format: format}
+	c := &Candidate{Name: fmt.Sprintf("round %d %s", round, format), Round: round, Widths: s.widths, Removed: s.removed, Format: format}
 	if err := s.measure(ctx, c, q, l); err != nil {
 		return nil, err
 	}
@@ -523,90 +357,3 @@ func (Memory) Kept(int, string) (*Candidate, *train.Model, error) { return nil, 
 
 // Keep implements Keeper.
 func (Memory) Keep(*Candidate, *train.Model, *energy.Ledger) error { return nil }
-
-const (
-	windows = 6
-	window  = 50 * time.Millisecond
-)
-
-// Measure evaluates a model on examples and measures its predictions: joules are those of the ledger.
-func Measure(ctx context.Context, m *train.Model, ds data.Dataset) (Measures, *energy.Ledger, error) {
-	out := Measures{Layers: map[string]float64{}, Seconds: map[string]float64{}}
-	total := energy.NewLedger(energy.CPU, m.Cores())
-	a, err := m.StartAccount(nil)
-	if err != nil {
-		return out, nil, err
-	}
-	if out.Quality, err = quant.QualityOf(ctx, m, ds); err != nil {
-		return out, nil, err
-	}
-	l, err := a.Ledger()
-	if err != nil {
-		return out, nil, err
-	}
-	total.Merge(l)
-	for _, p := range m.Params() {
-		out.Bytes += p.Type.Bytes()
-	}
-	for _, n := range []int{1, min(32, ds.Len())} {
-		x, y := ds.Spec().Tensors(n)
-		idx := make([]int, n)
-		for i := range idx {
-			idx[i] = i
-		}
-		if err := ds.Fill(idx, x, y); err != nil {
-			return out, nil, err
-		}
-		for range 3 { // warm
-			if _, err := m.PredictBatch(x...); err != nil {
-				return out, nil, err
-			}
-		}
-		// Of some windows the one of fewest joules counts: whatever else the machine does can only add to it.
-		var ms []float64
-		var best *energy.Ledger
-		least, count := math.Inf(1), 0.0
-		for range windows {
-			if a, err = m.StartAccount(nil); err != nil {
-				return out, nil, err
-			}
-			k := 0
-			for start := time.Now(); k < 3 || k < 200 && time.Since(start) < window; k++ {
-				t := time.Now()
-				if _, err := m.PredictBatch(x...); err != nil {
-					return out, nil, err
-				}
-				ms = append(ms, time.Since(t).Seconds()*1e3)
-				if err := ctx.Err(); err != nil {
-					return out, nil, err
-				}
-			}
-			if l, err = a.Ledger(); err != nil {
-				return out, nil, err
-			}
-			total.Merge(l)
-			if v := l.Joules.Value / float64(k*n); v < least {
-				least, best, count = v, l, float64(k*n)
-			}
-		}
-		slices.Sort(ms)
-		by := best.By(func(k energy.Key) energy.Key { return energy.Key{Layer: k.Layer} })
-		if n == 1 {
-			out.MS = ms[len(ms)/2]
-			for _, line := range by {
-				out.Seconds[line.Layer] += line.Seconds / count
-			}
-		}
-		if n > 1 || ds.Len() < 2 {
-			out.BatchMS = ms[len(ms)/2]
-			out.Joules = least
-			for _, line := range by {
-				out.Layers[line.Layer] += line.Joules.Value / count
-			}
-		}
-	}
-	if out.Joules == 0 {
-		return out, nil, errors.New("search: no prediction could be measured")
-	}
-	return out, total, nil
-}

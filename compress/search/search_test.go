@@ -2,8 +2,6 @@ package search
 
 import (
 	"context"
-	"math"
-	"slices"
 	"strings"
 	"testing"
 
@@ -34,74 +32,6 @@ func model(t *testing.T, examples int, layers ...*nn.Layer) (*train.Model, *data
 		}
 	}
 	return m, &small
-}
-
-func predict(t *testing.T, m *train.Model, d data.Dataset) []float32 {
-	t.Helper()
-	x, y := d.Spec().Tensors(5)
-	if err := d.Fill([]int{0, 1, 2, 3, 4}, x, y); err != nil {
-		t.Fatal(err)
-	}
-	p, err := m.PredictBatch(x...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return slices.Clone(p.F32())
-}
-
-// To take away outputs that nothing listens to changes no prediction, through normalisations, depthwise convolutions, pooling and flattening.
-func TestNarrow(t *testing.T) {
-	m, set := model(t, 640, nn.Conv2D(8, 3), nn.BatchNormalization(), nn.Activate(nn.ReLU), nn.DepthwiseConv2D(3, nn.DepthMultiplier(2)), nn.MaxPool2D(2), nn.Conv2D(12, 3, nn.ReLU), nn.Dropout(0.2), nn.Flatten(), nn.Dense(16, nn.ReLU), nn.Dense(10, nn.Softmax))
-	deaf := func(name string, axis, width int, channels ...int) { // zero what comes from channels
-		t.Helper()
-		w, err := m.State().Get(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := w.Shape()
-		inner := s[axis+1:].Size()
-		for i := range w.F32() {
-			if slices.Contains(channels, i/inner%s[axis]%width) {
-				w.F32()[i] = 0
-			}
-		}
-		if err := m.State().Set(name, w); err != nil {
-			t.Fatal(err)
-		}
-	}
-	deaf("conv2d_1/kernel", 2, 16, 2, 3, 10, 11) // channels 1 and 5 of the first convolution, doubled
-	deaf("dense/kernel", 0, 12, 0, 7, 11)
-	deaf("dense_1/kernel", 0, 16, 3)
-	small, err := Narrow(m, map[string]int{"conv2d_1": 9, "dense": 15})
-	if err != nil {
-		t.Fatal(err)
-	}
-	same := func(small *train.Model) {
-		t.Helper()
-		a, b := predict(t, m, set.Test), predict(t, small, set.Test)
-		for i := range a {
-			if math.Abs(float64(a[i]-b[i])) > 1e-5 {
-				t.Fatalf("prediction %d: %g, was %g", i, b[i], a[i])
-			}
-		}
-	}
-	same(small)
-	for _, p := range small.Params() {
-		if p.Name == "dense/kernel" && !p.Type.Shape.Equal([]int{10 * 10 * 9, 15}) {
-			t.Errorf("dense/kernel is %v", p.Type)
-		}
-	}
-	if small, err = Narrow(m, map[string]int{"conv2d": 6, "conv2d_1": 9}); err != nil {
-		t.Fatal(err)
-	}
-	same(small)
-	for want, widths := range map[string]map[string]int{
-		"cannot lose outputs": {"dense_1": 5}, "cannot stay": {"dense": 17}, `"dense_9"`: {"dense_9": 1},
-	} {
-		if _, err := Narrow(m, widths); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("want an error with %q, not %v", want, err)
-		}
-	}
 }
 
 // keeper keeps candidates in memory.
