@@ -11,6 +11,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,8 +21,10 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/format/safetensors"
 	"github.com/jouleml/joule/internal/atomicfile"
+	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -113,6 +116,38 @@ func (s *State) metadata() (map[string]string, error) {
 	return meta, nil
 }
 
+// SavePacked is Save in few bytes: the file holds one tensor of bytes, in which sections and tensors are packed without loss (package format/packed). Load and Peek read it like any other; other programs cannot.
+func SavePacked(path string, s *State) error {
+	var b bytes.Buffer
+	if err := WritePacked(&b, s); err != nil {
+		return fmt.Errorf("checkpoint: saving %s: %w", path, err)
+	}
+	if err := atomicfile.WriteBytes(path, b.Bytes()); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}
+
+// WritePacked writes the file that SavePacked saves.
+func WritePacked(w io.Writer, s *State) error {
+	meta, err := s.metadata()
+	if err != nil {
+		return err
+	}
+	blob, err := pack(s)
+	if err != nil {
+		return err
+	}
+	for k := range meta {
+		if strings.HasPrefix(k, keySection) {
+			delete(meta, k)
+		}
+	}
+	meta[keyVersion] = packedVersion
+	_, err = safetensors.WriteSummed(w, []safetensors.Named{{Name: packedTensor, Value: tensor.Wrap(dtype.U8, shape.Of(len(blob)), blob)}}, meta)
+	return err
+}
+
 // Load reads and verifies the checkpoint at path. An error that wraps ErrCorrupt means that this file is lost; Latest finds an older one.
 func Load(path string) (*State, error) {
 	f, err := open(path)
@@ -127,6 +162,9 @@ func Load(path string) (*State, error) {
 	if s.Tensors, err = f.ReadAll(); err != nil {
 		return nil, corrupt(err)
 	}
+	if f.Metadata()[keyVersion] == packedVersion {
+		return s, unpack(path, s, true)
+	}
 	return s, nil
 }
 
@@ -137,7 +175,16 @@ func Peek(path string) (*State, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return parse(path, f.Metadata())
+	s, err := parse(path, f.Metadata())
+	if err != nil || f.Metadata()[keyVersion] != packedVersion {
+		return s, err
+	}
+	t, err := f.Load(packedTensor)
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	s.Tensors = []safetensors.Named{{Name: packedTensor, Value: t}}
+	return s, unpack(path, s, false)
 }
 
 func open(path string) (*safetensors.File, error) {
@@ -164,7 +211,7 @@ func parse(path string, meta map[string]string) (*State, error) {
 	switch v, ok := meta[keyVersion]; {
 	case !ok:
 		return nil, bad("a safetensors file, but its metadata has no %q; it may hold weights alone", keyVersion)
-	case v != version:
+	case v != version && v != packedVersion:
 		return nil, fmt.Errorf("checkpoint %s: written in version %q of the format, this program reads version %s; use the program that wrote it or a newer one", path, v, version)
 	}
 	if _, ok := meta[safetensors.ChecksumKey]; !ok {

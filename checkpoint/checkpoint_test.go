@@ -11,7 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/format/safetensors"
+	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -324,4 +326,60 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%+v, %+v, %v", s, again, err)
 		}
 	})
+}
+
+// A packed checkpoint gives back the same bits, says its sections without the tensors, and is noticed when it is damaged.
+func TestPacked(t *testing.T) {
+	w := tensor.New(dtype.F32, 200, 40)
+	for i := range w.Len() {
+		if i%7 == 0 {
+			w.Set(i, float64(i%5)*0.25)
+		}
+	}
+	s := &State{Step: 7, Epoch: 2, Score: math.NaN(), Sections: map[string]json.RawMessage{SectionModel: json.RawMessage(`{"a":[1,2]}`)},
+		Tensors: []safetensors.Named{{Name: "w", Value: w}, {Name: "b", Value: tensor.Of([]float32{1, 2, float32(math.Inf(1))})}, {Name: "none", Value: tensor.New(dtype.I32, 0)}}}
+	path := filepath.Join(t.TempDir(), "packed.safetensors")
+	if err := SavePacked(path, s); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Step != 7 || got.Epoch != 2 || string(got.Sections[SectionModel]) != `{"a":[1,2]}` || len(got.Tensors) != 3 {
+		t.Errorf("%+v", got)
+	}
+	for _, v := range s.Tensors {
+		if g := got.Tensor(v.Name); g == nil || !bytes.Equal(g.Bytes(), v.Value.Bytes()) || !g.Shape().Equal(v.Value.Shape()) {
+			t.Errorf("%s is another", v.Name)
+		}
+	}
+	p, err := Peek(path)
+	if err != nil || string(p.Sections[SectionModel]) != `{"a":[1,2]}` || len(p.Tensors) != 0 {
+		t.Errorf("%v: %+v", err, p)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Size() > 2000 {
+		t.Errorf("%v: %d bytes for 32000", err, info.Size())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-9] ^= 1
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a damaged one: %v", err)
+	}
+	if err := unpack("x", &State{}, true); !errors.Is(err, ErrCorrupt) {
+		t.Error(err)
+	}
+	for _, blob := range [][]byte{{}, {200}, {3, 1, 2, 3}, {0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1}} {
+		bad := &State{Tensors: []safetensors.Named{{Name: packedTensor, Value: tensor.Wrap(dtype.U8, shape.Of(len(blob)), blob)}}}
+		if err := unpack("x", bad, true); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%v: %v", blob, err)
+		}
+	}
 }

@@ -207,6 +207,12 @@ func (c *Call) Extra(name string, init Initializer, trainable bool, dims ...int)
 	return c.G.Variable(name, t)
 }
 
+// ExtraOf is a variable of any type that belongs to no layer and is not trained, zeros until it is set, for Wrap.
+func (c *Call) ExtraOf(name string, t graph.Type) *graph.Node {
+	c.Params = append(c.Params, Param{Name: name, Type: t, Init: Zeros})
+	return c.G.Variable(name, t)
+}
+
 // Layer is the layer that is being called.
 func (c *Call) Layer() *Layer { return c.layer }
 

@@ -19,7 +19,8 @@ import (
 //
 //	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: [conv2d], rates: {dense: 0.1}}
 //	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9, hints: [{layer: dense, teacher_layer: dense, kind: attention, weight: 10}]}
-//	prune:    {sparsity: 0.9, global: true, start: 0, stop: 0.5, every: 50, skip: [dense_1]}
+//	prune:    {method: magnitude, sparsity: 0.9, global: true, pattern: "2:4", start: 0, stop: 0.5, every: 50, skip: [dense_1]}
+//	share:    {values: 15, skip: [dense_1]}
 //	lora:     {rank: 8, scale: 16, on: ["*/attention/*"]}
 //	quantize: {skip: [dense_1]}
 type adapted struct {
@@ -33,7 +34,12 @@ type adapted struct {
 	temperature, weight float64
 	hints               []train.Hint
 
-	prune *prune.Magnitude
+	prune interface {
+		train.Wrapper
+		train.Callback
+		Check() error
+	}
+	share *prune.Shared
 	lora  *lora.Adapter
 	aware *quant.Aware
 }
@@ -67,18 +73,49 @@ func (s *Spec) adapt(r *reader) error {
 		}
 	}
 	if n := r.take("prune"); n != nil {
-		p := &prune.Magnitude{}
+		var p prune.Magnitude
+		method := "magnitude"
 		t, err := mapping(s.file, "prune", n)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.into("sparsity", &p.Sparsity), t.into("global", &p.Global), t.into("start", &p.Start), t.into("stop", &p.Stop), t.into("every", &p.Every), t.into("skip", &p.Skip), t.done()); err != nil {
+		if err := errors.Join(t.into("method", &method), t.into("sparsity", &p.Sparsity), t.into("global", &p.Global), t.into("pattern", &p.Pattern), t.into("start", &p.Start), t.into("stop", &p.Stop), t.into("every", &p.Every), t.into("skip", &p.Skip), t.done()); err != nil {
+			return err
+		}
+		switch method {
+		case "magnitude":
+			a.prune = &p
+		case "movement":
+			a.prune = &prune.Movement{Magnitude: p}
+		case "snip":
+			a.prune = &prune.SNIP{Magnitude: p}
+		default:
+			return at(s.file, n, "prune: unknown method %q (known: magnitude, movement, snip)", method)
+		}
+		if err := a.prune.Check(); err != nil {
+			return at(s.file, n, "%w", err)
+		}
+		s.Fit.Callbacks = append(s.Fit.Callbacks, a.prune)
+	}
+	if n := r.take("share"); n != nil {
+		p := &prune.Shared{}
+		t, err := mapping(s.file, "share", n)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.into("values", &p.Values), t.into("skip", &p.Skip), t.done()); err != nil {
 			return err
 		}
 		if err := p.Check(); err != nil {
 			return at(s.file, n, "%w", err)
 		}
-		a.prune = p
+		if a.prune != nil {
+			return at(s.file, n, "share does not go with prune in one training: train with prune first, and begin with share at its result (transfer); zeros stay zeros")
+		}
+		if a.from == "" {
+			return at(s.file, n, "share begins at weights that are there: transfer says from which run or file")
+		}
+		a.share = p
 		s.Fit.Callbacks = append(s.Fit.Callbacks, p)
 	}
 	if n := r.take("lora"); n != nil {
@@ -104,8 +141,8 @@ func (s *Spec) adapt(r *reader) error {
 		if err := errors.Join(t.into("skip", &q.Skip), t.done()); err != nil {
 			return err
 		}
-		if a.prune != nil || a.lora != nil {
-			return at(s.file, n, "quantize does not go with prune or lora: rounding, masks and low-rank changes of one kernel are not joined yet; train with one, and begin the other at its result (transfer)")
+		if a.prune != nil || a.lora != nil || a.share != nil {
+			return at(s.file, n, "quantize does not go with prune, share or lora: rounding, masks and low-rank changes of one kernel are not joined yet; train with one, and begin the other at its result (transfer)")
 		}
 		a.aware = q
 		s.Fit.Callbacks = append(s.Fit.Callbacks, q)
@@ -145,6 +182,9 @@ func (s *Spec) adapting() ([]train.Option, error) {
 	}
 	if a.prune != nil {
 		out = append(out, train.Wrapped(a.prune))
+	}
+	if a.share != nil {
+		out = append(out, train.Wrapped(a.share), train.RateFactor("codebook/*", 0.1))
 	}
 	if a.aware != nil {
 		out = append(out, train.Wrapped(a.aware))

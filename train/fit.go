@@ -148,6 +148,9 @@ type Training struct {
 // Logs are the running values of the epoch: loss and metrics; after the epoch's end also those of validation.
 func (t *Training) Logs() []Log { return t.f.logs() }
 
+// Data is what the model learns from.
+func (t *Training) Data() data.Dataset { return t.f.ds }
+
 // Stop ends the training after the current step or epoch, with the reason for the history.
 func (t *Training) Stop(reason string) { t.History.Stopped = reason }
 
@@ -209,6 +212,7 @@ type fit struct {
 	meters []meter
 	t      *Training
 	g      *group // nil: a batch is one piece, in this process
+	ds     data.Dataset
 	loader *data.Loader
 	begun  time.Time // of this session's part of the epoch
 	start  time.Time // of this session
@@ -253,6 +257,7 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 			return nil, err
 		}
 	}
+	f.ds = ds
 	f.loader, err = data.NewLoader(ds, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("train: %w", err)

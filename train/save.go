@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/format/safetensors"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/optim"
@@ -74,18 +76,70 @@ func (m *Model) metricNames() []string {
 // Save writes the model to a file: layers, weights, optimizer state. The file is in the safetensors format, so other programs can read the weights too.
 // It is replaced atomically.
 func (m *Model) Save(path string) error {
+	s, err := m.saved()
+	if err != nil {
+		return err
+	}
+	return checkpoint.Save(path, s)
+}
+
+// SavePacked is Save in few bytes, without loss: zeros, weights that share values, and bytes are coded by how often they occur (package format/packed), and the optimizer's state is left out. Load, and every command that
+// takes a model file, reads it; other programs do not.
+func (m *Model) SavePacked(path string) error {
+	s, err := m.packed()
+	if err != nil {
+		return err
+	}
+	return checkpoint.SavePacked(path, s)
+}
+
+// PackedSize is the size in bytes of the file that SavePacked writes, and of the same without packing: both without the optimizer's state.
+func (m *Model) PackedSize() (packed, plain int64, err error) {
+	s, err := m.packed()
+	if err != nil {
+		return 0, 0, err
+	}
+	var n counter
+	if err := checkpoint.WritePacked(&n, s); err != nil {
+		return 0, 0, fmt.Errorf("train: %w", err)
+	}
+	for _, t := range s.Tensors {
+		plain += int64(len(t.Value.Bytes()))
+	}
+	for _, text := range s.Sections {
+		plain += int64(len(text))
+	}
+	return int64(n), plain, nil
+}
+
+type counter int64
+
+func (c *counter) Write(b []byte) (int, error) {
+	*c += counter(len(b))
+	return len(b), nil
+}
+
+func (m *Model) packed() (*checkpoint.State, error) {
+	s, err := m.saved()
+	if err != nil {
+		return nil, err
+	}
+	s.Tensors = slices.DeleteFunc(s.Tensors, func(t safetensors.Named) bool {
+		return !slices.ContainsFunc(m.params, func(p nn.Param) bool { return p.Name == t.Name })
+	})
+	return s, nil
+}
+
+func (m *Model) saved() (*checkpoint.State, error) {
 	if len(m.wraps) > 0 {
-		return errors.New("train: the model has values in place of parameters (masks, low-rank changes): Merge makes them permanent, and then it can be saved")
+		return nil, errors.New("train: the model has values in place of parameters (masks, low-rank changes): Merge makes them permanent, and then it can be saved")
 	}
 	s := &checkpoint.State{Score: math.NaN(), Sections: map[string]json.RawMessage{}}
 	var err error
 	if s.Tensors, err = m.tensors(false); err != nil {
-		return err
+		return nil, err
 	}
-	if err := m.describe(s.Sections); err != nil {
-		return err
-	}
-	return checkpoint.Save(path, s)
+	return s, m.describe(s.Sections)
 }
 
 // Load reads a model that Save or Checkpoints has written. It predicts and evaluates as the saved one did; to train on, the optimizer has its default settings

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jouleml/joule/compress/pack"
+	"github.com/jouleml/joule/compress/prune"
+	"github.com/jouleml/joule/data/catalog"
+	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/train"
+)
+
+func packCmd() *cobra.Command {
+	var f modelFlags
+	var o pack.Options
+	var on, to string
+	c := &cobra.Command{
+		Use:   "pack [RUN | model.safetensors]",
+		Short: "Write a trained model in few bytes",
+		Long: "Pack writes a model file that every command opens in a fraction of the bytes, by how often each weight occurs. Without more flags it changes no weight: that helps models that are pruned, share values or are of bytes. " +
+			"--sparsity prunes weights while the model learns on, --values lets those of a layer share a few values, which learn on too, and --int8 makes layers of bytes of them (Deep Compression, arXiv:1510.00149).",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.Check(); err != nil {
+				return usageError{err}
+			}
+			ref := first(args, "last")
+			m, of, err := f.load(ref)
+			if err != nil {
+				return err
+			}
+			path, err := f.file(ref)
+			if err != nil {
+				return err
+			}
+			if to == "" {
+				to = strings.TrimSuffix(path, filepath.Ext(path)) + ".packed.safetensors"
+			}
+			if on == "" {
+				on = of
+			}
+			changes := o.Sparsity > 0 || o.Values > 0 || o.Int8
+			if on == "" && changes {
+				return usageError{errors.New("--data says which data set to learn from and to measure on")}
+			}
+			q := m
+			var before, after []train.Log
+			l := energy.NewLedger(energy.CPU, m.Cores())
+			if on != "" {
+				set, err := catalog.OpenLike(on, m.Spec)
+				if err != nil {
+					return err
+				}
+				if set, err = m.Spec.Norm.ApplySet(set); err != nil {
+					return fmt.Errorf("%s: %w", on, err)
+				}
+				if before, err = m.Evaluate(c.Context(), set.Test, 128); err != nil {
+					return err
+				}
+				if changes {
+					if q, err = pack.Pack(c.Context(), m, set.Train, o, l); err != nil {
+						return err
+					}
+				}
+				if after, err = q.Evaluate(c.Context(), set.Test, 128); err != nil {
+					return err
+				}
+			}
+			if err := q.SavePacked(to); err != nil {
+				return err
+			}
+			info, err := os.Stat(to)
+			if err != nil {
+				return err
+			}
+			_, plain, err := m.PackedSize()
+			if err != nil {
+				return err
+			}
+			sparsity, by, err := prune.Sparsity(q)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": to, "bytes": info.Size(), "bytes_before": plain, "sparsity": sparsity, "sparsity_by_parameter": by, "test_before": before, "test_after": after, "joules": l.Joules.Value})
+			}
+			w := c.OutOrStdout()
+			for i, v := range after {
+				fmt.Fprintf(w, "%-24s %12.4f %12.4f %+9.4f\n", "test "+v.Name, before[i].Value, v.Value, v.Value-before[i].Value)
+			}
+			fmt.Fprintf(w, "%-24s %12s %12s %8.2f×\n", "model on disk", energy.SI(float64(plain), "B"), energy.SI(float64(info.Size()), "B"), float64(plain)/float64(info.Size()))
+			if sparsity > 0 {
+				fmt.Fprintf(w, "%-24s %25.1f%%\n", "weights that are zero", 100*sparsity)
+			}
+			if l.Joules.Value > 0 {
+				fmt.Fprintf(w, "learning on cost ≈%s\n", energy.SI(l.Joules.Value, "J"))
+			}
+			if info.Size() >= plain {
+				fmt.Fprintln(w, "It is NO SMALLER than the model without packing.")
+			}
+			fmt.Fprintf(w, "written to %s\n", to)
+			return nil
+		},
+	}
+	f.add(c)
+	fs := c.Flags()
+	fs.StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
+	fs.StringVar(&to, "to", "", "the file to write (default: the model's name with .packed)")
+	fs.Float64Var(&o.Sparsity, "sparsity", 0, "share of the weights that become zero, the smallest of all layers")
+	fs.IntVar(&o.Values, "values", 0, "values that the other weights of a layer share, such as 15")
+	fs.BoolVar(&o.Int8, "int8", false, "make layers of bytes")
+	fs.IntVar(&o.Epochs, "epochs", 1, "epochs of learning after pruning, and again after sharing")
+	fs.IntVar(&o.Batch, "batch", 32, "examples in a step")
+	return c
+}
