@@ -289,8 +289,11 @@ func (p *Points) Figure() figure {
 		if !finite(q.X) || !finite(q.Y) {
 			continue
 		}
+		beaten := slices.ContainsFunc(p.Points, func(o Point) bool {
+			return o.X <= q.X && o.Y >= q.Y && (o.X < q.X || o.Y > q.Y)
+		})
 		d := dot{X: round1(x.at(q.X)), Y: round1(y.at(q.Y)), Title: strings.TrimPrefix(fmt.Sprintf("%s: %s, %s", q.Label, Quantity(q.X, p.XUnit), Quantity(q.Y, p.YUnit)), ": ")}
-		if len(p.Points) <= 12 {
+		if len(p.Points) <= 12 || p.Front && !beaten { // of many, those that count
 			d.Label, d.LX = q.Label, d.X+6
 			if d.X > chartW*0.6 {
 				d.LX, d.End = d.X-6, true

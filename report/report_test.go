@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jouleml/joule/compress/quant"
+	"github.com/jouleml/joule/compress/search"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/mnist"
 	"github.com/jouleml/joule/data/text"
@@ -23,6 +26,46 @@ import (
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
 )
+
+// found is what a search has found: fifteen candidates, of which the tenth is the best.
+func found() *search.Result {
+	measures := func(f float64, bits int) search.Measures {
+		return search.Measures{Quality: quant.Quality{Name: "accuracy", Value: 0.99 - 0.001*f, Loss: 0.03}, Joules: 4e-4 / (1 + f), MS: 0.02 / (1 + f), BatchMS: 0.3, Bytes: int(9e5 / (1 + f)), Disk: int64(9e5 / (1 + 3*f)),
+			Layers: map[string]float64{"conv2d": 1e-4 / (1 + f), "dense": 2e-5},
+			Detail: []search.Layer{{Name: "conv2d", Class: "Conv2D", Bits: bits, Sparsity: f / 20, FLOPs: 389376, Bytes: 1280}, {Name: "flatten", Class: "Flatten"}, {Name: "dense", Class: "Dense", Bits: 32, FLOPs: 200000, Bytes: 9e5}}}
+	}
+	r := &search.Result{Target: search.Bytes, MaxDrop: 0.005, Original: measures(0, 32), Stopped: "8 rounds are over", Spent: 251, Best: "round 9 packed int8", BreakEven: 6.4e5,
+		Narrowed: map[string]float64{"conv2d": 0.0012}, Quantized: map[string]float64{"conv2d": -0.0001}}
+	for i := range 15 {
+		r.Candidates = append(r.Candidates, &search.Candidate{Name: fmt.Sprintf("round %d packed int8", i), Round: i, Measures: measures(float64(i), 4), Drop: 0.001 * float64(i), Run: "20261125-200000.000-abcd"})
+	}
+	r.Candidates[9].Detail = r.Candidates[9].Detail[:2] // its last layer went
+	return r
+}
+
+// What a search has found stands in the report, whether there is a best or not.
+func TestSearch(t *testing.T) {
+	r := found()
+	var b bytes.Buffer
+	p := report.Page{Sections: report.OfSearch(r, []train.Log{{Name: "accuracy", Value: 0.99}}, []train.Log{{Name: "accuracy", Value: 0.989}})}
+	if err := p.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"paid for itself after about 6.4e+05 predictions", "32 → 4", "0% → 45%", "32 → gone", "+0.0012", "Pareto fronts", "test accuracy", "round 3 packed int8"} {
+		if !strings.Contains(b.String(), want) && !strings.Contains(b.String(), strings.ReplaceAll(want, "+", "&#43;")) {
+			t.Errorf("the report does not say %q", want)
+		}
+	}
+	r.Best = ""
+	p.Sections = report.OfSearch(r, nil, nil)
+	b.Reset()
+	if err := p.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Sections) != 2 || !strings.Contains(b.String(), "The one that drops least is round 0 packed int8") {
+		t.Errorf("%d sections; without a best the closest must be named", len(p.Sections))
+	}
+}
 
 // trainedPage is the report of a small real training.
 func trainedPage(t *testing.T) *report.Page {
@@ -65,8 +108,9 @@ func trainedPage(t *testing.T) *report.Page {
 	now := time.Date(2026, 11, 25, 20, 0, 0, 0, time.UTC)
 	info := &runs.Info{ID: "20261125-200000.000-abcd", Name: "digits & <more>", Spec: "name: digits\n", Host: "box", ISA: "avx2", Threads: 2, Start: now, End: now.Add(time.Minute), State: runs.Done, Ledger: text,
 		Results: runs.Values{"test_accuracy": 0.9, "test_loss": 0.3, "seconds": h.Seconds, "steps": float64(h.Steps), "predicted_seconds": 2, "predicted_joules": 3, "flops": 1e9, "joules": l.Joules.Value}}
-	p, err := report.OfRun(context.Background(), report.Run{Info: info, History: table, Model: m, Set: set, More: []report.Section{{Title: "Smaller", Text: "What compression gives.",
-		Parts: []report.Part{&report.Points{Title: "Size against accuracy", X: "size", Y: "accuracy", XUnit: "B", Front: true, Points: []report.Point{{"whole", 9e5, 0.99}, {"int8", 2.3e5, 0.989}, {"bad", 5e5, 0.97}}}}}}})
+	more := append(report.OfSearch(found(), []train.Log{{Name: "accuracy", Value: 0.99}}, []train.Log{{Name: "accuracy", Value: 0.989}}), report.Section{Title: "Smaller", Text: "What compression gives.",
+		Parts: []report.Part{&report.Points{Title: "Size against accuracy", X: "size", Y: "accuracy", XUnit: "B", Front: true, Points: []report.Point{{"whole", 9e5, 0.99}, {"int8", 2.3e5, 0.989}, {"bad", 5e5, 0.97}}}}})
+	p, err := report.OfRun(context.Background(), report.Run{Info: info, History: table, Model: m, Set: set, More: more})
 	if err != nil {
 		t.Fatal(err)
 	}

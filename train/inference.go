@@ -1,6 +1,7 @@
 package train
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -204,6 +205,30 @@ func (m *Model) Gradients(x, y []*tensor.Tensor) (map[string]*tensor.Tensor, err
 	for i, o := range p.g.Outputs() {
 		if param, ok := strings.CutPrefix(o.Name, gradientPrefix); ok {
 			out[param] = p.out[i]
+		}
+	}
+	return out, nil
+}
+
+// Formats are the bits of the matrices of weights that are kept in few of them (nn.Format), by the names of their parameters.
+func (m *Model) Formats() (map[string]int, error) {
+	j, err := json.Marshal(m.Net)
+	if err != nil {
+		return nil, err
+	}
+	var net struct {
+		Layers []struct {
+			Name    string
+			Formats map[string]nn.Format
+		}
+	}
+	if err := json.Unmarshal(j, &net); err != nil {
+		return nil, err
+	}
+	out := map[string]int{}
+	for _, l := range net.Layers {
+		for name, f := range l.Formats {
+			out[l.Name+"/"+name] = f.Bits
 		}
 	}
 	return out, nil

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,11 +14,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/jouleml/joule/compress/pack"
 	"github.com/jouleml/joule/compress/search"
+	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/report"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
 )
@@ -47,9 +51,12 @@ func compressCmd() *cobra.Command {
 			if o.By = search.Scores(by); o.By != search.Magnitude && o.By != search.Taylor {
 				return usageError{fmt.Errorf("--by %s: magnitude and taylor are known", by)}
 			}
+			if err := (&pack.Options{Sparsity: o.Sparsity, Values: o.Values}).Check(); err != nil || o.Sparsity == 0 || o.Values == 0 {
+				return usageError{cmp.Or(err, errors.New("--sparsity and --values must be above 0"))}
+			}
 			k := &candidates{store: runs.Open(f.out), f: &f, state: searchState{Options: o, Ref: first(args, "last"), Data: on}}
 			if resume != "" {
-				for _, name := range []string{"data", "max-drop", "target", "budget", "epochs", "batch", "rounds", "by"} {
+				for _, name := range []string{"data", "max-drop", "target", "budget", "epochs", "batch", "rounds", "by", "sparsity", "values"} {
 					if len(args) > 0 || c.Flags().Changed(name) {
 						return usageError{errors.New("--resume goes on with the settings of its search; leave model and settings out")}
 					}
@@ -66,11 +73,13 @@ func compressCmd() *cobra.Command {
 	fs.StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
 	fs.StringVar(&to, "to", "", "the file to write (default: the model's name with .compressed)")
 	fs.StringVar(&drop, "max-drop", "0.5%", "how much worse the model may do: a difference of accuracy, a share of a loss")
-	fs.StringVar(&target, "target", "joules", "what is to become little: joules (of an example), latency (of a batch of one) or bytes (of the parameters)")
+	fs.StringVar(&target, "target", "joules", "what is to become little: joules (of an example), latency (of a batch of one) or bytes (of the file, which is then pruned, shares values and is packed)")
 	fs.Float64Var(&o.Budget, "budget", 0, "joules that the search may cost (default: no limit)")
 	fs.IntVar(&o.Epochs, "epochs", 2, "epochs of learning after each narrowing")
 	fs.IntVar(&o.Batch, "batch", 32, "examples in a step")
 	fs.IntVar(&o.Rounds, "rounds", 8, "narrowings at most")
+	fs.Float64Var(&o.Sparsity, "sparsity", 0.7, "with --target bytes: share of the weights of packed models that become zero")
+	fs.IntVar(&o.Values, "values", 15, "with --target bytes: values that the other weights of a layer share")
 	fs.StringVar(&by, "by", "magnitude", "which units of a layer go: those of the smallest weights (magnitude), or those that the loss depends on least by its gradient (taylor)")
 	fs.StringVar(&resume, "resume", "", "go on with a search: the id of its run, the beginning of it, or last")
 	return c
@@ -85,6 +94,8 @@ type searchState struct {
 	Spec       string              `json:"spec,omitempty"` // of the model's run, so that a candidate's run knows its data
 	Candidates []*search.Candidate `json:"candidates"`
 	Result     *search.Result      `json:"result,omitempty"`
+	Before     []train.Log         `json:"test_before,omitempty"`
+	After      []train.Log         `json:"test_after,omitempty"`
 }
 
 // candidates keeps each candidate as a run, and the list of them in the search's own.
@@ -134,6 +145,7 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 		return errors.Join(err, k.run.Finish(o))
 	}
 	var after []train.Log
+	result := m
 	if best := r.Find(r.Best); best != nil {
 		q, err := train.Load(best.File, train.Threads(k.f.threads))
 		if err != nil {
@@ -142,9 +154,14 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 		if to == "" {
 			to = strings.TrimSuffix(path, filepath.Ext(path)) + ".compressed.safetensors"
 		}
-		if err := q.Save(to); err != nil {
+		save := q.Save
+		if best.Packed() {
+			save = q.SavePacked
+		}
+		if err := save(to); err != nil {
 			return err
 		}
+		result = q
 		if after, err = q.Evaluate(c.Context(), set.Test, 128); err != nil {
 			return err
 		}
@@ -155,7 +172,8 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 	if err != nil {
 		return err
 	}
-	if err := k.finish(r, after); err != nil {
+	k.state.Before, k.state.After = before, after
+	if err := k.finish(c.Context(), r, after, result, set); err != nil {
 		return err
 	}
 	if k.f.json {
@@ -254,10 +272,14 @@ func (k *candidates) Keep(c *search.Candidate, m *train.Model, l *energy.Ledger)
 	}
 	c.Run = run.Info().ID
 	o := runs.Outcome{State: runs.Done, Artifacts: map[string]string{"model": modelFile}, Results: runs.Values{
-		"held_" + c.Quality.Name: c.Quality.Value, "held_loss": c.Quality.Loss, "drop": c.Drop, "joules": l.Joules.Value, "seconds": l.Seconds, "example_joules": c.Joules, "latency_ms": c.MS, "parameter_bytes": float64(c.Bytes),
+		"held_" + c.Quality.Name: c.Quality.Value, "held_loss": c.Quality.Loss, "drop": c.Drop, "joules": l.Joules.Value, "seconds": l.Seconds, "example_joules": c.Joules, "latency_ms": c.MS, "parameter_bytes": float64(c.Bytes), "disk_bytes": float64(c.Disk),
 	}}
 	if c.File, err = filepath.Abs(run.Path(modelFile)); err == nil {
-		err = m.Save(c.File)
+		save := m.Save
+		if c.Packed() {
+			save = m.SavePacked
+		}
+		err = save(c.File)
 	}
 	if err == nil {
 		o.Ledger, err = json.Marshal(l)
@@ -273,8 +295,8 @@ func (k *candidates) Keep(c *search.Candidate, m *train.Model, l *energy.Ledger)
 	return k.write()
 }
 
-// finish writes the result.
-func (k *candidates) finish(r *search.Result, tests []train.Log) error {
+// finish writes the result, and the report of the search with the model that came out of it.
+func (k *candidates) finish(ctx context.Context, r *search.Result, tests []train.Log, result *train.Model, set *data.Set) error {
 	k.state.Result = r
 	if err := k.write(); err != nil {
 		return err
@@ -283,15 +305,37 @@ func (k *candidates) finish(r *search.Result, tests []train.Log) error {
 	for _, l := range tests {
 		o.Results["test_"+l.Name] = l.Value
 	}
+	info := k.run.Info()
+	info.State, info.Results = o.State, o.Results
+	if err := writeReport(ctx, report.Run{Info: &info, Model: result, Set: set, More: report.OfSearch(r, k.state.Before, k.state.After)}); err != nil {
+		return errors.Join(err, k.run.Finish(o))
+	}
+	o.Artifacts["report"] = reportFile
 	return k.run.Finish(o)
+}
+
+// searchOf is the search that a run was, nil of other runs.
+func searchOf(info *runs.Info) (*searchState, error) {
+	b, err := os.ReadFile(filepath.Join(info.Dir, searchFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var s searchState
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %s: %w", info.ID, searchFile, err)
+	}
+	return &s, nil
 }
 
 // printSearch prints what was found.
 func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file string) {
 	o := r.Original
-	fmt.Fprintf(w, "  %-26s %10s %9s %12s %12s %12s %12s\n", "", o.Quality.Name, "drop", "J/example ≈", "batch of 1", "batch of 32", "parameters")
+	fmt.Fprintf(w, "  %-26s %10s %9s %12s %12s %12s %12s %12s\n", "", o.Quality.Name, "drop", "J/example ≈", "batch of 1", "batch of 32", "parameters", "on disk")
 	line := func(mark, name string, m search.Measures, drop float64) {
-		fmt.Fprintf(w, "%-2s%-26s %10.4f %+9.4f %12s %12s %12s %12s\n", mark, name, m.Quality.Value, drop, energy.SI(m.Joules, "J"), energy.SI(m.MS/1e3, "s"), energy.SI(m.BatchMS/1e3, "s"), energy.SI(float64(m.Bytes), "B"))
+		fmt.Fprintf(w, "%-2s%-26s %10.4f %+9.4f %12s %12s %12s %12s %12s\n", mark, name, m.Quality.Value, drop, energy.SI(m.Joules, "J"), energy.SI(m.MS/1e3, "s"), energy.SI(m.BatchMS/1e3, "s"), energy.SI(float64(m.Bytes), "B"), energy.SI(float64(m.Disk), "B"))
 	}
 	line("", "original", o, 0)
 	for _, c := range r.Candidates {
@@ -316,7 +360,7 @@ func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file 
 		what     string
 		old, now float64
 		unit     string
-	}{{"energy of an example ≈", o.Joules, best.Joules, "J"}, {"batch of 1", o.MS / 1e3, best.MS / 1e3, "s"}, {"batch of 32", o.BatchMS / 1e3, best.BatchMS / 1e3, "s"}, {"parameters", float64(o.Bytes), float64(best.Bytes), "B"}} {
+	}{{"energy of an example ≈", o.Joules, best.Joules, "J"}, {"batch of 1", o.MS / 1e3, best.MS / 1e3, "s"}, {"batch of 32", o.BatchMS / 1e3, best.BatchMS / 1e3, "s"}, {"parameters", float64(o.Bytes), float64(best.Bytes), "B"}, {"on disk", float64(o.Disk), float64(best.Disk), "B"}} {
 		fmt.Fprintf(w, "%-24s %12s %12s %8.2f×\n", v.what, energy.SI(v.old, v.unit), energy.SI(v.now, v.unit), v.old/v.now)
 		if v.now > v.old {
 			worse = append(worse, strings.TrimSuffix(v.what, " ≈"))
@@ -325,14 +369,12 @@ func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file 
 	if len(worse) > 0 {
 		fmt.Fprintf(w, "It is WORSE than the original in: %s.\n", strings.Join(worse, ", "))
 	}
-	for _, name := range slices.Sorted(maps.Keys(o.Layers)) {
-		if b, ok := best.Layers[name]; ok && name != "-" {
-			width := ""
-			if n, ok := best.Widths[name]; ok {
-				width = fmt.Sprintf("  %d units left", n)
-			}
-			fmt.Fprintf(w, "  %-22s %12s %12s%s\n", name, energy.SI(o.Layers[name], "J"), energy.SI(b, "J"), width)
+	for _, row := range report.SearchLayers(r, best).Rows {
+		fmt.Fprintf(w, "  %-22s", row[0])
+		for _, v := range row[1:] {
+			fmt.Fprintf(w, " %16s", v)
 		}
+		fmt.Fprintln(w)
 	}
 	if r.BreakEven > 0 {
 		fmt.Fprintf(w, "The search has paid for itself after about %.3g predictions.\n", r.BreakEven)

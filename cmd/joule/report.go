@@ -52,6 +52,13 @@ func reportCmd() *cobra.Command {
 				info.Ledger = ledgerOf(info)
 			}
 			r := report.Run{Info: info}
+			s, err := searchOf(info)
+			if err != nil {
+				return err
+			}
+			if s != nil && s.Result != nil {
+				r.More = report.OfSearch(s.Result, s.Before, s.After)
+			}
 			if err := trained(&r, modelFlags{out: out, threads: threads}); err != nil {
 				r.Missing = err.Error()
 			}

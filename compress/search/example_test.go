@@ -36,6 +36,6 @@ func Example() {
 		return
 	}
 	best := r.Find(r.Best)
-	fmt.Println(best.Format, best.Bytes*4 < r.Original.Bytes)
-	// Output: int8 true
+	fmt.Println(best.Packed(), best.Disk*10 < r.Original.Disk)
+	// Output: true true
 }

@@ -37,6 +37,12 @@ func Measure(ctx context.Context, m *train.Model, ds data.Dataset) (Measures, *e
 	for _, p := range m.Params() {
 		out.Bytes += p.Type.Bytes()
 	}
+	if _, out.Disk, err = m.PackedSize(); err != nil {
+		return out, nil, err
+	}
+	if out.Detail, err = detail(m); err != nil {
+		return out, nil, err
+	}
 	for _, n := range []int{1, min(32, ds.Len())} {
 		x, y := ds.Spec().Tensors(n)
 		idx := make([]int, n)

@@ -1,15 +1,17 @@
 // Package search looks for the cheapest model that does as well as a trained one, by joules, latency or bytes.
 //
 // It goes in rounds. In a round units, filters, heads and blocks (package structure) are taken away where that saves most, by the ledger of the model as it runs, for what it costs in loss; the narrower model learns from the original (distillation) for some
-// epochs; and it is quantized. Each model that comes out of this is measured on training examples held out, and is a Candidate. Rounds go on while some candidate is within the allowed drop.
+// epochs; and it is quantized; where bytes on disk count, it is also pruned and its weights share values (package pack). Each model that comes out of this is measured on training examples held out, and is a Candidate. Rounds go on while some candidate is within the allowed drop.
 package search
 
 import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/jouleml/joule/compress/pack"
 	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/energy"
@@ -23,7 +25,7 @@ type Target string
 const (
 	Joules  Target = "joules"  // energy of an example, in batches
 	Latency Target = "latency" // time of a batch of one
-	Bytes   Target = "bytes"   // of the parameters
+	Bytes   Target = "bytes"   // of the model on disk, which is then packed
 )
 
 // Targets lists them.
@@ -49,13 +51,15 @@ type Options struct {
 	Temperature float64 // of distillation; 0: 2
 	Weight      float64 // of the teacher; 0: 0.5
 	By          Scores  // "": Magnitude
+	Sparsity    float64 // of packed candidates, which Bytes alone has; 0: 0.7
+	Values      int     // that the weights of a kernel share there; 0: 15
 }
 
 func (o *Options) check() error {
 	for _, d := range []struct {
 		v *float64
 		d float64
-	}{{&o.Temperature, 2}, {&o.Weight, 0.5}} {
+	}{{&o.Temperature, 2}, {&o.Weight, 0.5}, {&o.Sparsity, 0.7}} {
 		if *d.v == 0 {
 			*d.v = d.d
 		}
@@ -63,7 +67,7 @@ func (o *Options) check() error {
 	for _, d := range []struct {
 		v *int
 		d int
-	}{{&o.Epochs, 2}, {&o.Batch, 32}, {&o.Rounds, 8}} {
+	}{{&o.Epochs, 2}, {&o.Batch, 32}, {&o.Rounds, 8}, {&o.Values, 15}} {
 		if *d.v == 0 {
 			*d.v = d.d
 		}
@@ -83,7 +87,7 @@ func (o *Options) check() error {
 	case o.Epochs < 1 || o.Batch < 1 || o.Rounds < 1:
 		return fmt.Errorf("search: %d epochs of batches of %d in %d rounds; all must be at least 1", o.Epochs, o.Batch, o.Rounds)
 	}
-	return nil
+	return (&pack.Options{Sparsity: o.Sparsity, Values: o.Values}).Check()
 }
 
 // Measures are what a model costs and how well it does.
@@ -93,6 +97,8 @@ type Measures struct {
 	MS      float64            `json:"ms"`      // median of a batch of one
 	BatchMS float64            `json:"batch_ms"`
 	Bytes   int                `json:"bytes"`   // of the parameters
+	Disk    int64              `json:"disk"`    // of the model file without the optimizer's state, packed where the candidate is
+	Detail  []Layer            `json:"detail"`  // layer by layer
 	Layers  map[string]float64 `json:"layers"`  // joules by layer, of an example
 	Seconds map[string]float64 `json:"seconds"` // likewise
 }
@@ -103,7 +109,7 @@ func (m Measures) value(t Target) float64 {
 	case Latency:
 		return m.MS
 	case Bytes:
-		return float64(m.Bytes)
+		return float64(m.Disk)
 	}
 	return m.Joules
 }
@@ -114,7 +120,7 @@ type Candidate struct {
 	Round   int            `json:"round"`
 	Widths  map[string]int `json:"widths,omitempty"`  // units that are left, of axes (structure.Axis) that have lost some
 	Removed []string       `json:"removed,omitempty"` // blocks taken out whole
-	Format  string         `json:"format"`            // f32, int8 (bytes all through), or weights int8, weights int4
+	Format  string         `json:"format"`            // f32, int8 (bytes all through), weights int8 or weights int4; with packed before it, pruned and with shared values
 	Measures
 	Drop  float64 `json:"drop"`
 	Spent float64 `json:"spent"` // joules that making and measuring it has cost, estimated or measured as the ledger says
@@ -134,9 +140,17 @@ type Result struct {
 	Spent      float64      `json:"spent"`
 	// Narrowed is by how much the loss of the original is greater when an axis loses a quarter of its units, or a block goes, before it learns again.
 	Narrowed map[string]float64 `json:"narrowed,omitempty"`
+	// Quantized is by how much it is greater when a layer alone computes on bytes.
+	Quantized map[string]float64 `json:"quantized,omitempty"`
 	// BreakEven is after how many examples the best has saved what the search has cost; 0: never, or there is no best.
 	BreakEven float64 `json:"break_even_examples,omitempty"`
 }
+
+// Packed reports whether the candidate's file is packed (train.Model.SavePacked).
+func (c *Candidate) Packed() bool { return strings.HasPrefix(c.Format, packed) }
+
+// packed begins the formats of candidates that are pruned, share values and are packed.
+const packed = "packed"
 
 // Find is a candidate by name, nil of an unknown one.
 func (r *Result) Find(name string) *Candidate {
@@ -170,6 +184,7 @@ type search struct {
 	widths          map[string]int
 	removed         []string
 	round           int
+	shared          *train.Model // this round's, pruned and with shared values, in floats
 }
 
 // Run searches. log, if not nil, is told of each candidate. The models learn from set.Train but for the last thousand examples, on which they are compared.
@@ -190,10 +205,21 @@ func Run(ctx context.Context, m *train.Model, set *data.Set, o Options, k Keeper
 		return nil, err
 	}
 	s.formats = formats(m)
+	if o.Target == Bytes {
+		s.formats = append(s.formats, packed+" f32")
+		if slices.Contains(s.formats, "int8") {
+			s.formats = append(s.formats, packed+" int8")
+		}
+	}
 	if s.result.Original, _, err = Measure(ctx, m, s.held); err != nil {
 		return nil, err
 	}
 	s.currentMeasures = s.result.Original
+	if slices.Contains(s.formats, "int8") {
+		if err := s.sensitivity(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if s.result.Stopped, err = s.rounds(ctx); err != nil {
 		return s.result, err
 	}
@@ -255,6 +281,23 @@ func (s *search) rounds(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d rounds are over", s.Rounds), nil
 }
 
+// sensitivity finds out what bytes do to each layer of the original alone.
+func (s *search) sensitivity(ctx context.Context) error {
+	start := time.Now()
+	effects, err := quant.Sensitivity(ctx, s.m, data.Take(s.learn, 256), data.Take(s.held, 500), quant.Options{})
+	if err != nil {
+		return err
+	}
+	s.result.Quantized = map[string]float64{}
+	for _, e := range effects {
+		s.result.Quantized[e.Layer] = e.Loss
+	}
+	l := energy.NewLedger(energy.CPU, s.m.Cores())
+	l.Close(time.Since(start), nil)
+	s.result.Spent += l.Joules.Value
+	return nil
+}
+
 // take books a candidate, new or kept before.
 func (s *search) take(c *Candidate, m *train.Model, l *energy.Ledger) error {
 	c.Drop = c.Quality.Drop(s.result.Original.Quality)
@@ -278,6 +321,11 @@ func (s *search) measure(ctx context.Context, c *Candidate, m *train.Model, l *e
 	if c.Measures, more, err = Measure(ctx, m, s.held); err != nil {
 		return err
 	}
+	if c.Packed() {
+		if c.Disk, _, err = m.PackedSize(); err != nil {
+			return err
+		}
+	}
 	l.Merge(more)
 	c.Spent = l.Joules.Value
 	return nil
@@ -288,6 +336,9 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 	if c, m, err := s.keeper.Kept(round, format); err != nil || c != nil {
 		if err != nil {
 			return nil, err
+		}
+		if format == packed+" f32" {
+			s.shared = m
 		}
 		return c, s.take(c, m, nil)
 	}
@@ -300,8 +351,17 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 		q, _, err = quant.Static(ctx, s.current, s.learn, quant.Options{Correct: true})
 	case "weights int8":
 		q, _, err = quant.Weights(ctx, s.current, nil, quant.WeightOptions{Bits: 8})
-	default:
+	case "weights int4":
 		q, _, err = quant.Weights(ctx, s.current, s.learn, quant.WeightOptions{Bits: 4, Method: quant.GPTQ})
+	case packed + " f32":
+		o := pack.Options{Sparsity: s.Sparsity, Values: s.Values, Epochs: s.Epochs, Batch: s.Batch, Teacher: &train.Teacher{Model: s.m, Temperature: s.Temperature, Weight: s.Weight}}
+		if q, err = pack.Pack(ctx, s.current, s.learn, o, l); err != nil { // models that end in no softmax learn without a teacher
+			o.Teacher = nil
+			q, err = pack.Pack(ctx, s.current, s.learn, o, l)
+		}
+		s.shared, start = q, time.Now()
+	default: // packed int8, of what was packed as f32 in this round
+		q, _, err = quant.Static(ctx, s.shared, s.learn, quant.Options{PerTensor: true, Correct: true})
 	}
 	if err != nil {
 		return nil, err
