@@ -3,13 +3,13 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,32 +36,20 @@ func answers(m *train.Model) bool { return m.Spec.Grows != "" }
 
 // answer writes about texts, one line each, and at the end what it cost.
 func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o generate.Options, attention bool, counters meterFlag) error {
-	a, err := generate.NewAnswerer(m)
-	if err != nil {
-		return err
-	}
 	meter, _, err := counters.open()
 	if err != nil {
 		return err
 	}
-	account, err := m.StartAccount(meter)
+	a, err := generate.NewAnswerer(m)
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	rs, err := a.Run(c.Context(), texts, o)
-	if err != nil {
-		return err
-	}
-	seconds := time.Since(start).Seconds()
-	l, err := account.Ledger()
+	rs, b, err := writeAbout(c.Context(), m, a, texts, o, meter)
 	if err != nil {
 		return err
 	}
 	w := c.OutOrStdout()
-	tokens := 0
 	for i, r := range rs {
-		tokens += r.Tokens
 		if f.json {
 			out := map[string]any{"source": texts[i], "text": r.Text, "source_tokens": r.Prompt, "not_read": r.Cut, "tokens": r.Tokens, "log_probability": r.LogProb, "ended_by": r.Why}
 			if err := json.NewEncoder(w).Encode(out); err != nil {
@@ -82,9 +70,79 @@ func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o 
 		}
 	}
 	if !f.json {
-		fmt.Fprintf(w, "\n%d texts, %d tokens in %s; %s a token; %v\n", len(rs), tokens, energy.SI(seconds, "s"), energy.SI(l.Joules.Value/float64(max(1, tokens)), "J"), l.Joules)
+		b.show(w)
 	}
 	return nil
+}
+
+// writeBill is what it cost to let a model write about texts.
+type writeBill struct {
+	texts, read, tokens int // tokens read and written
+	ledger              *energy.Ledger
+}
+
+// writeAbout lets a model write about texts, in an account of its own.
+func writeAbout(ctx context.Context, m *train.Model, a *generate.Answerer, texts []string, o generate.Options, meter energy.Meter) (rs []generate.Answer, b writeBill, err error) {
+	account, err := m.StartAccount(meter)
+	if err != nil {
+		return nil, b, err
+	}
+	if rs, err = a.Run(ctx, texts, o); err != nil {
+		return nil, b, err
+	}
+	b.texts = len(texts)
+	for _, r := range rs {
+		b.read, b.tokens = b.read+r.Prompt, b.tokens+r.Tokens
+	}
+	b.ledger, err = account.Ledger()
+	return rs, b, err
+}
+
+// phases are what reading (prefill), writing (decode) and the rest (idle) cost, in this order.
+func phases(l *energy.Ledger) []energy.Line {
+	by := l.By(func(k energy.Key) energy.Key { return energy.Key{Phase: k.Phase} })
+	order := []string{"prefill", "decode"}
+	slices.SortStableFunc(by, func(a, b energy.Line) int {
+		place := func(e energy.Line) int {
+			if i := slices.Index(order, e.Phase); i >= 0 {
+				return i
+			}
+			return len(order)
+		}
+		return place(a) - place(b)
+	})
+	return by
+}
+
+// per is v for each of n things.
+func per(v float64, n int) float64 { return v / float64(max(1, n)) }
+
+// show prints the bill, reading and writing apart.
+func (b writeBill) show(w io.Writer) {
+	l := b.ledger
+	fmt.Fprintf(w, "\n%d texts of %d tokens read, %d tokens written in %s\n", b.texts, b.read, b.tokens, energy.SI(l.Seconds, "s"))
+	for _, e := range phases(l) {
+		fmt.Fprintf(w, "  %-8s %10s %14s %10s", e.Phase, energy.SI(e.Seconds, "s"), energy.SI(float64(e.Cost.FLOPs), "FLOP"), energy.SI(e.Joules.Value, "J"))
+		switch e.Phase {
+		case "prefill":
+			fmt.Fprintf(w, "  %s and %s a token read", energy.SI(per(e.Joules.Value, b.read), "J"), energy.SI(per(float64(e.Cost.FLOPs), b.read), "FLOP"))
+		case "decode":
+			fmt.Fprintf(w, "  %s and %s a token written", energy.SI(per(e.Joules.Value, b.tokens), "J"), energy.SI(per(float64(e.Cost.FLOPs), b.tokens), "FLOP"))
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "all of it %s a token written, %s a text; energy: %v\n", energy.SI(per(l.Joules.Value, b.tokens), "J"), energy.SI(per(l.Joules.Value, b.texts), "J"), l.Joules)
+}
+
+// MarshalJSON is the bill for programs.
+func (b writeBill) MarshalJSON() ([]byte, error) {
+	l := b.ledger
+	out := map[string]any{"texts": b.texts, "tokens_read": b.read, "tokens": b.tokens, "seconds": l.Seconds, "flops": l.Cost.FLOPs, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High,
+		"joules_per_token": per(l.Joules.Value, b.tokens)}
+	for _, e := range phases(l) {
+		out[e.Phase] = map[string]any{"seconds": e.Seconds, "flops": e.Cost.FLOPs, "joules": e.Joules.Value}
+	}
+	return json.Marshal(out)
 }
 
 // showAttention prints for each token written the three tokens that it looked at most.
@@ -138,42 +196,42 @@ type judged struct {
 	texts []string
 }
 
-// judge lets the model write about n test examples (0: all) and compares with the references, beside what needs no model: the source itself, its first sentence, and the target of the training
-// example whose source is most like it.
-func judge(c *cobra.Command, m *train.Model, set *data.Set, n int, o generate.Options) (out []judged, test []pairs.Pair, err error) {
+// judge lets the model write about n test examples (0: all), which b is the bill of, and compares with the references, beside what needs no model: the source itself, its first sentence, and the
+// target of the training example whose source is most like it.
+func judge(c *cobra.Command, m *train.Model, set *data.Set, n int, o generate.Options, meter energy.Meter) (out []judged, test []pairs.Pair, b writeBill, err error) {
 	test = pairs.Pairs(set.Test)
 	if n > 0 {
 		test = test[:min(n, len(test))]
 	}
 	if len(test) == 0 {
-		return nil, nil, nil
+		return nil, nil, b, nil
 	}
 	a, err := generate.NewAnswerer(m)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, b, err
 	}
 	memory := pairs.NewMemory(pairs.Pairs(set.Train))
 	var sources, references, lead, nearest, written []string
 	for _, p := range test {
 		sources, references, lead, nearest = append(sources, p.Source), append(references, p.Target), append(lead, pairs.Lead(p.Source)), append(nearest, memory.Nearest(p.Source).Target)
 	}
-	rs, err := a.Run(c.Context(), sources, o)
+	rs, b, err := writeAbout(c.Context(), m, a, sources, o, meter)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, b, err
 	}
 	for _, r := range rs {
 		written = append(written, r.Text)
 	}
 	for _, j := range []judged{{How: "the model", texts: written}, {How: "nearest example", texts: nearest}, {How: "the source", texts: sources}, {How: "its first sentence", texts: lead}} {
 		if j.BLEU, err = score.CorpusBLEU(j.texts, references); err != nil {
-			return nil, nil, err
+			return nil, nil, b, err
 		}
 		if j.ROUGE, err = score.MeanROUGE(j.texts, references); err != nil {
-			return nil, nil, err
+			return nil, nil, b, err
 		}
 		out = append(out, j)
 	}
-	return out, test, nil
+	return out, test, b, nil
 }
 
 // showJudged prints scores and some samples.

@@ -104,7 +104,6 @@ func generateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			by := l.By(func(k energy.Key) energy.Key { return energy.Key{Phase: k.Phase} })
 			if f.json {
 				out := map[string]any{
 					"prompt_tokens": r.Prompt, "tokens": r.Tokens, "seconds": seconds, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High, "energy_source": l.Joules.Source.String(),
@@ -131,7 +130,7 @@ func generateCmd() *cobra.Command {
 				fmt.Fprint(w, "\n\n")
 			}
 			fmt.Fprintf(w, "%d tokens after a prompt of %d in %s (%.0f tokens/s); ended by %s\n", r.Tokens, r.Prompt, energy.SI(seconds, "s"), float64(r.Tokens)/seconds, r.Why)
-			for _, e := range by {
+			for _, e := range phases(l) {
 				fmt.Fprintf(w, "  %-8s %10s %14s %10s\n", e.Phase, energy.SI(e.Seconds, "s"), energy.SI(float64(e.Cost.FLOPs), "FLOP"), energy.SI(e.Joules.Value, "J"))
 			}
 			read := a.Positions()

@@ -155,12 +155,16 @@ func evalCmd() *cobra.Command {
 			l.Examples = int64(set.Test.Len())
 			var js []judged
 			var test []pairs.Pair
+			var written writeBill
 			if answers(m) && write >= 0 {
 				if o.Beams > 1 {
 					o.LengthPenalty = 1
 				}
-				if js, test, err = judge(c, m, set, write, o); err != nil {
+				if js, test, written, err = judge(c, m, set, write, o, meter); err != nil {
 					return err
+				}
+				if written.ledger != nil {
+					l.Merge(written.ledger)
 				}
 			}
 			if f.json {
@@ -169,7 +173,7 @@ func evalCmd() *cobra.Command {
 					out[v.Name] = v.Value
 				}
 				if js != nil {
-					out["written"] = js
+					out["written"], out["writing"] = js, written
 				}
 				return json.NewEncoder(c.OutOrStdout()).Encode(out)
 			}
@@ -178,6 +182,7 @@ func evalCmd() *cobra.Command {
 			}
 			if js != nil {
 				showJudged(c.OutOrStdout(), js, test)
+				written.show(c.OutOrStdout())
 			}
 			fmt.Fprintf(c.OutOrStdout(), "\n%s", l.Table())
 			return nil
