@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	corpus "github.com/jouleml/joule/data/text"
+	"github.com/jouleml/joule/text"
 	"github.com/jouleml/joule/train"
 )
 
@@ -20,6 +22,18 @@ import (
 type Tokenizer interface {
 	Encode(text string) ([]int32, error)
 	Decode(tokens []int32) string
+}
+
+// TokenizerOf is the tokenizer that a model was trained with: the one that its data has, or the characters that its classes are called after.
+func TokenizerOf(m *train.Model) (Tokenizer, error) {
+	if m.Spec.Tokenizer != nil {
+		t, err := text.Parse(m.Spec.Tokenizer)
+		if err != nil {
+			return nil, fmt.Errorf("generate: the model's tokenizer: %w", err)
+		}
+		return t, nil
+	}
+	return corpus.NewVocabulary(m.Spec.ClassNames)
 }
 
 // Options say how the next token is chosen. Filters apply in the order of the fields.

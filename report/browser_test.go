@@ -18,6 +18,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/jouleml/joule/report"
 )
 
 // browser starts Chromium, or skips.
@@ -48,12 +50,19 @@ func browser(t *testing.T) context.Context {
 func TestBrowser(t *testing.T) {
 	ctx := browser(t)
 	file := filepath.Join(t.TempDir(), "report.html")
-	if err := trainedPage(t).Save(file); err != nil {
+	p := trainedPage(t)
+	m, set := writer(t)
+	answers, err := report.Answers(ctx, m, set, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Sections = append(p.Sections, answers)
+	if err := p.Save(file); err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
 	var complaints []string
-	err := chromedp.Listen(ctx, func(e any) {
+	err = chromedp.Listen(ctx, func(e any) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch e := e.(type) {
@@ -81,6 +90,11 @@ func TestBrowser(t *testing.T) {
 				}
 				if curves, pictures := count(t, ctx, `document.querySelectorAll("path.curve[d^=M]")`), count(t, ctx, `document.images`); curves < 4 || pictures < 10 {
 					t.Errorf("%d curves and %d pictures", curves, pictures)
+				}
+				// Maps of attention: each cell says what it is, and the darkest of a map differs from its lightest.
+				const tones = `[...document.querySelectorAll(".shares")].filter(m => new Set([...m.querySelectorAll("td")].map(d => getComputedStyle(d).backgroundColor)).size < 3 || m.querySelector("td:not([title])"))`
+				if maps, dull := count(t, ctx, `document.querySelectorAll(".shares")`), count(t, ctx, tones); maps != 4 || dull > 0 {
+					t.Errorf("%d maps of attention, %d without tones", maps, dull)
 				}
 				if n := count(t, ctx, `[...document.images].filter(i => !i.complete || !i.naturalWidth || !i.alt)`); n > 0 {
 					t.Errorf("%d pictures do not show or have no text", n)

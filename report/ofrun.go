@@ -11,10 +11,8 @@ import (
 	"time"
 
 	"github.com/jouleml/joule/data"
-	"github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/format/csvlog"
-	"github.com/jouleml/joule/generate"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
 )
@@ -138,43 +136,17 @@ func (r Run) predictions(ctx context.Context) ([]Section, error) {
 	if len(s.Parts) > 0 {
 		return []Section{s}, nil
 	}
-	t, err := Texts(ctx, r.Model, r.Set.Test, 3, 240)
+	t, err := Answers(ctx, r.Model, r.Set, min(limit, scored))
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Parts) == 0 {
+		t, err = Texts(ctx, r.Model, r.Set.Test, 3, 240)
+	}
 	if err != nil || len(t.Parts) == 0 {
 		return nil, err
 	}
 	return []Section{t}, nil
-}
-
-// Texts lets a language model go on with n beginnings taken from the test text, for so many tokens each. It gives no parts for other models.
-func Texts(ctx context.Context, m *train.Model, test data.Dataset, n, tokens int) (Section, error) {
-	s := Section{Title: "Texts"}
-	in := m.Spec.Inputs
-	if len(in) != 1 || len(in[0].Shape) != 1 || test.Len() == 0 {
-		return s, nil
-	}
-	vocabulary, err := text.NewVocabulary(m.Spec.ClassNames)
-	if err != nil {
-		return s, nil // no model of text
-	}
-	g, err := generate.New(m, vocabulary, in[0].Shape[0])
-	if err != nil {
-		return s, nil // it does not write
-	}
-	o := generate.Options{Tokens: tokens, Temperature: 0.8}
-	s.Text = fmt.Sprintf("Written by the model at temperature %g, seed %d. What it was given is the test text's and stands first, in another colour.", o.Temperature, o.Seed)
-	x, y := test.Spec().Tensors(1)
-	for i := range min(n, test.Len()) {
-		if err := test.Fill([]int{i * test.Len() / n}, x, y); err != nil {
-			return s, fmt.Errorf("report: %w", err)
-		}
-		lead := vocabulary.Decode(x[0].I32()[:min(in[0].Shape[0]/2, 48)])
-		r, err := g.Run(ctx, lead, o, nil)
-		if err != nil {
-			return s, fmt.Errorf("report: %w", err)
-		}
-		s.Parts = append(s.Parts, &Text{Title: fmt.Sprintf("Text %d", i+1), Lead: lead, Body: r.Text, Mono: true})
-	}
-	return s, nil
 }
 
 // bill sets what was predicted from the first steps beside what the run cost.

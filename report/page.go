@@ -4,7 +4,7 @@
 // # Terminology
 //
 // A Page is a title, a few Tiles (the figures that matter most) and Sections, in order. A Section is a heading with Parts: Lines (curves), Bars, Points (a scatter),
-// Matrix (counts of pairs), Table, Text and Pictures. Whoever has something to add appends a Section to the slice; a part knows nothing about what it shows.
+// Matrix (counts of pairs), Shares (how rows divide a whole), Table, Text and Pictures. Whoever has something to add appends a Section to the slice; a part knows nothing about what it shows.
 //
 // The file asks for nothing from outside: no scripts, no fonts, pictures as data URIs, and a Content-Security-Policy that forbids the rest.
 package report
@@ -57,7 +57,7 @@ func (s Section) ID() string {
 	}, s.Title), "-")
 }
 
-// Part is something a section shows: *Lines, *Bars, *Points, *Matrix, *Table, *Text or *Pictures.
+// Part is something a section shows: *Lines, *Bars, *Points, *Matrix, *Shares, *Table, *Text or *Pictures.
 type Part interface{ kind() string }
 
 // Text is running text, or with Mono a listing that keeps its lines. Lead, if any, stands before it in another colour, as a prompt does.

@@ -207,6 +207,8 @@ func titles(s report.Section) string {
 			out = append(out, "matrix "+p.Title)
 		case *report.Text:
 			out = append(out, "text "+p.Title)
+		case *report.Shares:
+			out = append(out, "shares "+p.Title)
 		}
 	}
 	return strings.Join(out, "; ")

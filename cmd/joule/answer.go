@@ -15,21 +15,11 @@ import (
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/pairs"
-	corpus "github.com/jouleml/joule/data/text"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/generate"
-	"github.com/jouleml/joule/text"
 	"github.com/jouleml/joule/text/score"
 	"github.com/jouleml/joule/train"
 )
-
-// tokenizerOf is the tokenizer that a model was trained with.
-func tokenizerOf(m *train.Model) (generate.Tokenizer, error) {
-	if m.Spec.Tokenizer != nil {
-		return text.Parse(m.Spec.Tokenizer)
-	}
-	return corpus.NewVocabulary(m.Spec.ClassNames)
-}
 
 // answers says whether a model reads a text and writes another.
 func answers(m *train.Model) bool { return m.Spec.Grows != "" }
@@ -210,19 +200,20 @@ func judge(c *cobra.Command, m *train.Model, set *data.Set, n int, o generate.Op
 	if err != nil {
 		return nil, nil, b, err
 	}
-	memory := pairs.NewMemory(pairs.Pairs(set.Train))
-	var sources, references, lead, nearest, written []string
+	var sources, references []string
 	for _, p := range test {
-		sources, references, lead, nearest = append(sources, p.Source), append(references, p.Target), append(lead, pairs.Lead(p.Source)), append(nearest, memory.Nearest(p.Source).Target)
+		sources, references = append(sources, p.Source), append(references, p.Target)
 	}
 	rs, b, err := writeAbout(c.Context(), m, a, sources, o, meter)
 	if err != nil {
 		return nil, nil, b, err
 	}
+	own := pairs.Way{How: "the model"}
 	for _, r := range rs {
-		written = append(written, r.Text)
+		own.Texts = append(own.Texts, r.Text)
 	}
-	for _, j := range []judged{{How: "the model", texts: written}, {How: "nearest example", texts: nearest}, {How: "the source", texts: sources}, {How: "its first sentence", texts: lead}} {
+	for _, w := range append([]pairs.Way{own}, pairs.Baselines(pairs.Pairs(set.Train), test)...) {
+		j := judged{How: w.How, texts: w.Texts}
 		if j.BLEU, err = score.CorpusBLEU(j.texts, references); err != nil {
 			return nil, nil, b, err
 		}

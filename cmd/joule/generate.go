@@ -47,7 +47,7 @@ func generateCmd() *cobra.Command {
 				}
 				return f.answer(c, m, prompts, o, attention, counters)
 			}
-			vocabulary, err := tokenizerOf(m)
+			vocabulary, err := generate.TokenizerOf(m)
 			if err != nil {
 				return err
 			}

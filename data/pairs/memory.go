@@ -104,5 +104,23 @@ func Pairs(ds interface{ Len() int }) []Pair {
 	return out
 }
 
+// Way is a way of writing about texts, and what it has written.
+type Way struct {
+	How   string
+	Texts []string // of each test pair
+}
+
+// Baselines are what needs no model: the target of the training pair whose source is most alike, the source itself, and its first sentence.
+func Baselines(train, test []Pair) []Way {
+	memory := NewMemory(train)
+	ways := []Way{{How: "nearest example"}, {How: "the source"}, {How: "its first sentence"}}
+	for _, p := range test {
+		for i, t := range []string{memory.Nearest(p.Source).Target, p.Source, Lead(p.Source)} {
+			ways[i].Texts = append(ways[i].Texts, t)
+		}
+	}
+	return ways
+}
+
 // Lead is the first sentence of a text.
 func Lead(s string) string { return sentences(s)[0] }
