@@ -13,7 +13,7 @@ import (
 )
 
 // Kinds are the tokenizers that Train makes.
-var Kinds = []string{"byte", "char", "word", "wordpiece", "bpe"}
+var Kinds = []string{"byte", "char", "word", "wordpiece", "bpe", "unigram"}
 
 // Trainer collects what a tokenizer is made from: how often each piece of text occurs. It holds the distinct pieces, not the text.
 type Trainer struct {
@@ -31,6 +31,7 @@ type Trainer struct {
 //	word       the most frequent words and signs; others are [UNK]
 //	wordpiece  words of lower case in pieces, as BERT has them
 //	bpe        pieces of bytes, as GPT-2 has them: any text can be written
+//	unigram    pieces with probabilities, as SentencePiece has them: the likeliest way to divide a text is taken; a few characters in ten thousand are <unk>, and white space counts as single spaces
 //
 // size is the size of the vocabulary, special tokens included; byte and char take none (0). The special tokens have the first numbers.
 func NewTrainer(kind string, size int, special ...string) (*Trainer, error) {
@@ -42,13 +43,16 @@ func NewTrainer(kind string, size int, special ...string) (*Trainer, error) {
 		return nil, fmt.Errorf("text: a vocabulary of %d tokens: want %s", size, map[bool]string{true: "its size, such as " + kind + ":2000", false: "none: " + kind + " has a size of its own"}[sized])
 	}
 	t := &Trainer{kind: kind, size: size, special: special, counts: map[string]int64{}}
-	if kind == "word" || kind == "wordpiece" {
-		if !slices.Contains(special, "[UNK]") {
-			t.special = append(slices.Clone(special), "[UNK]")
-		}
+	unk := map[string]string{"word": "[UNK]", "wordpiece": "[UNK]", "unigram": unknownPiece}[kind]
+	if unk != "" && !slices.Contains(special, unk) {
+		t.special = append(slices.Clone(special), unk)
 	}
 	var err error
-	t.blank, err = t.make(map[string]int64{"[UNK]": 0}, nil)
+	if kind == "unigram" {
+		t.blank, err = t.makeUnigram([]scored{{spSpace, 0}})
+	} else {
+		t.blank, err = t.make(map[string]int64{"[UNK]": 0}, nil)
+	}
 	return t, err
 }
 
@@ -64,6 +68,10 @@ func (t *Trainer) Add(s string) {
 		}
 		return
 	}
+	if t.kind == "unigram" {
+		t.addLines(s)
+		return
+	}
 	if t.blank.norm != nil {
 		s = t.blank.norm.normalize(s)
 	}
@@ -71,12 +79,17 @@ func (t *Trainer) Add(s string) {
 		if t.kind == "bpe" {
 			p = byteLetters(p)
 		}
-		if n, ok := t.counts[p]; ok {
-			t.counts[p] = n + 1
-		} else {
-			t.counts[strings.Clone(p)] = 1
-		}
+		t.count(p)
 	})
+}
+
+// count counts a piece.
+func (t *Trainer) count(p string) {
+	if n, ok := t.counts[p]; ok {
+		t.counts[p] = n + 1
+		return
+	}
+	t.counts[strings.Clone(p)] = 1
 	if len(t.counts) > maxPieces { // what was met once so far is the least loss
 		maps.DeleteFunc(t.counts, func(_ string, n int64) bool { return n < 2 })
 	}
@@ -159,6 +172,12 @@ func (t *Trainer) Train() (*Tokenizer, error) {
 			add(vocab, s)
 		}
 		return t.make(vocab, nil)
+	case "unigram":
+		pieces, err := learnUnigram(t.counts, t.size, len(t.special))
+		if err != nil {
+			return nil, err
+		}
+		return t.makeUnigram(pieces)
 	case "word":
 		for _, s := range byCount(t.counts) {
 			if len(vocab) == t.size {

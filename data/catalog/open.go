@@ -28,10 +28,10 @@ import (
 //	        comma=CHARACTER, tab or semicolon   test=FILE
 //	both    split=FRACTION for the test part (0.2)   seed=NUMBER of that split (0)
 //	text    length=TOKENS of an example (128)   stride=TOKENS to the next (length)   split=FRACTION at the end for the test part (0.1)
-//	        tokenizer=byte, char, word:SIZE, wordpiece:SIZE, bpe:SIZE or a file (tokenizer.json, .model, .tiktoken); with it PATH may also be a folder
+//	        tokenizer=byte, char, word:SIZE, wordpiece:SIZE, bpe:SIZE, unigram:SIZE or a file (tokenizer.json, .model, .tiktoken); with it PATH may also be a folder
 //	        of .txt files, and the text need not fit into memory; without it tokens are characters
 //	pairs   (a file of two texts a line, with a tab between; debian-en-de, debian-synopses too)   vocabulary=SIZE (4000)
-//	        source=TOKENS   target=TOKENS of a text at most (64)   split=FRACTION for the test part (0.1)
+//	        tokenizer=bpe or unigram (bpe)   source=TOKENS   target=TOKENS of a text at most (64)   split=FRACTION for the test part (0.1)
 //	series  time=COLUMN that labels rows   columns=COLUMN,COLUMN to read (all)   target=COLUMN,COLUMN to forecast (all)   length=ROWS of a window (30)
 //	        horizon=ROWS to forecast (1)   change=none, diff or log   split=FRACTION at the end for the test part (0.2)
 //
@@ -130,7 +130,10 @@ func openPairs(name, query string, like data.Spec, e *pairsEntry, dir string) (*
 			*to = n
 		}
 	}
-	if err := s.finish("vocabulary", "source", "target", "split"); err != nil {
+	if k := s.take("tokenizer"); k != "" {
+		c.Kind = k
+	}
+	if err := s.finish("vocabulary", "tokenizer", "source", "target", "split"); err != nil {
 		return nil, fmt.Errorf("catalog: %s: %w", name, err)
 	}
 	if like.Tokenizer != nil {

@@ -65,7 +65,8 @@ func ReadTable(path string) ([]Pair, error) {
 
 // Config says how pairs become examples.
 type Config struct {
-	Vocabulary     int             // tokens, of which the tokenizer is made by byte pairs; 0: 4000
+	Vocabulary     int             // tokens of the tokenizer that is made; 0: 4000
+	Kind           string          // of it: "bpe", the default, or "unigram"
 	Source, Target int             // tokens of a text at most, with its end; 0: 64. Longer pairs are left out, or see Cut
 	Cut            bool            // longer sources are cut off instead
 	Tokenizer      *text.Tokenizer // nil: made from the training part
@@ -87,7 +88,7 @@ func New(name string, train, test []Pair, c Config) (*data.Set, error) {
 	}
 	if c.Tokenizer == nil {
 		var err error
-		if c.Tokenizer, err = tokenizer(train, c.Vocabulary); err != nil {
+		if c.Tokenizer, err = tokenizer(train, c.Kind, c.Vocabulary); err != nil {
 			return nil, err
 		}
 	}
@@ -119,8 +120,14 @@ func New(name string, train, test []Pair, c Config) (*data.Set, error) {
 	return set, nil
 }
 
-func tokenizer(from []Pair, size int) (*text.Tokenizer, error) {
-	t, err := text.NewTrainer("bpe", size, Specials...)
+func tokenizer(from []Pair, kind string, size int) (*text.Tokenizer, error) {
+	if kind == "" {
+		kind = "bpe"
+	}
+	if kind != "bpe" && kind != "unigram" {
+		return nil, fmt.Errorf("pairs: tokenizer %q: want bpe or unigram", kind)
+	}
+	t, err := text.NewTrainer(kind, size, Specials...)
 	if err != nil {
 		return nil, err
 	}

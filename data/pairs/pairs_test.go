@@ -159,6 +159,15 @@ func TestNew(t *testing.T) {
 			t.Fatalf("%v > %v", in, next)
 		}
 	}
+	c.Kind, c.Vocabulary = "unigram", 20
+	if u, err := New("t", all, all[:9], c); err != nil || u.Spec().Classes > 20 || u.Train.Len() == 0 {
+		t.Errorf("unigram pieces: %v", err)
+	}
+	c.Kind = "words"
+	if _, err := New("t", all, all[:9], c); err == nil || !strings.Contains(err.Error(), `tokenizer "words": want bpe or unigram`) {
+		t.Error(err)
+	}
+	c.Kind, c.Vocabulary = "", 270
 	// Batches have several sizes and hold every example once; a loader that goes on in the middle gives the same.
 	for _, shuffled := range []bool{false, true} {
 		cfg := data.LoaderConfig{Batch: 8, Epochs: 1, Shuffle: shuffled, Seed: 5}

@@ -72,7 +72,7 @@ func Memory(name, s string) Source {
 	return Source{name, int64(len(s)), hex.EncodeToString(sum[:]), func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(s)), nil }}
 }
 
-// TokenizerFor gives the tokenizer that a setting describes: byte, char, word:SIZE, wordpiece:SIZE or bpe:SIZE, made from the training part of the corpus (of char from all of it), or a file
+// TokenizerFor gives the tokenizer that a setting describes: byte, char, word:SIZE, wordpiece:SIZE, bpe:SIZE or unigram:SIZE, made from the training part of the corpus (of char from all of it), or a file
 // that text.Load reads.
 func TokenizerFor(setting string, from []Source, test float64) (*text.Tokenizer, error) {
 	kind, number, sized := strings.Cut(setting, ":")
@@ -82,7 +82,7 @@ func TokenizerFor(setting string, from []Source, test float64) (*text.Tokenizer,
 	}
 	if !known {
 		if _, err := os.Stat(setting); err != nil {
-			return nil, fmt.Errorf("text: tokenizer=%s: it is neither a file nor one of byte, char, word:SIZE, wordpiece:SIZE, bpe:SIZE", setting)
+			return nil, fmt.Errorf("text: tokenizer=%s: it is neither a file nor one of byte, char, word:SIZE, wordpiece:SIZE, bpe:SIZE, unigram:SIZE", setting)
 		}
 		return text.Load(setting)
 	}

@@ -41,7 +41,7 @@ func TestTokens(t *testing.T) {
 	if err != nil || len(from) != 2 {
 		t.Fatalf("%v %v", from, err)
 	}
-	for setting, size := range map[string]int{"byte": 257, "bpe:280": 280, "char": 26, "word:12": 12, "wordpiece:50": 50} {
+	for setting, size := range map[string]int{"byte": 257, "bpe:280": 280, "char": 26, "word:12": 12, "wordpiece:50": 50, "unigram:27": 27} {
 		k, err := corpus.TokenizerFor(setting, from, 0.2)
 		if err != nil {
 			t.Fatal(err)
