@@ -169,7 +169,7 @@ func (m *multiHead) call(c *Call, x []*graph.Node) *graph.Node {
 			c.Fail("lengths and masks cannot be used with a memory of keys")
 		}
 		key, value = c.Cache.remember(c, "keys", key), c.Cache.remember(c, "values", value)
-		lengths, a.Cached = c.Cache.Lengths, true
+		lengths, a.Cached, a.Ring = c.Cache.Lengths, true, c.Cache.Ring
 	}
 	if c.Attend != nil {
 		c.Attend(strings.TrimSuffix(c.layer.name+"/"+c.prefix, "/"), probabilities(query, key, lengths, mask, a))
@@ -224,11 +224,7 @@ func (c *Call) positions(time, from int) *graph.Node {
 	if c.Cache == nil {
 		return op.Add(p, op.Like(p, float64(from)))
 	}
-	n := c.Cache.Positions
-	if n == nil {
-		n = c.Cache.Lengths
-	}
-	n = op.Reshape(n, n.Shape()[0], 1)
+	n := op.Reshape(c.Cache.Lengths, c.Cache.Lengths.Shape()[0], 1)
 	return op.Add(p, op.Sub(n, op.Like(n, float64(time))))
 }
 
@@ -237,13 +233,12 @@ func (c *Call) positions(time, from int) *graph.Node {
 type Cache struct {
 	Name    string      // of the memory: calls with the same name go on with the same sequences
 	Room    int         // positions that there is room for
-	Lengths *graph.Node // i32 [batch]: how many places of the memory are in use, those of this call included
+	Ring    bool        // the memory is a ring, which forgets what it has no more room for: sequences go on without end (see Model.Window)
+	Lengths *graph.Node // i32 [batch]: how many positions each sequence has, those of this call included
 
 	// Counts, if not nil, is i32 [batch]: how many positions of this call each sequence really has. What follows them is written behind the sequence's end and is not looked at;
 	// the caller's next Lengths lets it be written over.
 	Counts *graph.Node
-	// Positions, if not nil, is i32 [batch]: how many positions each sequence has, those of this call included, where the memory has forgotten the first of them (a sliding window).
-	Positions *graph.Node
 
 	// Input is which of the model's inputs grows. What depends on the others alone, such as an encoder, is there from the beginning: the call that begins the
 	// sequences computes it, and later calls go on with what attention has kept of it.
@@ -285,7 +280,11 @@ func Cached(variable string) bool { return strings.HasPrefix(variable, cacheScop
 func (m *Cache) remember(c *Call, name string, x *graph.Node) *graph.Node {
 	s := x.Shape()
 	v := m.variable(c, name, graph.T(x.DType(), s[0], m.Room, s[2], s[3]))
-	all := op.Append(v, x, m.Lengths)
+	add := op.Append
+	if m.Ring {
+		add = op.AppendRing
+	}
+	all := add(v, x, m.Lengths)
 	c.G.Update(v, all)
 	return all
 }
@@ -324,7 +323,7 @@ func (p *positions) call(c *Call, x []*graph.Node) *graph.Node {
 	}
 	w := c.Param("embeddings", p.Init, true, p.Length, s[2])
 	if c.Cache != nil {
-		if c.Cache.Room > p.Length || c.Cache.Positions != nil {
+		if c.Cache.Room > p.Length || c.Cache.Ring {
 			c.Fail("there is to be room for %d positions, but only sequence_length %d have been learned", c.Cache.Room, p.Length)
 		}
 		return op.Add(in, op.Gather(w, c.positions(s[1], 0), 0))

@@ -352,11 +352,7 @@ func (m *Cache) variable(c *Call, name string, t graph.Type) *graph.Node {
 
 // last is the state that the call before left, zeros where a sequence begins with this call.
 func (m *Cache) last(c *Call, name string, t graph.Type, time int) *graph.Node {
-	n := m.Lengths
-	if m.Positions != nil {
-		n = m.Positions
-	}
-	older := op.Convert(op.Gt(n, op.Like(n, float64(time))), t.DType)
+	older := op.Convert(op.Gt(m.Lengths, op.Like(m.Lengths, float64(time))), t.DType)
 	v := m.variable(c, name, t)
 	return op.Select(op.BroadcastTo(op.Reshape(op.Gt(older, op.Like(older, 0)), t.Shape[0], 1), t.Shape...), v, op.Full(c.G, t, 0))
 }

@@ -17,13 +17,15 @@ var AttentionOp, AttentionGradOp *graph.Op
 // AttentionAttrs are the attributes of AttentionOp and AttentionGradOp. T is the number of queries, S that of keys.
 //
 // Query t stands at position S-T+t: the last query beside the last key. If Cached, the keys lie in a memory of S places of which the first
-// length are filled, and query t of the row stands at length-T+t.
+// length are filled, and query t of the row stands at length-T+t. If Ring, the memory goes on without end: the key of position p lies in place p mod S, over
+// what was there before, so that of length positions the last S are there. A window must keep the queries from looking at more.
 type AttentionAttrs struct {
 	Scale   float64 // of the scores; 0 is 1/√D
 	Causal  bool    // a query sees keys up to its own position
 	Window  int     // if > 0: a query sees the last Window keys up to its own position (with Causal), or those nearer than Window
 	ALiBi   bool    // adds slope·(key's position - query's), slopes by head: Press et al., arXiv:2108.12409
 	Cached  bool    // see above; needs Lengths
+	Ring    bool    // see above; needs Cached, Causal and a Window of at most S-T+1
 	Lengths bool    // an operand i32 [B]: how many keys of each example count
 	Mask    bool    // an operand bool [B or 1, H or 1, T, S]: which keys a query sees
 }
@@ -72,6 +74,9 @@ func (a AttentionAttrs) dims(in []typ) (z attentionDims, err error) {
 	}
 	if a.Window < 0 {
 		return z, fmt.Errorf("a window of %d keys makes no sense", a.Window)
+	}
+	if a.Ring && (!a.Cached || !a.Causal || a.Mask || a.Window == 0 || a.Window+z.t-1 > z.s) {
+		return z, fmt.Errorf("a ring of %d keys takes causal attention of %d queries within a window of 1 to %d, cached and without a mask, not %+v", z.s, z.t, z.s-z.t+1, a)
 	}
 	i := 3
 	if a.Lengths {
@@ -156,7 +161,15 @@ func (a AttentionAttrs) scores(z attentionDims, q, k *node, rest []*node) (s, ke
 	}
 	if a.Lengths {
 		n := Reshape(rest[0], z.b, 1, 1, 1, 1)
-		and(Lt(key, n))
+		if a.Ring { // the last position that lies in the place: n-1 less how many places it is before that of n-1
+			size := Scalar(g, dtype.I32, float64(z.s))
+			last := Sub(n, Scalar(g, dtype.I32, 1))
+			back := Add(Sub(last, key), size)
+			key = Sub(last, Sub(back, Mul(Div(back, size), size)))
+			and(Ge(key, Scalar(g, dtype.I32, 0)))
+		} else {
+			and(Lt(key, n))
+		}
 		if a.Cached {
 			pos = Add(Iota(g, graph.T(dtype.I32, 1, 1, 1, z.t, 1), 3), Sub(n, Scalar(g, dtype.I32, float64(z.t))))
 		}
@@ -238,6 +251,8 @@ func attentionSamples(extra func(b, t, h, d int) []typ) []graph.Sample {
 	wrongMask.Bad = "the mask must be"
 	early := make("early", AttentionAttrs{Causal: true}, 1, 3, 2, 2, 2, 4)
 	early.Bad = "before the first key"
+	wide := make("wide", AttentionAttrs{Lengths: true, Causal: true, Cached: true, Ring: true, Window: 7}, 1, 3, 8, 2, 1, 8, tensor.Of([]int32{3}))
+	wide.Bad = "a window of 1 to 6"
 	return []graph.Sample{
 		make("plain", AttentionAttrs{}, 2, 5, 5, 3, 3, 8),
 		make("causal", AttentionAttrs{Causal: true}, 2, 67, 67, 2, 2, 16),
@@ -250,8 +265,9 @@ func attentionSamples(extra func(b, t, h, d int) []typ) []graph.Sample {
 		make("lengths", AttentionAttrs{Lengths: true}, 3, 4, 6, 2, 2, 8, tensor.Of([]int32{6, 2, 0})),
 		make("memory", AttentionAttrs{Lengths: true, Causal: true, Cached: true}, 3, 2, 40, 2, 1, 8, tensor.Of([]int32{40, 7, 2})),
 		make("one query", AttentionAttrs{Lengths: true, Causal: true, Cached: true}, 2, 1, 33, 6, 2, 32, tensor.Of([]int32{33, 5})),
+		make("ring", AttentionAttrs{Lengths: true, Causal: true, Cached: true, Ring: true, Window: 5, ALiBi: true}, 4, 3, 8, 2, 1, 8, tensor.Of([]int32{3, 8, 9, 61})),
 		make("masked", AttentionAttrs{Mask: true}, 2, 3, 5, 2, 1, 4, mask),
-		bad, noLengths, wrongMask, early,
+		bad, noLengths, wrongMask, early, wide,
 	}
 }
 

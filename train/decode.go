@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -19,15 +20,14 @@ import (
 // token costs the same work whether it is the second or the thousandth, attention's share aside. Sequences may have different lengths. A model has one Decoder in use at a time for
 // each number of sequences and room.
 //
-// Where all attention is within a window (nn.Model.Window) sequences may grow without end: the memory has twice the window's places, and when it is full the last window is moved to its
-// beginning, which costs at most one copy of a key and value for each token.
+// Where all attention is within a window (nn.Model.Window) sequences may grow without end: the memory is a ring of the window's places and those of the tokens that are fed at once (64), in which
+// a token takes the place of one that nobody looks at any more.
 type Decoder struct {
 	m               *Model
 	sequences, room int
-	window          int   // > 0: so many positions are looked at, and the memory slides
-	used, length    []int // of each sequence: places of the memory, and tokens in all
+	window          int   // > 0: so many positions are looked at, and the memory is a ring
+	length          []int // tokens of each sequence
 	lengths         *tensor.Tensor
-	positions       *tensor.Tensor
 	counts          *tensor.Tensor
 	scores          *tensor.Tensor   // [sequences, vocabulary]
 	input           int              // which of the model's inputs grows
@@ -48,11 +48,11 @@ func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
 	if sequences < 1 || room < 1 {
 		return nil, fmt.Errorf("train: a decoder of %d sequences with room for %d tokens: both must be at least 1", sequences, room)
 	}
-	d := &Decoder{m: m, sequences: sequences, room: room, used: make([]int, sequences), length: make([]int, sequences), input: input}
+	d := &Decoder{m: m, sequences: sequences, room: room, length: make([]int, sequences), input: input}
 	if w, ok := m.Net.Window(); ok {
-		d.window, d.room = w, 2*w+chunks[0]
+		d.window, d.room = w, w-1+chunks[0]
 	}
-	d.lengths, d.positions, d.counts = tensor.New(dtype.I32, sequences), tensor.New(dtype.I32, sequences), tensor.New(dtype.I32, sequences)
+	d.lengths, d.counts = tensor.New(dtype.I32, sequences), tensor.New(dtype.I32, sequences)
 	p, err := m.program1(d.key(1, false)) // mistakes show now
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (d *Decoder) Begin(x ...*tensor.Tensor) error {
 }
 
 func (d *Decoder) key(time int, ragged bool) programKey {
-	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room, ragged: ragged, sliding: d.window > 0}
+	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room, ragged: ragged, ring: d.window > 0}
 	if time > 1 {
 		k.mode = prefill
 	}
@@ -119,13 +119,12 @@ func (d *Decoder) Room() int {
 
 // Reset makes the sequences empty.
 func (d *Decoder) Reset() {
-	clear(d.used)
 	clear(d.length)
 	d.begun = false
 }
 
 // Restart makes one sequence empty. It goes on to answer to what Begin was told.
-func (d *Decoder) Restart(sequence int) { d.used[sequence], d.length[sequence] = 0, 0 }
+func (d *Decoder) Restart(sequence int) { d.length[sequence] = 0 }
 
 // Feed appends tokens [sequences, n], n at least 1, and gives the scores [sequences, vocabulary] of what comes next: logarithms of probabilities up to a constant
 // where the model ends in a softmax, else what it gives. They are overwritten by the next call.
@@ -149,8 +148,11 @@ func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
 	most, least := 0, len(tokens[0])
 	for s, ts := range tokens {
 		most, least = max(most, len(ts)), min(least, len(ts))
-		if d.window == 0 && d.used[s]+len(ts) > d.room {
-			return nil, fmt.Errorf("train: %d tokens and %d more are above the decoder's room for %d", d.used[s], len(ts), d.room)
+		if d.window == 0 && d.length[s]+len(ts) > d.room {
+			return nil, fmt.Errorf("train: %d tokens and %d more are above the decoder's room for %d", d.length[s], len(ts), d.room)
+		}
+		if d.length[s] > math.MaxInt32-len(ts)-chunks[0] {
+			return nil, fmt.Errorf("train: %d tokens and %d more are more than can be counted", d.length[s], len(ts))
 		}
 	}
 	if most == 0 {
@@ -166,9 +168,6 @@ func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
 		begin := several && !d.begun
 		if begin { // one token, so that there is one program that reads the other inputs
 			time = 1
-		}
-		if err := d.slide(time); err != nil {
-			return nil, err
 		}
 		k := d.key(time, ragged)
 		if begin {
@@ -190,16 +189,12 @@ func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
 			if n > 0 {
 				copy(x[s*time:(s+1)*time], ts[at:at+n])
 			}
-			d.counts.I32()[s], d.lengths.I32()[s], d.positions.I32()[s] = int32(n), int32(d.used[s]+time), int32(d.length[s]+time)
-			d.used[s] += n
+			d.counts.I32()[s], d.lengths.I32()[s] = int32(n), int32(d.length[s]+time)
 			d.length[s] += n
 		}
 		at += time
 		n := len(d.m.Spec.Inputs)
 		in := append(p.in[:n], d.lengths)
-		if d.window > 0 {
-			in = append(in, d.positions)
-		}
 		if ragged {
 			in = append(in, d.counts)
 		}
@@ -232,49 +227,15 @@ func chunk(n int, ragged bool) int {
 	return best
 }
 
-// slide makes room for so many more tokens in memories that hold a window.
-func (d *Decoder) slide(more int) error {
-	if d.window == 0 {
-		return nil
-	}
-	drop := make([]int, d.sequences)
-	any := false
-	for s, n := range d.used {
-		if n+more > d.room {
-			drop[s], any = n-min(n, d.window-1), true
-		}
-	}
-	if !any {
-		return nil
-	}
-	err := d.rewrite(func(v memory) bool { return v.places }, func(now, old []byte, row int) {
-		place := row / d.room
-		for s, n := range drop {
-			copy(now[s*row:], old[s*row+n*place:s*row+d.used[s]*place])
-		}
-	})
-	for s, n := range drop {
-		d.used[s] -= n
-	}
-	return err
-}
-
-// memory says what a variable of a decoder holds.
-type memory struct {
-	places bool // places of positions of the sequence that grows; else a state
-	others bool // what is kept of the other inputs
-}
-
-// rewrite lets f change the memories that which takes: now is a copy of old, row the bytes of a sequence.
-func (d *Decoder) rewrite(which func(v memory) bool, f func(now, old []byte, row int)) error {
+// rewrite lets f change what the decoder keeps, or but for what it keeps of the other inputs: now is a copy of old, row the bytes of a sequence.
+func (d *Decoder) rewrite(others bool, f func(now, old []byte, row int)) error {
 	p, err := d.m.program1(d.key(1, false))
 	if err != nil {
 		return err
 	}
 	for _, v := range p.g.Variables() {
 		name := graph.NameOf(v)
-		others := strings.Contains(name, "/memory_")
-		if !nn.Cached(name) || !which(memory{places: len(v.Shape()) == 4 && !others, others: others}) {
+		if !nn.Cached(name) || !others && strings.Contains(name, "/memory_") {
 			continue
 		}
 		old, err := d.m.state.Get(name)
@@ -305,16 +266,16 @@ func (d *Decoder) Reorder(from []int) error {
 	if same {
 		return nil
 	}
-	used, length := slices.Clone(d.used), slices.Clone(d.length)
+	length := slices.Clone(d.length)
 	for i, f := range from {
-		d.used[i], d.length[i] = used[f], length[f]
+		d.length[i] = length[f]
 	}
 	scores := d.scores.Clone()
 	for i, f := range from {
 		copy(d.scores.Slice(i, i+1).Bytes(), scores.Slice(f, f+1).Bytes())
 	}
 	alike := d.alike(from) // what is kept of the other inputs stays as it is
-	return d.rewrite(func(v memory) bool { return !v.others || !alike }, func(now, old []byte, row int) {
+	return d.rewrite(!alike, func(now, old []byte, row int) {
 		for i, f := range from {
 			copy(now[i*row:(i+1)*row], old[f*row:(f+1)*row])
 		}
@@ -353,10 +314,7 @@ func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []
 		x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 	}
 	numbers := func(name string) *graph.Node { return g.Input(name, graph.T(dtype.I32, k.batch)) }
-	cache := &nn.Cache{Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Lengths: numbers("lengths"), Input: input, Begin: k.begin}
-	if k.sliding {
-		cache.Positions = numbers("positions")
-	}
+	cache := &nn.Cache{Name: fmt.Sprintf("%dx%d", k.batch, k.room), Room: k.room, Ring: k.ring, Lengths: numbers("lengths"), Input: input, Begin: k.begin}
 	if k.ragged {
 		cache.Counts = numbers("counts")
 	}

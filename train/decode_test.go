@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -282,6 +283,65 @@ func TestDecoderSlides(t *testing.T) {
 				t.Errorf("%d tokens", d.Len())
 			}
 		})
+	}
+}
+
+// Sequences of different lengths go around their rings each at its own pace, and the rings are no longer than the window and the tokens that are fed at once.
+func TestDecoderRing(t *testing.T) {
+	const length, window = 330, 9
+	m := speaker(t, length, nn.TransformerBlock(4, nn.CausalAttention(), nn.KeyValueHeads(2), nn.Rotary(100), nn.Window(window)), nn.TransformerBlock(2, nn.CausalAttention(), nn.ALiBi(), nn.Window(5)))
+	texts := [][]int32{words(length), words(length)[7:], words(length)[60:]}
+	var whole []*tensor.Tensor
+	for _, w := range texts {
+		x, err := m.PredictBatch(tensor.Of(append(slices.Clone(w), make([]int32, length-len(w))...), 1, length))
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, x.Clone())
+	}
+	d, err := m.Decoder(3, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := []int{0, 1, 2} // which text a sequence follows
+	at := make([]int, 3)
+	for i := 0; at[0] < len(texts[0]) || at[1] < len(texts[1]) || at[2] < len(texts[2]); i++ {
+		next := make([][]int32, 3)
+		for s, k := range order {
+			n := min([]int{1, 5, 70, 0, 1, 1, 13, 2, 1, 64}[(i+3*s)%10], len(texts[k])-at[k])
+			next[s] = texts[k][at[k] : at[k]+n]
+			at[k] += n
+		}
+		if len(next[0])+len(next[1])+len(next[2]) == 0 {
+			continue
+		}
+		scores, err := d.FeedEach(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for s, k := range order {
+			if at[k] > 0 {
+				sameScores(t, fmt.Sprint("text ", k, " after ", at[k]), floats(scores.Slice(s, s+1)), func(j int) float64 { return whole[k].At((at[k]-1)*11 + j) })
+			}
+		}
+		if i%4 == 3 {
+			if err := d.Reorder([]int{2, 0, 1}); err != nil {
+				t.Fatal(err)
+			}
+			order = []int{order[2], order[0], order[1]}
+		}
+	}
+	rings := 0
+	for _, v := range m.State().Vars() {
+		if s := v.Type.Shape; nn.Cached(v.Name) && len(s) == 4 {
+			rings++
+			if s[1] != window-1+64 {
+				t.Errorf("%s has %d places", v.Name, s[1])
+			}
+		}
+	}
+	if rings != 4 {
+		t.Errorf("%d rings", rings)
 	}
 }
 

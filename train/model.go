@@ -242,7 +242,7 @@ type programKey struct {
 	batch      int
 	time, room int    // of a decoder: tokens of a run, and those that there is room for
 	ragged     bool   // of a decoder: sequences have different numbers of tokens in a run
-	sliding    bool   // of a decoder: its memories forget the first positions
+	ring       bool   // of a decoder: its memories forget the first positions
 	begin      bool   // of a decoder: the sequences begin, and what they answer to is read
 	shapes     string // of the inputs and targets where they are not those of the data's spec: see Model.shapes
 }

@@ -20,7 +20,7 @@ func attentionPlan(k *call) (p *attention.Plan, lengths func() []int32, mask fun
 	q, key := k.in[0].t.Shape, k.in[1].t.Shape
 	s := attention.Spec{
 		Batch: q[0], Queries: q[1], Keys: key[1], Heads: q[2], Groups: key[2], Dim: q[3],
-		Scale: a.ScaleOf(q[3]), Causal: a.Causal, Window: a.Window, Cached: a.Cached,
+		Scale: a.ScaleOf(q[3]), Causal: a.Causal, Window: a.Window, Cached: a.Cached, Ring: a.Ring,
 	}
 	if a.ALiBi {
 		for h := range s.Heads {

@@ -81,6 +81,7 @@ func scatterAdd[T move.Number](k *call) (string, func(), error) {
 func makeAppend(k *call) (string, func(), error) {
 	memory, x, lengths, y := k.in[0], k.in[1], k.in[2], k.out[0]
 	m, room, n := y.t.Bytes(), y.t.Shape[1], x.t.Shape[1]
+	ring := k.n.Attrs().(op.AppendAttrs).Ring
 	k.mayReplace(0, 0)
 	return "append", func() {
 		if len(y.raw) == 0 {
@@ -93,9 +94,18 @@ func makeAppend(k *call) (string, func(), error) {
 		row := m / max(1, len(batch)*room) // bytes of an element
 		for b, length := range batch {
 			first := int(length) - n
-			from, to := max(first, 0), min(int(length), room)
-			if from < to {
-				copy(y.raw[(b*room+from)*row:(b*room+to)*row], x.raw[(b*n+from-first)*row:])
+			from, to := max(first, 0), int(length)
+			if !ring {
+				to = min(to, room)
+			}
+			for from < to {
+				place, many := from, to-from
+				if ring { // up to its end, and then on from its beginning
+					place = from % room
+					many = min(many, room-place)
+				}
+				copy(y.raw[(b*room+place)*row:(b*room+place+many)*row], x.raw[(b*n+from-first)*row:])
+				from += many
 			}
 		}
 	}, nil

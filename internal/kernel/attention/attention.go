@@ -22,7 +22,8 @@ import (
 	"github.com/jouleml/joule/internal/par"
 )
 
-// Spec says what a Plan computes. Queries stand at the end of the keys: query t at Keys-Queries+t; if Cached, at lengths[b]-Queries+t.
+// Spec says what a Plan computes. Queries stand at the end of the keys: query t at Keys-Queries+t; if Cached, at lengths[b]-Queries+t. If Ring too, keys lie in a ring: that of position p in
+// place p mod Keys.
 type Spec struct {
 	Batch, Queries, Keys, Heads, Groups, Dim int
 
@@ -31,7 +32,7 @@ type Spec struct {
 	Window int     // if > 0, only keys nearer than Window to its position
 	Slopes []float32
 	// Slopes, if not nil, has one for each head: slope·(key's position - query's position) is added to a score.
-	Cached               bool // see above
+	Cached, Ring         bool // see above
 	MaskBatch, MaskHeads bool // the mask is [Batch or 1, Heads or 1, Queries, Keys]: whether each of the first two is the whole
 }
 
@@ -71,6 +72,9 @@ type worker struct {
 
 // New plans. It panics if s contradicts itself: shapes have been checked before.
 func New(s Spec) *Plan {
+	if s.Ring && (!s.Cached || !s.Causal || s.Window < 1 || s.Window+s.Queries-1 > s.Keys) {
+		panic(fmt.Sprintf("attention: bad ring %+v", s))
+	}
 	if s.Batch < 0 || s.Queries < 0 || s.Keys < 0 || s.Heads < 1 || s.Groups < 1 || s.Heads%s.Groups != 0 || s.Dim < 1 || s.Slopes != nil && len(s.Slopes) != s.Heads {
 		panic(fmt.Sprintf("attention: bad spec %+v", s))
 	}
@@ -170,7 +174,10 @@ func (p *Plan) position(b, t int) int {
 // span is the keys [lo, hi) that query t of example b sees, the mask aside. Both grow with t.
 func (p *Plan) span(b, t int) (lo, hi int) {
 	hi = p.Keys
-	if p.lengths != nil {
+	switch {
+	case p.Ring:
+		hi = max(0, int(p.lengths[b]))
+	case p.lengths != nil:
 		hi = min(hi, max(0, int(p.lengths[b])))
 	}
 	pos := p.position(b, t)
@@ -181,6 +188,16 @@ func (p *Plan) span(b, t int) (lo, hi int) {
 		lo, hi = max(0, pos-p.Window+1), min(hi, pos+p.Window)
 	}
 	return lo, max(lo, hi)
+}
+
+// block is how many of the keys from position k to hi, at most so many, lie side by side, and in which place the first of them.
+func (p *Plan) block(k, hi, most int) (place, n int) {
+	n = min(most, hi-k)
+	if !p.Ring {
+		return k, n
+	}
+	place = k % p.Keys
+	return place, min(n, p.Keys-place)
 }
 
 // at is where the first element of position t, head h of n, of example b lies in [Batch, length, n, Dim].

@@ -27,7 +27,7 @@ func naive(s Spec, q, k, v, dy []float32, lengths []int32, mask []byte) (y, lse,
 					if mask != nil && mask[p.maskAt(b, h)+t*s.Keys+j] == 0 {
 						continue
 					}
-					kt, score := p.at(b, s.Keys, j, s.Groups, g), 0.0
+					kt, score := p.at(b, s.Keys, j%s.Keys, s.Groups, g), 0.0
 					for x := range s.Dim {
 						score += float64(q[at+x]) * float64(k[kt+x])
 					}
@@ -47,7 +47,7 @@ func naive(s Spec, q, k, v, dy []float32, lengths []int32, mask []byte) (y, lse,
 				delta := 0.0
 				for j := range w {
 					w[j] = math.Exp(w[j]-top) / sum
-					kt := p.at(b, s.Keys, j, s.Groups, g)
+					kt := p.at(b, s.Keys, j%s.Keys, s.Groups, g)
 					for x := range s.Dim {
 						y[at+x] += w[j] * float64(v[kt+x])
 					}
@@ -56,7 +56,7 @@ func naive(s Spec, q, k, v, dy []float32, lengths []int32, mask []byte) (y, lse,
 					delta += y[at+x] * float64(dy[at+x])
 				}
 				for j := range w {
-					kt, d := p.at(b, s.Keys, j, s.Groups, g), 0.0
+					kt, d := p.at(b, s.Keys, j%s.Keys, s.Groups, g), 0.0
 					for x := range s.Dim {
 						d += float64(dy[at+x]) * float64(v[kt+x])
 						dv[kt+x] += w[j] * float64(dy[at+x])
@@ -124,6 +124,8 @@ func examples() []example {
 		e("lengths", Spec{Batch: 4, Queries: 5, Keys: 300, Heads: 2, Groups: 2, Dim: 96}, 300, 1, 0, 257),
 		e("memory", Spec{Batch: 3, Queries: 2, Keys: 300, Heads: 4, Groups: 2, Dim: 64, Causal: true, Cached: true}, 300, 2, 7),
 		e("memory, one query, window", Spec{Batch: 2, Queries: 1, Keys: 300, Heads: 4, Groups: 1, Dim: 64, Causal: true, Cached: true, Window: 9}, 300, 3),
+		e("ring", Spec{Batch: 5, Queries: 7, Keys: 300, Heads: 4, Groups: 2, Dim: 32, Causal: true, Cached: true, Ring: true, Window: 294, Slopes: []float32{0.5, 0.25, 0.125, 0.0625}}, 300, 7, 303, 1234, 599),
+		e("ring of several blocks, one query", Spec{Batch: 3, Queries: 1, Keys: 1300, Heads: 2, Groups: 1, Dim: 16, Causal: true, Cached: true, Ring: true, Window: 1300}, 1300, 2000, 1_000_003),
 		m("mask for all", Spec{Batch: 2, Queries: 66, Keys: 280, Heads: 2, Groups: 1, Dim: 12}),
 		m("mask for each", Spec{Batch: 2, Queries: 9, Keys: 13, Heads: 2, Groups: 2, Dim: 12, MaskBatch: true, MaskHeads: true}),
 		m("mask for each example, causal", Spec{Batch: 2, Queries: 20, Keys: 20, Heads: 2, Groups: 2, Dim: 12, MaskBatch: true, Causal: true}),

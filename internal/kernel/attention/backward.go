@@ -33,11 +33,13 @@ func (f *backward) Chunk(i, id int) {
 	}
 	lo, _ := p.span(b, 0)
 	_, hi := p.span(b, p.Queries-1)
-	for k0 := lo; k0 < hi; k0 += backwardKeys {
-		keys := p.pack(w.k, p.k, b, g, k0, min(backwardKeys, hi-k0))
+	for k0, n0 := lo, 0; k0 < hi; k0 += n0 {
+		var place int
+		place, n0 = p.block(k0, hi, backwardKeys)
+		keys := p.pack(w.k, p.k, b, g, place, n0)
 		p.rows.MulAdd(w.k[:keys.Len()], w.k[:keys.Len()], scale, 0)
-		p.pack(w.v, p.v, b, g, k0, keys.N)
-		kAt := p.at(b, p.Keys, k0, p.Groups, g)
+		p.pack(w.v, p.v, b, g, place, keys.N)
+		kAt := p.at(b, p.Keys, place, p.Groups, g)
 		for r := range heads {
 			h := g*heads + r
 			for q0 := 0; q0 < p.Queries; q0 += queryBlock {

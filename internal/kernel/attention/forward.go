@@ -39,8 +39,10 @@ func (f *forward) Chunk(i, id int) {
 	}
 	lo, _ := p.span(b, t0)
 	_, hi := p.span(b, t1-1)
-	for k0 := lo; k0 < hi; k0 += forwardKeys {
-		keys := p.pack(w.k, p.k, b, g, k0, min(forwardKeys, hi-k0))
+	for k0, n0 := lo, 0; k0 < hi; k0 += n0 {
+		var place int
+		place, n0 = p.block(k0, hi, forwardKeys)
+		keys := p.pack(w.k, p.k, b, g, place, n0)
 		p.rows.MulAdd(w.k[:keys.Len()], w.k[:keys.Len()], float32(p.Scale), 0)
 		for r := range heads {
 			h := g*heads + r
@@ -53,7 +55,7 @@ func (f *forward) Chunk(i, id int) {
 					for x := range rows {
 						p.fold(w, w.s[p.sF[x]:][:cols], b, h, q0+x, k0, r*n+q0-t0+x)
 					}
-					p.addProduct(w, w.s, p.sF[:rows], 1, cols, p.v[p.at(b, p.Keys, k0, p.Groups, g):], p.Groups*p.Dim,
+					p.addProduct(w, w.s, p.sF[:rows], 1, cols, p.v[p.at(b, p.Keys, place, p.Groups, g):], p.Groups*p.Dim,
 						p.y[p.at(b, p.Queries, q0, p.Heads, h):], p.qOff[:rows])
 				}
 			}
