@@ -5,6 +5,7 @@
 package backend
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -50,6 +51,9 @@ type Options struct {
 	// Ready, if not nil, is called during a run, on the goroutine of Run, once for each output: when out[i] has been filled, which may be long before the run ends. It lets
 	// gradients travel while the rest of the backward pass is computed.
 	Ready func(i int)
+	// Take, if not nil, is given the value of each output as soon as it is computed, before Ready; it must not keep p. Where it reports true the output has gone its way and nothing is
+	// copied; such outputs may be nil in Run's out. Only the CPU backend has it: its memory of a result is then free for others.
+	Take func(i int, p []byte) bool
 }
 
 // Executable is a compiled graph. One goroutine may use it at a time.
@@ -95,6 +99,15 @@ func (t NodeTime) Cost() energy.Cost {
 
 // CheckArgs verifies the tensors given to a run of g.
 func CheckArgs(g *graph.Graph, in, out []*tensor.Tensor) error {
+	return cmp.Or(checkInputs(g, in), checkRoom(g, out, false))
+}
+
+// CheckTaken is CheckArgs of a program whose outputs may be nil, because Options.Take takes them.
+func CheckTaken(g *graph.Graph, in, out []*tensor.Tensor) error {
+	return cmp.Or(checkInputs(g, in), checkRoom(g, out, true))
+}
+
+func checkInputs(g *graph.Graph, in []*tensor.Tensor) error {
 	if len(in) != len(g.Inputs()) {
 		return fmt.Errorf("run: the graph takes %d inputs, was given %d", len(g.Inputs()), len(in))
 	}
@@ -103,10 +116,17 @@ func CheckArgs(g *graph.Graph, in, out []*tensor.Tensor) error {
 			return fmt.Errorf("run: input %q is %v, was given %v", graph.NameOf(n), n.Type(), graph.TypeOf(in[i]))
 		}
 	}
+	return nil
+}
+
+func checkRoom(g *graph.Graph, out []*tensor.Tensor, taken bool) error {
 	if len(out) != len(g.Outputs()) {
 		return fmt.Errorf("run: the graph has %d outputs, was given room for %d", len(g.Outputs()), len(out))
 	}
 	for i, o := range g.Outputs() {
+		if out[i] == nil && taken {
+			continue
+		}
 		if !graph.TypeOf(out[i]).Equal(o.Node.Type()) {
 			return fmt.Errorf("run: output %q is %v, was given room for %v", o.Name, o.Node.Type(), graph.TypeOf(out[i]))
 		}

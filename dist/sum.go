@@ -51,6 +51,9 @@ func (c *Comm) ReduceScatter(p *Plan, own [][]float32, out []float32) (err error
 	return c.sumTree(p, own, out, false)
 }
 
+// SegmentOf is the Segment of any rank of a job of so many.
+func SegmentOf(size, rank, ranks int) (lo, hi int) { return segment(size, rank, ranks) }
+
 // Segment is the part of a sum of size numbers that ReduceScatter leaves on this rank and AllGatherSegments takes from it.
 func (c *Comm) Segment(size int) (lo, hi int) { return segment(size, c.Rank(), c.Size()) }
 

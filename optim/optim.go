@@ -63,15 +63,75 @@ func (u *update) num(v float64) *graph.Node { return op.Scalar(u.g, u.w.DType(),
 
 // Build adds to the graph the updates of params from their gradients. rate is a scalar f32.
 func (o *Optimizer) Build(g *graph.Graph, params []nn.Param, grads []*graph.Node, rate *graph.Node) {
+	ws := make([]*graph.Node, len(params))
+	for i, p := range params {
+		ws[i] = g.Variable(p.Name, p.Type)
+	}
+	g.During(graph.Update, func() { grads = o.clip(g, grads) })
+	for i, w := range o.updates(g, params, ws, grads, rate) {
+		g.Update(ws[i], w)
+	}
+}
+
+// BuildParts gives the new values of parts of parameters from their old values ws and gradients, all of one type for each, which params have as theirs: state belongs to the part alone.
+// Where norms are limited each gradient is multiplied by its factor, a scalar f32, which Factors finds from all parts; factors is nil otherwise.
+func (o *Optimizer) BuildParts(g *graph.Graph, params []nn.Param, ws, grads, factors []*graph.Node, rate *graph.Node) (out []*graph.Node) {
+	g.During(graph.Update, func() {
+		grads = slices.Clone(grads)
+		for i := range grads {
+			grads[i] = o.clipValue(g, grads[i])
+			if factors != nil {
+				grads[i] = op.Mul(grads[i], factors[i])
+			}
+		}
+	})
+	return o.updates(g, params, ws, grads, rate)
+}
+
+// Squares is the sum of squares, scalar f32, that Factors takes of a gradient, or of each part of it.
+func (o *Optimizer) Squares(g *graph.Graph, grad *graph.Node) (s *graph.Node) {
+	g.During(graph.Update, func() {
+		d := o.clipValue(g, grad)
+		s = op.SumAll(op.Mul(d, d))
+	})
+	return s
+}
+
+// LimitsNorms reports whether ClipNorm or GlobalClipNorm is set, for which whole gradients must be known.
+func (o *Optimizer) LimitsNorms() bool { return o.ClipNorm > 0 || o.GlobalClipNorm > 0 }
+
+// Factors gives what each gradient is multiplied by so that the norms are within their limits, from the sum of squares of each.
+func (o *Optimizer) Factors(squares []float64) []float32 {
+	scale := func(square, limit float64) float64 { return min(1, limit/max(math.Sqrt(square), 1e-30)) }
+	f, total := make([]float64, len(squares)), 0.0
+	for i, s := range squares {
+		f[i] = 1
+		if o.ClipNorm > 0 {
+			f[i] = scale(s, o.ClipNorm)
+		}
+		total += f[i] * f[i] * s
+	}
+	out := make([]float32, len(f))
+	for i, v := range f {
+		if o.GlobalClipNorm > 0 {
+			v *= scale(total, o.GlobalClipNorm)
+		}
+		out[i] = float32(v)
+	}
+	return out
+}
+
+// updates gives the new values of ws.
+func (o *Optimizer) updates(g *graph.Graph, params []nn.Param, ws, grads []*graph.Node, rate *graph.Node) []*graph.Node {
+	out := make([]*graph.Node, len(params))
 	g.During(graph.Update, func() {
 		it := g.Variable(IterationVar, graph.T(dtype.I64))
 		next := op.Add(it, op.Scalar(g, dtype.I64, 1))
 		g.Update(it, next)
 		t := op.Convert(next, dtype.F32)
 		once := map[string]*graph.Node{}
-		grads = o.clip(g, grads)
 		for i, p := range params {
-			w := g.Variable(p.Name, p.Type)
+			w := ws[i]
 			g.As(grads[i], graph.Update, func() {
 				u := &update{g: g, name: p.Name, w: w, grad: grads[i], rate: rate, t: t, once: once}
 				if f := p.RateFactor; f != 0 && f != 1 {
@@ -81,10 +141,18 @@ func (o *Optimizer) Build(g *graph.Graph, params []nn.Param, grads []*graph.Node
 				if o.WeightDecay != 0 && p.Decay {
 					u.w = op.Sub(w, op.Mul(w, op.Mul(u.rate, u.num(o.WeightDecay))))
 				}
-				g.Update(w, o.rule(u))
+				out[i] = o.rule(u)
 			})
 		}
 	})
+	return out
+}
+
+func (o *Optimizer) clipValue(g *graph.Graph, d *graph.Node) *graph.Node {
+	if o.ClipValue <= 0 {
+		return d
+	}
+	return op.Min(op.Max(d, op.Scalar(g, dtype.F32, -o.ClipValue)), op.Scalar(g, dtype.F32, o.ClipValue))
 }
 
 func (o *Optimizer) clip(g *graph.Graph, grads []*graph.Node) []*graph.Node {
@@ -96,9 +164,7 @@ func (o *Optimizer) clip(g *graph.Graph, grads []*graph.Node) []*graph.Node {
 	}
 	square := func(x *graph.Node) *graph.Node { return op.SumAll(op.Mul(x, x)) }
 	for i, d := range grads {
-		if o.ClipValue > 0 {
-			d = op.Min(op.Max(d, num(-o.ClipValue)), num(o.ClipValue))
-		}
+		d = o.clipValue(g, d)
 		if o.ClipNorm > 0 {
 			d = op.Mul(d, scale(square(d), o.ClipNorm))
 		}

@@ -10,6 +10,7 @@ import (
 //
 //	ranks: {shards: 8, sums: fixed, compress: "powersgd:4"}
 //	ranks: {local_steps: 20, outer_momentum: 0.9, outer_rate: 0.7}
+//	ranks: {zero: 2}
 type Ranks struct {
 	Shards        int
 	Sums          string // fixed or any
@@ -17,6 +18,7 @@ type Ranks struct {
 	LocalSteps    int
 	OuterMomentum float64
 	OuterRate     float64
+	Zero          int // stage of ZeRO: 1 shares the optimizer's state out, 2 gradients as well
 }
 
 func (s *Spec) ranks(r *reader) error {
@@ -29,7 +31,7 @@ func (s *Spec) ranks(r *reader) error {
 		return err
 	}
 	k := &s.Ranks
-	if err := errors.Join(m.into("shards", &k.Shards), m.into("sums", &k.Sums), m.into("compress", &k.Compress), m.into("local_steps", &k.LocalSteps), m.into("outer_momentum", &k.OuterMomentum), m.into("outer_rate", &k.OuterRate)); err != nil {
+	if err := errors.Join(m.into("shards", &k.Shards), m.into("sums", &k.Sums), m.into("compress", &k.Compress), m.into("local_steps", &k.LocalSteps), m.into("outer_momentum", &k.OuterMomentum), m.into("outer_rate", &k.OuterRate), m.into("zero", &k.Zero)); err != nil {
 		return err
 	}
 	if err := m.done(); err != nil {
@@ -38,6 +40,8 @@ func (s *Spec) ranks(r *reader) error {
 	switch {
 	case k.Shards < 0 || k.LocalSteps < 0 || k.OuterRate < 0:
 		return at(s.file, n, "ranks: shards, local_steps and outer_rate must not be negative")
+	case k.Zero < 0 || k.Zero > 2:
+		return at(s.file, n, "ranks: zero %d must be 0, 1 or 2", k.Zero)
 	case k.Sums != "" && k.Sums != "fixed" && k.Sums != "any":
 		return at(s.file, n, "ranks: sums %q must be fixed or any", k.Sums)
 	case k.OuterMomentum < 0 || k.OuterMomentum >= 1:

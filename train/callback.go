@@ -3,6 +3,7 @@ package train
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -379,7 +380,7 @@ func (c *Checkpoints) save(t *Training, score float64) error {
 	return nil
 }
 
-// Checkpoint is the whole state of a training between two steps: variables and progress.
+// Checkpoint is the whole state of a training between two steps: variables, on rank 0 alone, and progress. All ranks must call it.
 func (m *Model) Checkpoint(t *Training) (*checkpoint.State, error) {
 	s := &checkpoint.State{Step: t.Steps, Epoch: int64(len(t.History.Epochs)), Score: math.NaN(), Sections: map[string]json.RawMessage{}}
 	p, err := t.Progress()
@@ -389,24 +390,47 @@ func (m *Model) Checkpoint(t *Training) (*checkpoint.State, error) {
 	if s.Sections[SectionProgress], err = json.Marshal(p); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	if s.Tensors, err = m.tensors(true); err != nil {
+	if err := m.Unshare(); err != nil {
 		return nil, err
+	}
+	if m.Writes() {
+		if s.Tensors, err = m.tensors(true); err != nil {
+			return nil, err
+		}
 	}
 	return s, m.describe(s.Sections)
 }
 
 func (m *Model) tensors(training bool) ([]safetensors.Named, error) {
 	var out []safetensors.Named
-	ts, err := m.variables()
-	if err != nil {
-		return nil, err
-	}
-	for i, v := range m.kept() {
-		if _, carried := nn.Carried(v.Name); !carried || training {
-			out = append(out, safetensors.Named{Name: v.Name, Value: ts[i]})
+	for _, v := range m.whole() {
+		if _, carried := nn.Carried(v.Name); carried && !training {
+			continue
 		}
+		t := m.unshared[v.Name]
+		if t == nil {
+			if m.sharded(v.Name) {
+				if !m.Writes() {
+					continue
+				}
+				return nil, errors.New("train: the optimizer's state is shared out over ranks: Unshare brings it here, and then the model can be saved")
+			}
+			var err error
+			if t, err = m.state.Get(v.Name); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, safetensors.Named{Name: v.Name, Value: t})
 	}
 	return out, nil
+}
+
+// whole are the variables that a checkpoint keeps: kept, with those that are shared out over ranks in one piece.
+func (m *Model) whole() []backend.Var {
+	if m.parallel.zeroStage() == 0 {
+		return m.kept()
+	}
+	return m.declared // what else is kept are states of streams, which cannot be shared out
 }
 
 // Restore gives the model the variables of a checkpoint and the callbacks their memory; the result is for From. The model must have been compiled from the
@@ -419,10 +443,17 @@ func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, erro
 			}
 		}
 	}
-	for _, v := range m.kept() {
+	if m.parallel.zeroStage() > 0 {
+		m.unshared = map[string]*tensor.Tensor{}
+	}
+	for _, v := range m.whole() {
 		t := s.Tensor(v.Name)
 		if t == nil {
 			return nil, fmt.Errorf("train: the checkpoint has no variable %q: it belongs to another model or optimizer", v.Name)
+		}
+		if m.sharded(v.Name) && graph.TypeOf(t).Equal(v.Type) {
+			m.unshared[v.Name] = t // Fit gives the ranks their parts
+			continue
 		}
 		if err := m.state.Set(v.Name, t); err != nil {
 			return nil, fmt.Errorf("train: the checkpoint belongs to another model: %w", err)

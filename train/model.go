@@ -9,6 +9,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -78,7 +79,9 @@ type Model struct {
 	recompute []string // patterns of layers, nil: none, empty: all Transformer blocks
 
 	parallel Parallel
-	shared   *group // once steps are shared out
+	shared   *group                    // once steps are shared out
+	declared []backend.Var             // what training needs, in the order of a checkpoint
+	unshared map[string]*tensor.Tensor // on rank 0: whole state that is shared out among ranks, if it is at hand
 
 	params   []nn.Param
 	state    backend.State
@@ -146,11 +149,21 @@ func (m *Model) declare() error {
 	var vars []backend.Var
 	for _, v := range g.Variables() {
 		if _, carried := nn.Carried(graph.NameOf(v)); !carried { // they depend on the batch: addOwned
-			vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
+			m.declared = append(m.declared, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
+		}
+	}
+	for _, v := range m.declared {
+		if !m.sharded(v.Name) {
+			vars = append(vars, v)
 		}
 	}
 	if m.state, err = m.backend.NewState(vars); err != nil {
 		return err
+	}
+	if m.parallel.zeroStage() > 0 && mode == train {
+		if _, err := m.group(); err != nil { // it declares this rank's part
+			return err
+		}
 	}
 	return m.declareOuter()
 }
@@ -221,20 +234,21 @@ func (m *Model) State() backend.State { return m.state }
 type mode uint8
 
 const (
-	train       mode = iota // a step with update
-	gather                  // a step that only adds to the accumulated gradients
-	shard                   // the gradients of a part of a batch
-	apply                   // the update from the sum over all parts
-	applyGather             // the addition of that sum to the accumulated gradients
-	evaluate                // predictions and loss
-	predict                 // predictions alone
-	prefill                 // several tokens more of sequences
-	decode                  // one token more
-	gradients               // the gradients of a batch, as the model predicts
+	train        mode = iota // a step with update
+	gather                   // a step that only adds to the accumulated gradients
+	shard                    // the gradients of a part of a batch
+	apply                    // the update from the sum over all parts
+	applyGather              // the addition of that sum to the accumulated gradients
+	applySquares             // sums of squares of this rank's part of the gradients
+	evaluate                 // predictions and loss
+	predict                  // predictions alone
+	prefill                  // several tokens more of sequences
+	decode                   // one token more
+	gradients                // the gradients of a batch, as the model predicts
 )
 
 func (k mode) String() string {
-	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "evaluate", "predict", "prefill", "decode", "gradients"}[k]
+	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "apply-squares", "evaluate", "predict", "prefill", "decode", "gradients"}[k]
 }
 
 type programKey struct {
@@ -365,10 +379,18 @@ func (m *Model) learn(g *graph.Graph, call *nn.Call, loss *graph.Node, k program
 
 // update adds the optimizer's updates, or (gathering) the addition to the accumulated gradients.
 func (m *Model) update(g *graph.Graph, params []nn.Param, grads []*graph.Node, rate *graph.Node, gathering bool) {
+	m.collect(g, params, grads, gathering)
+	if !gathering {
+		m.opt.Build(g, params, grads, rate)
+	}
+}
+
+// collect adds gradients to the accumulated ones, if they are accumulated; unless it goes on gathering, grads become the means and the sums zero.
+func (m *Model) collect(g *graph.Graph, params []nn.Param, grads []*graph.Node, gathering bool) {
 	if m.accumulate > 1 {
 		g.During(graph.Update, func() {
 			for i, p := range params {
-				acc := g.Variable("accumulated/"+p.Name, p.Type)
+				acc := g.Variable(accumulatedPrefix+p.Name, p.Type)
 				sum := op.Add(acc, grads[i])
 				if gathering {
 					g.Update(acc, sum)
@@ -378,9 +400,6 @@ func (m *Model) update(g *graph.Graph, params []nn.Param, grads []*graph.Node, r
 				g.Update(acc, op.Full(g, p.Type, 0))
 			}
 		})
-	}
-	if !gathering {
-		m.opt.Build(g, params, grads, rate)
 	}
 }
 
@@ -502,6 +521,9 @@ func (p *program) loss() float64 { return p.out[len(p.out)-1].At(0) }
 
 // Step trains on one batch and gives its loss; x and y have the batch as first axis. It is what Fit calls, for loops of one's own.
 func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err error) {
+	if m.parallel.zeroStage() > 0 {
+		return 0, errors.New("train: the optimizer's state is shared out over ranks: a step of one's own is not possible, Fit is")
+	}
 	p, err := m.program(train, x, y)
 	if err != nil {
 		return 0, err

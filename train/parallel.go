@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -35,6 +36,8 @@ type Parallel struct {
 	Local int
 	// OuterMomentum and OuterRate (0: 1) make of each average a step of an outer optimizer, see DiLoCo (arXiv:2311.08105, there 0.9 and 0.7).
 	OuterMomentum, OuterRate float64
+	// Zero shares state out over the ranks (ZeRO; arXiv:1910.02054): 1 the optimizer's, 2 gradients as well; 0 nothing. Weights are the same bits, but where norms of gradients are limited.
+	Zero int
 	// Trace, if not nil, is told when what happened on this rank.
 	Trace func(Span)
 }
@@ -92,6 +95,8 @@ type group struct {
 
 	programs map[int]*shardProgram // by examples
 
+	zero *zero // nil: every rank has all state
+
 	pieces  [][]piece                 // by bucket, if gradients are compressed
 	anchor  map[string]*tensor.Tensor // the weights from which the ranks last set out alone
 	spoiled bool                      // a loss since then was no number
@@ -106,8 +111,10 @@ type group struct {
 
 // slot is a vector of everything that is added up: moved averages, gradients, then control values; and views of it.
 type slot struct {
-	all   []float32
-	views []*tensor.Tensor // by member
+	raw     []byte
+	all     []float32        // nil in stage 2 of ZeRO, which keeps no gradients
+	control []float32        // the last of all
+	views   []*tensor.Tensor // by member, then the loss
 }
 
 // member is one value in a slot.
@@ -151,7 +158,7 @@ func (m *Model) group() (*group, error) {
 	}
 	p := m.parallel
 	n := p.ranks()
-	if err := p.checkSlow(); err != nil {
+	if err := cmp.Or(p.checkSlow(), p.checkZero()); err != nil {
 		return nil, err
 	}
 	if p.Shards == 0 {
@@ -170,6 +177,12 @@ func (m *Model) group() (*group, error) {
 	g.lo, g.hi = dist.Part(p.Shards, p.rank(), n)
 	if err := g.lay(); err != nil {
 		return nil, err
+	}
+	if p.zeroStage() > 0 {
+		g.zero = g.newZero()
+		if err := g.zero.declare(); err != nil {
+			return nil, err
+		}
 	}
 	g.fold()
 	g.compress()
@@ -196,7 +209,7 @@ func (g *group) fold() {
 		g.joins = append(g.joins, joins)
 	}
 	for range deepest {
-		g.slots = append(g.slots, g.flat.slot())
+		g.slots = append(g.slots, g.flat.slot(g.zeroStage() < 2))
 	}
 }
 
@@ -255,19 +268,27 @@ func (g *group) lay() error {
 			b = bucket{lo: b.hi}
 		}
 	}
-	b.hi = l.size // the last takes the control values, the loss among them
+	b.hi = l.control
+	if g.zeroStage() == 0 {
+		b.hi = l.size // the last takes the control values, the loss among them
+	}
 	b.members++
 	l.buckets = append(l.buckets, b)
 	return nil
 }
 
-func (l *layout) slot() *slot {
-	raw := tensor.AlignedBytes(4 * l.size)
-	s := &slot{all: tensor.Wrap(dtype.F32, []int{l.size}, raw).F32()}
-	for _, m := range l.members {
-		s.views = append(s.views, tensor.Wrap(m.t.DType, m.t.Shape, raw[4*m.off:4*(m.off+m.len)]))
+// slot makes a slot, or one for control values alone.
+func (l *layout) slot(whole bool) *slot {
+	if !whole {
+		v := newVector(controls)
+		return &slot{control: v.all, views: append(make([]*tensor.Tensor, len(l.members)), v.view(controlLoss))}
 	}
-	s.views = append(s.views, tensor.Wrap(dtype.F32, []int{}, raw[4*(l.control+controlLoss):4*(l.control+controlLoss+1)]))
+	v := newVector(l.size)
+	s := &slot{raw: v.raw, all: v.all, control: v.all[l.control:]}
+	for _, m := range l.members {
+		s.views = append(s.views, v.view(m.off, m.t.Shape...))
+	}
+	s.views = append(s.views, v.view(l.control+controlLoss))
 	return s
 }
 
@@ -305,7 +326,13 @@ func (m *Model) sync(what string) error {
 			return fmt.Errorf("train: rank %d was started with another model, data set, seed or setting than rank 0: start all ranks with the same command", r)
 		}
 	}
+	if err := m.reshare(); err != nil {
+		return err
+	}
 	for _, v := range m.kept() {
+		if m.sharded(v.Name) {
+			continue
+		}
 		t, err := m.state.Get(v.Name)
 		if err != nil {
 			return err

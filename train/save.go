@@ -209,6 +209,9 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 		return nil, err
 	}
 	for _, v := range m.kept() {
+		if m.sharded(v.Name) { // begins anew
+			continue
+		}
 		if t := s.Tensor(v.Name); t != nil {
 			if err := m.state.Set(v.Name, t); err != nil {
 				return nil, fmt.Errorf("train: %w", err)

@@ -109,7 +109,23 @@ func (g *group) buildShard(n int, stopAtNaN bool) (*shardProgram, error) {
 		return nil, err
 	}
 	sp := &shardProgram{}
-	e, err := g.m.backend.Compile(sg, g.m.state, backend.Options{Threads: g.m.threads, StopAtNaN: stopAtNaN, Ready: func(i int) { g.ready(sp.buckets[i]) }})
+	run := sg // the account counts the arithmetic of sg: what is computed again is not asked for
+	if g.m.recompute != nil {
+		if run, err = g.m.recomputing(sg); err != nil {
+			return nil, err
+		}
+	}
+	o := backend.Options{Threads: g.m.threads, StopAtNaN: stopAtNaN, Ready: func(i int) { g.ready(sp.buckets[i]) }}
+	if g.zeroStage() == 2 {
+		o.Take = func(i int, p []byte) bool {
+			j, ok := g.flat.byName[sg.Outputs()[i].Name]
+			if ok && !stopAtNaN {
+				g.zero.took(j, p)
+			}
+			return ok
+		}
+	}
+	e, err := g.m.backend.Compile(run, g.m.state, o)
 	if err != nil {
 		return nil, err
 	}
@@ -169,6 +185,9 @@ func (g *group) ready(b int) {
 		return
 	}
 	if g.open[b]--; g.open[b] == 0 {
+		if g.zero != nil {
+			g.zero.complete()
+		}
 		g.queue <- b
 	}
 }
@@ -198,11 +217,11 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 	for s := g.lo; s < g.hi; s++ {
 		lo, hi := dist.Part(b.Of, s, g.Shards)
 		own := g.slots[depth]
-		clear(own.all[g.flat.control:])
+		clear(own.control)
 		depth++
 		if g.last = s == g.hi-1; g.last {
-			flag(own.all[g.flat.control+controlStop:], wish.stop)
-			flag(own.all[g.flat.control+controlSave:], wish.save)
+			flag(own.control[controlStop:], wish.stop)
+			flag(own.control[controlSave:], wish.save)
 			go func() { done <- g.sum(depth) }()
 		}
 		draw[1] = count + int64(s)
@@ -235,7 +254,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 	if err != nil {
 		return 0, all, err
 	}
-	control := g.slots[0].all[g.flat.control:]
+	control := g.slots[0].control
 	loss = float64(control[controlLoss])
 	all = wishes{stop: control[controlStop] > 0, save: control[controlSave] > 0}
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
@@ -255,6 +274,9 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 
 // apply updates from the sums in the first slot.
 func (g *group) apply(k mode, rate float64) error {
+	if g.zero != nil {
+		return g.zero.apply(k, rate)
+	}
 	if k == train {
 		k = apply
 	} else {
@@ -279,8 +301,14 @@ func add(a, b []float32) { vec.Binary(vec.Add)(a, a, b) }
 // one computes the gradients of examples lo to hi of this rank's part of the batch into a slot.
 func (g *group) one(b *data.Batch, lo, hi, at int, judge func(pred, y *tensor.Tensor)) error {
 	if lo == hi { // the last batch of an epoch may have fewer examples than there are shards
-		own := g.slots[at].all
-		clear(own[:g.flat.control+1])
+		if own := g.slots[at]; own.all != nil {
+			clear(own.all[:g.flat.control])
+		} else {
+			for i := range g.flat.buckets {
+				clear(g.zero.bucket(i).all)
+			}
+		}
+		g.slots[at].control[controlLoss] = 0
 		for i, b := range g.flat.buckets {
 			for range b.members {
 				g.ready(i)
@@ -330,9 +358,14 @@ func (g *group) sum(depth int) error {
 			add(g.slots[d-2].all[b.lo:b.hi], g.slots[d-1].all[b.lo:b.hi])
 		}
 		for s := range own {
-			own[s] = g.slots[s].all[b.lo:b.hi]
+			if g.slots[s].all != nil {
+				own[s] = g.slots[s].all[b.lo:b.hi]
+			}
 		}
 		if err := g.exchange(i, own); err != nil {
+			if g.zero != nil {
+				g.zero.abandon()
+			}
 			return err
 		}
 		end := time.Now()
@@ -341,7 +374,13 @@ func (g *group) sum(depth int) error {
 			g.Trace(Span{fmt.Sprintf("bucket %d", i), g.account.steps + 1, start, end})
 		}
 	}
-	return nil
+	if g.zero == nil {
+		return nil
+	}
+	for s := range own {
+		own[s] = g.slots[s].control
+	}
+	return g.m.Comm().SumTree(g.plan, own, own[0])
 }
 
 // exchange adds all ranks' parts of bucket i up into own[0].
@@ -350,6 +389,8 @@ func (g *group) exchange(i int, own [][]float32) error {
 	switch {
 	case c == nil:
 		return nil // the tree is whole: everything is in slot 0
+	case g.zero != nil:
+		return g.zero.scatter(i, own)
 	case g.Compress != nil:
 		return g.exchangeCompressed(c, i, own)
 	case g.AnyOrder:

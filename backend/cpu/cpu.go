@@ -119,7 +119,7 @@ func (b Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (ba
 	if err != nil {
 		return nil, err
 	}
-	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: o.StopAtNaN || debug.On("nan"), check: debug.Get("check") == "ref", ready: o.Ready}
+	e := &exec{g: opt, sig: g, pool: poolOf(o.Threads), nan: o.StopAtNaN || debug.On("nan"), check: debug.Get("check") == "ref", ready: o.Ready, take: o.Take}
 	e.moved = [2]int64{pass.Moved(g), pass.Moved(opt)}
 	c := &compiler{e: e, g: opt, host: h, bufs: make([][]*buf, len(opt.Nodes())), live: opt.Live()}
 	if err := c.compile(); err != nil {
@@ -172,6 +172,7 @@ type exec struct {
 	kept   []*backend.Kept // values that are computed once
 	writes []*uint64       // versions of the variables that a run changes
 	ready  func(i int)
+	take   func(i int, p []byte) bool
 	early  [][]int // by step: the outputs that it finishes; nil if nobody wants to know
 	ends   []int   // outputs that are whole only at the end
 	nan    bool
@@ -186,7 +187,11 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer isa.SetMode(isa.Flush())
-	if err := backend.CheckArgs(e.sig, in, out); err != nil {
+	check := backend.CheckArgs
+	if e.take != nil {
+		check = backend.CheckTaken
+	}
+	if err := check(e.sig, in, out); err != nil {
 		return err
 	}
 	for i, b := range e.ins {
@@ -229,10 +234,7 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 		k.Computed()
 	}
 	for _, i := range e.ends {
-		copy(out[i].Bytes(), e.outs[i].raw)
-		if e.ready != nil {
-			e.ready(i)
-		}
+		e.give(i, out[i])
 	}
 	for _, c := range e.late {
 		copy(c.to.raw, c.from.raw)
@@ -249,10 +251,19 @@ func (e *exec) finish(i int, out []*tensor.Tensor) bool {
 		return false
 	}
 	for _, o := range e.early[i] {
-		copy(out[o].Bytes(), e.outs[o].raw)
-		e.ready(o)
+		e.give(o, out[o])
 	}
 	return true
+}
+
+// give hands output i over.
+func (e *exec) give(i int, out *tensor.Tensor) {
+	if e.take == nil || !e.take(i, e.outs[i].raw) {
+		copy(out.Bytes(), e.outs[i].raw)
+	}
+	if e.ready != nil {
+		e.ready(i)
+	}
 }
 
 // label names a step on a timeline: its layer and op.

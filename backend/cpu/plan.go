@@ -49,19 +49,19 @@ func (c *compiler) compile() error {
 	for _, u := range c.g.Updates() {
 		c.e.writes = append(c.e.writes, c.host.Version(graph.NameOf(u.Var)))
 	}
+	c.finishes()
 	c.lifetimes()
 	c.arena()
-	for _, o := range c.g.Outputs() {
-		c.e.outs = append(c.e.outs, c.bufs[o.Node.ID()][0])
-	}
-	c.finishes()
 	return nil
 }
 
-// finishes finds the step after which each output is whole, if somebody wants to know; an output's place is its own until the end of the run.
+// finishes finds the step after which each output is whole, if somebody wants to know: it is handed over there, and its place is free for others.
 func (c *compiler) finishes() {
+	for _, o := range c.g.Outputs() {
+		c.e.outs = append(c.e.outs, c.bufs[o.Node.ID()][0])
+	}
 	made := map[*buf]int{}
-	if c.e.ready != nil {
+	if c.e.ready != nil || c.e.take != nil {
 		c.e.early = make([][]int, len(c.e.steps))
 		for i, s := range c.e.steps {
 			for _, b := range s.out {
@@ -161,14 +161,21 @@ func (c *compiler) updates() {
 	for _, u := range c.g.Updates() {
 		v := c.bufs[u.Var.ID()][0]
 		b := c.bufs[u.Value.ID()][0]
-		r := c.root(b)
+		r := b
+		for c.alias[r] != nil && !taken[r] {
+			r = c.alias[r]
+		}
 		if r == v {
+			continue
+		}
+		if taken[r] { // the same value is already written where another variable lives
+			c.e.late = append(c.e.late, copying{b, v})
 			continue
 		}
 		at, computed := made[r]
 		reads, read := lastRead[v]
 		free := !read || reads < at || reads == at && slices.Contains(c.inPlace[r], v)
-		if computed && c.planned(r) && free && !taken[r] {
+		if computed && c.planned(r) && free {
 			taken[r] = true
 			c.alias[r] = v
 			continue
@@ -209,8 +216,13 @@ func (c *compiler) lifetimes() {
 		}
 	}
 	end := len(c.e.steps)
-	for _, o := range c.g.Outputs() {
-		touch(c.bufs[o.Node.ID()][0], end)
+	for i, outs := range c.e.early {
+		for _, o := range outs {
+			touch(c.e.outs[o], i)
+		}
+	}
+	for _, o := range c.e.ends {
+		touch(c.e.outs[o], end)
 	}
 	for _, l := range c.e.late {
 		touch(l.from, end)

@@ -3,6 +3,7 @@
 package ref
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,6 +23,9 @@ func (Backend) NewState(vars []backend.Var) (backend.State, error) { return back
 
 // Compile implements backend.Backend. The graph is run as it stands, but for ops that only have a decomposition.
 func (Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (backend.Executable, error) {
+	if o.Take != nil {
+		return nil, errors.New("ref: outputs cannot be taken early")
+	}
 	g, err := graph.Expand(g)
 	if err != nil {
 		return nil, fmt.Errorf("ref: %w", err)

@@ -181,6 +181,9 @@ func (b *Backend) Compile(g *graph.Graph, s backend.State, o backend.Options) (b
 			return nil, fmt.Errorf("compile: the state has no variable %q of type %v", graph.NameOf(v), v.Type())
 		}
 	}
+	if o.Take != nil {
+		return nil, errors.New("xla: outputs cannot be taken early")
+	}
 	opt, err := pass.Apply(g, pass.Standard...)
 	if err != nil {
 		return nil, fmt.Errorf("xla: %w", err)

@@ -19,6 +19,7 @@ import (
 	"github.com/jouleml/joule/dist/mpi"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/internal/rss"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
@@ -35,12 +36,13 @@ type rankFlags struct {
 	scheme *dist.Scheme
 }
 
-// slow are the settings for slow links, which a run keeps.
+// slow are the settings for slow links and for models that fill a machine's memory, which a run keeps.
 type slow struct {
 	Compress string  `json:"compress,omitempty"`
 	Local    int     `json:"local_steps,omitempty"`
 	Momentum float64 `json:"outer_momentum,omitempty"`
 	Rate     float64 `json:"outer_rate,omitempty"`
+	Zero     int     `json:"zero,omitempty"`
 }
 
 func (f *rankFlags) add(fs *pflag.FlagSet) {
@@ -52,6 +54,7 @@ func (f *rankFlags) add(fs *pflag.FlagSet) {
 	fs.IntVar(&f.Local, "local-steps", 1, "for slow links: steps that each rank takes alone before weights are averaged")
 	fs.Float64Var(&f.Momentum, "outer-momentum", 0, "momentum of the averages that --local-steps makes (DiLoCo: 0.9)")
 	fs.Float64Var(&f.Rate, "outer-rate", 1, "learning rate of those averages (DiLoCo: 0.7)")
+	fs.IntVar(&f.Zero, "zero", 0, "share state out over the ranks (ZeRO): 1: the optimizer's, 2: gradients as well; weights are the same bits")
 	fs.StringVar(&f.timeline, "timeline", "", "write what the first steps of each rank did when to this file, for chrome://tracing or Perfetto")
 }
 
@@ -63,6 +66,8 @@ func (f *rankFlags) verify() error {
 		return usageError{fmt.Errorf("--deadline %v must be positive", f.deadline)}
 	case f.order != "fixed" && f.order != "any":
 		return usageError{fmt.Errorf("--sums %q must be fixed or any", f.order)}
+	case f.Zero < 0 || f.Zero > 2:
+		return usageError{fmt.Errorf("--zero %d must be 0, 1 or 2", f.Zero)}
 	case f.Local < 1 || f.Momentum < 0 || f.Momentum >= 1 || f.Rate <= 0:
 		return usageError{errors.New("--local-steps must be at least 1, --outer-momentum in [0, 1) and --outer-rate positive")}
 	}
@@ -84,7 +89,7 @@ func (f *rankFlags) take(s spec.Ranks) error {
 		f.order = s.Sums
 	}
 	if f.slow == (slow{Local: 1, Rate: 1}) {
-		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1)}
+		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero}
 	}
 	return f.verify()
 }
@@ -127,7 +132,7 @@ func (r *ranks) out(w io.Writer) io.Writer {
 
 // parallel are the settings for a model.
 func (r *ranks) parallel(f *rankFlags) train.Parallel {
-	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate}
+	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate, Zero: f.Zero}
 	if f.timeline != "" {
 		r.trace = &timeline{start: time.Now()}
 		p.Trace = r.trace.add
@@ -251,6 +256,8 @@ type rankReport struct {
 	Host string `json:"host"`
 	train.Exchange
 	Seconds  float64       `json:"seconds"`
+	Peak     int64         `json:"peak_rss_bytes"`
+	State    int           `json:"optimizer_bytes"` // of the optimizer's state and accumulated gradients
 	FLOPs    int64         `json:"flops"`
 	Examples int64         `json:"examples"`
 	Joules   energy.Joules `json:"energy"`
@@ -265,7 +272,7 @@ func (j *job) gather(l *energy.Ledger) (*energy.Ledger, []rankReport, error) {
 	own := struct {
 		Ledger *energy.Ledger
 		Report rankReport
-	}{l, rankReport{Rank: j.ranks.comm.Rank(), Host: host, Exchange: j.model.Exchange(), Seconds: l.Seconds, FLOPs: l.Cost.FLOPs, Examples: j.shown.examples, Joules: l.Joules}}
+	}{l, rankReport{Rank: j.ranks.comm.Rank(), Host: host, Exchange: j.model.Exchange(), Seconds: l.Seconds, Peak: rss.Peak(), State: j.model.OptimizerBytes(), FLOPs: l.Cost.FLOPs, Examples: j.shown.examples, Joules: l.Joules}}
 	all, err := dist.Gather(j.ranks.comm, own)
 	if err != nil {
 		return nil, nil, err
@@ -285,11 +292,11 @@ func (j *job) gather(l *energy.Ledger) (*energy.Ledger, []rankReport, error) {
 
 // table prints the ranks' reports.
 func rankTable(w io.Writer, rs []rankReport) {
-	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s %9s %11s %11s\n", "rank", "host", "time", "summing", "waiting", "sent", "messages", "arithmetic", "energy")
+	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s %9s %11s %11s %10s\n", "rank", "host", "time", "summing", "waiting", "sent", "messages", "arithmetic", "energy", "memory")
 	var total rankReport
 	var time, waiting float64
 	for _, r := range rs {
-		fmt.Fprintf(w, "%-5d %-16s %9s %9s %9s %10s %9d %11s %11s\n", r.Rank, r.Host, energy.SI(r.Seconds, "s"), energy.SI(r.Summing, "s"), energy.SI(r.Waiting, "s"), energy.SI(float64(r.Sent), "B"), r.Messages, energy.SI(float64(r.FLOPs), "FLOP"), energy.SI(r.Joules.Value, "J"))
+		fmt.Fprintf(w, "%-5d %-16s %9s %9s %9s %10s %9d %11s %11s %10s\n", r.Rank, r.Host, energy.SI(r.Seconds, "s"), energy.SI(r.Summing, "s"), energy.SI(r.Waiting, "s"), energy.SI(float64(r.Sent), "B"), r.Messages, energy.SI(float64(r.FLOPs), "FLOP"), energy.SI(r.Joules.Value, "J"), energy.SI(float64(r.Peak), "B"))
 		total.Sent += r.Sent
 		total.Messages += r.Messages
 		total.FLOPs += r.FLOPs

@@ -143,7 +143,13 @@ func TestSlowLinkFlags(t *testing.T) {
 			t.Errorf("%v: %.0f bytes, resumed %.0f, plain %.0f", flags, first, again, plain)
 		}
 	}
-	dir := t.TempDir() // the same from the specification
+	dir := ranksDir(t) // shared state leaves the bits and the checkpoints of whole state
+	sent(dir, "small.yaml", "--epochs", "1", "--zero", "2")
+	sent(dir, "--resume", "last", "--epochs", "3")
+	if finalBits(t, dir) != undisturbed(t, "2") {
+		t.Error("--zero 2: other bits than one process")
+	}
+	dir = t.TempDir() // the same from the specification
 	if err := os.WriteFile(filepath.Join(dir, "small.yaml"), []byte(ranksSpec+"ranks: {compress: \"topk:0.01\"}\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}

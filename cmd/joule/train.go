@@ -191,6 +191,9 @@ func (j *job) prepare() error {
 	if err := f.rankFlags.take(j.spec.Ranks); err != nil {
 		return err
 	}
+	if f.dryRun { // one rank tries its steps alone
+		f.Zero = 0
+	}
 	j.spec.Resolve = modelFlags{out: f.out}.file
 	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed), train.Across(j.ranks.parallel(&f.rankFlags)))
 	if err != nil {
@@ -453,6 +456,9 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	}
 	own, err := j.ledger()
 	if err != nil {
+		return nil, err
+	}
+	if err := j.model.Unshare(); err != nil {
 		return nil, err
 	}
 	l, reports, err := j.gather(own)
