@@ -26,10 +26,11 @@ type Scheme struct {
 	name  string
 	share float64
 	rank  int
+	warm  int64
 }
 
 // Schemes says what ParseScheme takes.
-const Schemes = "bf16, topk:SHARE (such as topk:0.01) or powersgd:RANK (such as powersgd:4)"
+const Schemes = "bf16, topk:SHARE (such as topk:0.01), powersgd:RANK (such as powersgd:4) or onebit:STEPS (1-bit Adam after so many steps, such as onebit:200)"
 
 // ParseScheme reads a scheme's name.
 func ParseScheme(text string) (*Scheme, error) {
@@ -40,6 +41,10 @@ func ParseScheme(text string) (*Scheme, error) {
 	switch {
 	case name == "bf16" && !has:
 		return s, nil
+	case name == "onebit" && has:
+		if s.warm, err = strconv.ParseInt(arg, 10, 64); err == nil && s.warm > 0 {
+			return s, nil
+		}
 	case name == "topk" && has:
 		if s.share, err = strconv.ParseFloat(arg, 64); err == nil && s.share > 0 && s.share <= 1 {
 			return s, nil
@@ -55,6 +60,10 @@ func ParseScheme(text string) (*Scheme, error) {
 // String is what ParseScheme read.
 func (s *Scheme) String() string { return s.text }
 
+// OneBit reports whether the scheme is 1-bit Adam's (arXiv:2102.02888), and how many updates are made before it: until then sums are exact, and Adam learns how much gradients vary;
+// afterwards the ranks' momenta are added up in place of gradients.
+func (s *Scheme) OneBit() (warm int64, ok bool) { return s.warm, s.name == "onebit" }
+
 // New makes the compressor of a matrix of rows times cols numbers; nil where the scheme leaves such a one as it is.
 func (s *Scheme) New(rows, cols int) Compressor {
 	size := rows * cols
@@ -63,6 +72,12 @@ func (s *Scheme) New(rows, cols int) Compressor {
 		return &halves{rest: make([]float32, size)}
 	case "topk":
 		return &largest{k: max(1, int(math.Ceil(s.share*float64(size)))), rest: make([]float32, size)}
+	}
+	if s.name == "onebit" {
+		if size < minSigns {
+			return nil
+		}
+		return &signs{rest: make([]float32, size)}
 	}
 	if rows < 2 || cols < 2 || (rows+cols)*s.rank >= size { // nothing would be saved
 		return nil

@@ -16,7 +16,7 @@ func TestCompressors(t *testing.T) {
 		text string
 		most float64 // bytes, over those of a plain sum
 		keep float64 // greatest error of the mean over the rounds
-	}{{"bf16", 0.55, 4e-3}, {"topk:0.05", 0.6, 0.3}, {"powersgd:8", 0.35, 0.3}} {
+	}{{"bf16", 0.55, 4e-3}, {"topk:0.05", 0.6, 0.3}, {"powersgd:8", 0.35, 0.3}, {"onebit:1", 0.04, 0.3}} {
 		s, err := ParseScheme(c.text)
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +108,7 @@ func TestLowRankIsExact(t *testing.T) {
 }
 
 func TestSchemes(t *testing.T) {
-	for _, bad := range []string{"", "zip", "bf16:2", "topk", "topk:0", "topk:2", "powersgd:0", "powersgd:x", "powersgd:100000"} {
+	for _, bad := range []string{"", "zip", "bf16:2", "topk", "topk:0", "topk:2", "powersgd:0", "powersgd:x", "powersgd:100000", "onebit", "onebit:0"} {
 		if _, err := ParseScheme(bad); err == nil || !strings.Contains(err.Error(), "powersgd:RANK") {
 			t.Errorf("%q: %v", bad, err)
 		}

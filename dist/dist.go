@@ -34,7 +34,7 @@ type Transport interface {
 	Size() int
 	// Name says what it is, such as "Open MPI 4.1.4".
 	Name() string
-	// Isend begins to send p, which must not change until the request is done. 0 <= tag < 1024.
+	// Isend begins to send p, which must not change until the request is done. 0 <= tag < 4096.
 	Isend(to, tag int, p []byte) (Request, error)
 	// Irecv begins to receive exactly len(p) bytes into p.
 	Irecv(from, tag int, p []byte) (Request, error)

@@ -15,6 +15,9 @@ func bytesOf(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&x[0])), 4*len(x))
 }
 
+// float is the first four bytes of p as a number.
+func float(p []byte) *float32 { return (*float32)(unsafe.Pointer(&p[0])) }
+
 // add sets a to a + b.
 func add(a, b []float32) { vec.Binary(vec.Add)(a, a, b) }
 

@@ -133,6 +133,8 @@ type Call struct {
 	Wrap func(c *Call, p Param, w *graph.Node) *graph.Node
 	// Moved, if not nil, takes the new values of moving averages, which otherwise become updates of the graph.
 	Moved func(v, value *graph.Node)
+	// Mean, if not nil, gives the mean over all ranks of what is a mean over this rank's examples: batch normalisations take their statistics so.
+	Mean func(x *graph.Node) *graph.Node
 	// Operand, if not nil, gives what a layer uses in place of its operand x, such as x rounded as integers will be.
 	Operand func(c *Call, l *Layer, i int, x *graph.Node) *graph.Node
 	// Tap, if not nil, is shown every layer with its operands.

@@ -130,7 +130,19 @@ func (b *batchNorm) call(c *Call, x []*graph.Node) *graph.Node {
 		factor := op.Mul(gamma, op.Rsqrt(op.Add(variance, op.Like(variance, b.Epsilon))))
 		return op.Add(op.Mul(op.Sub(in, mean), factor), beta)
 	}
-	y, m, v := op.BatchNorm(in, gamma, beta, b.Epsilon)
+	var y, m, v *graph.Node
+	if c.Mean == nil {
+		y, m, v = op.BatchNorm(in, gamma, beta, b.Epsilon)
+	} else {
+		axes := make([]int, len(in.Shape())-1)
+		for i := range axes {
+			axes[i] = i
+		}
+		m = c.Mean(op.Mean(in, axes...))
+		d := op.Sub(in, m)
+		v = c.Mean(op.Mean(op.Mul(d, d), axes...))
+		y = op.Add(op.Mul(d, op.Mul(op.Rsqrt(op.Add(v, op.Like(v, b.Epsilon))), gamma)), beta)
+	}
 	c.move(mean, m, b.Momentum)
 	c.move(variance, v, b.Momentum)
 	return y

@@ -30,6 +30,7 @@ type Optimizer struct {
 	GlobalClipNorm float64 // if > 0: all gradients together are scaled down to at most this norm
 
 	rule func(u *update) *graph.Node // the new weights
+	adam *op.AdamAttrs               // of Adam and AdamW
 }
 
 // update is the update of one parameter.
@@ -86,6 +87,36 @@ func (o *Optimizer) BuildParts(g *graph.Graph, params []nn.Param, ws, grads, fac
 		}
 	})
 	return o.updates(g, params, ws, grads, rate)
+}
+
+// Beta1 is the share of Adam's momentum that a step keeps; ok is false of other optimizers.
+func (o *Optimizer) Beta1() (b float64, ok bool) {
+	if o.adam == nil {
+		return 0, false
+	}
+	return o.adam.Beta1, true
+}
+
+// BuildMomenta is Build from the new momenta in place of gradients, with the second moments as they were after warm updates (1-bit Adam; Tang et al., arXiv:2102.02888): m = momentum;
+// w -= rate·√(1-β2^warm)/(1-β1^t)·m/(√v + ε). Gradients cannot be clipped.
+func (o *Optimizer) BuildMomenta(g *graph.Graph, params []nn.Param, momenta []*graph.Node, rate *graph.Node, warm int64) {
+	own := *o
+	own.rule = func(u *update) *graph.Node {
+		a := o.adam
+		alpha := u.shared("momenta/alpha", func() *graph.Node {
+			rest := op.Neg(op.Expm1(op.Mul(u.t, u.num(math.Log(a.Beta1)))))
+			return op.Div(op.Mul(u.rate, u.num(math.Sqrt(-math.Expm1(float64(warm)*math.Log(a.Beta2))))), rest)
+		})
+		g.Update(u.slot("m"), u.grad)
+		return op.Sub(u.w, op.Div(op.Mul(alpha, u.grad), op.Add(op.Sqrt(u.slot("v")), u.num(a.Epsilon))))
+	}
+	ws := make([]*graph.Node, len(params))
+	for i, p := range params {
+		ws[i] = g.Variable(p.Name, p.Type)
+	}
+	for i, w := range own.updates(g, params, ws, momenta, rate) {
+		g.Update(ws[i], w)
+	}
 }
 
 // Squares is the sum of squares, scalar f32, that Factors takes of a gradient, or of each part of it.
@@ -243,7 +274,9 @@ func SGD(momentum float64, nesterov bool, set ...Setting) *Optimizer {
 // Adam is Kingma & Ba's (arXiv:1412.6980) with Keras's defaults: rate 0.001, β1 0.9, β2 0.999, ε 1e-7.
 func Adam(set ...Setting) *Optimizer {
 	a := op.AdamAttrs{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}
-	return build("adam", 0.001, func(u *update) *graph.Node { return adam(u, a) }, set)
+	o := build("adam", 0.001, func(u *update) *graph.Node { return adam(u, a) }, set)
+	o.adam = &a
+	return o
 }
 
 // AdamW is Adam with decoupled weight decay of 0.004 (arXiv:1711.05101; Keras's default).

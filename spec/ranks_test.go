@@ -12,8 +12,8 @@ compile: {optimizer: adam, loss: sparse_categorical_crossentropy}
 `
 
 func TestRanks(t *testing.T) {
-	s, err := Parse([]byte(ranksBase+"ranks: {shards: 8, sums: any, compress: \"topk:0.1\", local_steps: 5, outer_momentum: 0.9, outer_rate: 0.7, zero: 2}\n"), "r.yaml")
-	if err != nil || s.Ranks != (Ranks{8, "any", "topk:0.1", 5, 0.9, 0.7, 2}) {
+	s, err := Parse([]byte(ranksBase+"ranks: {shards: 8, sums: any, compress: \"topk:0.1\", local_steps: 5, outer_momentum: 0.9, outer_rate: 0.7, zero: 2, sync_batch_norm: true}\n"), "r.yaml")
+	if err != nil || s.Ranks != (Ranks{8, "any", "topk:0.1", 5, 0.9, 0.7, 2, true}) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	for bad, want := range map[string]string{

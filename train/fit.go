@@ -252,6 +252,9 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 		if f.g, err = m.group(); err != nil {
 			return nil, err
 		}
+		if rest := ds.Len() % f.batch; f.g.norms != nil && rest > 0 && rest < f.g.Shards {
+			return nil, fmt.Errorf("train: the last batch of an epoch has %d examples, too few for %d ranks with synchronised batch normalisation: choose another batch size than %d", rest, f.g.Shards, f.batch)
+		}
 		cfg.Share = data.Share{Of: f.g.Shards, First: f.g.lo, Last: f.g.hi}
 		if err := m.sync(fmt.Sprint(ds.Len(), f.epochs, f.batch, f.inOrder, f.maxSteps, len(f.transforms))); err != nil {
 			return nil, err
@@ -441,6 +444,10 @@ func (f *fit) compute(b *data.Batch, k mode, rate float64) (loss float64, err er
 			judge = nil
 		}
 		meet := true
+		f.g.updates = f.p.Updates
+		if err := f.g.warm(); err != nil {
+			return 0, err
+		}
 		if h := int64(f.g.Local); h > 1 && f.m.Comm() != nil {
 			n := f.p.Steps + 1
 			meet = n%h == 0 || b.Step+1 == f.loader.Steps() || n == f.maxSteps

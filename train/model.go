@@ -79,6 +79,7 @@ type Model struct {
 	recompute []string // patterns of layers, nil: none, empty: all Transformer blocks
 
 	parallel Parallel
+	norms    *op.Group                 // whose statistics batch normalisations take; nil: their own
 	shared   *group                    // once steps are shared out
 	declared []backend.Var             // what training needs, in the order of a checkpoint
 	unshared map[string]*tensor.Tensor // on rank 0: whole state that is shared out among ranks, if it is at hand
@@ -239,6 +240,7 @@ const (
 	shard                    // the gradients of a part of a batch
 	apply                    // the update from the sum over all parts
 	applyGather              // the addition of that sum to the accumulated gradients
+	applyMomenta             // the update from sums of momenta, of 1-bit Adam
 	applySquares             // sums of squares of this rank's part of the gradients
 	evaluate                 // predictions and loss
 	predict                  // predictions alone
@@ -248,7 +250,7 @@ const (
 )
 
 func (k mode) String() string {
-	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "apply-squares", "evaluate", "predict", "prefill", "decode", "gradients"}[k]
+	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "apply-momenta", "apply-squares", "evaluate", "predict", "prefill", "decode", "gradients"}[k]
 }
 
 type programKey struct {
@@ -304,8 +306,13 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		}
 		call = &nn.Call{G: g, Training: k.mode <= shard, Policy: m.precision, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
 		var moved []graph.Assign
+		var weight *graph.Node
 		switch {
 		case k.mode == shard: // each shard draws its own, and moving averages are those of all shards
+			weight = g.Input("weight", graph.T(dtype.F32)) // the shard's examples over those of the batch
+			if m.norms != nil {
+				call.Mean = func(x *graph.Node) *graph.Node { return op.AllReduce(op.Mul(x, weight), m.norms) }
+			}
 			call.Seed = g.Input("random", graph.T(dtype.I64, 2))
 			call.Moved = func(v, value *graph.Node) { moved = append(moved, graph.Assign{Var: v, Value: value}) }
 		case call.Training:
@@ -349,7 +356,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 			}
 		})
 		if k.mode == shard {
-			m.shardLoss(g, call, loss, moved)
+			m.shardLoss(g, call, loss, weight, moved)
 			return
 		}
 		if k.mode == gradients {

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -38,6 +40,9 @@ type Parallel struct {
 	OuterMomentum, OuterRate float64
 	// Zero shares state out over the ranks (ZeRO; arXiv:1910.02054): 1 the optimizer's, 2 gradients as well; 0 nothing. Weights are the same bits, but where norms of gradients are limited.
 	Zero int
+	// SyncNorm lets batch normalisations take mean and variance over all ranks' examples in place of a shard's: N ranks then give what one process gives that has the whole batch in one
+	// piece, up to rounding. It needs as many shards as ranks.
+	SyncNorm bool
 	// Trace, if not nil, is told when what happened on this rank.
 	Trace func(Span)
 }
@@ -79,6 +84,24 @@ func (m *Model) Writes() bool { return m.parallel.rank() == 0 }
 
 const defaultCheck = 500
 
+// Channels of messages beside that of gradients.
+const channelStats = 1
+
+// checkNorm reports settings that do not go together with statistics over all ranks.
+func (p *Parallel) checkNorm(b backend.Backend) error {
+	switch {
+	case !p.SyncNorm || p.ranks() == 1:
+		return nil
+	case p.Shards != 0 && p.Shards != p.ranks():
+		return fmt.Errorf("train: synchronised batch normalisation needs as many shards as ranks, not %d on %d: a rank's shards are computed one after another", p.Shards, p.ranks())
+	case p.Local > 1:
+		return fmt.Errorf("train: synchronised batch normalisation cannot be used with %d local steps, in which ranks do not wait for each other", p.Local)
+	case b.Name() != "cpu" && b.Name() != "ref":
+		return fmt.Errorf("train: synchronised batch normalisation is the CPU backend's; backend %s has no messages between processes within a step", b.Name())
+	}
+	return nil
+}
+
 // group is the sharing of a model's steps.
 type group struct {
 	Parallel
@@ -95,7 +118,11 @@ type group struct {
 
 	programs map[int]*shardProgram // by examples
 
-	zero *zero // nil: every rank has all state
+	norms *op.Group // the ranks whose statistics are one; nil: each shard has its own
+	zero  *zero     // nil: every rank has all state
+
+	updates int64   // done before the step in progress
+	bits    *vector // of 1-bit Adam, once its warm-up is over: the momenta, at the places of the gradients
 
 	pieces  [][]piece                 // by bucket, if gradients are compressed
 	anchor  map[string]*tensor.Tensor // the weights from which the ranks last set out alone
@@ -158,7 +185,7 @@ func (m *Model) group() (*group, error) {
 	}
 	p := m.parallel
 	n := p.ranks()
-	if err := cmp.Or(p.checkSlow(), p.checkZero()); err != nil {
+	if err := cmp.Or(p.checkSlow(), p.checkZero(), p.checkNorm(m.backend)); err != nil {
 		return nil, err
 	}
 	if p.Shards == 0 {
@@ -175,6 +202,18 @@ func (m *Model) group() (*group, error) {
 	}
 	g := &group{Parallel: p, m: m, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
 	g.lo, g.hi = dist.Part(p.Shards, p.rank(), n)
+	if p.SyncNorm && n > 1 {
+		all := make([]int, n)
+		for i := range all {
+			all[i] = i
+		}
+		c, err := p.Comm.Sub(all, channelStats)
+		if err != nil {
+			return nil, err
+		}
+		g.norms = &op.Group{Name: "all ranks", Join: c}
+	}
+	m.norms = g.norms
 	if err := g.lay(); err != nil {
 		return nil, err
 	}
@@ -185,6 +224,9 @@ func (m *Model) group() (*group, error) {
 		}
 	}
 	g.fold()
+	if err := g.checkOneBit(); err != nil {
+		return nil, err
+	}
 	g.compress()
 	m.shared = g
 	return g, nil

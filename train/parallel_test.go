@@ -401,6 +401,7 @@ func TestSlowLinks(t *testing.T) {
 		{"bf16", train.Parallel{Compress: scheme("bf16")}, 0.7},
 		{"topk", train.Parallel{Compress: scheme("topk:0.05")}, 0.4},
 		{"powersgd", train.Parallel{Compress: scheme("powersgd:2")}, 0.6},
+		{"onebit", train.Parallel{Compress: scheme("onebit:30")}, 0.4},
 		{"local", train.Parallel{Local: 5}, 0.9},
 		{"outer", train.Parallel{Local: 5, OuterMomentum: 0.3, OuterRate: 0.9}, 0.9},
 	} {
@@ -410,7 +411,7 @@ func TestSlowLinks(t *testing.T) {
 			t.Errorf("%s: accuracy %.3f (plain %.3f), %d bytes (plain %d)", c.name, got.accuracy, plain.accuracy, got.sent, plain.sent)
 		}
 	}
-	for _, p := range []train.Parallel{{Local: 4, Shards: 4}, {Local: 3, Compress: scheme("bf16")}, {OuterMomentum: 0.9}, {Local: 2, OuterMomentum: 1}} {
+	for _, p := range []train.Parallel{{Local: 4, Shards: 4}, {Local: 3, Compress: scheme("bf16")}, {Compress: scheme("onebit:5")}, {OuterMomentum: 0.9}, {Local: 2, OuterMomentum: 1}} {
 		errs := everyRank(t, 2, func(c *dist.Comm) error {
 			p := p
 			p.Comm = c

@@ -25,8 +25,7 @@ const (
 )
 
 // shardLoss ends the graph of a shard: outputs are its share of the loss, of the gradients and of the moving averages, which the update sums up.
-func (m *Model) shardLoss(g *graph.Graph, call *nn.Call, loss *graph.Node, moved []graph.Assign) {
-	weight := g.Input("weight", graph.T(dtype.F32)) // the shard's examples over those of the batch
+func (m *Model) shardLoss(g *graph.Graph, call *nn.Call, loss, weight *graph.Node, moved []graph.Assign) {
 	loss = op.Mul(loss, weight)
 	g.Output("loss", loss)
 	params, ws := m.trained(g, call.Params)
@@ -53,7 +52,12 @@ func (m *Model) applyGraph(k programKey, l *layout) (*graph.Graph, error) {
 		for i, p := range params {
 			grads[i] = in[l.byName[gradPrefix+p.Name]]
 		}
-		m.update(g, params, grads, rate, k.mode == applyGather)
+		if k.mode == applyMomenta {
+			warm, _ := m.parallel.Compress.OneBit()
+			m.opt.BuildMomenta(g, params, grads, rate, warm)
+		} else {
+			m.update(g, params, grads, rate, k.mode == applyGather)
+		}
 		g.During(graph.Update, func() {
 			for i, v := range l.members {
 				if name, ok := strings.CutPrefix(v.name, movedPrefix); ok {
@@ -277,7 +281,9 @@ func (g *group) apply(k mode, rate float64) error {
 	if g.zero != nil {
 		return g.zero.apply(k, rate)
 	}
-	if k == train {
+	if k == train && g.bits != nil {
+		k = applyMomenta
+	} else if k == train {
 		k = apply
 	} else {
 		k = applyGather
@@ -324,6 +330,11 @@ func (g *group) one(b *data.Batch, lo, hi, at int, judge func(pred, y *tensor.Te
 	if err := p.exec.Run(p.in, p.outs[at]); err != nil {
 		return err
 	}
+	if g.norms != nil {
+		if err := g.norms.Err(); err != nil {
+			return err
+		}
+	}
 	if judge != nil {
 		judge(p.outs[at][0], p.in[n])
 	}
@@ -338,8 +349,8 @@ func (g *group) fill(p *shardProgram, b *data.Batch, lo, hi int) int {
 		n++
 	}
 	g.weight.F32()[0] = float32(float64(hi-lo) / float64(b.Of))
-	p.in[n], p.in[n+1], p.in[n+2] = g.state, b.Y[0].Slice(lo, hi), g.weight
-	return n + 1
+	p.in[n], p.in[n+1], p.in[n+2] = g.weight, g.state, b.Y[0].Slice(lo, hi)
+	return n + 2
 }
 
 // sum adds up buckets as they become ready: this rank's shards in depth slots, then all ranks'. It runs beside the backward pass.
@@ -411,6 +422,10 @@ func (g *group) probe(b *data.Batch) error {
 	}
 	count := draw[1]
 	g.last = false
+	if g.norms != nil { // a rank may stop anywhere
+		g.norms.Apart(true)
+		defer g.norms.Apart(false)
+	}
 	for s := g.lo; s < g.hi; s++ {
 		lo, hi := dist.Part(b.Of, s, g.Shards)
 		if lo == hi {

@@ -86,10 +86,74 @@ func (g *group) compress() {
 	}
 }
 
+// checkOneBit reports what does not go together with 1-bit Adam.
+func (g *group) checkOneBit() error {
+	if g.Compress == nil {
+		return nil
+	}
+	_, ok := g.Compress.OneBit()
+	_, adam := g.m.opt.Beta1()
+	switch o := g.m.opt; {
+	case !ok:
+	case !adam:
+		return fmt.Errorf("train: the compression %v is 1-bit Adam: the optimizer must be adam or adamw, not %s", g.Compress, o.Name)
+	case g.m.accumulate > 1:
+		return fmt.Errorf("train: the compression %v sums momenta, which gradients accumulated over %d batches do not have", g.Compress, g.m.accumulate)
+	case o.LimitsNorms() || o.ClipValue > 0:
+		return fmt.Errorf("train: the compression %v sums momenta: gradients cannot be clipped", g.Compress)
+	}
+	return nil
+}
+
+// warm begins the compressed stage of 1-bit Adam when its warm-up is over, with the momenta of the optimizer.
+func (g *group) warm() error {
+	if g.Compress == nil || g.m.Comm() == nil || g.bits != nil {
+		return nil
+	}
+	if n, ok := g.Compress.OneBit(); !ok || g.updates < n {
+		return nil
+	}
+	g.bits = newVector(g.flat.size)
+	for _, m := range g.flat.members {
+		name, ok := strings.CutPrefix(m.name, gradPrefix)
+		if !ok {
+			continue
+		}
+		t, err := g.m.state.Get(optimizerPrefix + name + "/m")
+		if err != nil {
+			return err
+		}
+		copy(g.bits.all[m.off:], t.F32())
+	}
+	return nil
+}
+
+// momenta puts this rank's share of the new momenta in the place of the gradients of bucket i: β1·m/n + (1-β1)·g, which add up to the new momenta.
+func (g *group) momenta(i int, x []float32) {
+	beta, _ := g.m.opt.Beta1()
+	keep, take := float32(beta/float64(g.ranks())), float32(1-beta)
+	for _, m := range g.flat.members {
+		if m.bucket != i || !strings.HasPrefix(m.name, gradPrefix) {
+			continue
+		}
+		at := m.off - g.flat.buckets[i].lo
+		for k, v := range g.bits.all[m.off : m.off+m.len] {
+			x[at+k] = float32(keep*v) + float32(take*x[at+k])
+		}
+	}
+}
+
 // exchangeCompressed sums bucket i, of which own are this rank's shards.
 func (g *group) exchangeCompressed(c *dist.Comm, i int, own [][]float32) error {
 	for _, x := range own[1:] {
 		add(own[0], x)
+	}
+	if _, ok := g.Compress.OneBit(); ok {
+		if g.bits == nil {
+			return c.AllReduce(own[0])
+		}
+		g.momenta(i, own[0])
+		defer func() { copy(g.bits.all[g.flat.buckets[i].lo:], own[0]) }()
 	}
 	base := g.flat.buckets[i].lo
 	for _, p := range g.pieces[i] {
@@ -274,6 +338,6 @@ func (p *Parallel) checkSlow() error {
 
 // settings is p as text, for comparing ranks.
 func (p *Parallel) settings() string {
-	text, _ := json.Marshal(map[string]any{"shards": p.Shards, "bucket": p.Bucket, "zero": p.Zero, "any": p.AnyOrder, "check": p.Check, "compress": fmt.Sprint(p.Compress), "local": p.Local, "outer": []float64{p.OuterMomentum, p.OuterRate}})
+	text, _ := json.Marshal(map[string]any{"shards": p.Shards, "bucket": p.Bucket, "zero": p.Zero, "norm": p.SyncNorm, "any": p.AnyOrder, "check": p.Check, "compress": fmt.Sprint(p.Compress), "local": p.Local, "outer": []float64{p.OuterMomentum, p.OuterRate}})
 	return string(text)
 }

@@ -242,6 +242,7 @@ func (c *compiler) arena() {
 		return b
 	}
 	for i, s := range c.e.steps {
+		given := map[*buf]bool{} // places that a result of this step has taken
 		for _, o := range s.out {
 			if _, ok := c.first[o]; !ok || c.root(o) != o {
 				continue
@@ -253,6 +254,10 @@ func (c *compiler) arena() {
 					continue
 				}
 				f := find(r)
+				if given[f] {
+					continue
+				}
+				given[f] = true
 				merged[o] = f
 				c.last[f] = c.last[o]
 				break

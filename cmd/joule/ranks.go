@@ -36,13 +36,14 @@ type rankFlags struct {
 	scheme *dist.Scheme
 }
 
-// slow are the settings for slow links and for models that fill a machine's memory, which a run keeps.
+// slow are the settings for slow links and of how a model is shared out, which a run keeps.
 type slow struct {
 	Compress string  `json:"compress,omitempty"`
 	Local    int     `json:"local_steps,omitempty"`
 	Momentum float64 `json:"outer_momentum,omitempty"`
 	Rate     float64 `json:"outer_rate,omitempty"`
 	Zero     int     `json:"zero,omitempty"`
+	SyncNorm bool    `json:"sync_batch_norm,omitempty"`
 }
 
 func (f *rankFlags) add(fs *pflag.FlagSet) {
@@ -55,6 +56,7 @@ func (f *rankFlags) add(fs *pflag.FlagSet) {
 	fs.Float64Var(&f.Momentum, "outer-momentum", 0, "momentum of the averages that --local-steps makes (DiLoCo: 0.9)")
 	fs.Float64Var(&f.Rate, "outer-rate", 1, "learning rate of those averages (DiLoCo: 0.7)")
 	fs.IntVar(&f.Zero, "zero", 0, "share state out over the ranks (ZeRO): 1: the optimizer's, 2: gradients as well; weights are the same bits")
+	fs.BoolVar(&f.SyncNorm, "sync-batch-norm", false, "batch normalisations take their statistics over all ranks, in place of each shard")
 	fs.StringVar(&f.timeline, "timeline", "", "write what the first steps of each rank did when to this file, for chrome://tracing or Perfetto")
 }
 
@@ -89,7 +91,7 @@ func (f *rankFlags) take(s spec.Ranks) error {
 		f.order = s.Sums
 	}
 	if f.slow == (slow{Local: 1, Rate: 1}) {
-		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero}
+		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero, s.SyncBatchNorm}
 	}
 	return f.verify()
 }
@@ -132,7 +134,7 @@ func (r *ranks) out(w io.Writer) io.Writer {
 
 // parallel are the settings for a model.
 func (r *ranks) parallel(f *rankFlags) train.Parallel {
-	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate, Zero: f.Zero}
+	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate, Zero: f.Zero, SyncNorm: f.SyncNorm}
 	if f.timeline != "" {
 		r.trace = &timeline{start: time.Now()}
 		p.Trace = r.trace.add

@@ -1,0 +1,109 @@
+package op
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+)
+
+// AllReduceOp joins the processes of a job within a graph. All run the same nodes in the same order.
+var AllReduceOp *graph.Op
+
+// Group is the processes that an AllReduce joins. All nodes of a graph and of its gradient may share one.
+type Group struct {
+	Name string
+	Join interface{ AllReduce(x []float32) error } // adds x up over all ranks, in place; package dist has it
+
+	mu    sync.Mutex
+	err   error
+	apart bool
+}
+
+// Err is the first error of a sum since the last call. A kernel cannot fail: after an error sums leave their operands as they are, and whoever runs the program asks here.
+func (g *Group) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	err := g.err
+	g.err = nil
+	return err
+}
+
+// Apart lets each rank run programs by itself: sums leave their operands as they are.
+func (g *Group) Apart(yes bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.apart = yes
+}
+
+// Sum adds x up over the ranks.
+func (g *Group) Sum(x []float32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err == nil && !g.apart && g.Join != nil {
+		g.err = g.Join.AllReduce(x)
+	}
+}
+
+// AllReduceAttrs say what is added up: the value (Sum), the gradient that comes back (Back), or both.
+type AllReduceAttrs struct {
+	Of        string // the group's name, for people
+	Sum, Back bool
+	Group     *Group `json:"-"`
+}
+
+func init() {
+	AllReduceOp = add(def[AllReduceAttrs]{
+		Name: "all_reduce", Doc: "x added up over the processes of a group, or x itself whose gradient is", Why: "it leaves the process", Kind: graph.Other,
+		Infer: func(_ AllReduceAttrs, in []typ) ([]typ, error) {
+			if err := operands(in, 1); err != nil {
+				return nil, err
+			}
+			if in[0].DType != dtype.F32 {
+				return nil, fmt.Errorf("only f32 travels between processes, not %v", in[0])
+			}
+			return in, nil
+		},
+		Ref: func(a AllReduceAttrs, in, out []value) {
+			copy(out[0].Data, in[0].Data)
+			if !a.Sum || a.Group == nil {
+				return
+			}
+			x := make([]float32, len(out[0].Data))
+			for i, v := range out[0].Data {
+				x[i] = float32(v)
+			}
+			a.Group.Sum(x)
+			for i, v := range x {
+				out[0].Data[i] = float64(v)
+			}
+		},
+		Grad: func(a AllReduceAttrs, n *node, d []*node) []*node {
+			a.Sum, a.Back = a.Back, a.Sum
+			return []*node{Apply(AllReduceOp, a, d[0])}
+		},
+		NoLower: "messages between processes are the CPU backend's; XLA has devices of its own (docs/xla.md)",
+		Samples: []graph.Sample{
+			{Name: "alone", Attrs: AllReduceAttrs{Of: "nobody", Sum: true, Back: true}, In: types(f32(3, 37))},
+			{Name: "gradient", Attrs: AllReduceAttrs{Back: true}, In: types(f32(5))},
+			{Name: "none", Attrs: AllReduceAttrs{Sum: true}, In: types(f32(0, 3))},
+			{Name: "type", Attrs: AllReduceAttrs{Sum: true}, In: types(graph.T(dtype.F64, 3)), Bad: "only f32"},
+		},
+	})
+}
+
+// AllReduce adds x up over the group, where the loss is the sum of all ranks' losses: so is then its gradient.
+func AllReduce(x *node, g *Group) *node {
+	return Apply(AllReduceOp, AllReduceAttrs{Of: g.Name, Sum: true, Back: true, Group: g}, x)
+}
+
+// SumParts adds the ranks' parts of one value up, where all ranks then compute the same loss: each part's gradient is that of the sum (function g of Shoeybi et al., arXiv:1909.08053).
+func SumParts(x *node, g *Group) *node {
+	return Apply(AllReduceOp, AllReduceAttrs{Of: g.Name, Sum: true, Group: g}, x)
+}
+
+// ShareOut is a value that is the same on all ranks, of which each computes a part of what follows: its gradient is added up (function f, ibid.).
+func ShareOut(x *node, g *Group) *node {
+	return Apply(AllReduceOp, AllReduceAttrs{Of: g.Name, Back: true, Group: g}, x)
+}
