@@ -33,10 +33,10 @@ func (s Spec) chooseFilter() filterGrad {
 		return newDepthwiseFilter(s)
 	case s.winogradPays(s.OH(), s.OW(), s.N*s.OH()*s.OW()*s.KH*s.KW):
 		return newWinogradFilter(s)
-	case s.pointwise():
-		return newPointwiseFilter(s)
 	case s.patchesFit():
 		return newPatchFilter(s)
+	case s.pointwise() && s.Cout >= pointwiseColumns:
+		return newPointwiseFilter(s)
 	}
 	return newDirectFilter(s)
 }

@@ -29,6 +29,8 @@ type direct struct {
 	packed           []float32
 	b                []float32 // packed, or the caller's filters in place
 	fused            bool      // threads pack panels as they come to them, see fuse
+	pixels           bool      // rows are the pixels of the images in order, at aPixels and cPixels from an item's first
+	aPixels, cPixels []int
 	workers          []*directWorker
 	in, bias, out    []float32
 	w                []float32
@@ -85,6 +87,7 @@ func newDirectForward(s Spec) *direct {
 		v: forwardAxis(s.H, s.OH(), s.KH, s.StrideH, s.PadTop, s.DilH),
 		h: forwardAxis(s.W, s.OW(), s.KW, s.StrideW, s.PadLeft, s.DilW),
 	}
+	d.pixels = s.pointwise()
 	d.plan()
 	return d
 }
@@ -96,6 +99,7 @@ func newDirectBackward(s Spec) *direct {
 		v: backwardAxis(s.H, s.OH(), s.KH, s.StrideH, s.PadTop, s.DilH),
 		h: backwardAxis(s.W, s.OW(), s.KW, s.StrideW, s.PadLeft, s.DilW),
 	}
+	d.pixels = s.pointwise()
 	d.plan()
 	return d
 }
@@ -106,6 +110,11 @@ func (d *direct) taps() int { return len(d.v.order) * len(d.h.order) }
 
 func (d *direct) plan() {
 	d.planPanels()
+	if d.pixels {
+		for i := range maxRows {
+			d.aPixels, d.cPixels = append(d.aPixels, i*d.inC), append(d.cPixels, i*d.outC)
+		}
+	}
 	for _, v := range d.v.phases {
 		for _, h := range d.h.phases {
 			for _, ky := range d.v.order[v.lo:][:v.n] {
@@ -198,7 +207,7 @@ func (d *direct) planClass(v, h *axisClass) {
 	total := d.images * len(v.outs) * len(h.outs)
 	perRow := 2 * max(1, v.n*h.n) * d.kc * d.nc
 	rows := itemFLOPs / perRow / 24 * 24
-	rows = min(max(rows, minRows), maxRows)
+	rows = evenRows(total, min(max(rows, minRows), maxRows), gemm.TileRows(min(d.nc, gemm.NR())))
 	if d.fused {
 		rows = maxRows
 	}
@@ -216,6 +225,17 @@ func (d *direct) planClass(v, h *axisClass) {
 			}
 		}
 	}
+}
+
+// evenRows is about how many rows of total, a multiple of the height of a tile, an item should have for four threads to end together.
+func evenRows(total, rows, tile int) int {
+	best, least := rows, 0
+	for r := min(rows*3/2, maxRows) / tile * tile; r >= max(minRows, rows*2/3); r -= tile {
+		if longest := ceilDiv(ceilDiv(total, r), 4) * r; least == 0 || longest < least {
+			best, least = r, longest
+		}
+	}
+	return best
 }
 
 func (d *direct) flops() int64 {
@@ -296,6 +316,10 @@ func (d *direct) Chunk(i, worker int) {
 // compute computes one item with filters b.
 func (d *direct) compute(w *directWorker, it *item, b []float32) {
 	c := &d.classes[it.class]
+	if d.pixels {
+		d.rows(w, c, it, b, d.in[it.row*d.inC:], d.out[it.row*d.outC:], d.aPixels[:it.rows], d.cPixels[:it.rows])
+		return
+	}
 	aOff, cOff := w.aOff[:it.rows], w.cOff[:it.rows]
 	// Row r of a class is the pixel of image r/(len(v.outs)·len(h.outs)), and so on: outputs along h change fastest.
 	nh := len(c.h.outs)
@@ -322,22 +346,27 @@ func (d *direct) compute(w *directWorker, it *item, b []float32) {
 		d.fill(it, cOff)
 		return
 	}
+	d.rows(w, c, it, b, d.in, d.out, aOff, cOff)
+}
+
+// rows computes the rows of an item, a block at a time; offsets count from in and out.
+func (d *direct) rows(w *directWorker, c *class, it *item, b, in, out []float32, aOff, cOff []int) {
 	for lo := 0; lo < it.rows; lo += c.block {
 		hi := min(lo+c.block, it.rows)
-		d.multiply(&w.tile, c, it, b, aOff[lo:hi], cOff[lo:hi])
+		d.multiply(&w.tile, c, it, b, in, out, aOff[lo:hi], cOff[lo:hi])
 	}
 }
 
 // multiply computes some rows of an item.
-func (d *direct) multiply(t *gemm.Tile, c *class, it *item, b []float32, aOff, cOff []int) {
-	t.A, t.AOff, t.COff, t.AStride = d.in, aOff, cOff, 1
+func (d *direct) multiply(t *gemm.Tile, c *class, it *item, b, in, out []float32, aOff, cOff []int) {
+	t.A, t.AOff, t.COff, t.AStride = in, aOff, cOff, 1
 	for s := range c.steps {
 		st := &c.steps[s]
 		t.Segs = st.segs
 		for p := it.panel; p < it.end; p++ {
 			pn := &d.panels[p]
 			t.B, t.LDB, t.Cols = b[pn.off+st.b*pn.ldb:], pn.ldb, pn.cols
-			t.C = d.out[pn.col:]
+			t.C = out[pn.col:]
 			t.In, t.Bias, t.Act = t.C, nil, None
 			if s == 0 {
 				t.In = nil

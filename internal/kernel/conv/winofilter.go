@@ -42,10 +42,8 @@ const (
 )
 
 const (
-	// blockRows is how many input channels a block has at most, blockCols how many output channels, and filterTiles how many tiles
-	// are transformed at a time.
+	// blockRows is how many input channels a block has at most, and filterTiles how many tiles are transformed at a time.
 	blockRows   = 64
-	blockCols   = 64
 	filterTiles = 48
 	// filterItems is how many items there should be, if there are more than partTiles tiles for each.
 	filterItems = 8

@@ -19,14 +19,15 @@ type winograd struct {
 	outH, outW, outC int
 	backward         bool
 	act              Act
-	channels         int       // of the input from one tile to the next: whole vectors; of a slice, if fused
-	panels           []panel   // of output channels; off is that of point 0 in u
-	uPoint           int       // floats from one point to the next in u, for each panel
-	u                []float32 // filters: [panel][point][channel][column]; nil if fused
-	fused            bool      // the filters are transformed where they are used, see fusedTiles
-	block            int       // tiles of an item
-	group            int       // tiles that are transformed together: all if the items do it themselves
-	shared           []float32 // their points, if they are
+	channels         int                    // of the input from one tile to the next: whole vectors; of a slice, if fused
+	panels           []panel                // of output channels; off is that of point 0 in u
+	parts            [blockCols + 1][]panel // of a panel of so many columns, for the tile kernel
+	uPoint           int                    // floats from one point to the next in u, for each panel
+	u                []float32              // filters: [panel][point][channel][column]; nil if fused
+	fused            bool                   // the filters are transformed where they are used, see fusedTiles
+	block            int                    // tiles of an item
+	group            int                    // tiles that are transformed together: all if the items do it themselves
+	shared           []float32              // their points, if they are
 	aOff, cOff       []int
 	workers          []*winogradWorker
 	phase            winogradPhase
@@ -56,6 +57,8 @@ type winogradWorker struct {
 }
 
 const (
+	// blockCols is how many output channels a panel or a block of dw has at most.
+	blockCols = 64
 	// skew keeps the points of an element from meeting in one set of the caches.
 	skew = 16
 	// filterRows is how many channels of the filters a chunk transforms, fusedRows how many an item of a fused plan does.
@@ -106,7 +109,7 @@ func (d *winograd) plan(images int) {
 	t.size, t.step = d.alg.size, d.alg.step
 	t.cut(images, ceilDiv(d.outH+d.top, d.alg.out), ceilDiv(d.outW+d.left, d.alg.out))
 	d.channels = vectors(t.c)
-	nr := gemm.NR()
+	nr := blockCols
 	// The block's points and sums should share L2 with the filters, if these fit; a multiple of the heights of the tile kernel.
 	d.block = 48
 	if t.c <= 64 && d.alg.in > 5 {
@@ -123,12 +126,13 @@ func (d *winograd) plan(images int) {
 	if d.fused {
 		d.channels, slices = fusedRows, ceilDiv(t.c, fusedRows)
 		d.block = t.n
-		nr = min(gemm.NR(), max(32, d.outC/4/16*16)) // an item a panel, four at least
+		nr = min(nr, max(32, d.outC/4/16*16)) // an item a panel, four at least
 		rows = fusedRows
 	}
 	d.uPoint = rows*min(nr, vectors(d.outC)) + skew
 	for _, p := range cutColumns(d.outC, nr) {
 		p.off, p.ldb = off, vectors(p.cols)
+		d.parts[p.cols] = cutColumns(p.cols, gemm.NR())
 		d.panels = append(d.panels, p)
 		off += points * d.uPoint
 	}
@@ -203,10 +207,10 @@ func (d *winograd) grow(threads int) {
 			if d.fused {
 				rows = fusedRows
 			}
-			w.taps = make([]float32, a.r*a.r*rows*gemm.NR())
+			w.taps = make([]float32, a.r*a.r*rows*blockCols)
 		}
 		if d.top+d.left > 0 {
-			w.edge = make([]float32, a.out*a.out*gemm.NR())
+			w.edge = make([]float32, a.out*a.out*blockCols)
 		}
 		d.workers = append(d.workers, w)
 	}
@@ -216,7 +220,7 @@ func (d *winograd) grow(threads int) {
 const tmpFloats = 36 * 16
 
 // sumPoint is the number of floats from one point to the next in the sums of a worker.
-func (d *winograd) sumPoint() int { return d.block*gemm.NR() + skew }
+func (d *winograd) sumPoint() int { return d.block*blockCols + skew }
 
 func (d *winograd) setFilter(pool *par.Pool, w []float32) {
 	d.grow(pool.Threads())
@@ -320,7 +324,7 @@ func (d *winograd) filters(w *winogradWorker, p *panel, c, n int, dst []float32)
 func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []float32, point int) {
 	t, sums := &w.tile, d.sumPoint()
 	t.AOff, t.COff, t.AStride = d.aOff[:hi-lo], d.cOff[:hi-lo], 1
-	t.LDB, t.Cols = p.ldb, p.cols
+	t.LDB = p.ldb
 	step, u := d.tiles.c, d.u
 	if d.fused {
 		step, u = fusedRows, w.filters
@@ -338,12 +342,15 @@ func (d *winograd) product(w *winogradWorker, p *panel, lo, hi int, points []flo
 		w.seg[0] = gemm.Seg{Len: n}
 		t.Segs = w.seg[:]
 		for _, e := range d.alg.terms { // each has a sum of its own
-			t.A, t.B, t.C = points[e.in*point:], u[e.weight*d.uPoint:], w.sums[e.sum*sums:]
-			t.In = nil
-			if c > 0 {
-				t.In = t.C
+			t.A = points[e.in*point:]
+			for _, q := range d.parts[p.cols] {
+				t.B, t.C, t.Cols = u[e.weight*d.uPoint+q.col:], w.sums[e.sum*sums+q.col:], q.cols
+				t.In = nil
+				if c > 0 {
+					t.In = t.C
+				}
+				t.Run()
 			}
-			t.Run()
 		}
 	}
 	relu := 0
