@@ -64,9 +64,9 @@ func newWinogradFilter(s Spec) *winogradFilter {
 	f.y = tiling{h: s.OH(), w: s.OW(), c: s.Cout, size: m, step: m}
 	f.x.cut(s.N, ceilDiv(s.OH(), m), ceilDiv(s.OW(), m))
 	f.y.cut(s.N, ceilDiv(s.OH(), m), ceilDiv(s.OW(), m))
-	for _, k := range cutColumns(s.Cout, blockCols) {
-		f.panels[k.cols] = cutColumns(k.cols, gemm.NR())
-		for _, c := range cutColumns(s.Cin, blockRows) {
+	for _, c := range cutColumns(s.Cin, blockRows) {
+		for _, k := range cutColumns(s.Cout, blockCols) {
+			f.panels[k.cols] = cutColumns(k.cols, gemm.NR())
 			f.blocks = append(f.blocks, filterBlock{c.col, c.cols, k.col, k.cols})
 		}
 	}
