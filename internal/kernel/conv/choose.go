@@ -35,7 +35,7 @@ func (s Spec) chooseFilter() filterGrad {
 		return newWinogradFilter(s)
 	case s.patchesFit():
 		return newPatchFilter(s)
-	case s.pointwise() && s.Cout >= pointwiseColumns:
+	case s.pointwise() && min(s.Cin, s.Cout) >= pointwiseColumns:
 		return newPointwiseFilter(s)
 	}
 	return newDirectFilter(s)
@@ -50,7 +50,7 @@ func (s Spec) winogradFits() bool {
 
 // winogradPays reports whether it is faster, too, than the direct algorithm, for results of height×width pixels and a direct
 // algorithm that multiplies the given number of taps for each pair of channels. A tile costs 36 multiplies (25 at stride 2) and its transforms
-// about 5 more, and the transform of a filter as much as about 65 for each line. The figures
+// about 5 more (6), and the transform of a filter as much as about 65 for each line. The figures
 // come from 17 shapes of 16 to 512 channels on one AVX-512 core; the wrong choices there cost up to a quarter.
 func (s Spec) winogradPays(height, width, taps int) bool {
 	if isa.Current() == isa.Portable || !s.winogradFits() {
@@ -59,7 +59,7 @@ func (s Spec) winogradPays(height, width, taps int) bool {
 	m, cost := 7-s.KH, 41
 	if s.StrideH == 2 {
 		height, width = s.OH(), s.OW()
-		m, cost = 2, 28
+		m, cost = 2, 31
 	}
 	tiles := s.N * ((height + m - 1) / m) * ((width + m - 1) / m)
 	return cost*tiles+65*s.KH < taps

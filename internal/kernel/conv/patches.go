@@ -14,6 +14,7 @@ type patchFilter struct {
 	panels  gemm.Panels // of dy
 	packed  []float32
 	ld      int
+	rows    int       // of dw in a chunk
 	patches []float32 // [KH·KW·Cin][pixels]
 	aOff    []int
 	cOff    []int
@@ -28,16 +29,21 @@ type patchFilter struct {
 const (
 	// patchPixels is how many pixels of a tap are copied at a time.
 	patchPixels = 64
-	// A chunk is patchRows rows of dw and patchPanels panels of dy; it takes patchBlock rows at a time, whose patches then stay in L2.
+	// A chunk is up to patchRows rows of dw and patchPanels panels of dy; it takes patchBlock rows at a time, whose patches then stay in L2.
 	patchRows, patchPanels, patchBlock = 256, 2, 64
-	// patchColumns are the channels of y from which on a patch is worth its copy, and patchFloats how many floats the patches may have.
+	// patchChunks is how many chunks there should be, if they have 64 rows at least.
+	patchChunks = 8
+	// patchColumns are the channels of y from which on a patch is worth its copy, patchSum the pixels up to which, and patchFloats how
+	// many floats the patches may have.
 	patchColumns = 256
+	patchSum     = 4 << 10
 	patchFloats  = 2 << 20
 )
 
 // patchesFit reports whether the gradient for the filters is of the kind that patchFilter serves.
 func (s Spec) patchesFit() bool {
-	return s.Groups == 1 && s.Cin >= 16 && s.Cout >= patchColumns && s.N*s.OH()*s.OW()*s.KH*s.KW*s.Cin <= patchFloats && s.N > 0
+	pixels := s.N * s.OH() * s.OW()
+	return s.Groups == 1 && s.Cin >= 16 && s.Cout >= patchColumns && pixels > 0 && pixels <= patchSum && pixels*s.KH*s.KW*s.Cin <= patchFloats
 }
 
 func newPatchFilter(s Spec) *patchFilter {
@@ -54,7 +60,14 @@ func newPatchFilter(s Spec) *patchFilter {
 		f.cOff = append(f.cOff, i*s.Cout)
 	}
 	f.seg[0].Len = f.pixels
+	for f.rows = patchRows; f.rows > patchBlock && f.chunks() < patchChunks; {
+		f.rows /= 2
+	}
 	return f
+}
+
+func (f *patchFilter) chunks() int {
+	return ceilDiv(f.panels.Count(), patchPanels) * ceilDiv(len(f.aOff), f.rows)
 }
 
 func (f *patchFilter) name() string { return "patches" }
@@ -71,7 +84,7 @@ func (f *patchFilter) run(pool *par.Pool, x, dy, dw []float32) {
 	f.x, f.dy, f.dw, f.copying = x, dy, dw, true
 	pool.Run(f.panels.Count()+f.spec.KH*f.spec.KW*ceilDiv(f.pixels, patchPixels), f)
 	f.copying = false
-	pool.Run(ceilDiv(f.panels.Count(), patchPanels)*ceilDiv(len(f.aOff), patchRows), f)
+	pool.Run(f.chunks(), f)
 	f.x, f.dy, f.dw = nil, nil, nil
 }
 
@@ -79,8 +92,8 @@ func (f *patchFilter) run(pool *par.Pool, x, dy, dw []float32) {
 func (f *patchFilter) Chunk(i, worker int) {
 	switch panels := f.panels.Count(); {
 	case !f.copying:
-		rows := ceilDiv(len(f.aOff), patchRows)
-		f.multiply(&f.tiles[worker], i/rows*patchPanels, i%rows*patchRows)
+		rows := ceilDiv(len(f.aOff), f.rows)
+		f.multiply(&f.tiles[worker], i/rows*patchPanels, i%rows*f.rows)
 	case i < panels:
 		off, _, j, n := f.panels.Panel(i)
 		gemm.NewPanels(f.pixels, n).Pack(f.packed[off:], f.dy[j:], f.spec.Cout, false)
@@ -92,7 +105,7 @@ func (f *patchFilter) Chunk(i, worker int) {
 // multiply computes a chunk of dw from a panel and a row on.
 func (f *patchFilter) multiply(t *gemm.Tile, panel, row int) {
 	t.A, t.AStride, t.Segs = f.patches, 1, f.seg[:]
-	for end := min(row+patchRows, len(f.aOff)); row < end; row += patchBlock {
+	for end := min(row+f.rows, len(f.aOff)); row < end; row += patchBlock {
 		e := min(row+patchBlock, end)
 		t.AOff, t.COff = f.aOff[row:e], f.cOff[row:e]
 		for p := panel; p < min(panel+patchPanels, f.panels.Count()); p++ {
