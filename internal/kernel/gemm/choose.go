@@ -43,9 +43,9 @@ const (
 	inPlaceDepth = 8
 	// pageFloats is the number of floats in a page of memory.
 	pageFloats = 1024
-	// maxDotRows is the most rows of A for which a pass over B for each row beats a tile with mostly empty lanes.
-	maxDotRows = 4
-	// maxStreamRows is the same for adding up rows of B, and streamBlock the bytes of B that a chunk then reads at least.
+	// With up to fewDotRows rows of A, and up to maxDotRows where K is at least dotDepth, dot products beat a tile with mostly empty lanes.
+	fewDotRows, maxDotRows, dotDepth = 4, 12, 64
+	// maxStreamRows is the most rows of A for which rows of B are added up, and streamBlock the bytes of B that a chunk then reads at least.
 	maxStreamRows = 4
 	streamBlock   = 128 << 10
 	// dotBlock is about how many elements of B a chunk of dot products reads.
@@ -79,7 +79,7 @@ func choose(l isa.Level, s Spec) choice {
 	panels := ceilDiv(s.N, width)
 	work := float64(s.M) * float64(s.N) * float64(s.K) / lanesPerCycle
 
-	if s.TransB && !s.PackedB && !s.TransA && s.M <= maxDotRows {
+	if s.TransB && !s.PackedB && !s.TransA && (s.M <= fewDotRows || s.M <= maxDotRows && s.K >= dotDepth) {
 		return choice{dot: true, rows: s.M, cols: min(s.N, roundUp(ceilDiv(dotBlock, s.K), 4)), kc: s.K, splits: 1}
 	}
 

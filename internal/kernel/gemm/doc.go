@@ -17,7 +17,8 @@
 //     of its columns once and keeps them from chunk to chunk. So C is written in long runs, which with few K indices (the gradient
 //     of a dense layer's weights) is most of the work.
 //   - With B stored by columns and few rows of A, the product is turned over: Cᵀ = Bᵀ·Aᵀ reads B in place, once.
-//   - A row or a few times a large matrix is bound by reading the matrix: dot products or sums of its rows, in long runs.
+//   - A row or a few times a large matrix is bound by reading the matrix: dot products, all rows with each vector of the matrix, or
+//     sums of its rows, in long runs.
 //   - A deep product with a small result is cut along K into parts that are added up at the end, in a fixed order.
 //
 // Function choose holds the whole selection rule. It knows the shape and the instruction set, not the number of threads:

@@ -245,7 +245,7 @@ func (p *Plan) newWorker() *worker {
 	switch {
 	case p.K == 0:
 	case p.dot:
-		w.c = make([]float32, p.cols)
+		w.c = make([]float32, p.cols*p.M)
 	case p.swap:
 		w.c = make([]float32, p.cols*p.M)
 	default:

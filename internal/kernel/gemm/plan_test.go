@@ -226,6 +226,7 @@ func TestPlan(t *testing.T) {
 			{M: 20, N: 70, K: 1100, PackedB: true, Bias: true, Act: ReLU},
 			{M: 1, N: 503, K: 301, TransB: true},
 			{M: 3, N: 503, K: 301, TransB: true, Bias: true, Accumulate: true, Act: ReLU},
+			{M: 9, N: 503, K: 301, TransB: true, Residual: true, Act: ReLU, Batch: 2, StrideA: 2709, StrideB: 151403, StrideC: 4527},
 			{M: 500, N: 1, K: 300},
 			{M: 300, N: 70, K: 1, TransA: true},
 			{M: 500, N: 130, K: 300, PackedB: true, Bias: true},

@@ -18,6 +18,27 @@ func dots(l isa.Level, y, x, b []float32, ldb int) {
 	}
 }
 
+// gridBlock is about how many floats of b grid goes through for one group of rows of x after the other, so that the next group finds them in the L1 cache.
+const gridBlock = 4 << 10
+
+// grid computes y[i·ldy+r] = Σ x[i·ldx+j]·b[r·ldb+j] over j in [0, k) for every i in [0, m) and r in [0, n); m, n and k > 0. The order of the additions depends on neither m nor n.
+func grid(l isa.Level, y, x, b []float32, ldy, ldx, ldb, m, n, k int) {
+	y, x, b = y[:(m-1)*ldy+n], x[:(m-1)*ldx+k], b[:(n-1)*ldb+k]
+	if l == isa.Portable {
+		for i := range m {
+			dots(l, y[i*ldy:][:n], x[i*ldx:][:k], b, ldb)
+		}
+		return
+	}
+	groups, block := ceilDiv(m, gridRows(l)), max(4, gridBlock/k&^3)
+	for r := 0; r < n; r += block {
+		for g := range groups {
+			i := g * m / groups
+			gridVec(l, (g+1)*m/groups-i, &y[i*ldy+r], &x[i*ldx], &b[r*ldb], 4*ldy, 4*ldx, 4*ldb, min(block, n-r), k)
+		}
+	}
+}
+
 // axpys computes y[j] += Σ x[i·xStride]·b[i·ldb+j] over i in [0, k) for every j in [0, len(y)); neither k nor y is empty.
 func axpys(l isa.Level, y, x, b []float32, xStride, ldb, k int) {
 	x, b = x[:(k-1)*xStride+1], b[:(k-1)*ldb+len(y)]
@@ -90,15 +111,18 @@ type dotBody Plan
 
 func (q *dotBody) Chunk(i, worker int) {
 	p := (*Plan)(q)
-	grid := p.grid()
-	z, j := i/grid, i%grid*p.cols
+	z, j := i/p.grid(), i%p.grid()*p.cols
 	n := min(p.cols, p.N-j)
 	a, b := p.a[z*p.StrideA:], p.b[z*p.StrideB+j*p.LDB:]
-	y := p.work[worker].c[:n]
+	all := p.work[worker].c[:n*p.M]
+	if p.M == 1 {
+		dots(p.level, all, a[:p.K], b, p.LDB)
+	} else {
+		grid(p.level, all, a, b, n, p.LDA, p.LDB, p.M, n, p.K)
+	}
 	for m := range p.M {
 		off := z*p.StrideC + m*p.LDC + j
-		c := p.c[off:][:n]
-		dots(p.level, y, a[m*p.LDA:][:p.K], b, p.LDB)
+		y, c := all[m*n:][:n], p.c[off:][:n]
 		if p.bias != nil {
 			for x, v := range p.bias[j:][:n] {
 				y[x] += v

@@ -46,6 +46,57 @@ func TestDots(t *testing.T) {
 	})
 }
 
+func TestGrid(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(19, 20))
+		for m := 1; m < 16; m++ {
+			for n := 1; n < 10; n++ {
+				for _, k := range []int{1, 7, 8, 15, 16, 17, 33, 64, 600} {
+					ldx, ldb, ldy := k+rng.IntN(3), k+rng.IntN(3), n+rng.IntN(3)
+					x, _ := guarded(extent(m, k, ldx), rng.IntN(16))
+					b, _ := guarded(extent(n, k, ldb), rng.IntN(16))
+					for i := range m {
+						fill(rng, x[i*ldx:][:k])
+					}
+					for r := range n {
+						fill(rng, b[r*ldb:][:k])
+					}
+					y, intact := guarded(extent(m, n, ldy), rng.IntN(16))
+					grid(isa.Current(), y, x, b, ldy, ldx, ldb, m, n, k)
+					if !intact() {
+						t.Fatalf("%dx%dx%d: wrote outside of y", m, k, n)
+					}
+					for i := range m {
+						for r := range n {
+							var want, abs float64
+							for j := range k {
+								v := float64(x[i*ldx+j]) * float64(b[r*ldb+j])
+								want, abs = want+v, abs+math.Abs(v)
+							}
+							if got := y[i*ldy+r]; !near(got, want, abs, k) {
+								t.Fatalf("%dx%dx%d: y[%d][%d] = %v, want %v", m, k, n, i, r, got, want)
+							}
+						}
+						if i < m-1 {
+							for _, v := range y[i*ldy+n : (i+1)*ldy] {
+								if math.Float32bits(v) != math.Float32bits(sentinel) {
+									t.Fatalf("%dx%dx%d: wrote between the rows of y", m, k, n)
+								}
+							}
+						}
+					}
+					// The same pair among others, in another place.
+					two := make([]float32, 2)
+					grid(isa.Current(), two, x[(m-1)*ldx:], b[(n-1)*ldb:], 1, 0, ldb, 2, 1, k)
+					if last := y[len(y)-1]; m > 1 && (two[0] != last || two[1] != last) {
+						t.Fatalf("%dx%dx%d: %v among others, %v alone", m, k, n, last, two)
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestAxpys(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(21, 22))

@@ -247,3 +247,58 @@ func dotsAVX2(y, x, b *float32, stride, rows, k int)
 //
 //go:noescape
 func axpysAVX2(y, x, b *float32, xStride, stride, k, n int)
+
+// gridAVX2_1 computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, 1) and r in [0, rows);
+// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.
+//
+//go:noescape
+func gridAVX2_1(y, x, b *float32, yStride, xStride, bStride, rows, k int)
+
+// gridAVX2_2 computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, 2) and r in [0, rows);
+// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.
+//
+//go:noescape
+func gridAVX2_2(y, x, b *float32, yStride, xStride, bStride, rows, k int)
+
+// gridAVX512_2 computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, 2) and r in [0, rows);
+// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.
+//
+//go:noescape
+func gridAVX512_2(y, x, b *float32, yStride, xStride, bStride, rows, k int)
+
+// gridAVX512_3 computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, 3) and r in [0, rows);
+// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.
+//
+//go:noescape
+func gridAVX512_3(y, x, b *float32, yStride, xStride, bStride, rows, k int)
+
+// gridAVX512_4 computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, 4) and r in [0, rows);
+// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.
+//
+//go:noescape
+func gridAVX512_4(y, x, b *float32, yStride, xStride, bStride, rows, k int)
+
+// gridAVX512_5 computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, 5) and r in [0, rows);
+// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.
+//
+//go:noescape
+func gridAVX512_5(y, x, b *float32, yStride, xStride, bStride, rows, k int)
+
+// gridAVX512_6 computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, 6) and r in [0, rows);
+// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.
+//
+//go:noescape
+func gridAVX512_6(y, x, b *float32, yStride, xStride, bStride, rows, k int)
+
+var gridsAVX2 = [...]func(y, x, b *float32, yStride, xStride, bStride, rows, k int){
+	1: gridAVX2_1,
+	2: gridAVX2_2,
+}
+
+var gridsAVX512 = [...]func(y, x, b *float32, yStride, xStride, bStride, rows, k int){
+	2: gridAVX512_2,
+	3: gridAVX512_3,
+	4: gridAVX512_4,
+	5: gridAVX512_5,
+	6: gridAVX512_6,
+}

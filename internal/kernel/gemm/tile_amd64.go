@@ -30,3 +30,19 @@ func dotsVec(y, x, b *float32, stride, rows, k int) { dotsAVX2(y, x, b, stride, 
 func axpysVec(y, x, b *float32, xStride, stride, k, n int) {
 	axpysAVX2(y, x, b, xStride, stride, k, n)
 }
+
+// gridRows is the most rows of x in a call of gridVec.
+func gridRows(l isa.Level) int {
+	if l == isa.AVX512 {
+		return len(gridsAVX512) - 1
+	}
+	return len(gridsAVX2) - 1
+}
+
+func gridVec(l isa.Level, m int, y, x, b *float32, yStride, xStride, bStride, rows, k int) {
+	if l == isa.AVX512 && m > 1 {
+		gridsAVX512[m](y, x, b, yStride, xStride, bStride, rows, k)
+		return
+	}
+	gridsAVX2[m](y, x, b, yStride, xStride, bStride, rows, k)
+}

@@ -19,4 +19,10 @@ func dotsVec(y, x, b *float32, stride, rows, k int) { panic(noAssembly) }
 
 func axpysVec(y, x, b *float32, xStride, stride, k, n int) { panic(noAssembly) }
 
+func gridRows(isa.Level) int { return 1 }
+
+func gridVec(l isa.Level, m int, y, x, b *float32, yStride, xStride, bStride, rows, k int) {
+	panic(noAssembly)
+}
+
 const noAssembly = "gemm: no assembly for this architecture"

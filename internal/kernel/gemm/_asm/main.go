@@ -29,6 +29,7 @@ func main() {
 	genCopies(asm, stubs)
 	genDots(asm, stubs)
 	genAxpys(asm, stubs)
+	genGrids(asm, stubs)
 
 	file, err := asm.Result()
 	check(err)

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// genGrids writes the kernels of dot products of a few rows with many, all with all: four of the many at a time, each vector of
+// which is used for all of the few.
+func genGrids(c *build.Context, stubs *bytes.Buffer) {
+	const sig = "(y, x, b *float32, yStride, xStride, bStride, rows, k int)"
+	table := new(bytes.Buffer)
+	for _, f := range []struct {
+		level       string
+		width       int
+		least, most int
+	}{{"AVX2", 32, 1, 2}, {"AVX512", 64, 2, 6}} {
+		fmt.Fprintf(table, "\nvar grids%s = [...]func%s{\n", f.level, sig)
+		for m := f.least; m <= f.most; m++ {
+			name := fmt.Sprintf("grid%s_%d", f.level, m)
+			fmt.Fprintf(stubs, "\n// %s computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, %d) and r in [0, rows);\n"+
+				"// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.\n//\n//go:noescape\nfunc %s%s\n", name, m, name, sig)
+			c.Function(name)
+			c.Attributes(attr.NOSPLIT)
+			c.SignatureExpr("func" + sig)
+			c.Pragma("noescape")
+			genGrid(c, f.width, m)
+			fmt.Fprintf(table, "%d: %s,\n", m, name)
+		}
+		fmt.Fprintf(table, "}\n")
+	}
+	stubs.Write(table.Bytes())
+}
+
+func genGrid(c *build.Context, width, m int) {
+	wide := width == 64
+	vec := ymm
+	if wide {
+		vec = zmm
+	}
+	lanes := uint32(width / 4)
+	y, x0, x3, xs := reg.RDI, reg.RSI, reg.RDX, reg.R8
+	b0, b3, bs, first := reg.RAX, reg.RBX, reg.R9, reg.R13 // first: of this round's rows
+	count, rows, ys, whole := reg.RCX, reg.R10, reg.R11, reg.R12
+
+	// The mask of the last k%lanes elements.
+	c.Load(c.Param("k"), whole)
+	c.MOVQ(whole, count)
+	c.ANDQ(operand.U32(lanes-1), count)
+	if wide {
+		c.MOVL(operand.U32(1<<16-1), reg.EAX)
+		c.MOVL(operand.U32(16), reg.EBX)
+		c.SUBL(reg.ECX, reg.EBX)
+		c.SHRXL(reg.EBX, reg.EAX, reg.EAX)
+		c.KMOVW(reg.EAX, reg.K1)
+	} else {
+		c.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.RAX)
+		c.SHLQ(operand.U8(2), count)
+		c.SUBQ(count, reg.RAX)
+		c.VMOVUPS(at(reg.RAX, 0), reg.Y15)
+	}
+	if wide {
+		c.SHRQ(operand.U8(4), whole)
+	} else {
+		c.SHRQ(operand.U8(3), whole)
+	}
+	c.Load(c.Param("y"), y)
+	c.Load(c.Param("b"), first)
+	c.Load(c.Param("yStride"), ys)
+	c.Load(c.Param("xStride"), xs)
+	c.Load(c.Param("bStride"), bs)
+	c.Load(c.Param("rows"), rows)
+
+	// Row i of three that begin at a pointer.
+	third := func(p, stride reg.Register, i int) operand.Mem {
+		if i == 0 {
+			return at(p, 0)
+		}
+		return idx(p, stride, uint8(i))
+	}
+	load := func(masked bool, src operand.Mem, dst reg.Register) {
+		switch {
+		case !masked:
+			c.VMOVUPS(src, dst)
+		case wide:
+			c.VMOVUPS_Z(src, reg.K1, dst)
+		default:
+			c.VMASKMOVPS(src, reg.Y15, dst)
+		}
+	}
+	bv, xv := vec[4*m:], vec[4*m+4:]
+	body := func(n int) {
+		l := func(s string) string { return fmt.Sprintf("%s%d", s, n) }
+		acc := func(i, r int) reg.Register { return vec[4*i+r] }
+		step := func(masked bool) {
+			for r := range n {
+				row := third(b0, bs, r)
+				if r == 3 {
+					row = at(b3, 0)
+				}
+				load(masked, row, bv[r])
+			}
+			for i := range m {
+				row := third(x0, xs, i)
+				if i >= 3 {
+					row = third(x3, xs, i-3)
+				}
+				load(masked, row, xv[i%2])
+				for r := range n {
+					c.VFMADD231PS(bv[r], xv[i%2], acc(i, r))
+				}
+			}
+		}
+		c.Label(l("rows"))
+		c.CMPQ(rows, operand.U32(uint32(n)))
+		c.JLT(operand.LabelRef(l("done")))
+		c.MOVQ(first, b0)
+		if n > 3 {
+			c.LEAQ(idx(bs, bs, 2), b3)
+			c.ADDQ(b0, b3)
+		}
+		c.Load(c.Param("x"), x0)
+		if m > 3 {
+			c.LEAQ(idx(xs, xs, 2), x3)
+			c.ADDQ(x0, x3)
+		}
+		for i := range m {
+			for r := range n {
+				if wide {
+					c.VPXORD(acc(i, r), acc(i, r), acc(i, r))
+				} else {
+					c.VXORPS(acc(i, r), acc(i, r), acc(i, r))
+				}
+			}
+		}
+		c.MOVQ(whole, count)
+		c.TESTQ(count, count)
+		c.JZ(operand.LabelRef(l("tail")))
+		c.Label(l("vector"))
+		step(false)
+		c.ADDQ(operand.U32(uint32(width)), b0)
+		c.ADDQ(operand.U32(uint32(width)), x0)
+		if n > 3 {
+			c.ADDQ(operand.U32(uint32(width)), b3)
+		}
+		if m > 3 {
+			c.ADDQ(operand.U32(uint32(width)), x3)
+		}
+		c.DECQ(count)
+		c.JNZ(operand.LabelRef(l("vector")))
+		c.Label(l("tail"))
+		c.Load(c.Param("k"), count)
+		c.TESTQ(operand.U32(lanes-1), count)
+		c.JZ(operand.LabelRef(l("sum")))
+		step(true)
+		c.Label(l("sum"))
+		// Lanes are added up in registers of the first row, which is done by then: the same pairs for four rows as for one.
+		c.MOVQ(y, x0)
+		for i := range m {
+			for r := range n {
+				dst := ymm[r]
+				if wide {
+					half := ymm[4*m+r]
+					c.VEXTRACTF64X4(operand.U8(1), acc(i, r), half)
+					c.VADDPS(half, ymm[4*i+r], dst)
+				} else if i > 0 {
+					c.VMOVUPS(ymm[4*i+r], dst)
+				}
+			}
+			s := func(r int) reg.Register { return ymm[r%n] }
+			c.VHADDPS(s(1), s(0), s(0))
+			if n > 1 {
+				c.VHADDPS(s(3), s(2), s(2))
+			}
+			c.VHADDPS(s(2), s(0), s(0))
+			c.VEXTRACTF128(operand.U8(1), s(0), reg.X1)
+			c.VADDPS(reg.X1, reg.X0, reg.X0)
+			if n == 4 {
+				c.VMOVUPS(reg.X0, at(x0, 0))
+			} else {
+				c.VMOVSS(reg.X0, at(x0, 0))
+			}
+			if i < m-1 {
+				c.ADDQ(ys, x0)
+			}
+		}
+		if n == 4 {
+			c.LEAQ(idx(first, bs, 4), first)
+		} else {
+			c.ADDQ(bs, first)
+		}
+		c.ADDQ(operand.U32(uint32(4*n)), y)
+		c.SUBQ(operand.U32(uint32(n)), rows)
+		c.JMP(operand.LabelRef(l("rows")))
+		c.Label(l("done"))
+	}
+	body(4)
+	body(1)
+	c.VZEROUPPER()
+	c.RET()
+}
