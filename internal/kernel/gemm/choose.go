@@ -10,6 +10,7 @@ type choice struct {
 	swap       bool // compute Cᵀ = op(B)ᵀ·op(A)ᵀ: B is read in place a row at a time, the small A is transposed instead
 	packB      bool // copy panels of B
 	byRows     bool // the rows of one tile at a time, and the panels of a chunk's columns kept for the next chunk
+	downFirst  bool // neighbouring chunks have the same columns, so that a thread's share reads a part of B; else the same rows
 	turnA      bool // A is transposed beforehand, all of it
 	rows, cols int  // of C in one chunk; with dot, stream or swap a chunk has all rows
 	kc         int  // K indices between two visits to an element of C
@@ -168,6 +169,7 @@ func choose(l isa.Level, s Spec) choice {
 			}
 		}
 	}
+	ch.downFirst = s.N > s.M // B is the larger of the two
 	// A deep product with a small result has no chunks to share out but parts of K.
 	chunks := ceilDiv(s.M, ch.rows) * ceilDiv(s.N, ch.cols)
 	if want := min(work/splitWork, maxSplits); (!ch.packB || chunks*s.Batch < 8) && float64(2*chunks*s.Batch) <= want {
@@ -189,7 +191,7 @@ func byRows(l isa.Level, s Spec, ch *choice) bool {
 	if s.M < manyRows && s.K*width <= nearFloats {
 		return false
 	}
-	ch.byRows, ch.packB = true, s.TransB || s.K > inPlaceDepth
+	ch.byRows, ch.downFirst, ch.packB = true, true, s.TransB || s.K > inPlaceDepth
 	if s.M < manyRows {
 		cols = min(cols, roundUp(ceilDiv(s.N, 8), width)) // fewer rows do not pay for panels that several threads pack
 	}

@@ -264,7 +264,7 @@ func TestByRows(t *testing.T) {
 				}
 			}
 			o := makeOperands(s, rng)
-			ch := choice{byRows: true, packB: s.TransB || i%4 > 0, turnA: s.TransA && i%8 > 3, rows: 7, cols: NR() << (i % 2), kc: max(8, s.K/2), splits: 1}
+			ch := choice{byRows: true, downFirst: i%5 > 0, packB: s.TransB || i%4 > 0, turnA: s.TransA && i%8 > 3, rows: 7, cols: NR() << (i % 2), kc: max(8, s.K/2), splits: 1}
 			p := build(isa.Current(), o.s.complete(), ch)
 			o.compute(t, ps, p)
 			for x := range o.b {

@@ -40,11 +40,10 @@ type part struct {
 	z, j int // matrix and first column
 }
 
-// place is the part of the work that chunk i is: the matrix, the part of K, the first row and the first column of C. Where rows go
-// first, neighbouring chunks have the same columns, so that a thread packs them once.
+// place is the part of the work that chunk i is: the matrix, the part of K, the first row and the first column of C.
 func (p *Plan) place(i int) (z, split, r, j int) {
 	across, down := ceilDiv(p.N, p.cols), ceilDiv(p.M, p.rows)
-	if p.byRows {
+	if p.downFirst {
 		i, r = i/down, i%down*p.rows
 		i, split = i/p.splits, i%p.splits
 		return i / across, split, r, i % across * p.cols
