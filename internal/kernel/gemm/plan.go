@@ -51,7 +51,8 @@ type Plan struct {
 
 	ldTurned int
 
-	runs int // so far
+	alone bool // run on the caller's thread
+	runs  int  // so far
 
 	// Arguments of the Run in progress.
 	a, b, c, bias, residual []float32
@@ -71,7 +72,9 @@ type worker struct {
 func New(s Spec) *Plan {
 	s = s.complete()
 	level := isa.Current()
-	return build(level, s, choose(level, s))
+	p := build(level, s, choose(level, s))
+	p.alone = s.tiny()
+	return p
 }
 
 // complete fills in the defaults and panics if s contradicts itself.
@@ -198,6 +201,9 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 	p.check(a, b, c, bias, residual)
 	c = c[:p.lenC()]
 	p.runs++
+	if p.alone {
+		pool = nil
+	}
 	p.a, p.b, p.c, p.bias, p.residual = a, b, c, nil, nil
 	if p.Bias {
 		p.bias = bias[:p.N]
@@ -235,6 +241,12 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 		}
 	}
 	p.a, p.b, p.c, p.bias, p.residual = nil, nil, nil, nil, nil
+}
+
+// tiny reports whether the work is done before another thread could be of help, which takes about a microsecond.
+func (s Spec) tiny() bool {
+	const work, floats = 80 << 10, 16 << 10
+	return s.Batch*s.M*roundUp(s.N, 16)*s.K <= work && s.Batch*(s.M*s.N+s.M*s.K+s.K*s.N) <= floats
 }
 
 func (p *Plan) lenC() int { return (p.Batch-1)*p.StrideC + extent(p.M, p.N, p.LDC) }

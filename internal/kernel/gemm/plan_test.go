@@ -144,6 +144,7 @@ func (o *operands) run(t *testing.T, ps []*par.Pool) *Plan {
 // compute runs p with every pool and compares the results with the product and with each other.
 func (o *operands) compute(t *testing.T, ps []*par.Pool, p *Plan) {
 	t.Helper()
+	p.alone = false // small sizes stand for large ones here
 	b := o.b
 	if o.s.PackedB {
 		b = make([]float32, p.PackedLen())
@@ -273,6 +274,28 @@ func TestByRows(t *testing.T) {
 			o.compute(t, ps, p) // nothing that was packed before may be used again
 		}
 	})
+}
+
+// A tiny product runs on its caller's thread, and gives what it gives on several.
+func TestTiny(t *testing.T) {
+	if New(Spec{M: 32, N: 512, K: 128}).alone || New(Spec{M: 1, N: 512, K: 128}).alone || New(Spec{M: 9, N: 9, K: 9, Batch: 200, StrideC: 81}).alone {
+		t.Error("a product that two threads share is taken for a tiny one")
+	}
+	rng := rand.New(rand.NewPCG(23, 24))
+	ps := pools(t)
+	o := makeOperands(Spec{M: 64, N: 10, K: 32, TransA: true}, rng)
+	p := New(o.s)
+	if !p.alone {
+		t.Error("64x32x10 is not taken for tiny")
+	}
+	p.Run(ps[1], o.a, o.b, o.c, nil, nil)
+	alone := append([]float32(nil), o.c...)
+	o.compute(t, ps, p)
+	for i, x := range alone {
+		if x != o.c[i] {
+			t.Fatalf("element %d is %v alone, %v with several threads", i, x, o.c[i])
+		}
+	}
 }
 
 func TestAllocations(t *testing.T) {
