@@ -23,10 +23,10 @@ const (
 	depth = 1024
 	// With A transposed a tile's K indices lie in different lines, and half as many of them are better: 8% at 256×2048×1024.
 	depthTransA = 512
-	// From turnColumns columns of the result and turnDepth K indices on, a transposed A is copied to rows: across, each of its elements costs a line and often a page, once for every panel
-	// of B.
+	// From turnColumns columns of the result and turnDepth K indices on, a transposed A is copied to rows: across, each of its
+	// elements costs a line and often a page, once for every panel of B.
 	turnColumns, turnDepth = 256, 64
-	// collide is the distance of rows from which on their columns share a set or two of the L1 cache: then half of turnDepth is enough.
+	// Columns whose elements lie a multiple of collide floats apart share a few sets of the L1 cache: then half of turnDepth is enough.
 	collide = 512
 	// farColumns and farDepth are the columns of a chunk and the K indices between two visits where few rows meet a B whose rows lie far apart, farChunks the chunks, at least.
 	farColumns, farDepth, farChunks = 512, 128, 8

@@ -62,7 +62,7 @@ type Plan struct {
 type worker struct {
 	tile Tile
 	seg  [1]Seg
-	b    []float32 // packed columns of B
+	b    []float32 // packed columns of B, borrowed for a Run
 	has  part      // which these are
 	c    []float32 // a block of Cᵀ (swap), a part of a row of C (dot)
 }
@@ -217,6 +217,10 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 	for len(p.work) < pool.Threads() {
 		p.work = append(p.work, p.newWorker())
 	}
+	if n := p.panelFloats(); n > 0 {
+		borrow(p.work[:pool.Threads()], n)
+		defer giveBack(p.work[:pool.Threads()])
+	}
 	switch {
 	case p.K == 0:
 		pool.Run(p.Batch*p.M, (*emptyBody)(p))
@@ -243,6 +247,17 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 	p.a, p.b, p.c, p.bias, p.residual = nil, nil, nil, nil, nil
 }
 
+// panelFloats is how much packed B each worker holds.
+func (p *Plan) panelFloats() int {
+	switch {
+	case !p.packB || p.K == 0:
+		return 0
+	case p.byRows:
+		return p.K * roundUp(p.cols, lanes(p.level))
+	}
+	return p.kc * roundUp(p.cols, lanes(p.level))
+}
+
 // tiny reports whether the work is done before another thread could be of help, which takes about a microsecond.
 func (s Spec) tiny() bool {
 	const work, floats = 80 << 10, 16 << 10
@@ -254,20 +269,8 @@ func (p *Plan) lenC() int { return (p.Batch-1)*p.StrideC + extent(p.M, p.N, p.LD
 func (p *Plan) newWorker() *worker {
 	w := &worker{}
 	w.tile.Segs = w.seg[:]
-	switch {
-	case p.K == 0:
-	case p.dot:
+	if p.K > 0 && (p.dot || p.swap) {
 		w.c = make([]float32, p.cols*p.M)
-	case p.swap:
-		w.c = make([]float32, p.cols*p.M)
-	default:
-		if p.packB {
-			depth := p.kc
-			if p.byRows {
-				depth = p.K
-			}
-			w.b = make([]float32, depth*roundUp(p.cols, lanes(p.level)))
-		}
 	}
 	return w
 }
