@@ -29,6 +29,7 @@ type byHand struct {
 	dw3, dx3, dw4, dx4 *gemm.Plan
 	db3, db4           *reduce.Plan
 	xent               *reduce.CrossEntropy
+	rule               update.Spec
 	adam               *update.Plan
 	params             []update.Param
 	steps              int64
@@ -48,7 +49,7 @@ func newByHand(batch, threads int) *byHand {
 		for j := range b.w[i] {
 			b.w[i][j] *= 0.1
 		}
-		b.params = append(b.params, update.Param{W: b.w[i], Grad: b.g[i], Slots: [3][]float32{b.m[i], b.v[i]}})
+		b.params = append(b.params, update.Param{W: b.w[i], Grad: b.g[i], Slots: [3][]float32{b.m[i], b.v[i]}, Scale: 1})
 	}
 	b.first = convpool.New(convpool.Spec{N: batch, H: 28, W: 28, Cin: 1, Cout: 32, KH: 3, KW: 3})
 	b.second = convpool.New(convpool.Spec{N: batch, H: 13, W: 13, Cin: 32, Cout: 64, KH: 3, KW: 3})
@@ -66,7 +67,8 @@ func newByHand(batch, threads int) *byHand {
 	b.db3 = reduce.New(reduce.Spec{Op: reduce.Sum, Outer: 1, Reduce: batch, Inner: 128})
 	b.db4 = reduce.New(reduce.Spec{Op: reduce.Sum, Outer: 1, Reduce: batch, Inner: 10})
 	b.xent = reduce.NewCrossEntropy(reduce.CrossEntropySpec{Rows: batch, Classes: 10})
-	b.adam = update.New(update.Spec{Kind: update.Adam, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}, sizes)
+	b.rule = update.Spec{Kind: update.Adam, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}
+	b.adam = update.New(b.rule, sizes)
 	return b
 }
 
@@ -91,7 +93,10 @@ func (b *byHand) step(rate float64) float64 {
 	b.first.BackwardFilter(p, b.images, b.at1, b.d1, g[0], g[1])
 
 	b.steps++
-	b.adam.Run(p, b.params, rate, b.steps, 1)
+	for i := range b.params {
+		b.params[i].Rate = b.rule.Rate(rate, b.steps)
+	}
+	b.adam.Run(p, b.params)
 	sum := 0.0
 	for _, l := range b.loss {
 		sum += float64(l)

@@ -161,8 +161,9 @@ func (c *Call) move(v, now *graph.Node, momentum float64) {
 }
 
 func moved(g *graph.Graph, old, now *graph.Node, momentum float64) (y *graph.Node) {
-	g.During(graph.Update, func() {
-		y = op.Add(op.Mul(old, op.Like(old, momentum)), op.Mul(op.StopGradient(now), op.Like(now, 1-momentum)))
+	g.During(graph.Update, func() { // old - old·(1-momentum) + now·(1-momentum): a step of the plainest rule, so that it is taken with all the others
+		num := func(v float64) *graph.Node { return op.Scalar(g, old.DType(), v) }
+		y, _ = op.Update(op.UpdateAttrs{Rule: "sgd"}, old, op.StopGradient(now), nil, num(momentum-1), num(1-momentum), num(1))
 	})
 	return y
 }

@@ -15,7 +15,6 @@ var (
 	SoftmaxOp, LogSoftmaxOp                        *graph.Op
 	SparseXentOp, SparseXentGradOp                 *graph.Op
 	LinearOp, ConvActOp                            *graph.Op
-	AdamOp                                         *graph.Op
 )
 
 // Attributes of composed ops.
@@ -38,8 +37,6 @@ type (
 		Conv ConvAttrs
 		Act  string
 	}
-	// AdamAttrs are the attributes of AdamOp.
-	AdamAttrs struct{ Beta1, Beta2, Epsilon float64 }
 )
 
 // floats makes the Infer of an op with n float operands whose result is like the first.
@@ -227,33 +224,6 @@ func init() {
 		Samples: []graph.Sample{{Name: "relu", Attrs: ConvActAttrs{samePads, "relu"}, In: types(f32(2, 5, 6, 3), f32(3, 3, 3, 17), f32(17)), NoGrad: true},
 			{Name: "plain", Attrs: ConvActAttrs{plain, ""}, In: types(f32(2, 5, 6, 3), f32(3, 3, 3, 17), f32(17))}},
 	})
-	AdamOp = add(def[AdamAttrs]{
-		Name: "adam", Doc: "one step of Adam (arXiv:1412.6980) from weights, first and second moment, gradient and the bias-corrected rate α (a scalar): the new weights and moments",
-		Kind: graph.Elementwise,
-		Infer: func(_ AdamAttrs, in []typ) ([]typ, error) {
-			if err := floats(5)(in); err != nil {
-				return nil, err
-			}
-			for _, t := range in[1:4] {
-				if !t.Shape.Equal(in[0].Shape) {
-					return nil, fmt.Errorf("weights %v, moments and gradient must have one shape, not %v", in[0].Shape, t.Shape)
-				}
-			}
-			if len(in[4].Shape) != 0 {
-				return nil, fmt.Errorf("the rate must be a scalar, not %v", in[4].Shape)
-			}
-			return in[:3], nil
-		},
-		Decompose: func(a AdamAttrs, in []*node) []*node {
-			w, m, v, g, rate := in[0], in[1], in[2], in[3], in[4]
-			m1 := Add(m, Mul(Sub(g, m), Like(m, 1-a.Beta1)))
-			v1 := Add(v, Mul(Sub(Mul(g, g), v), Like(v, 1-a.Beta2)))
-			return []*node{Sub(w, Div(Mul(m1, rate), Add(Sqrt(v1), Like(v1, a.Epsilon)))), m1, v1}
-		},
-		FLOPs: func(_ AdamAttrs, in, _ []typ) int64 { return 12 * int64(in[0].Shape.Size()) },
-		Samples: []graph.Sample{{Name: "f32", Attrs: AdamAttrs{0.9, 0.999, 1e-7}, In: types(f32(3, 67), f32(3, 67), f32(3, 67), f32(3, 67), f32()), Lo: 0.1, Hi: 1},
-			{Name: "shapes", Attrs: AdamAttrs{0.9, 0.999, 1e-7}, In: types(f32(3), f32(3), f32(4), f32(3), f32()), Bad: "one shape"}},
-	})
 }
 
 // softmaxInfer is the inference rule of the softmaxes.
@@ -313,10 +283,4 @@ func LogSoftmax(x *node) *node { return un(LogSoftmaxOp, x) }
 // SparseXent is the cross-entropy of softmax(logits [… C]) with labels i32 […], for each example.
 func SparseXent(logits, labels *node, a XentAttrs) *node {
 	return logits.Graph().Apply(SparseXentOp, a, logits, labels)
-}
-
-// Adam is one step of Adam with a bias-corrected rate.
-func Adam(w, m, v, g, rate *node, a AdamAttrs) (w1, m1, v1 *node) {
-	n := w.Graph().Apply(AdamOp, a, w, m, v, g, rate)
-	return n.Part(0), n.Part(1), n.Part(2)
 }

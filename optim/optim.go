@@ -30,7 +30,7 @@ type Optimizer struct {
 	GlobalClipNorm float64 // if > 0: all gradients together are scaled down to at most this norm
 
 	rule func(u *update) *graph.Node // the new weights
-	adam *op.AdamAttrs               // of Adam and AdamW
+	adam *op.UpdateAttrs               // of Adam and AdamW
 }
 
 // update is the update of one parameter.
@@ -39,6 +39,8 @@ type update struct {
 	name    string
 	w, grad *graph.Node
 	rate    *graph.Node // scalar f32
+	shrink  *graph.Node // scalar: the share of itself that the parameter loses
+	scale   *graph.Node // scalar: of the gradient
 	t       *graph.Node // the number of this update, from 1, scalar f32
 	once    map[string]*graph.Node
 	factor  float64 // of the rate; 0: 1
@@ -68,8 +70,9 @@ func (o *Optimizer) Build(g *graph.Graph, params []nn.Param, grads []*graph.Node
 	for i, p := range params {
 		ws[i] = g.Variable(p.Name, p.Type)
 	}
-	g.During(graph.Update, func() { grads = o.clip(g, grads) })
-	for i, w := range o.updates(g, params, ws, grads, rate) {
+	var scales []*graph.Node
+	g.During(graph.Update, func() { grads, scales = o.clip(g, grads) })
+	for i, w := range o.updates(g, params, ws, grads, scales, rate) {
 		g.Update(ws[i], w)
 	}
 }
@@ -81,12 +84,9 @@ func (o *Optimizer) BuildParts(g *graph.Graph, params []nn.Param, ws, grads, fac
 		grads = slices.Clone(grads)
 		for i := range grads {
 			grads[i] = o.clipValue(g, grads[i])
-			if factors != nil {
-				grads[i] = op.Mul(grads[i], factors[i])
-			}
 		}
 	})
-	return o.updates(g, params, ws, grads, rate)
+	return o.updates(g, params, ws, grads, factors, rate)
 }
 
 // Beta1 is the share of Adam's momentum that a step keeps; ok is false of other optimizers.
@@ -108,13 +108,17 @@ func (o *Optimizer) BuildMomenta(g *graph.Graph, params []nn.Param, momenta []*g
 			return op.Div(op.Mul(u.rate, u.num(math.Sqrt(-math.Expm1(float64(warm)*math.Log(a.Beta2))))), rest)
 		})
 		g.Update(u.slot("m"), u.grad)
-		return op.Sub(u.w, op.Div(op.Mul(alpha, u.grad), op.Add(op.Sqrt(u.slot("v")), u.num(a.Epsilon))))
+		w := u.w
+		if o.WeightDecay != 0 {
+			w = op.Sub(w, op.Mul(w, u.shrink))
+		}
+		return op.Sub(w, op.Div(op.Mul(alpha, u.grad), op.Add(op.Sqrt(u.slot("v")), u.num(a.Epsilon))))
 	}
 	ws := make([]*graph.Node, len(params))
 	for i, p := range params {
 		ws[i] = g.Variable(p.Name, p.Type)
 	}
-	for i, w := range own.updates(g, params, ws, momenta, rate) {
+	for i, w := range own.updates(g, params, ws, momenta, nil, rate) {
 		g.Update(ws[i], w)
 	}
 }
@@ -152,8 +156,8 @@ func (o *Optimizer) Factors(squares []float64) []float32 {
 	return out
 }
 
-// updates gives the new values of ws.
-func (o *Optimizer) updates(g *graph.Graph, params []nn.Param, ws, grads []*graph.Node, rate *graph.Node) []*graph.Node {
+// updates gives the new values of ws. Each gradient is multiplied by its scale, a scalar; scales is nil where none is.
+func (o *Optimizer) updates(g *graph.Graph, params []nn.Param, ws, grads, scales []*graph.Node, rate *graph.Node) []*graph.Node {
 	out := make([]*graph.Node, len(params))
 	g.During(graph.Update, func() {
 		it := g.Variable(IterationVar, graph.T(dtype.I64))
@@ -165,12 +169,16 @@ func (o *Optimizer) updates(g *graph.Graph, params []nn.Param, ws, grads []*grap
 			w := ws[i]
 			g.As(grads[i], graph.Update, func() {
 				u := &update{g: g, name: p.Name, w: w, grad: grads[i], rate: rate, t: t, once: once}
+				if u.scale = u.num(1); scales != nil {
+					u.scale = scales[i]
+				}
 				if f := p.RateFactor; f != 0 && f != 1 {
 					u.factor = f
 					u.rate = u.shared("rate", func() *graph.Node { return op.Mul(rate, u.num(f)) })
 				}
+				u.shrink = u.num(0)
 				if o.WeightDecay != 0 && p.Decay {
-					u.w = op.Sub(w, op.Mul(w, op.Mul(u.rate, u.num(o.WeightDecay))))
+					u.shrink = u.shared("shrink", func() *graph.Node { return op.Mul(u.rate, u.num(o.WeightDecay)) })
 				}
 				out[i] = o.rule(u)
 			})
@@ -186,32 +194,40 @@ func (o *Optimizer) clipValue(g *graph.Graph, d *graph.Node) *graph.Node {
 	return op.Min(op.Max(d, op.Scalar(g, dtype.F32, -o.ClipValue)), op.Scalar(g, dtype.F32, o.ClipValue))
 }
 
-func (o *Optimizer) clip(g *graph.Graph, grads []*graph.Node) []*graph.Node {
-	out := make([]*graph.Node, len(grads))
+// clip gives the gradients, of which each element is clipped, and the scalars that they are scaled by: down to at most the norms that are set.
+func (o *Optimizer) clip(g *graph.Graph, grads []*graph.Node) (out, scales []*graph.Node) {
 	num := func(v float64) *graph.Node { return op.Scalar(g, dtype.F32, v) }
 	// scale is what brings a norm down to limit: 1 where it is below.
 	scale := func(square *graph.Node, limit float64) *graph.Node {
 		return op.Min(op.Div(num(limit), op.Max(op.Sqrt(square), num(1e-30))), num(1))
 	}
-	square := func(x *graph.Node) *graph.Node { return op.SumAll(op.Mul(x, x)) }
-	for i, d := range grads {
+	var total *graph.Node // the square of the norm of all, clipped by then
+	for _, d := range grads {
 		d = o.clipValue(g, d)
+		s := num(1)
 		if o.ClipNorm > 0 {
-			d = op.Mul(d, scale(square(d), o.ClipNorm))
+			square := op.SumSquares(d)
+			s = scale(square, o.ClipNorm)
+			if square = op.Mul(square, op.Mul(s, s)); total == nil {
+				total = square
+			} else {
+				total = op.Add(total, square)
+			}
 		}
-		out[i] = d
+		out, scales = append(out, d), append(scales, s)
 	}
-	if o.GlobalClipNorm > 0 {
-		total := num(0)
-		for _, d := range out {
-			total = op.Add(total, square(d))
+	if o.GlobalClipNorm > 0 && len(out) > 0 {
+		if total == nil {
+			total = op.SumSquares(out...)
 		}
-		s := scale(total, o.GlobalClipNorm)
-		for i, d := range out {
-			out[i] = op.Mul(d, s)
+		all := scale(total, o.GlobalClipNorm)
+		for i, s := range scales {
+			if scales[i] = all; o.ClipNorm > 0 {
+				scales[i] = op.Mul(s, all)
+			}
 		}
 	}
-	return out
+	return out, scales
 }
 
 // Setting changes an optimizer when it is made.
@@ -254,26 +270,32 @@ func (o *Optimizer) Check() error {
 	return nil
 }
 
+// step is the new parameter by rule a, with its slots under the given names.
+func (u *update) step(a op.UpdateAttrs, rate *graph.Node, names ...string) *graph.Node {
+	var slots []*graph.Node
+	for _, n := range names {
+		slots = append(slots, u.slot(n))
+	}
+	w, next := op.Update(a, u.w, u.grad, slots, rate, u.shrink, u.scale)
+	for i, s := range slots {
+		u.g.Update(s, next[i])
+	}
+	return w
+}
+
 // SGD is gradient descent with momentum μ (0: none), Nesterov's or not: m = μ·m - rate·g; w += m, or w += μ·m - rate·g. Rate 0.01.
 func SGD(momentum float64, nesterov bool, set ...Setting) *Optimizer {
 	return build("sgd", 0.01, func(u *update) *graph.Node {
-		step := op.Mul(u.rate, u.grad)
 		if momentum == 0 {
-			return op.Sub(u.w, step)
+			return u.step(op.UpdateAttrs{Rule: "sgd"}, u.rate)
 		}
-		m := u.slot("momentum")
-		m1 := op.Sub(op.Mul(m, u.num(momentum)), step)
-		u.g.Update(m, m1)
-		if nesterov {
-			return op.Add(u.w, op.Sub(op.Mul(m1, u.num(momentum)), step))
-		}
-		return op.Add(u.w, m1)
+		return u.step(op.UpdateAttrs{Rule: "sgd", Momentum: momentum, Nesterov: nesterov}, u.rate, "momentum")
 	}, set)
 }
 
 // Adam is Kingma & Ba's (arXiv:1412.6980) with Keras's defaults: rate 0.001, β1 0.9, β2 0.999, ε 1e-7.
 func Adam(set ...Setting) *Optimizer {
-	a := op.AdamAttrs{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}
+	a := op.UpdateAttrs{Rule: "adam", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}
 	o := build("adam", 0.001, func(u *update) *graph.Node { return adam(u, a) }, set)
 	o.adam = &a
 	return o
@@ -286,7 +308,7 @@ func AdamW(set ...Setting) *Optimizer {
 	return o
 }
 
-func adam(u *update, a op.AdamAttrs) *graph.Node {
+func adam(u *update, a op.UpdateAttrs) *graph.Node {
 	// α = rate·√(1-β2^t)/(1-β1^t), with 1-β^t = -expm1(t·ln β), which loses no digits at small t.
 	alpha := u.shared("adam/alpha", func() *graph.Node {
 		rest := func(beta float64) *graph.Node {
@@ -294,48 +316,27 @@ func adam(u *update, a op.AdamAttrs) *graph.Node {
 		}
 		return op.Mul(u.rate, op.Div(op.Sqrt(rest(a.Beta2)), rest(a.Beta1)))
 	})
-	m, v := u.slot("m"), u.slot("v")
-	w1, m1, v1 := op.Adam(u.w, m, v, u.grad, alpha, a)
-	u.g.Update(m, m1)
-	u.g.Update(v, v1)
-	return w1
+	return u.step(a, alpha, "m", "v")
 }
 
 // RMSprop is Hinton's (Coursera lecture 6e, 2012): v = ρ·v + (1-ρ)·g²; w -= rate·g/√(v + ε), with Keras's defaults: rate 0.001, ρ 0.9, ε 1e-7.
 // momentum and centered are as in Keras.
 func RMSprop(momentum float64, centered bool, set ...Setting) *Optimizer {
-	const rho, eps = 0.9, 1e-7
-	return build("rmsprop", 0.001, func(u *update) *graph.Node {
-		mean := func(name string, x *graph.Node) *graph.Node {
-			v := u.slot(name)
-			v1 := op.Add(op.Mul(v, u.num(rho)), op.Mul(x, u.num(1-rho)))
-			u.g.Update(v, v1)
-			return v1
-		}
-		v := mean("velocity", op.Mul(u.grad, u.grad))
-		if centered {
-			a := mean("average", u.grad)
-			v = op.Sub(v, op.Mul(a, a))
-		}
-		step := op.Div(op.Mul(u.rate, u.grad), op.Sqrt(op.Add(v, u.num(eps))))
-		if momentum > 0 {
-			m := u.slot("momentum")
-			step = op.Add(op.Mul(m, u.num(momentum)), step)
-			u.g.Update(m, step)
-		}
-		return op.Sub(u.w, step)
-	}, set)
+	a := op.UpdateAttrs{Rule: "rmsprop", Rho: 0.9, Epsilon: 1e-7, Momentum: momentum, Centered: centered}
+	names := []string{"velocity"}
+	if momentum != 0 {
+		names = append(names, "momentum")
+	}
+	if centered {
+		names = append(names, "average")
+	}
+	return build("rmsprop", 0.001, func(u *update) *graph.Node { return u.step(a, u.rate, names...) }, set)
 }
 
 // Lion is Chen et al.'s (arXiv:2302.06675): w -= rate·sign(β1·m + (1-β1)·g); m = β2·m + (1-β2)·g. Rate 0.001, β1 0.9, β2 0.99.
 func Lion(set ...Setting) *Optimizer {
-	const b1, b2 = 0.9, 0.99
 	return build("lion", 0.001, func(u *update) *graph.Node {
-		m := u.slot("momentum")
-		mix := func(b float64) *graph.Node { return op.Add(op.Mul(m, u.num(b)), op.Mul(u.grad, u.num(1-b))) }
-		w := op.Sub(u.w, op.Mul(u.rate, op.Sign(mix(b1))))
-		u.g.Update(m, mix(b2))
-		return w
+		return u.step(op.UpdateAttrs{Rule: "lion", Beta1: 0.9, Beta2: 0.99}, u.rate, "momentum")
 	}, set)
 }
 

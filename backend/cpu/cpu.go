@@ -72,6 +72,7 @@ func Passes() []pass.Pass {
 		pass.Pass{Name: "layout2", Doc: "layout again, with the transposes that expand has made", Run: pass.Layout},
 		pass.Pass{Name: "fold2", Doc: "fold again", Run: pass.Fold},
 		pass.Pass{Name: "cse2", Doc: "cse again", Run: pass.CSE},
+		pass.Pass{Name: "updates", Doc: "the steps of all parameters become one node", Run: pass.Updates},
 		pass.Pass{Name: "recompute", Doc: "the backward pass computes cheap elementwise results again instead of keeping them", Run: pass.Recompute},
 		pass.Pass{Name: "regions", Doc: "elementwise nodes of one shape become one node", Run: pass.Regions},
 		pass.Pass{Name: "unmark", Doc: "what has kept recomputed values apart is taken out", Run: pass.Unmark},

@@ -1,13 +1,11 @@
 package cpu
 
 import (
-	"math"
 	"slices"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/kernel/reduce"
-	"github.com/jouleml/joule/internal/kernel/update"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/shape"
 )
@@ -30,7 +28,6 @@ func init() {
 	rows[op.ArgMaxOp] = []row{{name: "argmax", ok: f32Logits, make: makeArg(false)}}
 	rows[op.ArgMinOp] = []row{{name: "argmin", ok: f32Logits, make: makeArg(true)}}
 	rows[op.CumSumOp] = []row{{name: "cumsum", ok: allF32, make: makeCumSum}}
-	rows[op.AdamOp] = []row{{name: "adam", ok: allF32, make: makeAdam}}
 }
 
 // middle sees a reduction as one of the middle axis of [outer, reduce, inner]; ok is false where the reduced axes are not together.
@@ -121,27 +118,4 @@ func makeCumSum(k *call) (string, func(), error) {
 	p := reduce.NewCumSum(s[:a.Axis].Size(), s[a.Axis], s[a.Axis+1:].Size(), a.Exclusive, a.Reverse)
 	x, y := k.in[0], k.out[0]
 	return "cumsum", func() { p.Run(k.pool, y.f32(), x.f32()) }, nil
-}
-
-// corrected is a step number so great that Adam's bias correction is 1: AdamOp is given a rate that has it already.
-const corrected = math.MaxInt32
-
-func makeAdam(k *call) (string, func(), error) {
-	a := k.n.Attrs().(op.AdamAttrs)
-	p := update.New(update.Spec{Kind: update.Adam, Beta1: a.Beta1, Beta2: a.Beta2, Epsilon: a.Epsilon}, []int{k.in[0].n})
-	one := make([]update.Param, 1)
-	w, m, v, g, rate := k.in[0], k.in[1], k.in[2], k.in[3], k.in[4]
-	w1, m1, v1 := k.out[0], k.out[1], k.out[2]
-	for i := range 3 {
-		k.mayReplace(i, i)
-	}
-	return "adam", func() {
-		for _, c := range [3][2]*buf{{w1, w}, {m1, m}, {v1, v}} {
-			if len(c[0].raw) > 0 && &c[0].raw[0] != &c[1].raw[0] { // the kernel works in place
-				copy(c[0].raw, c[1].raw)
-			}
-		}
-		one[0] = update.Param{W: w1.f32(), Grad: g.f32(), Slots: [3][]float32{m1.f32(), v1.f32()}}
-		p.Run(k.pool, one, float64(rate.f32()[0]), corrected, 1)
-	}, nil
 }

@@ -1,7 +1,7 @@
 // Package update applies optimiser steps to parameters in one pass over memory.
 //
 // The formulas are those of Keras 3 (keras/src/optimizers), element by element, with g the gradient times the scale given to Run and t the step,
-// counted from 1. Every optimiser first does w -= w·(lr·decay) where weight decay is on, then
+// counted from 1. Every optimiser first does w -= w·shrink, with shrink = lr·decay where weight decay is on and 0 where it is not, then
 //
 //	SGD       w -= lr·g
 //	          m = μ·m - lr·g;  w += m                    (momentum μ)
@@ -46,24 +46,24 @@ type Spec struct {
 	Rho          float64 // RMSprop
 	Centered     bool    // RMSprop
 	Epsilon      float64 // Adam, RMSprop
-	WeightDecay  float64 // decoupled from the gradient, times the learning rate
 }
 
 // Slots is how many arrays of state, each of the parameter's size and 0 at first, the optimiser keeps for a parameter:
 //
-//	SGD 0, or 1 (m) with momentum · Adam 2 (m, v) · RMSprop 1 (v), 2 (v, m) with momentum, 3 (v, m, a) if centered · Lion 1 (m)
+//	SGD 0, or 1 (m) with momentum · Adam 2 (m, v) · RMSprop 1 (v), m with momentum, and last a if centered · Lion 1 (m)
 func (s Spec) Slots() int {
 	switch s.Kind {
 	case Adam:
 		return 2
 	case RMSprop:
-		switch {
-		case s.Centered:
-			return 3
-		case s.Momentum != 0:
-			return 2
+		n := 1
+		if s.Momentum != 0 {
+			n++
 		}
-		return 1
+		if s.Centered {
+			n++
+		}
+		return n
 	case Lion:
 		return 1
 	}
@@ -115,34 +115,36 @@ func (s Spec) rule() rule {
 	return momentum
 }
 
-// coefficients are what a leaf reads: the gradient's scale, the decay, then the rule's own.
-func (s Spec) coefficients(lr float64, t int64, scale float64) (c [8]float32) {
-	var own []float64
-	switch s.rule() {
-	case sgd:
-		own = []float64{lr}
-	case momentum, nesterov:
-		own = []float64{lr, s.Momentum}
-	case adam:
-		alpha := lr * math.Sqrt(1-math.Pow(s.Beta2, float64(t))) / (1 - math.Pow(s.Beta1, float64(t)))
-		own = []float64{alpha, 1 - s.Beta1, 1 - s.Beta2, s.Epsilon}
-	case lion:
-		own = []float64{lr, s.Beta1, 1 - s.Beta1, s.Beta2, 1 - s.Beta2}
-	default:
-		own = []float64{lr, s.Rho, 1 - s.Rho, s.Epsilon, s.Momentum}
+// Rate is the rate of step t (1 is the first) at learning rate lr: Adam's is corrected for the bias of its means, those of others are lr itself.
+func (s Spec) Rate(lr float64, t int64) float32 {
+	if s.Kind == Adam {
+		lr *= math.Sqrt(1-math.Pow(s.Beta2, float64(t))) / (1 - math.Pow(s.Beta1, float64(t)))
 	}
-	c[0], c[1] = float32(scale), float32(lr*s.WeightDecay)
-	for i, x := range own {
-		c[2+i] = float32(x)
-	}
-	return c
+	return float32(lr)
 }
 
-// Param is one parameter: its values, gradient and state, all of one length. Slots beyond Spec.Slots() are ignored.
+// constants are what a leaf reads behind the scale, the share to shrink by and the rate.
+func (s Spec) constants() []float64 {
+	switch s.rule() {
+	case sgd:
+		return nil
+	case momentum, nesterov:
+		return []float64{s.Momentum}
+	case adam:
+		return []float64{1 - s.Beta1, 1 - s.Beta2, s.Epsilon}
+	case lion:
+		return []float64{s.Beta1, 1 - s.Beta1, s.Beta2, 1 - s.Beta2}
+	}
+	return []float64{s.Rho, 1 - s.Rho, s.Epsilon, s.Momentum}
+}
+
+// Param is one parameter: its values, gradient and state, all of one length, and what belongs to the step. Slots beyond Spec.Slots() are ignored.
 type Param struct {
 	W, Grad []float32
 	Slots   [3][]float32
-	NoDecay bool // weight decay does not apply, as is usual for biases and normalisation
+	Rate    float32 // see Spec.Rate
+	Shrink  float32 // the share of itself that the parameter loses: learning rate times weight decay
+	Scale   float32 // of the gradient: 1, or less to clip by a norm or to average accumulated gradients
 }
 
 // chunkLen is how many elements make a chunk of work: about 10 µs at the speed of memory.
@@ -150,12 +152,16 @@ const chunkLen = 16384
 
 // Plan updates a list of parameters. It must not run twice at the same time.
 type Plan struct {
-	spec   Spec
-	leaf   leaf
-	lens   []int
-	pieces []piece // in order of parameters
-	params []Param
-	c      [2][8]float32 // with and without decay
+	spec    Spec
+	leaf    leaf
+	slots   int
+	lens    []int
+	pieces  []piece // in order of parameters
+	chunks  []int   // where each begins among the pieces: many small parameters make one
+	params  []Param
+	c       [8]float32   // the constants, behind room for what belongs to a parameter
+	scratch [][]float32  // by worker: the m of a centered RMSprop without momentum
+	each    [][8]float32 // by worker: what its leaf reads
 }
 
 type piece struct{ param, from, to int }
@@ -165,54 +171,78 @@ func New(s Spec, lens []int) *Plan {
 	if s.Kind >= numKinds {
 		panic("update: unknown optimiser")
 	}
-	p := &Plan{spec: s, leaf: table[isa.Current()][s.rule()], lens: append([]int(nil), lens...)}
+	p := &Plan{spec: s, leaf: table[isa.Current()][s.rule()], slots: s.Slots(), lens: append([]int(nil), lens...)}
+	for i, v := range s.constants() {
+		p.c[3+i] = float32(v)
+	}
+	room := 0 // left in the chunk
 	for i, n := range lens {
 		if n < 0 {
 			panic("update: negative length")
 		}
 		for from := 0; from < n; from += chunkLen {
-			p.pieces = append(p.pieces, piece{i, from, min(from+chunkLen, n)})
+			k := piece{i, from, min(from+chunkLen, n)}
+			if k.to-k.from > room {
+				p.chunks = append(p.chunks, len(p.pieces))
+				room = chunkLen
+			}
+			room -= k.to - k.from
+			p.pieces = append(p.pieces, k)
 		}
 	}
 	return p
 }
 
-// Run does step t (1 is the first) with learning rate lr on gradients times scale (1, or less to clip by the global norm or to
-// average accumulated gradients). It panics if the slices are not of the planned lengths.
-func (p *Plan) Run(pool *par.Pool, params []Param, lr float64, t int64, scale float64) {
+// Run does a step. It panics if the slices are not of the planned lengths.
+func (p *Plan) Run(pool *par.Pool, params []Param) {
 	if len(params) != len(p.lens) {
 		panic("update: not the planned number of parameters")
 	}
 	for i := range params {
 		q, n := &params[i], p.lens[i]
 		bad := len(q.W) != n || len(q.Grad) != n
-		for _, s := range q.Slots[:p.spec.Slots()] {
+		for _, s := range q.Slots[:p.slots] {
 			bad = bad || len(s) != n
 		}
 		if bad {
 			panic("update: slice is not of the planned length")
 		}
 	}
+	for len(p.each) < pool.Threads() {
+		p.each = append(p.each, [8]float32{})
+		if p.withoutMomentum() {
+			p.scratch = append(p.scratch, make([]float32, chunkLen))
+		}
+	}
 	p.params = params
-	p.c[0] = p.spec.coefficients(lr, t, scale)
-	p.c[1] = p.c[0]
-	p.c[1][1] = 0
-	pool.Run(len(p.pieces), (*pieces)(p))
+	pool.Run(len(p.chunks), (*pieces)(p))
 	p.params = nil
 }
 
+// withoutMomentum reports whether a leaf is given an m that is nobody's: there is one leaf for a centered RMSprop.
+func (p *Plan) withoutMomentum() bool { return p.spec.rule() == rmsCentered && p.spec.Momentum == 0 }
+
 type pieces Plan
 
-func (p *pieces) Chunk(i, _ int) {
-	k := p.pieces[i]
-	q := &p.params[k.param]
-	c := &p.c[0]
-	if q.NoDecay {
-		c = &p.c[1]
+func (p *pieces) Chunk(i, worker int) {
+	end := len(p.pieces)
+	if i+1 < len(p.chunks) {
+		end = p.chunks[i+1]
 	}
-	var s [3][]float32
-	for j := range p.spec.Slots() {
-		s[j] = q.Slots[j][k.from:k.to]
+	c := &p.each[worker]
+	*c = p.c
+	for _, k := range p.pieces[p.chunks[i]:end] {
+		q := &p.params[k.param]
+		c[0], c[1], c[2] = q.Scale, q.Shrink, q.Rate
+		var s [3][]float32
+		for j := range p.slots {
+			s[j] = q.Slots[j][k.from:k.to]
+		}
+		if (*Plan)(p).withoutMomentum() {
+			m := p.scratch[worker][:k.to-k.from]
+			clear(m)
+			s[1], s[2] = m, s[1]
+		}
+		p.leaf(q.W[k.from:k.to], q.Grad[k.from:k.to], s[0], s[1], s[2], c)
 	}
-	p.leaf(q.W[k.from:k.to], q.Grad[k.from:k.to], s[0], s[1], s[2], c)
 }

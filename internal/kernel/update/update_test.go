@@ -11,25 +11,20 @@ import (
 )
 
 var specs = map[string]Spec{
-	"sgd":               {Kind: SGD},
-	"sgd decay":         {Kind: SGD, WeightDecay: 0.1},
-	"momentum":          {Kind: SGD, Momentum: 0.9},
-	"nesterov":          {Kind: SGD, Momentum: 0.9, Nesterov: true},
-	"adam":              {Kind: Adam, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7},
-	"adamw":             {Kind: Adam, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7, WeightDecay: 0.004},
-	"rmsprop":           {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-7},
-	"rmsprop momentum":  {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-7, Momentum: 0.5},
-	"rmsprop centered":  {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-3, Centered: true},
-	"rmsprop all":       {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-3, Centered: true, Momentum: 0.5, WeightDecay: 0.01},
-	"lion":              {Kind: Lion, Beta1: 0.9, Beta2: 0.99},
-	"lion weight decay": {Kind: Lion, Beta1: 0.9, Beta2: 0.99, WeightDecay: 0.1},
+	"sgd":              {Kind: SGD},
+	"momentum":         {Kind: SGD, Momentum: 0.9},
+	"nesterov":         {Kind: SGD, Momentum: 0.9, Nesterov: true},
+	"adam":             {Kind: Adam, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7},
+	"rmsprop":          {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-7},
+	"rmsprop momentum": {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-7, Momentum: 0.5},
+	"rmsprop centered": {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-3, Centered: true},
+	"rmsprop all":      {Kind: RMSprop, Rho: 0.9, Epsilon: 1e-3, Centered: true, Momentum: 0.5},
+	"lion":             {Kind: Lion, Beta1: 0.9, Beta2: 0.99},
 }
 
 // reference does one step on one element in float64, straight from the formulas of the package's documentation.
-func reference(s Spec, w, g float64, slot *[3]float64, lr float64, t int64, decay bool) float64 {
-	if decay {
-		w -= w * s.WeightDecay * lr
-	}
+func reference(s Spec, w, g float64, slot *[3]float64, lr float64, t int64, decay float64) float64 {
+	w -= w * decay * lr
 	switch s.Kind {
 	case SGD:
 		slot[0] = s.Momentum*slot[0] - lr*g
@@ -91,7 +86,8 @@ func TestSteps(t *testing.T) {
 						all = append(all, a)
 						return a[i%5 : i%5+n : i%5+n]
 					}
-					p := Param{W: array(), Grad: make([]float32, n), NoDecay: i%3 == 1}
+					decay := 0.1 * float64(i%3)
+					p := Param{W: array(), Grad: make([]float32, n), Shrink: float32(lr * decay), Scale: scale}
 					for k := range s.Slots() {
 						p.Slots[k] = array()
 						clear(p.Slots[k])
@@ -110,10 +106,13 @@ func TestSteps(t *testing.T) {
 						for j := range params[i].Grad {
 							g := float32(r.NormFloat64())
 							params[i].Grad[j] = g
-							want[i][j] = reference(s, want[i][j], float64(g)*scale, &slots[i][j], lr, step+1, !params[i].NoDecay)
+							want[i][j] = reference(s, want[i][j], float64(g)*scale, &slots[i][j], lr, step+1, 0.1*float64(i%3))
 						}
 					}
-					plan.Run(pool, params, lr, step+1, scale)
+					for i := range params {
+						params[i].Rate = s.Rate(lr, step+1)
+					}
+					plan.Run(pool, params)
 				}
 				pool.Close()
 				for i, p := range params {
@@ -161,7 +160,7 @@ func TestMismatch(t *testing.T) {
 					t.Errorf("%s: no panic", name)
 				}
 			}()
-			p.Run(nil, params, 1, 1, 1)
+			p.Run(nil, params)
 		}()
 	}
 }
@@ -172,7 +171,7 @@ func TestAllocs(t *testing.T) {
 	const n = 1 << 16
 	params := []Param{{W: make([]float32, n), Grad: make([]float32, n), Slots: [3][]float32{make([]float32, n), make([]float32, n)}}}
 	p := New(specs["adam"], []int{n})
-	if a := testing.AllocsPerRun(5, func() { p.Run(pool, params, 0.001, 1, 1) }); a != 0 {
+	if a := testing.AllocsPerRun(5, func() { p.Run(pool, params) }); a != 0 {
 		t.Errorf("%v allocations a run", a)
 	}
 }
@@ -192,7 +191,7 @@ func BenchmarkUpdate(b *testing.B) {
 				p := New(s, []int{n})
 				b.SetBytes(int64(4 * n * (3 + 2*s.Slots())))
 				for b.Loop() {
-					p.Run(pool, []Param{q}, 0.001, 1, 1)
+					p.Run(pool, []Param{q})
 				}
 			})
 		}
