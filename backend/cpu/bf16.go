@@ -5,6 +5,7 @@ import (
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/kernel/bgemm"
 	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/kernel/qgemm"
 	"github.com/jouleml/joule/internal/par"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
@@ -43,7 +44,7 @@ func (c *compiler) share(n int) *[]uint32 {
 // plainRows are the rows of A in a chunk of plain products.
 const plainRows = 16
 
-// plainDot is a batch of products in plain Go, of elements T that are first brought to R, in which sums are kept.
+// plainDot is a batch of products in plain Go.
 type plainDot[R gemm.Number] struct {
 	p       op.Product
 	spec    gemm.Spec
@@ -83,26 +84,23 @@ func makePlainDot[T gemm.Number](k *call) (string, func(), error) {
 	}, nil
 }
 
-// makeInt8Dot and makeUint8Dot bring bytes to 32 bits first. (Models of bytes have kernels of their own: qlinear and qconv.)
-func makeInt8Dot(k *call) (string, func(), error) { return makeByteDot[int8](k) }
-
-func makeUint8Dot(k *call) (string, func(), error) { return makeByteDot[uint8](k) }
-
-func makeByteDot[T int8 | uint8](k *call) (string, func(), error) {
-	d := newPlainDot[int32](k.n)
+// makeIntDot multiplies bytes on the kernels of quantized models. An operand that the graph does not change is packed once.
+func makeIntDot(k *call) (string, func(), error) {
+	p, _ := op.Matrices(k.n)
+	g := qgemm.NewInts(qgemm.IntSpec{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, Batch: p.Batch, Signed: k.in[0].t.DType == dtype.I8})
+	k.scratch = int64(g.Bytes())
 	a, b, c := k.in[0], k.in[1], k.out[0]
-	d.a, d.b = make([]int32, a.n), make([]int32, b.n)
-	k.scratch = 4 * int64(a.n+b.n)
-	return "gemm of bytes in plain Go", func() {
-		for i, v := range view[T](a) {
-			d.a[i] = int32(v)
+	second := func() []uint8 { return b.raw }
+	if vars, ok := k.c.variables(b); ok && p.Batch == 1 {
+		seen := k.c.host.Watch(vars...)
+		second = func() []uint8 {
+			if seen.Changed() {
+				return b.raw
+			}
+			return nil
 		}
-		for i, v := range view[T](b) {
-			d.b[i] = int32(v)
-		}
-		d.c = view[int32](c)
-		d.run(k.pool)
-	}, nil
+	}
+	return "bytes", func() { g.Run(k.pool, view[int32](c), a.raw, second()) }, nil
 }
 
 // widens reports whether a node on bf16 is to be computed in f32.

@@ -18,7 +18,7 @@ func init() {
 	rows[op.DotOp] = []row{
 		{name: "gemm", ok: func(n *graph.Node) bool { _, ok := op.Matrices(n); return ok && allF32(n) }, make: makeDot},
 		elements[dtype.BFloat16, float32](makeBF16Dot),
-		elements[int8, int32](makeInt8Dot), elements[uint8, int32](makeUint8Dot),
+		elements[int8, int32](makeIntDot), elements[uint8, int32](makeIntDot),
 		elements[float64, float64](makePlainDot[float64]), elements[int8, int8](makePlainDot[int8]), elements[uint8, uint8](makePlainDot[uint8]),
 		elements[int32, int32](makePlainDot[int32]), elements[int64, int64](makePlainDot[int64]),
 	}

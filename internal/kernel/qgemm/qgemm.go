@@ -106,6 +106,9 @@ type Plan struct {
 	a  []uint8
 	y8 []uint8
 	yf []float32
+	yi []int32 // of an IntPlan: sums and what is added to those of a row and of a column
+
+	rowAdd, colAdd []int32
 }
 
 type worker struct {
@@ -129,6 +132,10 @@ func New(s Spec) *Plan {
 	if s.Groups > 1 {
 		return newGrouped(s)
 	}
+	return newPlan(s)
+}
+
+func newPlan(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current()}
 	w, g := p.level.width(), p.level.group()
 	if p.level == vnni && s.N <= narrow {
@@ -404,6 +411,13 @@ func fill(x []uint8, v uint8) {
 
 // finish brings the sums of a row's columns j to j+cols to results.
 func (p *Plan) finish(acc []int32, row, j, cols int) {
+	if p.yi != nil {
+		y, add, row := p.yi[row*p.N+j:][:cols], p.colAdd[j:][:cols], p.rowAdd[row]
+		for i, v := range acc[:cols] {
+			y[i] = v + add[i] + row
+		}
+		return
+	}
 	scale, offset := p.scale[j:][:len(acc)], p.offset[j:][:len(acc)]
 	if p.yf != nil {
 		y := p.yf[row*p.N+j:][:cols]
