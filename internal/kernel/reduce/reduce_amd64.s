@@ -2175,7 +2175,7 @@ end:
 	RET
 
 // func shiftSumsAVX2(s0 []float32, s1 []float32, x []float32, m []float32, rows int, stride int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·shiftSumsAVX2(SB), NOSPLIT, $0-112
 	MOVQ s0_len+8(FP), AX
 	MOVQ rows+96(FP), CX
@@ -2203,50 +2203,56 @@ wide:
 	MOVQ         CX, R10
 
 tile25many:
-	SUBQ    $0x02, R10
-	JLT     tile25few
-	VMOVUPS (R9), Y10
-	VSUBPS  Y0, Y10, Y10
-	VMULPS  Y10, Y10, Y11
-	VADDPS  Y10, Y2, Y2
-	VADDPS  Y11, Y3, Y3
-	VMOVUPS 32(R9), Y10
-	VSUBPS  Y1, Y10, Y10
-	VMULPS  Y10, Y10, Y11
-	VADDPS  Y10, Y4, Y4
-	VADDPS  Y11, Y5, Y5
-	ADDQ    DX, R9
-	VMOVUPS (R9), Y10
-	VSUBPS  Y0, Y10, Y10
-	VMULPS  Y10, Y10, Y11
-	VADDPS  Y10, Y6, Y6
-	VADDPS  Y11, Y7, Y7
-	VMOVUPS 32(R9), Y10
-	VSUBPS  Y1, Y10, Y10
-	VMULPS  Y10, Y10, Y11
-	VADDPS  Y10, Y8, Y8
-	VADDPS  Y11, Y9, Y9
-	ADDQ    DX, R9
-	JMP     tile25many
+	SUBQ       $0x02, R10
+	JLT        tile25few
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y10
+	VSUBPS     Y0, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y2, Y2
+	VADDPS     Y11, Y3, Y3
+	PREFETCHT0 32(R9)(DX*8)
+	VMOVUPS    32(R9), Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y4, Y4
+	VADDPS     Y11, Y5, Y5
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y10
+	VSUBPS     Y0, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y6, Y6
+	VADDPS     Y11, Y7, Y7
+	PREFETCHT0 32(R9)(DX*8)
+	VMOVUPS    32(R9), Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y8, Y8
+	VADDPS     Y11, Y9, Y9
+	ADDQ       DX, R9
+	JMP        tile25many
 
 tile25few:
 	ADDQ $0x02, R10
 
 tile25one:
-	SUBQ    $0x01, R10
-	JLT     tile25end
-	VMOVUPS (R9), Y10
-	VSUBPS  Y0, Y10, Y10
-	VMULPS  Y10, Y10, Y11
-	VADDPS  Y10, Y2, Y2
-	VADDPS  Y11, Y3, Y3
-	VMOVUPS 32(R9), Y10
-	VSUBPS  Y1, Y10, Y10
-	VMULPS  Y10, Y10, Y11
-	VADDPS  Y10, Y4, Y4
-	VADDPS  Y11, Y5, Y5
-	ADDQ    DX, R9
-	JMP     tile25one
+	SUBQ       $0x01, R10
+	JLT        tile25end
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y10
+	VSUBPS     Y0, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y2, Y2
+	VADDPS     Y11, Y3, Y3
+	PREFETCHT0 32(R9)(DX*8)
+	VMOVUPS    32(R9), Y10
+	VSUBPS     Y1, Y10, Y10
+	VMULPS     Y10, Y10, Y11
+	VADDPS     Y10, Y4, Y4
+	VADDPS     Y11, Y5, Y5
+	ADDQ       DX, R9
+	JMP        tile25one
 
 tile25end:
 	ADDQ    $0x01, R10
@@ -2283,47 +2289,52 @@ narrow1:
 	MOVQ         CX, R10
 
 tile26many:
-	SUBQ    $0x04, R10
-	JLT     tile26few
-	VMOVUPS (R9), Y9
-	VSUBPS  Y0, Y9, Y9
-	VMULPS  Y9, Y9, Y10
-	VADDPS  Y9, Y1, Y1
-	VADDPS  Y10, Y2, Y2
-	ADDQ    DX, R9
-	VMOVUPS (R9), Y9
-	VSUBPS  Y0, Y9, Y9
-	VMULPS  Y9, Y9, Y10
-	VADDPS  Y9, Y3, Y3
-	VADDPS  Y10, Y4, Y4
-	ADDQ    DX, R9
-	VMOVUPS (R9), Y9
-	VSUBPS  Y0, Y9, Y9
-	VMULPS  Y9, Y9, Y10
-	VADDPS  Y9, Y5, Y5
-	VADDPS  Y10, Y6, Y6
-	ADDQ    DX, R9
-	VMOVUPS (R9), Y9
-	VSUBPS  Y0, Y9, Y9
-	VMULPS  Y9, Y9, Y10
-	VADDPS  Y9, Y7, Y7
-	VADDPS  Y10, Y8, Y8
-	ADDQ    DX, R9
-	JMP     tile26many
+	SUBQ       $0x04, R10
+	JLT        tile26few
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y9
+	VSUBPS     Y0, Y9, Y9
+	VMULPS     Y9, Y9, Y10
+	VADDPS     Y9, Y1, Y1
+	VADDPS     Y10, Y2, Y2
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y9
+	VSUBPS     Y0, Y9, Y9
+	VMULPS     Y9, Y9, Y10
+	VADDPS     Y9, Y3, Y3
+	VADDPS     Y10, Y4, Y4
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y9
+	VSUBPS     Y0, Y9, Y9
+	VMULPS     Y9, Y9, Y10
+	VADDPS     Y9, Y5, Y5
+	VADDPS     Y10, Y6, Y6
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y9
+	VSUBPS     Y0, Y9, Y9
+	VMULPS     Y9, Y9, Y10
+	VADDPS     Y9, Y7, Y7
+	VADDPS     Y10, Y8, Y8
+	ADDQ       DX, R9
+	JMP        tile26many
 
 tile26few:
 	ADDQ $0x04, R10
 
 tile26one:
-	SUBQ    $0x01, R10
-	JLT     tile26end
-	VMOVUPS (R9), Y9
-	VSUBPS  Y0, Y9, Y9
-	VMULPS  Y9, Y9, Y10
-	VADDPS  Y9, Y1, Y1
-	VADDPS  Y10, Y2, Y2
-	ADDQ    DX, R9
-	JMP     tile26one
+	SUBQ       $0x01, R10
+	JLT        tile26end
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Y9
+	VSUBPS     Y0, Y9, Y9
+	VMULPS     Y9, Y9, Y10
+	VADDPS     Y9, Y1, Y1
+	VADDPS     Y10, Y2, Y2
+	ADDQ       DX, R9
+	JMP        tile26one
 
 tile26end:
 	ADDQ    $0x01, R10
@@ -2417,7 +2428,7 @@ end:
 	RET
 
 // func batchSumsAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·batchSumsAVX2(SB), NOSPLIT, $0-136
 	MOVQ s0_len+8(FP), AX
 	MOVQ rows+120(FP), CX
@@ -2443,23 +2454,27 @@ wide:
 	MOVQ         CX, R12
 
 tile28one:
-	SUBQ    $0x01, R12
-	JLT     tile28end
-	VMOVUPS (R10), Y6
-	VMOVUPS (R11), Y7
-	VSUBPS  Y0, Y7, Y7
-	VMULPS  Y7, Y6, Y7
-	VADDPS  Y6, Y2, Y2
-	VADDPS  Y7, Y3, Y3
-	VMOVUPS 32(R10), Y6
-	VMOVUPS 32(R11), Y7
-	VSUBPS  Y1, Y7, Y7
-	VMULPS  Y7, Y6, Y7
-	VADDPS  Y6, Y4, Y4
-	VADDPS  Y7, Y5, Y5
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	JMP     tile28one
+	SUBQ       $0x01, R12
+	JLT        tile28end
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Y6
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Y7
+	VSUBPS     Y0, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y2, Y2
+	VADDPS     Y7, Y3, Y3
+	PREFETCHT0 32(R10)(DX*8)
+	VMOVUPS    32(R10), Y6
+	PREFETCHT0 32(R11)(DX*8)
+	VMOVUPS    32(R11), Y7
+	VSUBPS     Y1, Y7, Y7
+	VMULPS     Y7, Y6, Y7
+	VADDPS     Y6, Y4, Y4
+	VADDPS     Y7, Y5, Y5
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	JMP        tile28one
 
 tile28end:
 	ADDQ    $0x01, R12
@@ -2490,41 +2505,47 @@ narrow1:
 	MOVQ         CX, R12
 
 tile29many:
-	SUBQ    $0x02, R12
-	JLT     tile29few
-	VMOVUPS (R10), Y5
-	VMOVUPS (R11), Y6
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y5, Y6
-	VADDPS  Y5, Y1, Y1
-	VADDPS  Y6, Y2, Y2
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	VMOVUPS (R10), Y5
-	VMOVUPS (R11), Y6
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y5, Y6
-	VADDPS  Y5, Y3, Y3
-	VADDPS  Y6, Y4, Y4
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	JMP     tile29many
+	SUBQ       $0x02, R12
+	JLT        tile29few
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Y5
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Y6
+	VSUBPS     Y0, Y6, Y6
+	VMULPS     Y6, Y5, Y6
+	VADDPS     Y5, Y1, Y1
+	VADDPS     Y6, Y2, Y2
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Y5
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Y6
+	VSUBPS     Y0, Y6, Y6
+	VMULPS     Y6, Y5, Y6
+	VADDPS     Y5, Y3, Y3
+	VADDPS     Y6, Y4, Y4
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	JMP        tile29many
 
 tile29few:
 	ADDQ $0x02, R12
 
 tile29one:
-	SUBQ    $0x01, R12
-	JLT     tile29end
-	VMOVUPS (R10), Y5
-	VMOVUPS (R11), Y6
-	VSUBPS  Y0, Y6, Y6
-	VMULPS  Y6, Y5, Y6
-	VADDPS  Y5, Y1, Y1
-	VADDPS  Y6, Y2, Y2
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	JMP     tile29one
+	SUBQ       $0x01, R12
+	JLT        tile29end
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Y5
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Y6
+	VSUBPS     Y0, Y6, Y6
+	VMULPS     Y6, Y5, Y6
+	VADDPS     Y5, Y1, Y1
+	VADDPS     Y6, Y2, Y2
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	JMP        tile29one
 
 tile29end:
 	ADDQ    $0x01, R12
@@ -2602,7 +2623,7 @@ end:
 	RET
 
 // func batchSumsReluAVX2(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, k []float32, b []float32, rows int, stride int)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·batchSumsReluAVX2(SB), NOSPLIT, $0-184
 	MOVQ s0_len+8(FP), AX
 	MOVQ rows+168(FP), CX
@@ -2636,7 +2657,9 @@ wide:
 tile31one:
 	SUBQ        $0x01, R14
 	JLT         tile31end
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Y10
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Y11
 	VSUBPS      Y0, Y11, Y11
 	VMOVAPS     Y11, Y12
@@ -2647,7 +2670,9 @@ tile31one:
 	VMULPS      Y11, Y10, Y11
 	VADDPS      Y10, Y6, Y6
 	VADDPS      Y11, Y7, Y7
+	PREFETCHT0  32(R12)(DX*8)
 	VMOVUPS     32(R12), Y10
+	PREFETCHT0  32(R13)(DX*8)
 	VMOVUPS     32(R13), Y11
 	VSUBPS      Y3, Y11, Y11
 	VMOVAPS     Y11, Y12
@@ -2697,7 +2722,9 @@ narrow1:
 tile32many:
 	SUBQ        $0x02, R14
 	JLT         tile32few
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Y7
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Y8
 	VSUBPS      Y0, Y8, Y8
 	VMOVAPS     Y8, Y9
@@ -2710,7 +2737,9 @@ tile32many:
 	VADDPS      Y8, Y4, Y4
 	ADDQ        DX, R12
 	ADDQ        DX, R13
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Y7
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Y8
 	VSUBPS      Y0, Y8, Y8
 	VMOVAPS     Y8, Y9
@@ -2731,7 +2760,9 @@ tile32few:
 tile32one:
 	SUBQ        $0x01, R14
 	JLT         tile32end
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Y7
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Y8
 	VSUBPS      Y0, Y8, Y8
 	VMOVAPS     Y8, Y9
@@ -3130,7 +3161,7 @@ loop37end:
 	RET
 
 // func normAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32)
-// Requires: AVX, CMOV, FMA3
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·normAVX2(SB), NOSPLIT, $0-120
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    a_len+32(FP), CX
@@ -3155,6 +3186,7 @@ TEXT ·normAVX2(SB), NOSPLIT, $0-120
 loop38many:
 	SUBQ        $0x00000010, AX
 	JLT         loop38few
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Y0
 	VMOVUPS     (BX)(R8*4), Y1
 	VMOVUPS     (SI)(R8*4), Y2
@@ -3162,6 +3194,7 @@ loop38many:
 	VSUBPS      Y1, Y0, Y0
 	VFMADD213PS Y3, Y2, Y0
 	VMOVUPS     Y0, (CX)(R8*4)
+	PREFETCHT0  2080(DX)(R8*4)
 	VMOVUPS     32(DX)(R8*4), Y0
 	VMOVUPS     32(BX)(R8*4), Y1
 	VMOVUPS     32(SI)(R8*4), Y2
@@ -3178,6 +3211,7 @@ loop38few:
 loop38one:
 	SUBQ        $0x00000008, AX
 	JLT         loop38tail
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Y0
 	VMOVUPS     (BX)(R8*4), Y1
 	VMOVUPS     (SI)(R8*4), Y2
@@ -3207,7 +3241,7 @@ loop38end:
 	RET
 
 // func normReluAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32)
-// Requires: AVX, CMOV, FMA3
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·normReluAVX2(SB), NOSPLIT, $0-120
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    a_len+32(FP), CX
@@ -3232,6 +3266,7 @@ TEXT ·normReluAVX2(SB), NOSPLIT, $0-120
 loop39many:
 	SUBQ        $0x00000010, AX
 	JLT         loop39few
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Y0
 	VMOVUPS     (BX)(R8*4), Y1
 	VMOVUPS     (SI)(R8*4), Y2
@@ -3241,6 +3276,7 @@ loop39many:
 	VFMADD213PS Y3, Y2, Y0
 	VMAXPS      Y0, Y4, Y0
 	VMOVUPS     Y0, (CX)(R8*4)
+	PREFETCHT0  2080(DX)(R8*4)
 	VMOVUPS     32(DX)(R8*4), Y0
 	VMOVUPS     32(BX)(R8*4), Y1
 	VMOVUPS     32(SI)(R8*4), Y2
@@ -3259,6 +3295,7 @@ loop39few:
 loop39one:
 	SUBQ        $0x00000008, AX
 	JLT         loop39tail
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Y0
 	VMOVUPS     (BX)(R8*4), Y1
 	VMOVUPS     (SI)(R8*4), Y2
@@ -3292,7 +3329,7 @@ loop39end:
 	RET
 
 // func batchGradAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
-// Requires: AVX, CMOV, FMA3
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·batchGradAVX2(SB), NOSPLIT, $0-168
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    dy_len+32(FP), CX
@@ -3325,7 +3362,9 @@ TEXT ·batchGradAVX2(SB), NOSPLIT, $0-168
 loop40many:
 	SUBQ        $0x00000010, AX
 	JLT         loop40few
+	PREFETCHT0  2048(DX)(R10*4)
 	VMOVUPS     (DX)(R10*4), Y0
+	PREFETCHT0  2048(BX)(R10*4)
 	VMOVUPS     (BX)(R10*4), Y1
 	VMOVUPS     (SI)(R10*4), Y2
 	VMOVUPS     (DI)(R10*4), Y3
@@ -3335,7 +3374,9 @@ loop40many:
 	VFMADD213PS Y5, Y4, Y1
 	VFMADD231PS Y3, Y0, Y1
 	VMOVUPS     Y1, (CX)(R10*4)
+	PREFETCHT0  2080(DX)(R10*4)
 	VMOVUPS     32(DX)(R10*4), Y0
+	PREFETCHT0  2080(BX)(R10*4)
 	VMOVUPS     32(BX)(R10*4), Y1
 	VMOVUPS     32(SI)(R10*4), Y2
 	VMOVUPS     32(DI)(R10*4), Y3
@@ -3354,7 +3395,9 @@ loop40few:
 loop40one:
 	SUBQ        $0x00000008, AX
 	JLT         loop40tail
+	PREFETCHT0  2048(DX)(R10*4)
 	VMOVUPS     (DX)(R10*4), Y0
+	PREFETCHT0  2048(BX)(R10*4)
 	VMOVUPS     (BX)(R10*4), Y1
 	VMOVUPS     (SI)(R10*4), Y2
 	VMOVUPS     (DI)(R10*4), Y3
@@ -3389,7 +3432,7 @@ loop40end:
 	RET
 
 // func batchGradReluAVX2(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, b []float32)
-// Requires: AVX, CMOV, FMA3
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·batchGradReluAVX2(SB), NOSPLIT, $0-192
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    dy_len+32(FP), CX
@@ -3426,7 +3469,9 @@ TEXT ·batchGradReluAVX2(SB), NOSPLIT, $0-192
 loop41many:
 	SUBQ        $0x00000010, AX
 	JLT         loop41few
+	PREFETCHT0  2048(DX)(R11*4)
 	VMOVUPS     (DX)(R11*4), Y0
+	PREFETCHT0  2048(BX)(R11*4)
 	VMOVUPS     (BX)(R11*4), Y1
 	VMOVUPS     (SI)(R11*4), Y2
 	VMOVUPS     (DI)(R11*4), Y3
@@ -3443,7 +3488,9 @@ loop41many:
 	VFMADD213PS Y5, Y4, Y1
 	VFMADD231PS Y3, Y0, Y1
 	VMOVUPS     Y1, (CX)(R11*4)
+	PREFETCHT0  2080(DX)(R11*4)
 	VMOVUPS     32(DX)(R11*4), Y0
+	PREFETCHT0  2080(BX)(R11*4)
 	VMOVUPS     32(BX)(R11*4), Y1
 	VMOVUPS     32(SI)(R11*4), Y2
 	VMOVUPS     32(DI)(R11*4), Y3
@@ -3469,7 +3516,9 @@ loop41few:
 loop41one:
 	SUBQ        $0x00000008, AX
 	JLT         loop41tail
+	PREFETCHT0  2048(DX)(R11*4)
 	VMOVUPS     (DX)(R11*4), Y0
+	PREFETCHT0  2048(BX)(R11*4)
 	VMOVUPS     (BX)(R11*4), Y1
 	VMOVUPS     (SI)(R11*4), Y2
 	VMOVUPS     (DI)(R11*4), Y3
@@ -3518,7 +3567,7 @@ loop41end:
 	RET
 
 // func normAddReluAVX2(dst []float32, a []float32, m []float32, s []float32, b []float32, z []float32)
-// Requires: AVX, CMOV, FMA3
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·normAddReluAVX2(SB), NOSPLIT, $0-144
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    a_len+32(FP), CX
@@ -3547,10 +3596,12 @@ TEXT ·normAddReluAVX2(SB), NOSPLIT, $0-144
 loop42many:
 	SUBQ        $0x00000010, AX
 	JLT         loop42few
+	PREFETCHT0  2048(DX)(R9*4)
 	VMOVUPS     (DX)(R9*4), Y0
 	VMOVUPS     (BX)(R9*4), Y1
 	VMOVUPS     (SI)(R9*4), Y2
 	VMOVUPS     (DI)(R9*4), Y3
+	PREFETCHT0  2048(R8)(R9*4)
 	VMOVUPS     (R8)(R9*4), Y4
 	VXORPS      Y5, Y5, Y5
 	VSUBPS      Y1, Y0, Y0
@@ -3558,10 +3609,12 @@ loop42many:
 	VADDPS      Y4, Y0, Y0
 	VMAXPS      Y0, Y5, Y0
 	VMOVUPS     Y0, (CX)(R9*4)
+	PREFETCHT0  2080(DX)(R9*4)
 	VMOVUPS     32(DX)(R9*4), Y0
 	VMOVUPS     32(BX)(R9*4), Y1
 	VMOVUPS     32(SI)(R9*4), Y2
 	VMOVUPS     32(DI)(R9*4), Y3
+	PREFETCHT0  2080(R8)(R9*4)
 	VMOVUPS     32(R8)(R9*4), Y4
 	VXORPS      Y5, Y5, Y5
 	VSUBPS      Y1, Y0, Y0
@@ -3578,10 +3631,12 @@ loop42few:
 loop42one:
 	SUBQ        $0x00000008, AX
 	JLT         loop42tail
+	PREFETCHT0  2048(DX)(R9*4)
 	VMOVUPS     (DX)(R9*4), Y0
 	VMOVUPS     (BX)(R9*4), Y1
 	VMOVUPS     (SI)(R9*4), Y2
 	VMOVUPS     (DI)(R9*4), Y3
+	PREFETCHT0  2048(R8)(R9*4)
 	VMOVUPS     (R8)(R9*4), Y4
 	VXORPS      Y5, Y5, Y5
 	VSUBPS      Y1, Y0, Y0
@@ -3615,7 +3670,7 @@ loop42end:
 	RET
 
 // func whereAVX2(dst []float32, y []float32, a []float32)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, MMX+
 TEXT ·whereAVX2(SB), NOSPLIT, $0-72
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    y_len+32(FP), CX
@@ -3630,49 +3685,59 @@ TEXT ·whereAVX2(SB), NOSPLIT, $0-72
 	XORQ    SI, SI
 
 loop43many:
-	SUBQ    $0x00000020, AX
-	JLT     loop43few
-	VMOVUPS (DX)(SI*4), Y0
-	VMOVUPS (BX)(SI*4), Y1
-	VXORPS  Y2, Y2, Y2
-	VCMPPS  $0x1e, Y2, Y0, Y0
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (CX)(SI*4)
-	VMOVUPS 32(DX)(SI*4), Y0
-	VMOVUPS 32(BX)(SI*4), Y1
-	VXORPS  Y2, Y2, Y2
-	VCMPPS  $0x1e, Y2, Y0, Y0
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, 32(CX)(SI*4)
-	VMOVUPS 64(DX)(SI*4), Y0
-	VMOVUPS 64(BX)(SI*4), Y1
-	VXORPS  Y2, Y2, Y2
-	VCMPPS  $0x1e, Y2, Y0, Y0
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, 64(CX)(SI*4)
-	VMOVUPS 96(DX)(SI*4), Y0
-	VMOVUPS 96(BX)(SI*4), Y1
-	VXORPS  Y2, Y2, Y2
-	VCMPPS  $0x1e, Y2, Y0, Y0
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, 96(CX)(SI*4)
-	ADDQ    $0x00000020, SI
-	JMP     loop43many
+	SUBQ       $0x00000020, AX
+	JLT        loop43few
+	PREFETCHT0 2048(DX)(SI*4)
+	VMOVUPS    (DX)(SI*4), Y0
+	PREFETCHT0 2048(BX)(SI*4)
+	VMOVUPS    (BX)(SI*4), Y1
+	VXORPS     Y2, Y2, Y2
+	VCMPPS     $0x1e, Y2, Y0, Y0
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, (CX)(SI*4)
+	PREFETCHT0 2080(DX)(SI*4)
+	VMOVUPS    32(DX)(SI*4), Y0
+	PREFETCHT0 2080(BX)(SI*4)
+	VMOVUPS    32(BX)(SI*4), Y1
+	VXORPS     Y2, Y2, Y2
+	VCMPPS     $0x1e, Y2, Y0, Y0
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, 32(CX)(SI*4)
+	PREFETCHT0 2112(DX)(SI*4)
+	VMOVUPS    64(DX)(SI*4), Y0
+	PREFETCHT0 2112(BX)(SI*4)
+	VMOVUPS    64(BX)(SI*4), Y1
+	VXORPS     Y2, Y2, Y2
+	VCMPPS     $0x1e, Y2, Y0, Y0
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, 64(CX)(SI*4)
+	PREFETCHT0 2144(DX)(SI*4)
+	VMOVUPS    96(DX)(SI*4), Y0
+	PREFETCHT0 2144(BX)(SI*4)
+	VMOVUPS    96(BX)(SI*4), Y1
+	VXORPS     Y2, Y2, Y2
+	VCMPPS     $0x1e, Y2, Y0, Y0
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, 96(CX)(SI*4)
+	ADDQ       $0x00000020, SI
+	JMP        loop43many
 
 loop43few:
 	ADDQ $0x00000020, AX
 
 loop43one:
-	SUBQ    $0x00000008, AX
-	JLT     loop43tail
-	VMOVUPS (DX)(SI*4), Y0
-	VMOVUPS (BX)(SI*4), Y1
-	VXORPS  Y2, Y2, Y2
-	VCMPPS  $0x1e, Y2, Y0, Y0
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (CX)(SI*4)
-	ADDQ    $0x00000008, SI
-	JMP     loop43one
+	SUBQ       $0x00000008, AX
+	JLT        loop43tail
+	PREFETCHT0 2048(DX)(SI*4)
+	VMOVUPS    (DX)(SI*4), Y0
+	PREFETCHT0 2048(BX)(SI*4)
+	VMOVUPS    (BX)(SI*4), Y1
+	VXORPS     Y2, Y2, Y2
+	VCMPPS     $0x1e, Y2, Y0, Y0
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, (CX)(SI*4)
+	ADDQ       $0x00000008, SI
+	JMP        loop43one
 
 loop43tail:
 	ADDQ       $0x00000008, AX
@@ -3692,7 +3757,7 @@ loop43end:
 	RET
 
 // func sumWhereAVX2(dst []float32, y []float32, a []float32, b []float32)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, MMX+
 TEXT ·sumWhereAVX2(SB), NOSPLIT, $0-96
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    y_len+32(FP), CX
@@ -3711,59 +3776,74 @@ TEXT ·sumWhereAVX2(SB), NOSPLIT, $0-96
 	XORQ    DI, DI
 
 loop44many:
-	SUBQ    $0x00000020, AX
-	JLT     loop44few
-	VMOVUPS (DX)(DI*4), Y0
-	VMOVUPS (BX)(DI*4), Y1
-	VMOVUPS (SI)(DI*4), Y2
-	VXORPS  Y3, Y3, Y3
-	VCMPPS  $0x1e, Y3, Y0, Y0
-	VADDPS  Y2, Y1, Y1
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (CX)(DI*4)
-	VMOVUPS 32(DX)(DI*4), Y0
-	VMOVUPS 32(BX)(DI*4), Y1
-	VMOVUPS 32(SI)(DI*4), Y2
-	VXORPS  Y3, Y3, Y3
-	VCMPPS  $0x1e, Y3, Y0, Y0
-	VADDPS  Y2, Y1, Y1
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, 32(CX)(DI*4)
-	VMOVUPS 64(DX)(DI*4), Y0
-	VMOVUPS 64(BX)(DI*4), Y1
-	VMOVUPS 64(SI)(DI*4), Y2
-	VXORPS  Y3, Y3, Y3
-	VCMPPS  $0x1e, Y3, Y0, Y0
-	VADDPS  Y2, Y1, Y1
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, 64(CX)(DI*4)
-	VMOVUPS 96(DX)(DI*4), Y0
-	VMOVUPS 96(BX)(DI*4), Y1
-	VMOVUPS 96(SI)(DI*4), Y2
-	VXORPS  Y3, Y3, Y3
-	VCMPPS  $0x1e, Y3, Y0, Y0
-	VADDPS  Y2, Y1, Y1
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, 96(CX)(DI*4)
-	ADDQ    $0x00000020, DI
-	JMP     loop44many
+	SUBQ       $0x00000020, AX
+	JLT        loop44few
+	PREFETCHT0 2048(DX)(DI*4)
+	VMOVUPS    (DX)(DI*4), Y0
+	PREFETCHT0 2048(BX)(DI*4)
+	VMOVUPS    (BX)(DI*4), Y1
+	PREFETCHT0 2048(SI)(DI*4)
+	VMOVUPS    (SI)(DI*4), Y2
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y0, Y0
+	VADDPS     Y2, Y1, Y1
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, (CX)(DI*4)
+	PREFETCHT0 2080(DX)(DI*4)
+	VMOVUPS    32(DX)(DI*4), Y0
+	PREFETCHT0 2080(BX)(DI*4)
+	VMOVUPS    32(BX)(DI*4), Y1
+	PREFETCHT0 2080(SI)(DI*4)
+	VMOVUPS    32(SI)(DI*4), Y2
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y0, Y0
+	VADDPS     Y2, Y1, Y1
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, 32(CX)(DI*4)
+	PREFETCHT0 2112(DX)(DI*4)
+	VMOVUPS    64(DX)(DI*4), Y0
+	PREFETCHT0 2112(BX)(DI*4)
+	VMOVUPS    64(BX)(DI*4), Y1
+	PREFETCHT0 2112(SI)(DI*4)
+	VMOVUPS    64(SI)(DI*4), Y2
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y0, Y0
+	VADDPS     Y2, Y1, Y1
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, 64(CX)(DI*4)
+	PREFETCHT0 2144(DX)(DI*4)
+	VMOVUPS    96(DX)(DI*4), Y0
+	PREFETCHT0 2144(BX)(DI*4)
+	VMOVUPS    96(BX)(DI*4), Y1
+	PREFETCHT0 2144(SI)(DI*4)
+	VMOVUPS    96(SI)(DI*4), Y2
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y0, Y0
+	VADDPS     Y2, Y1, Y1
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, 96(CX)(DI*4)
+	ADDQ       $0x00000020, DI
+	JMP        loop44many
 
 loop44few:
 	ADDQ $0x00000020, AX
 
 loop44one:
-	SUBQ    $0x00000008, AX
-	JLT     loop44tail
-	VMOVUPS (DX)(DI*4), Y0
-	VMOVUPS (BX)(DI*4), Y1
-	VMOVUPS (SI)(DI*4), Y2
-	VXORPS  Y3, Y3, Y3
-	VCMPPS  $0x1e, Y3, Y0, Y0
-	VADDPS  Y2, Y1, Y1
-	VANDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (CX)(DI*4)
-	ADDQ    $0x00000008, DI
-	JMP     loop44one
+	SUBQ       $0x00000008, AX
+	JLT        loop44tail
+	PREFETCHT0 2048(DX)(DI*4)
+	VMOVUPS    (DX)(DI*4), Y0
+	PREFETCHT0 2048(BX)(DI*4)
+	VMOVUPS    (BX)(DI*4), Y1
+	PREFETCHT0 2048(SI)(DI*4)
+	VMOVUPS    (SI)(DI*4), Y2
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x1e, Y3, Y0, Y0
+	VADDPS     Y2, Y1, Y1
+	VANDPS     Y1, Y0, Y0
+	VMOVUPS    Y0, (CX)(DI*4)
+	ADDQ       $0x00000008, DI
+	JMP        loop44one
 
 loop44tail:
 	ADDQ       $0x00000008, AX
@@ -5979,7 +6059,7 @@ end:
 	RET
 
 // func shiftSumsAVX512(s0 []float32, s1 []float32, x []float32, m []float32, rows int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·shiftSumsAVX512(SB), NOSPLIT, $0-112
 	MOVQ s0_len+8(FP), AX
 	MOVQ rows+96(FP), CX
@@ -6007,50 +6087,56 @@ wide:
 	MOVQ         CX, R10
 
 tile73many:
-	SUBQ    $0x02, R10
-	JLT     tile73few
-	VMOVUPS (R9), Z10
-	VSUBPS  Z0, Z10, Z10
-	VMULPS  Z10, Z10, Z11
-	VADDPS  Z10, Z2, Z2
-	VADDPS  Z11, Z3, Z3
-	VMOVUPS 64(R9), Z10
-	VSUBPS  Z1, Z10, Z10
-	VMULPS  Z10, Z10, Z11
-	VADDPS  Z10, Z4, Z4
-	VADDPS  Z11, Z5, Z5
-	ADDQ    DX, R9
-	VMOVUPS (R9), Z10
-	VSUBPS  Z0, Z10, Z10
-	VMULPS  Z10, Z10, Z11
-	VADDPS  Z10, Z6, Z6
-	VADDPS  Z11, Z7, Z7
-	VMOVUPS 64(R9), Z10
-	VSUBPS  Z1, Z10, Z10
-	VMULPS  Z10, Z10, Z11
-	VADDPS  Z10, Z8, Z8
-	VADDPS  Z11, Z9, Z9
-	ADDQ    DX, R9
-	JMP     tile73many
+	SUBQ       $0x02, R10
+	JLT        tile73few
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z10
+	VSUBPS     Z0, Z10, Z10
+	VMULPS     Z10, Z10, Z11
+	VADDPS     Z10, Z2, Z2
+	VADDPS     Z11, Z3, Z3
+	PREFETCHT0 64(R9)(DX*8)
+	VMOVUPS    64(R9), Z10
+	VSUBPS     Z1, Z10, Z10
+	VMULPS     Z10, Z10, Z11
+	VADDPS     Z10, Z4, Z4
+	VADDPS     Z11, Z5, Z5
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z10
+	VSUBPS     Z0, Z10, Z10
+	VMULPS     Z10, Z10, Z11
+	VADDPS     Z10, Z6, Z6
+	VADDPS     Z11, Z7, Z7
+	PREFETCHT0 64(R9)(DX*8)
+	VMOVUPS    64(R9), Z10
+	VSUBPS     Z1, Z10, Z10
+	VMULPS     Z10, Z10, Z11
+	VADDPS     Z10, Z8, Z8
+	VADDPS     Z11, Z9, Z9
+	ADDQ       DX, R9
+	JMP        tile73many
 
 tile73few:
 	ADDQ $0x02, R10
 
 tile73one:
-	SUBQ    $0x01, R10
-	JLT     tile73end
-	VMOVUPS (R9), Z10
-	VSUBPS  Z0, Z10, Z10
-	VMULPS  Z10, Z10, Z11
-	VADDPS  Z10, Z2, Z2
-	VADDPS  Z11, Z3, Z3
-	VMOVUPS 64(R9), Z10
-	VSUBPS  Z1, Z10, Z10
-	VMULPS  Z10, Z10, Z11
-	VADDPS  Z10, Z4, Z4
-	VADDPS  Z11, Z5, Z5
-	ADDQ    DX, R9
-	JMP     tile73one
+	SUBQ       $0x01, R10
+	JLT        tile73end
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z10
+	VSUBPS     Z0, Z10, Z10
+	VMULPS     Z10, Z10, Z11
+	VADDPS     Z10, Z2, Z2
+	VADDPS     Z11, Z3, Z3
+	PREFETCHT0 64(R9)(DX*8)
+	VMOVUPS    64(R9), Z10
+	VSUBPS     Z1, Z10, Z10
+	VMULPS     Z10, Z10, Z11
+	VADDPS     Z10, Z4, Z4
+	VADDPS     Z11, Z5, Z5
+	ADDQ       DX, R9
+	JMP        tile73one
 
 tile73end:
 	ADDQ    $0x01, R10
@@ -6087,47 +6173,52 @@ narrow1:
 	MOVQ         CX, R10
 
 tile74many:
-	SUBQ    $0x04, R10
-	JLT     tile74few
-	VMOVUPS (R9), Z9
-	VSUBPS  Z0, Z9, Z9
-	VMULPS  Z9, Z9, Z10
-	VADDPS  Z9, Z1, Z1
-	VADDPS  Z10, Z2, Z2
-	ADDQ    DX, R9
-	VMOVUPS (R9), Z9
-	VSUBPS  Z0, Z9, Z9
-	VMULPS  Z9, Z9, Z10
-	VADDPS  Z9, Z3, Z3
-	VADDPS  Z10, Z4, Z4
-	ADDQ    DX, R9
-	VMOVUPS (R9), Z9
-	VSUBPS  Z0, Z9, Z9
-	VMULPS  Z9, Z9, Z10
-	VADDPS  Z9, Z5, Z5
-	VADDPS  Z10, Z6, Z6
-	ADDQ    DX, R9
-	VMOVUPS (R9), Z9
-	VSUBPS  Z0, Z9, Z9
-	VMULPS  Z9, Z9, Z10
-	VADDPS  Z9, Z7, Z7
-	VADDPS  Z10, Z8, Z8
-	ADDQ    DX, R9
-	JMP     tile74many
+	SUBQ       $0x04, R10
+	JLT        tile74few
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z9
+	VSUBPS     Z0, Z9, Z9
+	VMULPS     Z9, Z9, Z10
+	VADDPS     Z9, Z1, Z1
+	VADDPS     Z10, Z2, Z2
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z9
+	VSUBPS     Z0, Z9, Z9
+	VMULPS     Z9, Z9, Z10
+	VADDPS     Z9, Z3, Z3
+	VADDPS     Z10, Z4, Z4
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z9
+	VSUBPS     Z0, Z9, Z9
+	VMULPS     Z9, Z9, Z10
+	VADDPS     Z9, Z5, Z5
+	VADDPS     Z10, Z6, Z6
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z9
+	VSUBPS     Z0, Z9, Z9
+	VMULPS     Z9, Z9, Z10
+	VADDPS     Z9, Z7, Z7
+	VADDPS     Z10, Z8, Z8
+	ADDQ       DX, R9
+	JMP        tile74many
 
 tile74few:
 	ADDQ $0x04, R10
 
 tile74one:
-	SUBQ    $0x01, R10
-	JLT     tile74end
-	VMOVUPS (R9), Z9
-	VSUBPS  Z0, Z9, Z9
-	VMULPS  Z9, Z9, Z10
-	VADDPS  Z9, Z1, Z1
-	VADDPS  Z10, Z2, Z2
-	ADDQ    DX, R9
-	JMP     tile74one
+	SUBQ       $0x01, R10
+	JLT        tile74end
+	PREFETCHT0 (R9)(DX*8)
+	VMOVUPS    (R9), Z9
+	VSUBPS     Z0, Z9, Z9
+	VMULPS     Z9, Z9, Z10
+	VADDPS     Z9, Z1, Z1
+	VADDPS     Z10, Z2, Z2
+	ADDQ       DX, R9
+	JMP        tile74one
 
 tile74end:
 	ADDQ    $0x01, R10
@@ -6222,7 +6313,7 @@ end:
 	RET
 
 // func batchSumsAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, rows int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·batchSumsAVX512(SB), NOSPLIT, $0-136
 	MOVQ s0_len+8(FP), AX
 	MOVQ rows+120(FP), CX
@@ -6248,23 +6339,27 @@ wide:
 	MOVQ         CX, R12
 
 tile76one:
-	SUBQ    $0x01, R12
-	JLT     tile76end
-	VMOVUPS (R10), Z6
-	VMOVUPS (R11), Z7
-	VSUBPS  Z0, Z7, Z7
-	VMULPS  Z7, Z6, Z7
-	VADDPS  Z6, Z2, Z2
-	VADDPS  Z7, Z3, Z3
-	VMOVUPS 64(R10), Z6
-	VMOVUPS 64(R11), Z7
-	VSUBPS  Z1, Z7, Z7
-	VMULPS  Z7, Z6, Z7
-	VADDPS  Z6, Z4, Z4
-	VADDPS  Z7, Z5, Z5
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	JMP     tile76one
+	SUBQ       $0x01, R12
+	JLT        tile76end
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Z6
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Z7
+	VSUBPS     Z0, Z7, Z7
+	VMULPS     Z7, Z6, Z7
+	VADDPS     Z6, Z2, Z2
+	VADDPS     Z7, Z3, Z3
+	PREFETCHT0 64(R10)(DX*8)
+	VMOVUPS    64(R10), Z6
+	PREFETCHT0 64(R11)(DX*8)
+	VMOVUPS    64(R11), Z7
+	VSUBPS     Z1, Z7, Z7
+	VMULPS     Z7, Z6, Z7
+	VADDPS     Z6, Z4, Z4
+	VADDPS     Z7, Z5, Z5
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	JMP        tile76one
 
 tile76end:
 	ADDQ    $0x01, R12
@@ -6295,41 +6390,47 @@ narrow1:
 	MOVQ         CX, R12
 
 tile77many:
-	SUBQ    $0x02, R12
-	JLT     tile77few
-	VMOVUPS (R10), Z5
-	VMOVUPS (R11), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z5, Z6
-	VADDPS  Z5, Z1, Z1
-	VADDPS  Z6, Z2, Z2
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	VMOVUPS (R10), Z5
-	VMOVUPS (R11), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z5, Z6
-	VADDPS  Z5, Z3, Z3
-	VADDPS  Z6, Z4, Z4
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	JMP     tile77many
+	SUBQ       $0x02, R12
+	JLT        tile77few
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Z5
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Z6
+	VSUBPS     Z0, Z6, Z6
+	VMULPS     Z6, Z5, Z6
+	VADDPS     Z5, Z1, Z1
+	VADDPS     Z6, Z2, Z2
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Z5
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Z6
+	VSUBPS     Z0, Z6, Z6
+	VMULPS     Z6, Z5, Z6
+	VADDPS     Z5, Z3, Z3
+	VADDPS     Z6, Z4, Z4
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	JMP        tile77many
 
 tile77few:
 	ADDQ $0x02, R12
 
 tile77one:
-	SUBQ    $0x01, R12
-	JLT     tile77end
-	VMOVUPS (R10), Z5
-	VMOVUPS (R11), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z5, Z6
-	VADDPS  Z5, Z1, Z1
-	VADDPS  Z6, Z2, Z2
-	ADDQ    DX, R10
-	ADDQ    DX, R11
-	JMP     tile77one
+	SUBQ       $0x01, R12
+	JLT        tile77end
+	PREFETCHT0 (R10)(DX*8)
+	VMOVUPS    (R10), Z5
+	PREFETCHT0 (R11)(DX*8)
+	VMOVUPS    (R11), Z6
+	VSUBPS     Z0, Z6, Z6
+	VMULPS     Z6, Z5, Z6
+	VADDPS     Z5, Z1, Z1
+	VADDPS     Z6, Z2, Z2
+	ADDQ       DX, R10
+	ADDQ       DX, R11
+	JMP        tile77one
 
 tile77end:
 	ADDQ    $0x01, R12
@@ -6408,7 +6509,7 @@ end:
 	RET
 
 // func batchSumsReluAVX512(s0 []float32, s1 []float32, dy []float32, x []float32, m []float32, k []float32, b []float32, rows int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·batchSumsReluAVX512(SB), NOSPLIT, $0-184
 	MOVQ s0_len+8(FP), AX
 	MOVQ rows+168(FP), CX
@@ -6442,7 +6543,9 @@ wide:
 tile79one:
 	SUBQ        $0x01, R14
 	JLT         tile79end
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Z10
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Z11
 	VSUBPS      Z0, Z11, Z11
 	VMOVAPS     Z11, Z20
@@ -6453,7 +6556,9 @@ tile79one:
 	VMULPS      Z11, Z10, Z11
 	VADDPS      Z10, Z6, Z6
 	VADDPS      Z11, Z7, Z7
+	PREFETCHT0  64(R12)(DX*8)
 	VMOVUPS     64(R12), Z10
+	PREFETCHT0  64(R13)(DX*8)
 	VMOVUPS     64(R13), Z11
 	VSUBPS      Z3, Z11, Z11
 	VMOVAPS     Z11, Z20
@@ -6503,7 +6608,9 @@ narrow1:
 tile80many:
 	SUBQ        $0x02, R14
 	JLT         tile80few
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Z7
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Z8
 	VSUBPS      Z0, Z8, Z8
 	VMOVAPS     Z8, Z9
@@ -6516,7 +6623,9 @@ tile80many:
 	VADDPS      Z8, Z4, Z4
 	ADDQ        DX, R12
 	ADDQ        DX, R13
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Z7
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Z8
 	VSUBPS      Z0, Z8, Z8
 	VMOVAPS     Z8, Z9
@@ -6537,7 +6646,9 @@ tile80few:
 tile80one:
 	SUBQ        $0x01, R14
 	JLT         tile80end
+	PREFETCHT0  (R12)(DX*8)
 	VMOVUPS     (R12), Z7
+	PREFETCHT0  (R13)(DX*8)
 	VMOVUPS     (R13), Z8
 	VSUBPS      Z0, Z8, Z8
 	VMOVAPS     Z8, Z9
@@ -6925,7 +7036,7 @@ loop85end:
 	RET
 
 // func normAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·normAVX512(SB), NOSPLIT, $0-120
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    a_len+32(FP), CX
@@ -6950,6 +7061,7 @@ TEXT ·normAVX512(SB), NOSPLIT, $0-120
 loop86many:
 	SUBQ        $0x00000020, AX
 	JLT         loop86few
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -6957,6 +7069,7 @@ loop86many:
 	VSUBPS      Z1, Z0, Z0
 	VFMADD213PS Z3, Z2, Z0
 	VMOVUPS     Z0, (CX)(R8*4)
+	PREFETCHT0  2112(DX)(R8*4)
 	VMOVUPS     64(DX)(R8*4), Z0
 	VMOVUPS     64(BX)(R8*4), Z1
 	VMOVUPS     64(SI)(R8*4), Z2
@@ -6973,6 +7086,7 @@ loop86few:
 loop86one:
 	SUBQ        $0x00000010, AX
 	JLT         loop86tail
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -7003,7 +7117,7 @@ loop86end:
 	RET
 
 // func normReluAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·normReluAVX512(SB), NOSPLIT, $0-120
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    a_len+32(FP), CX
@@ -7028,6 +7142,7 @@ TEXT ·normReluAVX512(SB), NOSPLIT, $0-120
 loop87many:
 	SUBQ        $0x00000020, AX
 	JLT         loop87few
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -7037,6 +7152,7 @@ loop87many:
 	VFMADD213PS Z3, Z2, Z0
 	VMAXPS      Z0, Z4, Z0
 	VMOVUPS     Z0, (CX)(R8*4)
+	PREFETCHT0  2112(DX)(R8*4)
 	VMOVUPS     64(DX)(R8*4), Z0
 	VMOVUPS     64(BX)(R8*4), Z1
 	VMOVUPS     64(SI)(R8*4), Z2
@@ -7055,6 +7171,7 @@ loop87few:
 loop87one:
 	SUBQ        $0x00000010, AX
 	JLT         loop87tail
+	PREFETCHT0  2048(DX)(R8*4)
 	VMOVUPS     (DX)(R8*4), Z0
 	VMOVUPS     (BX)(R8*4), Z1
 	VMOVUPS     (SI)(R8*4), Z2
@@ -7089,7 +7206,7 @@ loop87end:
 	RET
 
 // func batchGradAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·batchGradAVX512(SB), NOSPLIT, $0-168
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    dy_len+32(FP), CX
@@ -7122,7 +7239,9 @@ TEXT ·batchGradAVX512(SB), NOSPLIT, $0-168
 loop88many:
 	SUBQ        $0x00000020, AX
 	JLT         loop88few
+	PREFETCHT0  2048(DX)(R10*4)
 	VMOVUPS     (DX)(R10*4), Z0
+	PREFETCHT0  2048(BX)(R10*4)
 	VMOVUPS     (BX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
 	VMOVUPS     (DI)(R10*4), Z3
@@ -7132,7 +7251,9 @@ loop88many:
 	VFMADD213PS Z5, Z4, Z1
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, (CX)(R10*4)
+	PREFETCHT0  2112(DX)(R10*4)
 	VMOVUPS     64(DX)(R10*4), Z0
+	PREFETCHT0  2112(BX)(R10*4)
 	VMOVUPS     64(BX)(R10*4), Z1
 	VMOVUPS     64(SI)(R10*4), Z2
 	VMOVUPS     64(DI)(R10*4), Z3
@@ -7151,7 +7272,9 @@ loop88few:
 loop88one:
 	SUBQ        $0x00000010, AX
 	JLT         loop88tail
+	PREFETCHT0  2048(DX)(R10*4)
 	VMOVUPS     (DX)(R10*4), Z0
+	PREFETCHT0  2048(BX)(R10*4)
 	VMOVUPS     (BX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
 	VMOVUPS     (DI)(R10*4), Z3
@@ -7187,7 +7310,7 @@ loop88end:
 	RET
 
 // func batchGradReluAVX512(dst []float32, dy []float32, x []float32, m []float32, k1 []float32, k2 []float32, k3 []float32, b []float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·batchGradReluAVX512(SB), NOSPLIT, $0-192
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    dy_len+32(FP), CX
@@ -7224,7 +7347,9 @@ TEXT ·batchGradReluAVX512(SB), NOSPLIT, $0-192
 loop89many:
 	SUBQ        $0x00000020, AX
 	JLT         loop89few
+	PREFETCHT0  2048(DX)(R11*4)
 	VMOVUPS     (DX)(R11*4), Z0
+	PREFETCHT0  2048(BX)(R11*4)
 	VMOVUPS     (BX)(R11*4), Z1
 	VMOVUPS     (SI)(R11*4), Z2
 	VMOVUPS     (DI)(R11*4), Z3
@@ -7241,7 +7366,9 @@ loop89many:
 	VFMADD213PS Z5, Z4, Z1
 	VFMADD231PS Z3, Z0, Z1
 	VMOVUPS     Z1, (CX)(R11*4)
+	PREFETCHT0  2112(DX)(R11*4)
 	VMOVUPS     64(DX)(R11*4), Z0
+	PREFETCHT0  2112(BX)(R11*4)
 	VMOVUPS     64(BX)(R11*4), Z1
 	VMOVUPS     64(SI)(R11*4), Z2
 	VMOVUPS     64(DI)(R11*4), Z3
@@ -7267,7 +7394,9 @@ loop89few:
 loop89one:
 	SUBQ        $0x00000010, AX
 	JLT         loop89tail
+	PREFETCHT0  2048(DX)(R11*4)
 	VMOVUPS     (DX)(R11*4), Z0
+	PREFETCHT0  2048(BX)(R11*4)
 	VMOVUPS     (BX)(R11*4), Z1
 	VMOVUPS     (SI)(R11*4), Z2
 	VMOVUPS     (DI)(R11*4), Z3
@@ -7317,7 +7446,7 @@ loop89end:
 	RET
 
 // func normAddReluAVX512(dst []float32, a []float32, m []float32, s []float32, b []float32, z []float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·normAddReluAVX512(SB), NOSPLIT, $0-144
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    a_len+32(FP), CX
@@ -7346,10 +7475,12 @@ TEXT ·normAddReluAVX512(SB), NOSPLIT, $0-144
 loop90many:
 	SUBQ        $0x00000020, AX
 	JLT         loop90few
+	PREFETCHT0  2048(DX)(R9*4)
 	VMOVUPS     (DX)(R9*4), Z0
 	VMOVUPS     (BX)(R9*4), Z1
 	VMOVUPS     (SI)(R9*4), Z2
 	VMOVUPS     (DI)(R9*4), Z3
+	PREFETCHT0  2048(R8)(R9*4)
 	VMOVUPS     (R8)(R9*4), Z4
 	VPXORD      Z5, Z5, Z5
 	VSUBPS      Z1, Z0, Z0
@@ -7357,10 +7488,12 @@ loop90many:
 	VADDPS      Z4, Z0, Z0
 	VMAXPS      Z0, Z5, Z0
 	VMOVUPS     Z0, (CX)(R9*4)
+	PREFETCHT0  2112(DX)(R9*4)
 	VMOVUPS     64(DX)(R9*4), Z0
 	VMOVUPS     64(BX)(R9*4), Z1
 	VMOVUPS     64(SI)(R9*4), Z2
 	VMOVUPS     64(DI)(R9*4), Z3
+	PREFETCHT0  2112(R8)(R9*4)
 	VMOVUPS     64(R8)(R9*4), Z4
 	VPXORD      Z6, Z6, Z6
 	VSUBPS      Z1, Z0, Z0
@@ -7377,10 +7510,12 @@ loop90few:
 loop90one:
 	SUBQ        $0x00000010, AX
 	JLT         loop90tail
+	PREFETCHT0  2048(DX)(R9*4)
 	VMOVUPS     (DX)(R9*4), Z0
 	VMOVUPS     (BX)(R9*4), Z1
 	VMOVUPS     (SI)(R9*4), Z2
 	VMOVUPS     (DI)(R9*4), Z3
+	PREFETCHT0  2048(R8)(R9*4)
 	VMOVUPS     (R8)(R9*4), Z4
 	VPXORD      Z7, Z7, Z7
 	VSUBPS      Z1, Z0, Z0
@@ -7415,7 +7550,7 @@ loop90end:
 	RET
 
 // func whereAVX512(dst []float32, y []float32, a []float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·whereAVX512(SB), NOSPLIT, $0-72
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    y_len+32(FP), CX
@@ -7430,49 +7565,59 @@ TEXT ·whereAVX512(SB), NOSPLIT, $0-72
 	XORQ    SI, SI
 
 loop91many:
-	SUBQ      $0x00000040, AX
-	JLT       loop91few
-	VMOVUPS   (DX)(SI*4), Z0
-	VMOVUPS   (BX)(SI*4), Z1
-	VPXORD    Z2, Z2, Z2
-	VCMPPS    $0x1e, Z2, Z0, K1
-	VMOVAPS.Z Z1, K1, Z0
-	VMOVUPS   Z0, (CX)(SI*4)
-	VMOVUPS   64(DX)(SI*4), Z0
-	VMOVUPS   64(BX)(SI*4), Z1
-	VPXORD    Z3, Z3, Z3
-	VCMPPS    $0x1e, Z3, Z0, K1
-	VMOVAPS.Z Z1, K1, Z0
-	VMOVUPS   Z0, 64(CX)(SI*4)
-	VMOVUPS   128(DX)(SI*4), Z0
-	VMOVUPS   128(BX)(SI*4), Z1
-	VPXORD    Z4, Z4, Z4
-	VCMPPS    $0x1e, Z4, Z0, K1
-	VMOVAPS.Z Z1, K1, Z0
-	VMOVUPS   Z0, 128(CX)(SI*4)
-	VMOVUPS   192(DX)(SI*4), Z0
-	VMOVUPS   192(BX)(SI*4), Z1
-	VPXORD    Z5, Z5, Z5
-	VCMPPS    $0x1e, Z5, Z0, K1
-	VMOVAPS.Z Z1, K1, Z0
-	VMOVUPS   Z0, 192(CX)(SI*4)
-	ADDQ      $0x00000040, SI
-	JMP       loop91many
+	SUBQ       $0x00000040, AX
+	JLT        loop91few
+	PREFETCHT0 2048(DX)(SI*4)
+	VMOVUPS    (DX)(SI*4), Z0
+	PREFETCHT0 2048(BX)(SI*4)
+	VMOVUPS    (BX)(SI*4), Z1
+	VPXORD     Z2, Z2, Z2
+	VCMPPS     $0x1e, Z2, Z0, K1
+	VMOVAPS.Z  Z1, K1, Z0
+	VMOVUPS    Z0, (CX)(SI*4)
+	PREFETCHT0 2112(DX)(SI*4)
+	VMOVUPS    64(DX)(SI*4), Z0
+	PREFETCHT0 2112(BX)(SI*4)
+	VMOVUPS    64(BX)(SI*4), Z1
+	VPXORD     Z3, Z3, Z3
+	VCMPPS     $0x1e, Z3, Z0, K1
+	VMOVAPS.Z  Z1, K1, Z0
+	VMOVUPS    Z0, 64(CX)(SI*4)
+	PREFETCHT0 2176(DX)(SI*4)
+	VMOVUPS    128(DX)(SI*4), Z0
+	PREFETCHT0 2176(BX)(SI*4)
+	VMOVUPS    128(BX)(SI*4), Z1
+	VPXORD     Z4, Z4, Z4
+	VCMPPS     $0x1e, Z4, Z0, K1
+	VMOVAPS.Z  Z1, K1, Z0
+	VMOVUPS    Z0, 128(CX)(SI*4)
+	PREFETCHT0 2240(DX)(SI*4)
+	VMOVUPS    192(DX)(SI*4), Z0
+	PREFETCHT0 2240(BX)(SI*4)
+	VMOVUPS    192(BX)(SI*4), Z1
+	VPXORD     Z5, Z5, Z5
+	VCMPPS     $0x1e, Z5, Z0, K1
+	VMOVAPS.Z  Z1, K1, Z0
+	VMOVUPS    Z0, 192(CX)(SI*4)
+	ADDQ       $0x00000040, SI
+	JMP        loop91many
 
 loop91few:
 	ADDQ $0x00000040, AX
 
 loop91one:
-	SUBQ      $0x00000010, AX
-	JLT       loop91tail
-	VMOVUPS   (DX)(SI*4), Z0
-	VMOVUPS   (BX)(SI*4), Z1
-	VPXORD    Z6, Z6, Z6
-	VCMPPS    $0x1e, Z6, Z0, K1
-	VMOVAPS.Z Z1, K1, Z0
-	VMOVUPS   Z0, (CX)(SI*4)
-	ADDQ      $0x00000010, SI
-	JMP       loop91one
+	SUBQ       $0x00000010, AX
+	JLT        loop91tail
+	PREFETCHT0 2048(DX)(SI*4)
+	VMOVUPS    (DX)(SI*4), Z0
+	PREFETCHT0 2048(BX)(SI*4)
+	VMOVUPS    (BX)(SI*4), Z1
+	VPXORD     Z6, Z6, Z6
+	VCMPPS     $0x1e, Z6, Z0, K1
+	VMOVAPS.Z  Z1, K1, Z0
+	VMOVUPS    Z0, (CX)(SI*4)
+	ADDQ       $0x00000010, SI
+	JMP        loop91one
 
 loop91tail:
 	ADDQ      $0x00000010, AX
@@ -7493,7 +7638,7 @@ loop91end:
 	RET
 
 // func sumWhereAVX512(dst []float32, y []float32, a []float32, b []float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·sumWhereAVX512(SB), NOSPLIT, $0-96
 	MOVQ    dst_len+8(FP), AX
 	MOVQ    y_len+32(FP), CX
@@ -7512,59 +7657,74 @@ TEXT ·sumWhereAVX512(SB), NOSPLIT, $0-96
 	XORQ    DI, DI
 
 loop92many:
-	SUBQ      $0x00000040, AX
-	JLT       loop92few
-	VMOVUPS   (DX)(DI*4), Z0
-	VMOVUPS   (BX)(DI*4), Z1
-	VMOVUPS   (SI)(DI*4), Z2
-	VPXORD    Z3, Z3, Z3
-	VCMPPS    $0x1e, Z3, Z0, K1
-	VADDPS    Z2, Z1, Z0
-	VMOVAPS.Z Z0, K1, Z0
-	VMOVUPS   Z0, (CX)(DI*4)
-	VMOVUPS   64(DX)(DI*4), Z0
-	VMOVUPS   64(BX)(DI*4), Z1
-	VMOVUPS   64(SI)(DI*4), Z2
-	VPXORD    Z4, Z4, Z4
-	VCMPPS    $0x1e, Z4, Z0, K1
-	VADDPS    Z2, Z1, Z0
-	VMOVAPS.Z Z0, K1, Z0
-	VMOVUPS   Z0, 64(CX)(DI*4)
-	VMOVUPS   128(DX)(DI*4), Z0
-	VMOVUPS   128(BX)(DI*4), Z1
-	VMOVUPS   128(SI)(DI*4), Z2
-	VPXORD    Z5, Z5, Z5
-	VCMPPS    $0x1e, Z5, Z0, K1
-	VADDPS    Z2, Z1, Z0
-	VMOVAPS.Z Z0, K1, Z0
-	VMOVUPS   Z0, 128(CX)(DI*4)
-	VMOVUPS   192(DX)(DI*4), Z0
-	VMOVUPS   192(BX)(DI*4), Z1
-	VMOVUPS   192(SI)(DI*4), Z2
-	VPXORD    Z6, Z6, Z6
-	VCMPPS    $0x1e, Z6, Z0, K1
-	VADDPS    Z2, Z1, Z0
-	VMOVAPS.Z Z0, K1, Z0
-	VMOVUPS   Z0, 192(CX)(DI*4)
-	ADDQ      $0x00000040, DI
-	JMP       loop92many
+	SUBQ       $0x00000040, AX
+	JLT        loop92few
+	PREFETCHT0 2048(DX)(DI*4)
+	VMOVUPS    (DX)(DI*4), Z0
+	PREFETCHT0 2048(BX)(DI*4)
+	VMOVUPS    (BX)(DI*4), Z1
+	PREFETCHT0 2048(SI)(DI*4)
+	VMOVUPS    (SI)(DI*4), Z2
+	VPXORD     Z3, Z3, Z3
+	VCMPPS     $0x1e, Z3, Z0, K1
+	VADDPS     Z2, Z1, Z0
+	VMOVAPS.Z  Z0, K1, Z0
+	VMOVUPS    Z0, (CX)(DI*4)
+	PREFETCHT0 2112(DX)(DI*4)
+	VMOVUPS    64(DX)(DI*4), Z0
+	PREFETCHT0 2112(BX)(DI*4)
+	VMOVUPS    64(BX)(DI*4), Z1
+	PREFETCHT0 2112(SI)(DI*4)
+	VMOVUPS    64(SI)(DI*4), Z2
+	VPXORD     Z4, Z4, Z4
+	VCMPPS     $0x1e, Z4, Z0, K1
+	VADDPS     Z2, Z1, Z0
+	VMOVAPS.Z  Z0, K1, Z0
+	VMOVUPS    Z0, 64(CX)(DI*4)
+	PREFETCHT0 2176(DX)(DI*4)
+	VMOVUPS    128(DX)(DI*4), Z0
+	PREFETCHT0 2176(BX)(DI*4)
+	VMOVUPS    128(BX)(DI*4), Z1
+	PREFETCHT0 2176(SI)(DI*4)
+	VMOVUPS    128(SI)(DI*4), Z2
+	VPXORD     Z5, Z5, Z5
+	VCMPPS     $0x1e, Z5, Z0, K1
+	VADDPS     Z2, Z1, Z0
+	VMOVAPS.Z  Z0, K1, Z0
+	VMOVUPS    Z0, 128(CX)(DI*4)
+	PREFETCHT0 2240(DX)(DI*4)
+	VMOVUPS    192(DX)(DI*4), Z0
+	PREFETCHT0 2240(BX)(DI*4)
+	VMOVUPS    192(BX)(DI*4), Z1
+	PREFETCHT0 2240(SI)(DI*4)
+	VMOVUPS    192(SI)(DI*4), Z2
+	VPXORD     Z6, Z6, Z6
+	VCMPPS     $0x1e, Z6, Z0, K1
+	VADDPS     Z2, Z1, Z0
+	VMOVAPS.Z  Z0, K1, Z0
+	VMOVUPS    Z0, 192(CX)(DI*4)
+	ADDQ       $0x00000040, DI
+	JMP        loop92many
 
 loop92few:
 	ADDQ $0x00000040, AX
 
 loop92one:
-	SUBQ      $0x00000010, AX
-	JLT       loop92tail
-	VMOVUPS   (DX)(DI*4), Z0
-	VMOVUPS   (BX)(DI*4), Z1
-	VMOVUPS   (SI)(DI*4), Z2
-	VPXORD    Z7, Z7, Z7
-	VCMPPS    $0x1e, Z7, Z0, K1
-	VADDPS    Z2, Z1, Z0
-	VMOVAPS.Z Z0, K1, Z0
-	VMOVUPS   Z0, (CX)(DI*4)
-	ADDQ      $0x00000010, DI
-	JMP       loop92one
+	SUBQ       $0x00000010, AX
+	JLT        loop92tail
+	PREFETCHT0 2048(DX)(DI*4)
+	VMOVUPS    (DX)(DI*4), Z0
+	PREFETCHT0 2048(BX)(DI*4)
+	VMOVUPS    (BX)(DI*4), Z1
+	PREFETCHT0 2048(SI)(DI*4)
+	VMOVUPS    (SI)(DI*4), Z2
+	VPXORD     Z7, Z7, Z7
+	VCMPPS     $0x1e, Z7, Z0, K1
+	VADDPS     Z2, Z1, Z0
+	VMOVAPS.Z  Z0, K1, Z0
+	VMOVUPS    Z0, (CX)(DI*4)
+	ADDQ       $0x00000010, DI
+	JMP        loop92one
 
 loop92tail:
 	ADDQ      $0x00000010, AX

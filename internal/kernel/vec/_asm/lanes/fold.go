@@ -191,7 +191,8 @@ type ColFold struct {
 	Neutral    float64
 	Max, Min   bool // instead of a sum; NaN wins
 	Product    bool
-	Tile, Rows int // vectors side by side and rows that are in flight
+	Tile, Rows int  // vectors side by side and rows that are in flight
+	Stream     bool // the sources are longer than the caches: rows are fetched ahead
 	Terms      func(l *L, src, col []V) []V
 }
 
@@ -253,6 +254,9 @@ func (f ColFold) Emit(l *L) {
 				for t := range width {
 					var v []V
 					for _, q := range p {
+						if f.Stream && m == nil {
+							PREFETCHT0(Mem{Base: q, Index: stride, Scale: 8, Disp: t * l.Bytes()})
+						}
 						v = append(v, load(Mem{Base: q, Disp: t * l.Bytes()}))
 					}
 					for k, term := range f.Terms(l, v, col[t]) {

@@ -2,6 +2,7 @@ package lanes
 
 import (
 	"fmt"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -18,7 +19,8 @@ type Map struct {
 	Doc     string
 	Srcs    []string // names of source slices
 	Scalars []string
-	Unroll  int // vectors an iteration
+	Streams []string // sources that are longer than the caches: they are fetched ahead
+	Unroll  int      // vectors an iteration
 	Body    func(l *L, src, scalar []V) V
 }
 
@@ -53,7 +55,10 @@ func (f Map) Emit(l *L) {
 	}
 	l.Loop(n, f.Unroll, func(at func(reg.Register) Mem, m M) {
 		var v []V
-		for _, p := range src {
+		for i, p := range src {
+			if m == nil && slices.Contains(f.Streams, f.Srcs[i]) {
+				PREFETCHT0(further(at(p)))
+			}
 			if m == nil {
 				v = append(v, l.Load(at(p)))
 			} else {
@@ -69,6 +74,12 @@ func (f Map) Emit(l *L) {
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// further is the place that is fetched ahead while at is read: some lines that the processor, left alone, begins to fetch too late where few arrays are read at once.
+func further(at Mem) Mem {
+	at.Disp += 2048
+	return at
 }
 
 var loops int

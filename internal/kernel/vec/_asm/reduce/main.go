@@ -59,14 +59,14 @@ func columns(l *L) {
 		{Name: "minCols", Doc: "dst[j] = the least a[i,j], NaN if any is", Min: true, Neutral: math.Inf(1), Terms: same},
 		{Name: "prodCols", Doc: "dst[j] = Πi a[i,j]", Product: true, Neutral: 1, Terms: same},
 		{Name: "sumSqCols", Doc: "dst[j] = Σi a[i,j]²", Terms: func(l *L, s, _ []V) []V { return []V{l.Mul(s[0], s[0])} }},
-		{Name: "shiftSums", Doc: "s0[j] = Σi x[i,j]-m[j], s1[j] = Σi (x[i,j]-m[j])²", Outs: []string{"s0", "s1"}, Srcs: []string{"x"}, Cols: []string{"m"}, Tile: 2,
+		{Name: "shiftSums", Stream: true, Doc: "s0[j] = Σi x[i,j]-m[j], s1[j] = Σi (x[i,j]-m[j])²", Outs: []string{"s0", "s1"}, Srcs: []string{"x"}, Cols: []string{"m"}, Tile: 2,
 			Terms: func(l *L, s, c []V) []V {
 				d := l.Sub(s[0], c[0])
 				return []V{d, l.Mul(d, d)}
 			}},
-		{Name: "batchSums", Doc: "s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j])", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x"}, Cols: []string{"m"}, Tile: 2, Rows: 1,
+		{Name: "batchSums", Stream: true, Doc: "s0[j] = Σi dy[i,j], s1[j] = Σi dy[i,j]·(x[i,j]-m[j])", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x"}, Cols: []string{"m"}, Tile: 2, Rows: 1,
 			Terms: func(l *L, s, c []V) []V { return []V{s[0], l.Mul(s[0], l.Sub(s[1], c[0]))} }},
-		{Name: "batchSumsRelu", Doc: "batchSums, with 0 for dy where (x-m)*k + b is not above 0", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x"}, Cols: []string{"m", "k", "b"}, Tile: 2, Rows: 1,
+		{Name: "batchSumsRelu", Stream: true, Doc: "batchSums, with 0 for dy where (x-m)*k + b is not above 0", Outs: []string{"s0", "s1"}, Srcs: []string{"dy", "x"}, Cols: []string{"m", "k", "b"}, Tile: 2, Rows: 1,
 			Terms: func(l *L, s, c []V) []V {
 				d := l.Sub(s[1], c[0])
 				dy := l.Keep(l.Cmp(GT, affine(l, d, c[1], c[2]), l.Zero()), s[0])
@@ -100,22 +100,22 @@ func maps(l *L) {
 			return s[1]
 		}},
 		{Name: "addTo", Doc: "dst[i] = a[i] + b[i]", Srcs: []string{"a", "b"}, Unroll: 4, Body: func(l *L, s, _ []V) V { return l.Add(s[0], s[1]) }},
-		{Name: "norm", Doc: "dst[i] = (a[i]-m[i])*s[i] + b[i]", Srcs: []string{"a", "m", "s", "b"}, Unroll: 2, Body: norm},
-		{Name: "normRelu", Doc: "dst[i] = max(0, (a[i]-m[i])*s[i] + b[i])", Srcs: []string{"a", "m", "s", "b"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+		{Name: "norm", Streams: []string{"a"}, Doc: "dst[i] = (a[i]-m[i])*s[i] + b[i]", Srcs: []string{"a", "m", "s", "b"}, Unroll: 2, Body: norm},
+		{Name: "normRelu", Streams: []string{"a"}, Doc: "dst[i] = max(0, (a[i]-m[i])*s[i] + b[i])", Srcs: []string{"a", "m", "s", "b"}, Unroll: 2, Body: func(l *L, s, c []V) V {
 			return l.Max(l.Zero(), norm(l, s, c))
 		}},
-		{Name: "batchGrad", Doc: "dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i])", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3"}, Unroll: 2, Body: batchGrad},
-		{Name: "batchGradRelu", Doc: "batchGrad, with 0 for dy where (x[i]-m[i])*k1[i] + b[i] is not above 0", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3", "b"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+		{Name: "batchGrad", Streams: []string{"dy", "x"}, Doc: "dst[i] = dy[i]*k1[i] + ((x[i]-m[i])*k2[i] + k3[i])", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3"}, Unroll: 2, Body: batchGrad},
+		{Name: "batchGradRelu", Streams: []string{"dy", "x"}, Doc: "batchGrad, with 0 for dy where (x[i]-m[i])*k1[i] + b[i] is not above 0", Srcs: []string{"dy", "x", "m", "k1", "k2", "k3", "b"}, Unroll: 2, Body: func(l *L, s, c []V) V {
 			s[0] = l.Keep(l.Cmp(GT, affine(l, l.Sub(s[1], s[2]), s[3], s[6]), l.Zero()), s[0])
 			return batchGrad(l, s, c)
 		}},
-		{Name: "normAddRelu", Doc: "dst[i] = max(0, (a[i]-m[i])*s[i] + b[i] + z[i])", Srcs: []string{"a", "m", "s", "b", "z"}, Unroll: 2, Body: func(l *L, s, c []V) V {
+		{Name: "normAddRelu", Streams: []string{"a", "z"}, Doc: "dst[i] = max(0, (a[i]-m[i])*s[i] + b[i] + z[i])", Srcs: []string{"a", "m", "s", "b", "z"}, Unroll: 2, Body: func(l *L, s, c []V) V {
 			return l.Max(l.Zero(), l.Add(norm(l, s, c), s[4]))
 		}},
-		{Name: "where", Doc: "dst[i] = a[i] where y[i] > 0, else 0", Srcs: []string{"y", "a"}, Unroll: 4, Body: func(l *L, s, _ []V) V {
+		{Name: "where", Streams: []string{"y", "a"}, Doc: "dst[i] = a[i] where y[i] > 0, else 0", Srcs: []string{"y", "a"}, Unroll: 4, Body: func(l *L, s, _ []V) V {
 			return l.Keep(l.Cmp(GT, s[0], l.Zero()), s[1])
 		}},
-		{Name: "sumWhere", Doc: "dst[i] = a[i] + b[i] where y[i] > 0, else 0", Srcs: []string{"y", "a", "b"}, Unroll: 4, Body: func(l *L, s, _ []V) V {
+		{Name: "sumWhere", Streams: []string{"y", "a", "b"}, Doc: "dst[i] = a[i] + b[i] where y[i] > 0, else 0", Srcs: []string{"y", "a", "b"}, Unroll: 4, Body: func(l *L, s, _ []V) V {
 			return l.Keep(l.Cmp(GT, s[0], l.Zero()), l.Add(s[1], s[2]))
 		}},
 		{Name: "normRow", Doc: "dst[i] = (a[i]-m)*r*g[i] + b[i]", Srcs: []string{"a", "g", "b"}, Scalars: []string{"m", "r"}, Unroll: 2, Body: func(l *L, s, c []V) V {
