@@ -17,6 +17,31 @@ type Format struct {
 	Bits    int  `json:"bits"`  // 8 or 4
 	Group   int  `json:"group"` // weights that share a scale: a multiple of 8; 0: all of an output
 	Factors bool `json:"factors,omitempty"`
+
+	// Sparse is the pattern of a matrix of floats (Bits 32) of which only some weights are kept: "block" or "2:4" (op.SparseAttrs). The parameter holds the values, [panels, kept, 16], and beside "kernel" stands "kernel_index".
+	Sparse string `json:"sparse,omitempty"`
+	Kept   int    `json:"kept,omitempty"` // inputs of a panel, of blocks
+}
+
+// Patterns of sparse matrices.
+const (
+	SparseBlock = "block"
+	SparsePairs = "2:4"
+)
+
+// sparse says how a matrix [k, n] is kept.
+func (f Format) sparse(k, n int) (op.SparseAttrs, error) {
+	a := op.SparseAttrs{K: k, N: n, Kept: f.Kept, Pairs: f.Sparse == SparsePairs}
+	if a.Pairs {
+		a.Kept = k / 2
+	}
+	if f.Sparse != SparseBlock && !a.Pairs {
+		return a, unknown("pattern", f.Sparse, []string{SparseBlock, SparsePairs})
+	}
+	if f.Bits != 32 || f.Group != 0 || f.Factors {
+		return a, fmt.Errorf("sparse weights are floats: bits must be 32, and there are neither groups nor factors")
+	}
+	return a, a.Check()
 }
 
 func (f Format) attrs(k int) op.WeightAttrs {
@@ -105,6 +130,17 @@ func (c *Call) product(x *graph.Node, name string, init Initializer, dims ...int
 			w = op.Reshape(w, k, n)
 		}
 		return c.matmul(x, w)
+	}
+	if f.Sparse != "" {
+		a, err := f.sparse(k, n)
+		if err == nil && n > maxParam/k {
+			err = fmt.Errorf("%d×%d would be more than %d elements", k, n, maxParam)
+		}
+		if err != nil {
+			c.Fail("the format of its %s: %v", name, err)
+		}
+		values, index := a.Types()
+		return op.SparseMatMul(x, c.fixed(name, values), c.fixed(name+"_index", index), a)
 	}
 	w, scale, a := c.few(name, f, n, k)
 	return op.QMatMul(c.operand(name, f, x), w, scale, a)

@@ -298,6 +298,12 @@ func (p *Points) Figure() figure {
 			if d.X > chartW*0.6 {
 				d.LX, d.End = d.X-6, true
 			}
+			near := func(o dot) bool {
+				return o.Label != "" && math.Abs(o.Y-d.Y) < 11 && math.Abs(o.X-d.X) < 120
+			}
+			if len(p.Points) > 12 && slices.ContainsFunc(c.Dots, near) {
+				d.Label = ""
+			}
 		}
 		c.Dots = append(c.Dots, d)
 	}

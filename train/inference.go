@@ -210,8 +210,8 @@ func (m *Model) Gradients(x, y []*tensor.Tensor) (map[string]*tensor.Tensor, err
 	return out, nil
 }
 
-// Formats are the bits of the matrices of weights that are kept in few of them (nn.Format), by the names of their parameters.
-func (m *Model) Formats() (map[string]int, error) {
+// Formats are those of the matrices of weights that are not kept as dense floats, by the names of their parameters.
+func (m *Model) Formats() (map[string]nn.Format, error) {
 	j, err := json.Marshal(m.Net)
 	if err != nil {
 		return nil, err
@@ -225,10 +225,10 @@ func (m *Model) Formats() (map[string]int, error) {
 	if err := json.Unmarshal(j, &net); err != nil {
 		return nil, err
 	}
-	out := map[string]int{}
+	out := map[string]nn.Format{}
 	for _, l := range net.Layers {
 		for name, f := range l.Formats {
-			out[l.Name+"/"+name] = f.Bits
+			out[l.Name+"/"+name] = f
 		}
 	}
 	return out, nil

@@ -4,14 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/compress/pack"
 	"github.com/jouleml/joule/compress/prune"
+	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/train"
@@ -25,7 +28,7 @@ func packCmd() *cobra.Command {
 		Use:   "pack [RUN | model.safetensors]",
 		Short: "Write a trained model in few bytes",
 		Long: "Pack writes a model file that every command opens in a fraction of the bytes, by how often each weight occurs. Without more flags it changes no weight: that helps models that are pruned, share values or are of bytes. " +
-			"--sparsity prunes weights while the model learns on, --values lets those of a layer share a few values, which learn on too, and --int8 makes layers of bytes of them (Deep Compression, arXiv:1510.00149).",
+			"--sparsity prunes weights while the model learns on, --values lets those of a layer share a few values, which learn on too, and --int8 makes layers of bytes of them (Deep Compression, arXiv:1510.00149). With --pattern zeros stand where --sparse can leave them out of products.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.Check(); err != nil {
@@ -46,11 +49,13 @@ func packCmd() *cobra.Command {
 			if on == "" {
 				on = of
 			}
-			changes := o.Sparsity > 0 || o.Values > 0 || o.Int8
-			if on == "" && changes {
+			learns := o.Sparsity > 0 || o.Values > 0 || o.Int8
+			changes := learns || o.Sparse
+			if on == "" && learns {
 				return usageError{errors.New("--data says which data set to learn from and to measure on")}
 			}
 			q := m
+			var examples, test data.Dataset
 			var before, after []train.Log
 			l := energy.NewLedger(energy.CPU, m.Cores())
 			if on != "" {
@@ -61,15 +66,19 @@ func packCmd() *cobra.Command {
 				if set, err = m.Spec.Norm.ApplySet(set); err != nil {
 					return fmt.Errorf("%s: %w", on, err)
 				}
+				examples = set.Train
 				if before, err = m.Evaluate(c.Context(), set.Test, 128); err != nil {
 					return err
 				}
-				if changes {
-					if q, err = pack.Pack(c.Context(), m, set.Train, o, l); err != nil {
-						return err
-					}
+				test = set.Test
+			}
+			if changes {
+				if q, err = pack.Pack(c.Context(), m, examples, o, l); err != nil {
+					return err
 				}
-				if after, err = q.Evaluate(c.Context(), set.Test, 128); err != nil {
+			}
+			if test != nil {
+				if after, err = q.Evaluate(c.Context(), test, 128); err != nil {
 					return err
 				}
 			}
@@ -99,6 +108,9 @@ func packCmd() *cobra.Command {
 			if sparsity > 0 {
 				fmt.Fprintf(w, "%-24s %25.1f%%\n", "weights that are zero", 100*sparsity)
 			}
+			for _, line := range sparseLines(q) {
+				fmt.Fprintln(w, line)
+			}
 			if l.Joules.Value > 0 {
 				fmt.Fprintf(w, "learning on cost ≈%s\n", energy.SI(l.Joules.Value, "J"))
 			}
@@ -116,7 +128,25 @@ func packCmd() *cobra.Command {
 	fs.Float64Var(&o.Sparsity, "sparsity", 0, "share of the weights that become zero, the smallest of all layers")
 	fs.IntVar(&o.Values, "values", 0, "values that the other weights of a layer share, such as 15")
 	fs.BoolVar(&o.Int8, "int8", false, "make layers of bytes")
+	fs.StringVar((*string)(&o.Pattern), "pattern", "", "where zeros may stand: 2:4, another n:m, or block (16 outputs of an input together); of products of matrices alone")
+	fs.BoolVar(&o.Sparse, "sparse", false, "keep matrices whose zeros follow a pattern without them, where products are faster by that; an error that says why where none is")
+	fs.IntVar(&o.Rows, "rows", 1, "with --sparse: rows of these products (the batch, times the positions of a sequence)")
 	fs.IntVar(&o.Epochs, "epochs", 1, "epochs of learning after pruning, and again after sharing")
 	fs.IntVar(&o.Batch, "batch", 32, "examples in a step")
 	return c
+}
+
+// sparseLines name the matrices that are sparse products.
+func sparseLines(m *train.Model) []string {
+	formats, err := m.Formats()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(formats)) {
+		if f := formats[name]; f.Sparse != "" {
+			out = append(out, fmt.Sprintf("%-24s is a sparse product, pattern %s", name, f.Sparse))
+		}
+	}
+	return out
 }

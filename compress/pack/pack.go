@@ -4,6 +4,7 @@ package pack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jouleml/joule/compress/prune"
@@ -15,11 +16,14 @@ import (
 
 // Options say what is done, in this order.
 type Options struct {
-	Sparsity float64 // share of the weights of kernels that become zero, the smallest of all; 0: none
-	Values   int     // that the others of a kernel share; 0: as many as there are
-	Int8     bool    // layers become layers of bytes (quant.Static), with one scale for all weights of a layer if they share values
-	Epochs   int     // of learning on after pruning, and again after sharing; 0: 1
-	Batch    int     // 0: 32
+	Sparsity float64       // share of the weights of kernels that become zero, the smallest of all; 0: none
+	Pattern  prune.Pattern // where zeros may stand, "" anywhere: products of matrices alone are pruned with one
+	Values   int           // that the others of a kernel share; 0: as many as there are
+	Int8     bool          // layers become layers of bytes (quant.Static), with one scale for all weights of a layer if they share values
+	Sparse   bool          // matrices whose zeros follow a pattern are kept without them, where that is faster (prune.Sparse); not with Int8
+	Rows     int           // of the products that are to be faster by it; 0: 1
+	Epochs   int           // of learning on after pruning, and again after sharing; 0: 1
+	Batch    int           // 0: 32
 
 	// Teacher, if not nil, is what the model learns from beside the labels; both must end in a softmax.
 	Teacher *train.Teacher
@@ -33,7 +37,21 @@ func (o *Options) Check() error {
 	if o.Batch == 0 {
 		o.Batch = 32
 	}
+	if o.Rows == 0 {
+		o.Rows = 1
+	}
+	if o.Pattern != "" {
+		p := prune.Magnitude{Sparsity: o.Sparsity, Pattern: o.Pattern}
+		if err := p.Check(); err != nil {
+			return err
+		}
+		o.Sparsity = p.Sparsity
+	}
 	switch {
+	case o.Sparse && o.Int8:
+		return errors.New("pack: sparse products are of floats; they do not go with bytes")
+	case o.Rows < 1:
+		return fmt.Errorf("pack: products of %d rows; at least 1", o.Rows)
 	case !(o.Sparsity >= 0 && o.Sparsity < 1):
 		return fmt.Errorf("pack: the sparsity must be at least 0 and below 1, not %g", o.Sparsity)
 	case o.Values < 0 || o.Values > 4095:
@@ -52,13 +70,18 @@ func Pack(ctx context.Context, m *train.Model, examples data.Dataset, o Options,
 	out := m
 	var err error
 	if o.Sparsity > 0 {
-		if out, err = learn(ctx, out, examples, o, &prune.Magnitude{Sparsity: o.Sparsity, Global: true}, l); err != nil {
+		if out, err = learn(ctx, out, examples, o, &prune.Magnitude{Sparsity: o.Sparsity, Pattern: o.Pattern, Global: o.Pattern == ""}, l); err != nil {
 			return nil, fmt.Errorf("pack: pruning: %w", err)
 		}
 	}
 	if o.Values > 0 {
 		if out, err = learn(ctx, out, examples, o, &prune.Shared{Values: o.Values}, l, train.RateFactor("codebook/*", 0.1)); err != nil {
 			return nil, fmt.Errorf("pack: sharing: %w", err)
+		}
+	}
+	if o.Sparse {
+		if out, _, err = prune.Sparse(out, o.Rows); err != nil {
+			return nil, err
 		}
 	}
 	if o.Int8 {

@@ -222,7 +222,27 @@ func lowest(x []float32, share float64) []bool {
 func Sparsity(m *train.Model) (all float64, by map[string]float64, err error) {
 	by = map[string]float64{}
 	var zero, total float64
+	formats, err := m.Formats()
+	if err != nil {
+		return 0, nil, err
+	}
+	depths := map[string]int{}
+	if len(formats) > 0 {
+		if depths, err = m.ProductDepths(); err != nil {
+			return 0, nil, err
+		}
+	}
 	for _, p := range m.Params() {
+		if f := formats[p.Name]; f.Sparse != "" { // what is not kept is zero
+			s := 0.5
+			if f.Sparse == nn.SparseBlock {
+				s = max(0, 1-float64(f.Kept)/float64(max(1, depths[p.Name])))
+			}
+			n := float64(p.Type.Shape.Size()) / (1 - s)
+			by[p.Name] = s
+			zero, total = zero+s*n, total+n
+			continue
+		}
 		bytes := p.Type.DType == dtype.I8 && strings.HasSuffix(p.Name, "kernel")
 		if !p.Decay && !bytes {
 			continue

@@ -2,6 +2,7 @@ package prune
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -322,5 +323,87 @@ func TestMistakes(t *testing.T) {
 	}
 	if err := s.Start(m); err == nil || !strings.Contains(err.Error(), "not finite") {
 		t.Error(err)
+	}
+}
+
+// Matrices whose zeros follow a pattern become sparse ones that predict nearly the same, also read from a file; where products would be no faster they stay dense, and it is said why.
+func TestSparse(t *testing.T) {
+	ds := digits(t, 320)
+	wide := func(p *Magnitude) *train.Model {
+		m, err := train.Compile(nn.Sequential(nn.Flatten(), nn.Dense(1340, nn.ReLU), nn.Dense(40, nn.ReLU), nn.Dense(10, nn.Softmax)), ds.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, train.Accuracy, train.Wrapped(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Apply(m, p.Sparsity); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Merge(); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for _, c := range []struct {
+		p    Magnitude
+		rows int
+		want []string
+	}{{Magnitude{Pattern: Block, Sparsity: 0.75}, 32, []string{"block", "block", ""}}, {Magnitude{Pattern: "2:4"}, 1, []string{"2:4", "", ""}}} {
+		m := wide(&c.p)
+		s, report, err := Sparse(m, c.rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range report {
+			if l.Format != c.want[i] || (l.Why == "") != (l.Format != "") || l.Format != "" && l.After >= l.Before {
+				t.Errorf("%s: %+v", c.p.Pattern, l)
+			}
+		}
+		path := filepath.Join(t.TempDir(), "sparse.safetensors")
+		for _, save := range []func(string) error{s.Save, s.SavePacked} {
+			if err := save(path); err != nil {
+				t.Fatal(err)
+			}
+			again, err := train.Load(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range []int{1, 5, 32} {
+				x, y := ds.Spec().Tensors(n)
+				if err := ds.Fill(make([]int, n), x, y); err != nil {
+					t.Fatal(err)
+				}
+				a, err := m.PredictBatch(x...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := again.PredictBatch(x...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, v := range a.F32() {
+					if math.Abs(float64(v-b.F32()[i])) > 1e-5 {
+						t.Fatalf("%s, batch %d: prediction %d is %g, was %g", c.p.Pattern, n, i, b.F32()[i], v)
+					}
+				}
+			}
+		}
+		before, _, err := Sparsity(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after, _, err := Sparsity(s); err != nil || math.Abs(before-after) > 0.02 {
+			t.Errorf("%v: sparsity %g, was %g", err, after, before)
+		}
+	}
+	if _, _, err := Sparse(wide(&Magnitude{Pattern: "2:4"}), 32); !errors.Is(err, ErrNoSparse) || !strings.Contains(err.Error(), "no faster for 32 rows") {
+		t.Error(err)
+	}
+	if _, _, err := Sparse(model(t, ds), 32); !errors.Is(err, ErrNoSparse) || !strings.Contains(err.Error(), "follow no pattern") {
+		t.Error(err)
+	}
+	if _, _, err := Sparse(model(t, ds), 0); err == nil {
+		t.Error("no rows were taken")
 	}
 }

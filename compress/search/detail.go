@@ -44,7 +44,7 @@ func detail(m *train.Model) ([]Layer, error) {
 			}
 			row.Bytes += p.Type.Bytes()
 			if few, ok := formats[p.Name]; ok {
-				row.Bits = few
+				row.Bits = few.Bits
 				continue
 			}
 			s, kernel := sparse[p.Name]
