@@ -285,31 +285,59 @@ func (p *Points) Figure() figure {
 		f.Curves = append(f.Curves, curve{Class: colourOf(1), Path: p.front(x, y)})
 	}
 	c := curve{Class: colourOf(0)}
+	var front []int // places of dots that no other beats
 	for _, q := range p.Points {
 		if !finite(q.X) || !finite(q.Y) {
 			continue
 		}
+		c.Dots = append(c.Dots, dot{X: round1(x.at(q.X)), Y: round1(y.at(q.Y)), Title: strings.TrimPrefix(fmt.Sprintf("%s: %s, %s", q.Label, Quantity(q.X, p.XUnit), Quantity(q.Y, p.YUnit)), ": "), Label: q.Label})
 		beaten := slices.ContainsFunc(p.Points, func(o Point) bool {
 			return o.X <= q.X && o.Y >= q.Y && (o.X < q.X || o.Y > q.Y)
 		})
-		d := dot{X: round1(x.at(q.X)), Y: round1(y.at(q.Y)), Title: strings.TrimPrefix(fmt.Sprintf("%s: %s, %s", q.Label, Quantity(q.X, p.XUnit), Quantity(q.Y, p.YUnit)), ": ")}
-		if len(p.Points) <= 12 || p.Front && !beaten { // of many, those that count
-			d.Label, d.LX = q.Label, d.X+6
-			if d.X > chartW*0.6 {
-				d.LX, d.End = d.X-6, true
-			}
-			near := func(o dot) bool {
-				return o.Label != "" && math.Abs(o.Y-d.Y) < 11 && math.Abs(o.X-d.X) < 120
-			}
-			if len(p.Points) > 12 && slices.ContainsFunc(c.Dots, near) {
-				d.Label = ""
-			}
+		if p.Front && !beaten {
+			front = append(front, len(c.Dots)-1)
 		}
-		c.Dots = append(c.Dots, d)
 	}
+	c.label(front, len(p.Points) <= 12)
 	f.Curves = append(f.Curves, c)
 	f.Describe = fmt.Sprintf("%d points of %s against %s", len(c.Dots), p.Y, p.X)
 	return f
+}
+
+// label keeps the labels of dots that have room for one: those at the front first, and of others only if all are few.
+func (c *curve) label(front []int, all bool) {
+	names := make([]string, len(c.Dots))
+	for i := range c.Dots {
+		names[i], c.Dots[i].Label = c.Dots[i].Label, ""
+	}
+	order := front
+	for i := range c.Dots {
+		if all && !slices.Contains(front, i) {
+			order = append(order, i)
+		}
+	}
+	const letter = 5.2 // units that a letter is wide
+	ends := func(d *dot, name string) (from, to float64) {
+		w := letter * float64(len([]rune(name)))
+		if d.End {
+			return d.LX - w, d.LX
+		}
+		return d.LX, d.LX + w
+	}
+	for _, i := range order {
+		d := &c.Dots[i]
+		if d.LX = d.X + 6; d.X > chartW*0.6 {
+			d.LX, d.End = d.X-6, true
+		}
+		from, to := ends(d, names[i])
+		taken := slices.ContainsFunc(c.Dots, func(o dot) bool {
+			a, b := ends(&o, o.Label)
+			return o.Label != "" && math.Abs(o.Y-d.Y) < 11 && from < b && a < to
+		})
+		if !taken {
+			d.Label = names[i]
+		}
+	}
 }
 
 // front is the path through the points that none beats.

@@ -51,7 +51,7 @@ func TestSearch(t *testing.T) {
 	if err := p.Write(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"paid for itself after about 6.4e+05 predictions", "32 → 4", "0% → 45%", "32 → gone", "+0.0012", "Pareto fronts", "test accuracy", "round 3 packed int8"} {
+	for _, want := range []string{"paid for itself after about 6.4e+05 predictions", "32 → 4", "0% → 45%", "32 → gone", "+0.0012", "-0.0001", "Pareto fronts", "test accuracy", "round 3 packed int8"} {
 		if !strings.Contains(b.String(), want) && !strings.Contains(b.String(), strings.ReplaceAll(want, "+", "&#43;")) {
 			t.Errorf("the report does not say %q", want)
 		}

@@ -122,7 +122,7 @@ func SearchLayers(r *search.Result, c *search.Candidate) *Table {
 	rise := func(by map[string]float64, names ...string) string {
 		for _, n := range names {
 			if v, ok := by[n]; ok {
-				return fmt.Sprintf("%+.4f", v)
+				return fmt.Sprintf("%+.2g", v)
 			}
 		}
 		return "–"
