@@ -30,7 +30,7 @@ type Optimizer struct {
 	GlobalClipNorm float64 // if > 0: all gradients together are scaled down to at most this norm
 
 	rule func(u *update) *graph.Node // the new weights
-	adam *op.UpdateAttrs               // of Adam and AdamW
+	adam *op.UpdateAttrs             // of Adam and AdamW
 }
 
 // update is the update of one parameter.

@@ -1211,11 +1211,11 @@ loop:
 	RET
 
 // func requantizeAVX512(dst *uint8, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int)
-// Requires: AVX, AVX512F, SSE2
+// Requires: AVX, AVX512F
 TEXT ·requantizeAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSS lo+48(FP), Z0
 	MOVL         $0x437f0000, AX
-	MOVD         AX, X1
+	VMOVD        AX, X1
 	VBROADCASTSS X1, Z1
 	MOVQ         dst+0(FP), AX
 	MOVQ         dstStride+8(FP), CX
@@ -1254,11 +1254,11 @@ block:
 	RET
 
 // func requantizeAVX2(dst *uint8, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX, AVX2
 TEXT ·requantizeAVX2(SB), NOSPLIT, $0-72
 	VBROADCASTSS lo+48(FP), Y0
 	MOVL         $0x437f0000, AX
-	MOVD         AX, X1
+	VMOVD        AX, X1
 	VBROADCASTSS X1, Y1
 	MOVQ         dst+0(FP), AX
 	MOVQ         dstStride+8(FP), CX
@@ -1352,7 +1352,7 @@ block:
 	RET
 
 // func quantizeAVX2(dst *uint8, x *float32, inverse float32, zero float32, blocks int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX, AVX2
 TEXT ·quantizeAVX2(SB), NOSPLIT, $0-32
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -1360,7 +1360,7 @@ TEXT ·quantizeAVX2(SB), NOSPLIT, $0-32
 	VBROADCASTSS inverse+16(FP), Y0
 	VBROADCASTSS zero+20(FP), Y1
 	MOVL         $0x437f0000, BX
-	MOVD         BX, X2
+	VMOVD        BX, X2
 	VBROADCASTSS X2, Y3
 	VXORPS       Y2, Y2, Y2
 
@@ -1390,7 +1390,7 @@ loop:
 	RET
 
 // func addAVX2(dst *uint8, a *uint8, b *uint8, scaleA float32, scaleB float32, offset float32, lo float32, blocks int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX, AVX2
 TEXT ·addAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         a+8(FP), CX
@@ -1398,7 +1398,7 @@ TEXT ·addAVX2(SB), NOSPLIT, $0-48
 	MOVQ         blocks+40(FP), BX
 	VBROADCASTSS lo+36(FP), Y0
 	MOVL         $0x437f0000, SI
-	MOVD         SI, X1
+	VMOVD        SI, X1
 	VBROADCASTSS X1, Y1
 	VBROADCASTSS scaleA+24(FP), Y2
 	VBROADCASTSS scaleB+28(FP), Y3
@@ -1476,7 +1476,7 @@ pair:
 	RET
 
 // func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
 TEXT ·greyVNNI(SB), NOSPLIT, $0-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -1487,7 +1487,7 @@ TEXT ·greyVNNI(SB), NOSPLIT, $0-64
 	MOVQ         windows+56(FP), R8
 	VBROADCASTSS lo+48(FP), Z0
 	MOVL         $0x437f0000, R9
-	MOVD         R9, X1
+	VMOVD        R9, X1
 	VBROADCASTSS X1, Z1
 	VMOVDQU8     (BX), Z2
 	VMOVDQU8     128(BX), Z3

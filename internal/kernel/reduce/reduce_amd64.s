@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func sumRowAVX2(a []float32) float32
-// Requires: AVX, SSE
+// Requires: AVX
 TEXT ·sumRowAVX2(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -61,7 +61,7 @@ loop0end:
 	VADDPS       X0, X1, X1
 	VPERMILPS    $0x01, X1, X0
 	VADDPS       X0, X1, X1
-	MOVSS        X1, ret+24(FP)
+	VMOVSS       X1, ret+24(FP)
 	VZEROUPPER
 	RET
 
@@ -110,7 +110,7 @@ DATA tails<>+124(SB)/4, $0x00000000
 GLOBL tails<>(SB), RODATA|NOPTR, $128
 
 // func maxRowAVX2(a []float32) float32
-// Requires: AVX, SSE
+// Requires: AVX
 TEXT ·maxRowAVX2(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -184,7 +184,7 @@ loop1end:
 	VMOVSS       k7fc00000<>+0(SB), X1
 
 nan2:
-	MOVSS X1, ret+24(FP)
+	VMOVSS X1, ret+24(FP)
 	VZEROUPPER
 	RET
 
@@ -209,7 +209,7 @@ DATA k7fc00000<>+28(SB)/4, $0x7fc00000
 GLOBL k7fc00000<>(SB), RODATA|NOPTR, $32
 
 // func minRowAVX2(a []float32) float32
-// Requires: AVX, SSE
+// Requires: AVX
 TEXT ·minRowAVX2(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -283,7 +283,7 @@ loop2end:
 	VMOVSS       k7fc00000<>+0(SB), X1
 
 nan3:
-	MOVSS X1, ret+24(FP)
+	VMOVSS X1, ret+24(FP)
 	VZEROUPPER
 	RET
 
@@ -298,7 +298,7 @@ DATA k7f800000<>+28(SB)/4, $0x7f800000
 GLOBL k7f800000<>(SB), RODATA|NOPTR, $32
 
 // func prodRowAVX2(a []float32) float32
-// Requires: AVX, SSE
+// Requires: AVX
 TEXT ·prodRowAVX2(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -354,7 +354,7 @@ loop3end:
 	VMULPS       X0, X1, X1
 	VPERMILPS    $0x01, X1, X0
 	VMULPS       X0, X1, X1
-	MOVSS        X1, ret+24(FP)
+	VMOVSS       X1, ret+24(FP)
 	VZEROUPPER
 	RET
 
@@ -369,7 +369,7 @@ DATA k3f800000<>+28(SB)/4, $0x3f800000
 GLOBL k3f800000<>(SB), RODATA|NOPTR, $32
 
 // func sumSqRowAVX2(a []float32) float32
-// Requires: AVX, SSE
+// Requires: AVX
 TEXT ·sumSqRowAVX2(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -431,17 +431,16 @@ loop4end:
 	VADDPS       X0, X1, X1
 	VPERMILPS    $0x01, X1, X0
 	VADDPS       X0, X1, X1
-	MOVSS        X1, ret+24(FP)
+	VMOVSS       X1, ret+24(FP)
 	VZEROUPPER
 	RET
 
 // func devRowAVX2(a []float32, m float32) float32
-// Requires: AVX, AVX2, SSE
+// Requires: AVX
 TEXT ·devRowAVX2(SB), NOSPLIT, $0-36
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
-	MOVSS        m+24(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS m+24(FP), Y0
 	VBROADCASTSS k00000000<>+0(SB), Y1
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	VBROADCASTSS k00000000<>+0(SB), Y3
@@ -506,12 +505,12 @@ loop5end:
 	VADDPS       X1, X0, X0
 	VPERMILPS    $0x01, X0, X1
 	VADDPS       X1, X0, X0
-	MOVSS        X0, ret+32(FP)
+	VMOVSS       X0, ret+32(FP)
 	VZEROUPPER
 	RET
 
 // func dotRowAVX2(a []float32, b []float32) float32
-// Requires: AVX, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·dotRowAVX2(SB), NOSPLIT, $0-52
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -583,12 +582,12 @@ loop6end:
 	VADDPS       X0, X1, X1
 	VPERMILPS    $0x01, X1, X0
 	VADDPS       X0, X1, X1
-	MOVSS        X1, ret+48(FP)
+	VMOVSS       X1, ret+48(FP)
 	VZEROUPPER
 	RET
 
 // func centredDotRowAVX2(a []float32, g []float32, x []float32, m float32) float32
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·centredDotRowAVX2(SB), NOSPLIT, $0-84
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -600,8 +599,7 @@ TEXT ·centredDotRowAVX2(SB), NOSPLIT, $0-84
 	CMPQ         BX, AX
 	CMOVQLT      BX, AX
 	MOVQ         x_base+48(FP), BX
-	MOVSS        m+72(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS m+72(FP), Y0
 	VBROADCASTSS k00000000<>+0(SB), Y1
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	VBROADCASTSS k00000000<>+0(SB), Y3
@@ -684,17 +682,16 @@ loop7end:
 	VADDPS       X1, X0, X0
 	VPERMILPS    $0x01, X0, X1
 	VADDPS       X1, X0, X0
-	MOVSS        X0, ret+80(FP)
+	VMOVSS       X0, ret+80(FP)
 	VZEROUPPER
 	RET
 
 // func sumExpRowAVX2(a []float32, m float32) float32
-// Requires: AVX, AVX2, FMA3, SSE
+// Requires: AVX, AVX2, FMA3
 TEXT ·sumExpRowAVX2(SB), NOSPLIT, $0-36
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
-	MOVSS        m+24(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS m+24(FP), Y0
 	VBROADCASTSS k00000000<>+0(SB), Y1
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	XORQ         DX, DX
@@ -843,7 +840,7 @@ loop8end:
 	VADDPS       X1, X0, X0
 	VPERMILPS    $0x01, X0, X1
 	VADDPS       X1, X0, X0
-	MOVSS        X0, ret+32(FP)
+	VMOVSS       X0, ret+32(FP)
 	VZEROUPPER
 	RET
 
@@ -958,7 +955,7 @@ DATA k0000007f<>+28(SB)/4, $0x0000007f
 GLOBL k0000007f<>(SB), RODATA|NOPTR, $32
 
 // func expSumRowAVX2(dst []float32, a []float32, m float32) float32
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·expSumRowAVX2(SB), NOSPLIT, $0-60
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -966,8 +963,7 @@ TEXT ·expSumRowAVX2(SB), NOSPLIT, $0-60
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        m+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS m+48(FP), Y0
 	VBROADCASTSS k00000000<>+0(SB), Y1
 	VBROADCASTSS k00000000<>+0(SB), Y2
 	XORQ         BX, BX
@@ -1120,7 +1116,7 @@ loop9end:
 	VADDPS       X1, X0, X0
 	VPERMILPS    $0x01, X0, X1
 	VADDPS       X1, X0, X0
-	MOVSS        X0, ret+56(FP)
+	VMOVSS       X0, ret+56(FP)
 	VZEROUPPER
 	RET
 
@@ -2872,7 +2868,7 @@ end:
 	RET
 
 // func mulAddAVX2(dst []float32, a []float32, s float32, t float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, CMOV, FMA3
 TEXT ·mulAddAVX2(SB), NOSPLIT, $0-56
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2880,10 +2876,8 @@ TEXT ·mulAddAVX2(SB), NOSPLIT, $0-56
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        t+52(FP), X1
-	VBROADCASTSS X1, Y1
+	VBROADCASTSS s+48(FP), Y0
+	VBROADCASTSS t+52(FP), Y1
 	XORQ         BX, BX
 
 loop34many:
@@ -2931,7 +2925,7 @@ loop34end:
 	RET
 
 // func softmaxGradAVX2(dst []float32, y []float32, dy []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·softmaxGradAVX2(SB), NOSPLIT, $0-76
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         y_len+32(FP), CX
@@ -2943,8 +2937,7 @@ TEXT ·softmaxGradAVX2(SB), NOSPLIT, $0-76
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         y_base+24(FP), DX
 	MOVQ         dy_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+72(FP), Y0
 	XORQ         SI, SI
 
 loop35many:
@@ -3004,7 +2997,7 @@ loop35end:
 	RET
 
 // func logSoftmaxGradAVX2(dst []float32, y []float32, dy []float32, s float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·logSoftmaxGradAVX2(SB), NOSPLIT, $0-76
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         y_len+32(FP), CX
@@ -3016,8 +3009,7 @@ TEXT ·logSoftmaxGradAVX2(SB), NOSPLIT, $0-76
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         y_base+24(FP), DX
 	MOVQ         dy_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+72(FP), Y0
 	XORQ         SI, SI
 
 loop36one:
@@ -3865,7 +3857,7 @@ loop44end:
 	RET
 
 // func normRowAVX2(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, CMOV, FMA3
 TEXT ·normRowAVX2(SB), NOSPLIT, $0-104
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -3881,10 +3873,8 @@ TEXT ·normRowAVX2(SB), NOSPLIT, $0-104
 	MOVQ         a_base+24(FP), DX
 	MOVQ         g_base+48(FP), BX
 	MOVQ         b_base+72(FP), SI
-	MOVSS        m+96(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        r+100(FP), X1
-	VBROADCASTSS X1, Y1
+	VBROADCASTSS m+96(FP), Y0
+	VBROADCASTSS r+100(FP), Y1
 	XORQ         DI, DI
 
 loop45many:
@@ -3942,7 +3932,7 @@ loop45end:
 	RET
 
 // func normRowGradAVX2(dst []float32, dy []float32, x []float32, g []float32, m float32, r float32, c1 float32, c2 float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, CMOV, FMA3
 TEXT ·normRowGradAVX2(SB), NOSPLIT, $0-112
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dy_len+32(FP), CX
@@ -3958,14 +3948,10 @@ TEXT ·normRowGradAVX2(SB), NOSPLIT, $0-112
 	MOVQ         dy_base+24(FP), DX
 	MOVQ         x_base+48(FP), BX
 	MOVQ         g_base+72(FP), SI
-	MOVSS        m+96(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        r+100(FP), X1
-	VBROADCASTSS X1, Y1
-	MOVSS        c1+104(FP), X2
-	VBROADCASTSS X2, Y2
-	MOVSS        c2+108(FP), X3
-	VBROADCASTSS X3, Y3
+	VBROADCASTSS m+96(FP), Y0
+	VBROADCASTSS r+100(FP), Y1
+	VBROADCASTSS c1+104(FP), Y2
+	VBROADCASTSS c2+108(FP), Y3
 	XORQ         DI, DI
 
 loop46many:
@@ -4035,7 +4021,7 @@ loop46end:
 	RET
 
 // func normGammaAddAVX2(dst []float32, acc []float32, dy []float32, x []float32, m float32, r float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, CMOV, FMA3
 TEXT ·normGammaAddAVX2(SB), NOSPLIT, $0-104
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         acc_len+32(FP), CX
@@ -4051,10 +4037,8 @@ TEXT ·normGammaAddAVX2(SB), NOSPLIT, $0-104
 	MOVQ         acc_base+24(FP), DX
 	MOVQ         dy_base+48(FP), BX
 	MOVQ         x_base+72(FP), SI
-	MOVSS        m+96(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        r+100(FP), X1
-	VBROADCASTSS X1, Y1
+	VBROADCASTSS m+96(FP), Y0
+	VBROADCASTSS r+100(FP), Y1
 	XORQ         DI, DI
 
 loop47many:
@@ -4112,7 +4096,7 @@ loop47end:
 	RET
 
 // func sumRowAVX512(a []float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·sumRowAVX512(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -4171,12 +4155,12 @@ loop48end:
 	VADDPS        X1, X0, X0
 	VPERMILPS     $0x01, X0, X1
 	VADDPS        X1, X0, X0
-	MOVSS         X0, ret+24(FP)
+	VMOVSS        X0, ret+24(FP)
 	VZEROUPPER
 	RET
 
 // func maxRowAVX512(a []float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·maxRowAVX512(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -4253,12 +4237,12 @@ loop49end:
 	VMOVSS        k7fc00000<>+0(SB), X0
 
 nan50:
-	MOVSS X0, ret+24(FP)
+	VMOVSS X0, ret+24(FP)
 	VZEROUPPER
 	RET
 
 // func minRowAVX512(a []float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·minRowAVX512(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -4335,12 +4319,12 @@ loop50end:
 	VMOVSS        k7fc00000<>+0(SB), X0
 
 nan51:
-	MOVSS X0, ret+24(FP)
+	VMOVSS X0, ret+24(FP)
 	VZEROUPPER
 	RET
 
 // func prodRowAVX512(a []float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·prodRowAVX512(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -4399,12 +4383,12 @@ loop51end:
 	VMULPS        X1, X0, X0
 	VPERMILPS     $0x01, X0, X1
 	VMULPS        X1, X0, X0
-	MOVSS         X0, ret+24(FP)
+	VMOVSS        X0, ret+24(FP)
 	VZEROUPPER
 	RET
 
 // func sumSqRowAVX512(a []float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·sumSqRowAVX512(SB), NOSPLIT, $0-28
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -4469,42 +4453,41 @@ loop52end:
 	VADDPS        X1, X0, X0
 	VPERMILPS     $0x01, X0, X1
 	VADDPS        X1, X0, X0
-	MOVSS         X0, ret+24(FP)
+	VMOVSS        X0, ret+24(FP)
 	VZEROUPPER
 	RET
 
 // func devRowAVX512(a []float32, m float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·devRowAVX512(SB), NOSPLIT, $0-36
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
-	MOVSS        m+24(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS m+24(FP), Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
 	VBROADCASTSS k00000000<>+0(SB), Z2
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	VBROADCASTSS k00000000<>+0(SB), Z4
-	VBROADCASTSS k00000000<>+0(SB), Z5
 	XORQ         DX, DX
 
 loop53many:
 	SUBQ    $0x00000040, AX
 	JLT     loop53few
-	VMOVUPS (CX)(DX*4), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z2, Z2
-	VMOVUPS 64(CX)(DX*4), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z3, Z3
-	VMOVUPS 128(CX)(DX*4), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z4, Z4
-	VMOVUPS 192(CX)(DX*4), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z5, Z5
+	VMOVUPS (CX)(DX*4), Z5
+	VSUBPS  Z0, Z5, Z5
+	VMULPS  Z5, Z5, Z5
+	VADDPS  Z5, Z1, Z1
+	VMOVUPS 64(CX)(DX*4), Z5
+	VSUBPS  Z0, Z5, Z5
+	VMULPS  Z5, Z5, Z5
+	VADDPS  Z5, Z2, Z2
+	VMOVUPS 128(CX)(DX*4), Z5
+	VSUBPS  Z0, Z5, Z5
+	VMULPS  Z5, Z5, Z5
+	VADDPS  Z5, Z3, Z3
+	VMOVUPS 192(CX)(DX*4), Z5
+	VSUBPS  Z0, Z5, Z5
+	VMULPS  Z5, Z5, Z5
+	VADDPS  Z5, Z4, Z4
 	ADDQ    $0x00000040, DX
 	JMP     loop53many
 
@@ -4514,10 +4497,10 @@ loop53few:
 loop53one:
 	SUBQ    $0x00000010, AX
 	JLT     loop53tail
-	VMOVUPS (CX)(DX*4), Z6
-	VSUBPS  Z0, Z6, Z6
-	VMULPS  Z6, Z6, Z6
-	VADDPS  Z6, Z2, Z2
+	VMOVUPS (CX)(DX*4), Z5
+	VSUBPS  Z0, Z5, Z5
+	VMULPS  Z5, Z5, Z5
+	VADDPS  Z5, Z1, Z1
 	ADDQ    $0x00000010, DX
 	JMP     loop53one
 
@@ -4526,33 +4509,33 @@ loop53tail:
 	JEQ          loop53end
 	LEAQ         tails<>+0(SB), BX
 	NEGQ         AX
-	VMOVUPS      64(BX)(AX*4), Z6
-	VPMOVD2M     Z6, K1
-	VMOVUPS.Z    (CX)(DX*4), K1, Z6
-	VSUBPS       Z0, Z6, Z0
+	VMOVUPS      64(BX)(AX*4), Z5
+	VPMOVD2M     Z5, K1
+	VMOVUPS.Z    (CX)(DX*4), K1, Z5
+	VSUBPS       Z0, Z5, Z0
 	VMULPS       Z0, Z0, Z0
-	VBROADCASTSS k00000000<>+0(SB), Z6
-	VBLENDMPS    Z0, Z6, K1, Z1
-	VADDPS       Z1, Z3, Z3
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	VBLENDMPS    Z0, Z5, K1, Z6
+	VADDPS       Z6, Z2, Z2
 
 loop53end:
-	VADDPS        Z3, Z2, Z2
-	VADDPS        Z5, Z4, Z4
-	VADDPS        Z4, Z2, Z2
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y0
+	VADDPS        Z2, Z1, Z1
+	VADDPS        Z4, Z3, Z3
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
 	VEXTRACTF128  $0x01, Y0, X1
 	VADDPS        X1, X0, X1
 	VPERMILPS     $0x0e, X1, X0
 	VADDPS        X0, X1, X1
 	VPERMILPS     $0x01, X1, X0
 	VADDPS        X0, X1, X1
-	MOVSS         X1, ret+32(FP)
+	VMOVSS        X1, ret+32(FP)
 	VZEROUPPER
 	RET
 
 // func dotRowAVX512(a []float32, b []float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·dotRowAVX512(SB), NOSPLIT, $0-52
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -4627,12 +4610,12 @@ loop54end:
 	VADDPS        X1, X0, X0
 	VPERMILPS     $0x01, X0, X1
 	VADDPS        X1, X0, X0
-	MOVSS         X0, ret+48(FP)
+	VMOVSS        X0, ret+48(FP)
 	VZEROUPPER
 	RET
 
 // func centredDotRowAVX512(a []float32, g []float32, x []float32, m float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·centredDotRowAVX512(SB), NOSPLIT, $0-84
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
@@ -4644,45 +4627,44 @@ TEXT ·centredDotRowAVX512(SB), NOSPLIT, $0-84
 	CMPQ         BX, AX
 	CMOVQLT      BX, AX
 	MOVQ         x_base+48(FP), BX
-	MOVSS        m+72(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS m+72(FP), Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
 	VBROADCASTSS k00000000<>+0(SB), Z2
 	VBROADCASTSS k00000000<>+0(SB), Z3
 	VBROADCASTSS k00000000<>+0(SB), Z4
-	VBROADCASTSS k00000000<>+0(SB), Z5
 	XORQ         SI, SI
 
 loop55many:
 	SUBQ    $0x00000040, AX
 	JLT     loop55few
-	VMOVUPS (CX)(SI*4), Z6
-	VMOVUPS (DX)(SI*4), Z7
-	VMOVUPS (BX)(SI*4), Z8
-	VMULPS  Z7, Z6, Z6
-	VSUBPS  Z0, Z8, Z7
-	VMULPS  Z7, Z6, Z6
-	VADDPS  Z6, Z2, Z2
-	VMOVUPS 64(CX)(SI*4), Z6
-	VMOVUPS 64(DX)(SI*4), Z7
-	VMOVUPS 64(BX)(SI*4), Z8
-	VMULPS  Z7, Z6, Z6
-	VSUBPS  Z0, Z8, Z7
-	VMULPS  Z7, Z6, Z6
-	VADDPS  Z6, Z3, Z3
-	VMOVUPS 128(CX)(SI*4), Z6
-	VMOVUPS 128(DX)(SI*4), Z7
-	VMOVUPS 128(BX)(SI*4), Z8
-	VMULPS  Z7, Z6, Z6
-	VSUBPS  Z0, Z8, Z7
-	VMULPS  Z7, Z6, Z6
-	VADDPS  Z6, Z4, Z4
-	VMOVUPS 192(CX)(SI*4), Z6
-	VMOVUPS 192(DX)(SI*4), Z7
-	VMOVUPS 192(BX)(SI*4), Z8
-	VMULPS  Z7, Z6, Z6
-	VSUBPS  Z0, Z8, Z7
-	VMULPS  Z7, Z6, Z6
-	VADDPS  Z6, Z5, Z5
+	VMOVUPS (CX)(SI*4), Z5
+	VMOVUPS (DX)(SI*4), Z6
+	VMOVUPS (BX)(SI*4), Z7
+	VMULPS  Z6, Z5, Z5
+	VSUBPS  Z0, Z7, Z6
+	VMULPS  Z6, Z5, Z5
+	VADDPS  Z5, Z1, Z1
+	VMOVUPS 64(CX)(SI*4), Z5
+	VMOVUPS 64(DX)(SI*4), Z6
+	VMOVUPS 64(BX)(SI*4), Z7
+	VMULPS  Z6, Z5, Z5
+	VSUBPS  Z0, Z7, Z6
+	VMULPS  Z6, Z5, Z5
+	VADDPS  Z5, Z2, Z2
+	VMOVUPS 128(CX)(SI*4), Z5
+	VMOVUPS 128(DX)(SI*4), Z6
+	VMOVUPS 128(BX)(SI*4), Z7
+	VMULPS  Z6, Z5, Z5
+	VSUBPS  Z0, Z7, Z6
+	VMULPS  Z6, Z5, Z5
+	VADDPS  Z5, Z3, Z3
+	VMOVUPS 192(CX)(SI*4), Z5
+	VMOVUPS 192(DX)(SI*4), Z6
+	VMOVUPS 192(BX)(SI*4), Z7
+	VMULPS  Z6, Z5, Z5
+	VSUBPS  Z0, Z7, Z6
+	VMULPS  Z6, Z5, Z5
+	VADDPS  Z5, Z4, Z4
 	ADDQ    $0x00000040, SI
 	JMP     loop55many
 
@@ -4692,13 +4674,13 @@ loop55few:
 loop55one:
 	SUBQ    $0x00000010, AX
 	JLT     loop55tail
-	VMOVUPS (CX)(SI*4), Z6
-	VMOVUPS (DX)(SI*4), Z7
-	VMOVUPS (BX)(SI*4), Z8
-	VMULPS  Z7, Z6, Z6
-	VSUBPS  Z0, Z8, Z7
-	VMULPS  Z7, Z6, Z6
-	VADDPS  Z6, Z2, Z2
+	VMOVUPS (CX)(SI*4), Z5
+	VMOVUPS (DX)(SI*4), Z6
+	VMOVUPS (BX)(SI*4), Z7
+	VMULPS  Z6, Z5, Z5
+	VSUBPS  Z0, Z7, Z6
+	VMULPS  Z6, Z5, Z5
+	VADDPS  Z5, Z1, Z1
 	ADDQ    $0x00000010, SI
 	JMP     loop55one
 
@@ -4707,88 +4689,87 @@ loop55tail:
 	JEQ          loop55end
 	LEAQ         tails<>+0(SB), DI
 	NEGQ         AX
-	VMOVUPS      64(DI)(AX*4), Z6
-	VPMOVD2M     Z6, K1
-	VMOVUPS.Z    (CX)(SI*4), K1, Z6
-	VMOVUPS.Z    (DX)(SI*4), K1, Z7
-	VMOVUPS.Z    (BX)(SI*4), K1, Z8
-	VMULPS       Z7, Z6, Z6
-	VSUBPS       Z0, Z8, Z0
-	VMULPS       Z0, Z6, Z0
-	VBROADCASTSS k00000000<>+0(SB), Z6
-	VBLENDMPS    Z0, Z6, K1, Z1
-	VADDPS       Z1, Z3, Z3
+	VMOVUPS      64(DI)(AX*4), Z5
+	VPMOVD2M     Z5, K1
+	VMOVUPS.Z    (CX)(SI*4), K1, Z5
+	VMOVUPS.Z    (DX)(SI*4), K1, Z6
+	VMOVUPS.Z    (BX)(SI*4), K1, Z7
+	VMULPS       Z6, Z5, Z5
+	VSUBPS       Z0, Z7, Z0
+	VMULPS       Z0, Z5, Z0
+	VBROADCASTSS k00000000<>+0(SB), Z5
+	VBLENDMPS    Z0, Z5, K1, Z8
+	VADDPS       Z8, Z2, Z2
 
 loop55end:
-	VADDPS        Z3, Z2, Z2
-	VADDPS        Z5, Z4, Z4
-	VADDPS        Z4, Z2, Z2
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y0
+	VADDPS        Z2, Z1, Z1
+	VADDPS        Z4, Z3, Z3
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
 	VEXTRACTF128  $0x01, Y0, X1
 	VADDPS        X1, X0, X1
 	VPERMILPS     $0x0e, X1, X0
 	VADDPS        X0, X1, X1
 	VPERMILPS     $0x01, X1, X0
 	VADDPS        X0, X1, X1
-	MOVSS         X1, ret+80(FP)
+	VMOVSS        X1, ret+80(FP)
 	VZEROUPPER
 	RET
 
 // func sumExpRowAVX512(a []float32, m float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·sumExpRowAVX512(SB), NOSPLIT, $0-36
 	MOVQ         a_len+8(FP), AX
 	MOVQ         a_base+0(FP), CX
-	MOVSS        m+24(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS m+24(FP), Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
 	VBROADCASTSS k00000000<>+0(SB), Z2
-	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         DX, DX
 
 loop56many:
 	SUBQ              $0x00000020, AX
 	JLT               loop56few
-	VMOVUPS           (CX)(DX*4), Z4
-	VSUBPS            Z0, Z4, Z4
+	VMOVUPS           (CX)(DX*4), Z3
+	VSUBPS            Z0, Z3, Z3
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
 	VBROADCASTSS      k42b20000<>+0(SB), Z6
-	VMINPS            Z4, Z6, Z4
-	VMAXPS            Z4, Z5, Z4
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z4, Z5
+	VMINPS            Z3, Z6, Z3
+	VMAXPS            Z3, Z5, Z3
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z3, Z5
 	VRNDSCALEPS       $0x08, Z5, Z5
-	VMOVUPS           Z4, Z4
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z4
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z4
+	VMOVUPS           Z3, Z3
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z3
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z3
 	VBROADCASTSS      k3ab6887e<>+0(SB), Z6
-	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f000000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
+	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f000000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
+	VSCALEFPS         Z5, Z6, Z6
+	VADDPS            Z6, Z1, Z1
+	VMOVUPS           64(CX)(DX*4), Z3
+	VSUBPS            Z0, Z3, Z3
+	VBROADCASTSS      kc2d00000<>+0(SB), Z5
+	VBROADCASTSS      k42b20000<>+0(SB), Z6
+	VMINPS            Z3, Z6, Z3
+	VMAXPS            Z3, Z5, Z3
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z3, Z5
+	VRNDSCALEPS       $0x08, Z5, Z5
+	VMOVUPS           Z3, Z3
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z3
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z3
+	VBROADCASTSS      k3ab6887e<>+0(SB), Z6
+	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f000000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
 	VSCALEFPS         Z5, Z6, Z6
 	VADDPS            Z6, Z2, Z2
-	VMOVUPS           64(CX)(DX*4), Z4
-	VSUBPS            Z0, Z4, Z4
-	VBROADCASTSS      kc2d00000<>+0(SB), Z5
-	VBROADCASTSS      k42b20000<>+0(SB), Z6
-	VMINPS            Z4, Z6, Z4
-	VMAXPS            Z4, Z5, Z4
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z4, Z5
-	VRNDSCALEPS       $0x08, Z5, Z5
-	VMOVUPS           Z4, Z4
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z4
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z4
-	VBROADCASTSS      k3ab6887e<>+0(SB), Z6
-	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f000000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
-	VSCALEFPS         Z5, Z6, Z6
-	VADDPS            Z6, Z3, Z3
 	ADDQ              $0x00000020, DX
 	JMP               loop56many
 
@@ -4798,26 +4779,26 @@ loop56few:
 loop56one:
 	SUBQ              $0x00000010, AX
 	JLT               loop56tail
-	VMOVUPS           (CX)(DX*4), Z4
-	VSUBPS            Z0, Z4, Z4
+	VMOVUPS           (CX)(DX*4), Z3
+	VSUBPS            Z0, Z3, Z3
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
 	VBROADCASTSS      k42b20000<>+0(SB), Z6
-	VMINPS            Z4, Z6, Z4
-	VMAXPS            Z4, Z5, Z4
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z4, Z5
+	VMINPS            Z3, Z6, Z3
+	VMAXPS            Z3, Z5, Z3
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z3, Z5
 	VRNDSCALEPS       $0x08, Z5, Z5
-	VMOVUPS           Z4, Z4
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z4
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z4
+	VMOVUPS           Z3, Z3
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z3
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z3
 	VBROADCASTSS      k3ab6887e<>+0(SB), Z6
-	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f000000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
+	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f000000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
 	VSCALEFPS         Z5, Z6, Z6
-	VADDPS            Z6, Z2, Z2
+	VADDPS            Z6, Z1, Z1
 	ADDQ              $0x00000010, DX
 	JMP               loop56one
 
@@ -4826,19 +4807,19 @@ loop56tail:
 	JEQ               loop56end
 	LEAQ              tails<>+0(SB), BX
 	NEGQ              AX
-	VMOVUPS           64(BX)(AX*4), Z4
-	VPMOVD2M          Z4, K1
-	VMOVUPS.Z         (CX)(DX*4), K1, Z4
-	VSUBPS            Z0, Z4, Z0
-	VBROADCASTSS      kc2d00000<>+0(SB), Z4
+	VMOVUPS           64(BX)(AX*4), Z3
+	VPMOVD2M          Z3, K1
+	VMOVUPS.Z         (CX)(DX*4), K1, Z3
+	VSUBPS            Z0, Z3, Z0
+	VBROADCASTSS      kc2d00000<>+0(SB), Z3
 	VBROADCASTSS      k42b20000<>+0(SB), Z5
 	VMINPS            Z0, Z5, Z0
-	VMAXPS            Z0, Z4, Z0
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z0, Z4
-	VRNDSCALEPS       $0x08, Z4, Z4
+	VMAXPS            Z0, Z3, Z0
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z0, Z3
+	VRNDSCALEPS       $0x08, Z3, Z3
 	VMOVUPS           Z0, Z0
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z4, Z0
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z4, Z0
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z3, Z0
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z3, Z0
 	VBROADCASTSS      k3ab6887e<>+0(SB), Z5
 	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z0, Z5
 	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z0, Z5
@@ -4846,27 +4827,27 @@ loop56tail:
 	VFMADD213PS.BCST  k3f000000<>+0(SB), Z0, Z5
 	VFMADD213PS.BCST  k3f800000<>+0(SB), Z0, Z5
 	VFMADD213PS.BCST  k3f800000<>+0(SB), Z0, Z5
-	VSCALEFPS         Z4, Z5, Z5
+	VSCALEFPS         Z3, Z5, Z5
 	VBROADCASTSS      k00000000<>+0(SB), Z0
-	VBLENDMPS         Z5, Z0, K1, Z1
-	VADDPS            Z1, Z3, Z3
+	VBLENDMPS         Z5, Z0, K1, Z4
+	VADDPS            Z4, Z2, Z2
 
 loop56end:
-	VADDPS        Z3, Z2, Z2
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y0
+	VADDPS        Z2, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
 	VEXTRACTF128  $0x01, Y0, X1
 	VADDPS        X1, X0, X1
 	VPERMILPS     $0x0e, X1, X0
 	VADDPS        X0, X1, X1
 	VPERMILPS     $0x01, X1, X0
 	VADDPS        X0, X1, X1
-	MOVSS         X1, ret+32(FP)
+	VMOVSS        X1, ret+32(FP)
 	VZEROUPPER
 	RET
 
 // func expSumRowAVX512(dst []float32, a []float32, m float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·expSumRowAVX512(SB), NOSPLIT, $0-60
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4874,57 +4855,56 @@ TEXT ·expSumRowAVX512(SB), NOSPLIT, $0-60
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        m+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS m+48(FP), Z0
+	VBROADCASTSS k00000000<>+0(SB), Z1
 	VBROADCASTSS k00000000<>+0(SB), Z2
-	VBROADCASTSS k00000000<>+0(SB), Z3
 	XORQ         BX, BX
 
 loop57many:
 	SUBQ              $0x00000020, AX
 	JLT               loop57few
-	VMOVUPS           (DX)(BX*4), Z4
-	VSUBPS            Z0, Z4, Z4
+	VMOVUPS           (DX)(BX*4), Z3
+	VSUBPS            Z0, Z3, Z3
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
 	VBROADCASTSS      k42b20000<>+0(SB), Z6
-	VMINPS            Z4, Z6, Z4
-	VMAXPS            Z4, Z5, Z4
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z4, Z5
+	VMINPS            Z3, Z6, Z3
+	VMAXPS            Z3, Z5, Z3
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z3, Z5
 	VRNDSCALEPS       $0x08, Z5, Z5
-	VMOVUPS           Z4, Z4
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z4
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z4
+	VMOVUPS           Z3, Z3
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z3
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z3
 	VBROADCASTSS      k3ab6887e<>+0(SB), Z6
-	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f000000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
+	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f000000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
 	VSCALEFPS         Z5, Z6, Z6
 	VMOVUPS           Z6, (CX)(BX*4)
-	VADDPS            Z6, Z2, Z2
-	VMOVUPS           64(DX)(BX*4), Z4
-	VSUBPS            Z0, Z4, Z4
+	VADDPS            Z6, Z1, Z1
+	VMOVUPS           64(DX)(BX*4), Z3
+	VSUBPS            Z0, Z3, Z3
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
 	VBROADCASTSS      k42b20000<>+0(SB), Z6
-	VMINPS            Z4, Z6, Z4
-	VMAXPS            Z4, Z5, Z4
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z4, Z5
+	VMINPS            Z3, Z6, Z3
+	VMAXPS            Z3, Z5, Z3
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z3, Z5
 	VRNDSCALEPS       $0x08, Z5, Z5
-	VMOVUPS           Z4, Z4
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z4
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z4
+	VMOVUPS           Z3, Z3
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z3
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z3
 	VBROADCASTSS      k3ab6887e<>+0(SB), Z6
-	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f000000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
+	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f000000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
 	VSCALEFPS         Z5, Z6, Z6
 	VMOVUPS           Z6, 64(CX)(BX*4)
-	VADDPS            Z6, Z3, Z3
+	VADDPS            Z6, Z2, Z2
 	ADDQ              $0x00000020, BX
 	JMP               loop57many
 
@@ -4934,27 +4914,27 @@ loop57few:
 loop57one:
 	SUBQ              $0x00000010, AX
 	JLT               loop57tail
-	VMOVUPS           (DX)(BX*4), Z4
-	VSUBPS            Z0, Z4, Z4
+	VMOVUPS           (DX)(BX*4), Z3
+	VSUBPS            Z0, Z3, Z3
 	VBROADCASTSS      kc2d00000<>+0(SB), Z5
 	VBROADCASTSS      k42b20000<>+0(SB), Z6
-	VMINPS            Z4, Z6, Z4
-	VMAXPS            Z4, Z5, Z4
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z4, Z5
+	VMINPS            Z3, Z6, Z3
+	VMAXPS            Z3, Z5, Z3
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z3, Z5
 	VRNDSCALEPS       $0x08, Z5, Z5
-	VMOVUPS           Z4, Z4
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z4
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z4
+	VMOVUPS           Z3, Z3
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z5, Z3
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z5, Z3
 	VBROADCASTSS      k3ab6887e<>+0(SB), Z6
-	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f000000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
-	VFMADD213PS.BCST  k3f800000<>+0(SB), Z4, Z6
+	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3e2aaa6f<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f000000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
+	VFMADD213PS.BCST  k3f800000<>+0(SB), Z3, Z6
 	VSCALEFPS         Z5, Z6, Z6
 	VMOVUPS           Z6, (CX)(BX*4)
-	VADDPS            Z6, Z2, Z2
+	VADDPS            Z6, Z1, Z1
 	ADDQ              $0x00000010, BX
 	JMP               loop57one
 
@@ -4963,19 +4943,19 @@ loop57tail:
 	JEQ               loop57end
 	LEAQ              tails<>+0(SB), SI
 	NEGQ              AX
-	VMOVUPS           64(SI)(AX*4), Z4
-	VPMOVD2M          Z4, K1
-	VMOVUPS.Z         (DX)(BX*4), K1, Z4
-	VSUBPS            Z0, Z4, Z0
-	VBROADCASTSS      kc2d00000<>+0(SB), Z4
+	VMOVUPS           64(SI)(AX*4), Z3
+	VPMOVD2M          Z3, K1
+	VMOVUPS.Z         (DX)(BX*4), K1, Z3
+	VSUBPS            Z0, Z3, Z0
+	VBROADCASTSS      kc2d00000<>+0(SB), Z3
 	VBROADCASTSS      k42b20000<>+0(SB), Z5
 	VMINPS            Z0, Z5, Z0
-	VMAXPS            Z0, Z4, Z0
-	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z0, Z4
-	VRNDSCALEPS       $0x08, Z4, Z4
+	VMAXPS            Z0, Z3, Z0
+	VMULPS.BCST       k3fb8aa3b<>+0(SB), Z0, Z3
+	VRNDSCALEPS       $0x08, Z3, Z3
 	VMOVUPS           Z0, Z0
-	VFNMADD231PS.BCST k3f317200<>+0(SB), Z4, Z0
-	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z4, Z0
+	VFNMADD231PS.BCST k3f317200<>+0(SB), Z3, Z0
+	VFNMADD231PS.BCST k35bfbe8e<>+0(SB), Z3, Z0
 	VBROADCASTSS      k3ab6887e<>+0(SB), Z5
 	VFMADD213PS.BCST  k3c0905b1<>+0(SB), Z0, Z5
 	VFMADD213PS.BCST  k3d2aaa8d<>+0(SB), Z0, Z5
@@ -4983,23 +4963,23 @@ loop57tail:
 	VFMADD213PS.BCST  k3f000000<>+0(SB), Z0, Z5
 	VFMADD213PS.BCST  k3f800000<>+0(SB), Z0, Z5
 	VFMADD213PS.BCST  k3f800000<>+0(SB), Z0, Z5
-	VSCALEFPS         Z4, Z5, Z5
+	VSCALEFPS         Z3, Z5, Z5
 	VMOVUPS           Z5, K1, (CX)(BX*4)
 	VBROADCASTSS      k00000000<>+0(SB), Z0
-	VBLENDMPS         Z5, Z0, K1, Z1
-	VADDPS            Z1, Z3, Z3
+	VBLENDMPS         Z5, Z0, K1, Z4
+	VADDPS            Z4, Z2, Z2
 
 loop57end:
-	VADDPS        Z3, Z2, Z2
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y0
+	VADDPS        Z2, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
 	VEXTRACTF128  $0x01, Y0, X1
 	VADDPS        X1, X0, X1
 	VPERMILPS     $0x0e, X1, X0
 	VADDPS        X0, X1, X1
 	VPERMILPS     $0x01, X1, X0
 	VADDPS        X0, X1, X1
-	MOVSS         X1, ret+56(FP)
+	VMOVSS        X1, ret+56(FP)
 	VZEROUPPER
 	RET
 
@@ -6759,7 +6739,7 @@ end:
 	RET
 
 // func mulAddAVX512(dst []float32, a []float32, s float32, t float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·mulAddAVX512(SB), NOSPLIT, $0-56
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -6767,10 +6747,8 @@ TEXT ·mulAddAVX512(SB), NOSPLIT, $0-56
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        t+52(FP), X1
-	VBROADCASTSS X1, Z1
+	VBROADCASTSS s+48(FP), Z0
+	VBROADCASTSS t+52(FP), Z1
 	XORQ         BX, BX
 
 loop82many:
@@ -6819,7 +6797,7 @@ loop82end:
 	RET
 
 // func softmaxGradAVX512(dst []float32, y []float32, dy []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·softmaxGradAVX512(SB), NOSPLIT, $0-76
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         y_len+32(FP), CX
@@ -6831,8 +6809,7 @@ TEXT ·softmaxGradAVX512(SB), NOSPLIT, $0-76
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         y_base+24(FP), DX
 	MOVQ         dy_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+72(FP), Z0
 	XORQ         SI, SI
 
 loop83many:
@@ -6893,7 +6870,7 @@ loop83end:
 	RET
 
 // func logSoftmaxGradAVX512(dst []float32, y []float32, dy []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·logSoftmaxGradAVX512(SB), NOSPLIT, $0-76
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         y_len+32(FP), CX
@@ -6905,8 +6882,7 @@ TEXT ·logSoftmaxGradAVX512(SB), NOSPLIT, $0-76
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         y_base+24(FP), DX
 	MOVQ         dy_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+72(FP), Z0
 	XORQ         SI, SI
 
 loop84one:
@@ -7747,7 +7723,7 @@ loop92end:
 	RET
 
 // func normRowAVX512(dst []float32, a []float32, g []float32, b []float32, m float32, r float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·normRowAVX512(SB), NOSPLIT, $0-104
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7763,10 +7739,8 @@ TEXT ·normRowAVX512(SB), NOSPLIT, $0-104
 	MOVQ         a_base+24(FP), DX
 	MOVQ         g_base+48(FP), BX
 	MOVQ         b_base+72(FP), SI
-	MOVSS        m+96(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        r+100(FP), X1
-	VBROADCASTSS X1, Z1
+	VBROADCASTSS m+96(FP), Z0
+	VBROADCASTSS r+100(FP), Z1
 	XORQ         DI, DI
 
 loop93many:
@@ -7825,7 +7799,7 @@ loop93end:
 	RET
 
 // func normRowGradAVX512(dst []float32, dy []float32, x []float32, g []float32, m float32, r float32, c1 float32, c2 float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·normRowGradAVX512(SB), NOSPLIT, $0-112
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dy_len+32(FP), CX
@@ -7841,14 +7815,10 @@ TEXT ·normRowGradAVX512(SB), NOSPLIT, $0-112
 	MOVQ         dy_base+24(FP), DX
 	MOVQ         x_base+48(FP), BX
 	MOVQ         g_base+72(FP), SI
-	MOVSS        m+96(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        r+100(FP), X1
-	VBROADCASTSS X1, Z1
-	MOVSS        c1+104(FP), X2
-	VBROADCASTSS X2, Z2
-	MOVSS        c2+108(FP), X3
-	VBROADCASTSS X3, Z3
+	VBROADCASTSS m+96(FP), Z0
+	VBROADCASTSS r+100(FP), Z1
+	VBROADCASTSS c1+104(FP), Z2
+	VBROADCASTSS c2+108(FP), Z3
 	XORQ         DI, DI
 
 loop94many:
@@ -7919,7 +7889,7 @@ loop94end:
 	RET
 
 // func normGammaAddAVX512(dst []float32, acc []float32, dy []float32, x []float32, m float32, r float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·normGammaAddAVX512(SB), NOSPLIT, $0-104
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         acc_len+32(FP), CX
@@ -7935,10 +7905,8 @@ TEXT ·normGammaAddAVX512(SB), NOSPLIT, $0-104
 	MOVQ         acc_base+24(FP), DX
 	MOVQ         dy_base+48(FP), BX
 	MOVQ         x_base+72(FP), SI
-	MOVSS        m+96(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        r+100(FP), X1
-	VBROADCASTSS X1, Z1
+	VBROADCASTSS m+96(FP), Z0
+	VBROADCASTSS r+100(FP), Z1
 	XORQ         DI, DI
 
 loop95many:

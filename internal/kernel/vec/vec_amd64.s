@@ -2173,7 +2173,7 @@ loop19end:
 	RET
 
 // func addVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·addVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2181,8 +2181,7 @@ TEXT ·addVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop20many:
@@ -2295,7 +2294,7 @@ loop21end:
 	RET
 
 // func subVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·subVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2303,8 +2302,7 @@ TEXT ·subVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop22many:
@@ -2352,7 +2350,7 @@ loop22end:
 	RET
 
 // func subSVAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·subSVAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2360,8 +2358,7 @@ TEXT ·subSVAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop23many:
@@ -2474,7 +2471,7 @@ loop24end:
 	RET
 
 // func mulVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·mulVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2482,8 +2479,7 @@ TEXT ·mulVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop25many:
@@ -2596,7 +2592,7 @@ loop26end:
 	RET
 
 // func divVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·divVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2604,8 +2600,7 @@ TEXT ·divVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop27many:
@@ -2653,7 +2648,7 @@ loop27end:
 	RET
 
 // func divSVAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·divSVAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2661,8 +2656,7 @@ TEXT ·divSVAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop28many:
@@ -2805,7 +2799,7 @@ loop29end:
 	RET
 
 // func maxVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·maxVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2813,8 +2807,7 @@ TEXT ·maxVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop30many:
@@ -2987,7 +2980,7 @@ loop31end:
 	RET
 
 // func minVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·minVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -2995,8 +2988,7 @@ TEXT ·minVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop32many:
@@ -3502,7 +3494,7 @@ DATA d43380000000003ff<>+24(SB)/8, $0x43380000000003ff
 GLOBL d43380000000003ff<>(SB), RODATA|NOPTR, $32
 
 // func powVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·powVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -3510,8 +3502,7 @@ TEXT ·powVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop34one:
@@ -3794,7 +3785,7 @@ loop34end:
 	RET
 
 // func powSVAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·powSVAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -3802,8 +3793,7 @@ TEXT ·powSVAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop35one:
@@ -4163,7 +4153,7 @@ loop36end:
 	RET
 
 // func reluGradVSAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·reluGradVSAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -4171,8 +4161,7 @@ TEXT ·reluGradVSAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop37many:
@@ -4232,7 +4221,7 @@ loop37end:
 	RET
 
 // func reluGradSVAVX2(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, CMOV
 TEXT ·reluGradSVAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -4240,8 +4229,7 @@ TEXT ·reluGradSVAVX2(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	XORQ         BX, BX
 
 loop38many:
@@ -4376,7 +4364,7 @@ loop39end:
 	RET
 
 // func mulAddVSVAVX2(dst []float32, a []float32, c []float32, s float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, CMOV, FMA3
 TEXT ·mulAddVSVAVX2(SB), NOSPLIT, $0-76
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -4388,8 +4376,7 @@ TEXT ·mulAddVSVAVX2(SB), NOSPLIT, $0-76
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
 	MOVQ         c_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+72(FP), Y0
 	XORQ         SI, SI
 
 loop40many:
@@ -4443,7 +4430,7 @@ loop40end:
 	RET
 
 // func mulAddVSSAVX2(dst []float32, a []float32, s float32, t float32)
-// Requires: AVX, AVX2, CMOV, FMA3, SSE
+// Requires: AVX, CMOV, FMA3
 TEXT ·mulAddVSSAVX2(SB), NOSPLIT, $0-56
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -4451,10 +4438,8 @@ TEXT ·mulAddVSSAVX2(SB), NOSPLIT, $0-56
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        t+52(FP), X1
-	VBROADCASTSS X1, Y1
+	VBROADCASTSS s+48(FP), Y0
+	VBROADCASTSS t+52(FP), Y1
 	XORQ         BX, BX
 
 loop41many:
@@ -4546,7 +4531,7 @@ DATA k01010101<>+28(SB)/4, $0x01010101
 GLOBL k01010101<>(SB), RODATA|NOPTR, $32
 
 // func eqVSAVX2(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·eqVSAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4554,8 +4539,7 @@ TEXT ·eqVSAVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          eqVSAVX2check
@@ -4612,7 +4596,7 @@ neVVAVX2check:
 	RET
 
 // func neVSAVX2(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·neVSAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4620,8 +4604,7 @@ TEXT ·neVSAVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          neVSAVX2check
@@ -4678,7 +4661,7 @@ ltVVAVX2check:
 	RET
 
 // func ltVSAVX2(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·ltVSAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4686,8 +4669,7 @@ TEXT ·ltVSAVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          ltVSAVX2check
@@ -4744,7 +4726,7 @@ leVVAVX2check:
 	RET
 
 // func leVSAVX2(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·leVSAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4752,8 +4734,7 @@ TEXT ·leVSAVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          leVSAVX2check
@@ -4810,7 +4791,7 @@ gtVVAVX2check:
 	RET
 
 // func gtVSAVX2(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·gtVSAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4818,8 +4799,7 @@ TEXT ·gtVSAVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          gtVSAVX2check
@@ -4876,7 +4856,7 @@ geVVAVX2check:
 	RET
 
 // func geVSAVX2(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·geVSAVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4884,8 +4864,7 @@ TEXT ·geVSAVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          geVSAVX2check
@@ -4946,7 +4925,7 @@ selectVVAVX2check:
 	RET
 
 // func selectVSAVX2(dst []float32, mask []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·selectVSAVX2(SB), NOSPLIT, $0-88
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4958,8 +4937,7 @@ TEXT ·selectVSAVX2(SB), NOSPLIT, $0-88
 	CMPQ         BX, AX
 	CMOVQLT      BX, AX
 	MOVQ         a_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+72(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         SI, SI
 	JMP          selectVSAVX2check
@@ -4981,7 +4959,7 @@ selectVSAVX2check:
 	RET
 
 // func selectSVAVX2(dst []float32, mask []uint8, a []float32, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·selectSVAVX2(SB), NOSPLIT, $0-88
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -4993,8 +4971,7 @@ TEXT ·selectSVAVX2(SB), NOSPLIT, $0-88
 	CMPQ         BX, AX
 	CMOVQLT      BX, AX
 	MOVQ         a_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+72(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         SI, SI
 	JMP          selectSVAVX2check
@@ -5165,7 +5142,7 @@ fromInt32AVX2check:
 	RET
 
 // func fromUint8AVX2(dst []float32, a []uint8, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·fromUint8AVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -5173,8 +5150,7 @@ TEXT ·fromUint8AVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          fromUint8AVX2check
@@ -5194,7 +5170,7 @@ fromUint8AVX2check:
 	RET
 
 // func fromInt8AVX2(dst []float32, a []int8, s float32) int
-// Requires: AVX, AVX2, CMOV, SSE
+// Requires: AVX, AVX2, CMOV
 TEXT ·fromInt8AVX2(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -5202,8 +5178,7 @@ TEXT ·fromInt8AVX2(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Y0
+	VBROADCASTSS s+48(FP), Y0
 	ANDQ         $-8, AX
 	XORQ         BX, BX
 	JMP          fromInt8AVX2check
@@ -7069,7 +7044,7 @@ loop61end:
 	RET
 
 // func addVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·addVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7077,8 +7052,7 @@ TEXT ·addVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop62many:
@@ -7193,7 +7167,7 @@ loop63end:
 	RET
 
 // func subVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·subVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7201,8 +7175,7 @@ TEXT ·subVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop64many:
@@ -7251,7 +7224,7 @@ loop64end:
 	RET
 
 // func subSVAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·subSVAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7259,8 +7232,7 @@ TEXT ·subSVAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop65many:
@@ -7375,7 +7347,7 @@ loop66end:
 	RET
 
 // func mulVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·mulVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7383,8 +7355,7 @@ TEXT ·mulVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop67many:
@@ -7499,7 +7470,7 @@ loop68end:
 	RET
 
 // func divVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·divVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7507,8 +7478,7 @@ TEXT ·divVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop69many:
@@ -7557,7 +7527,7 @@ loop69end:
 	RET
 
 // func divSVAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·divSVAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7565,8 +7535,7 @@ TEXT ·divSVAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop70many:
@@ -7711,7 +7680,7 @@ loop71end:
 	RET
 
 // func maxVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·maxVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7719,45 +7688,44 @@ TEXT ·maxVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop72many:
 	SUBQ      $0x00000040, AX
 	JLT       loop72few
-	VMOVUPS   (DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMAXPS    Z0, Z7, Z9
-	VMAXPS    Z7, Z0, Z7
-	VANDPS    Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z1
-	VMOVUPS   Z1, (CX)(BX*4)
-	VMOVUPS   64(DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMAXPS    Z0, Z7, Z9
-	VMAXPS    Z7, Z0, Z7
-	VANDPS    Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z2
-	VMOVUPS   Z2, 64(CX)(BX*4)
-	VMOVUPS   128(DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMAXPS    Z0, Z7, Z9
-	VMAXPS    Z7, Z0, Z7
-	VANDPS    Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z3
-	VMOVUPS   Z3, 128(CX)(BX*4)
-	VMOVUPS   192(DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMAXPS    Z0, Z7, Z9
-	VMAXPS    Z7, Z0, Z7
-	VANDPS    Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z4
-	VMOVUPS   Z4, 192(CX)(BX*4)
+	VMOVUPS   (DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMAXPS    Z0, Z1, Z3
+	VMAXPS    Z1, Z0, Z1
+	VANDPS    Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z4
+	VMOVUPS   Z4, (CX)(BX*4)
+	VMOVUPS   64(DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMAXPS    Z0, Z1, Z3
+	VMAXPS    Z1, Z0, Z1
+	VANDPS    Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z5
+	VMOVUPS   Z5, 64(CX)(BX*4)
+	VMOVUPS   128(DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMAXPS    Z0, Z1, Z3
+	VMAXPS    Z1, Z0, Z1
+	VANDPS    Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z6
+	VMOVUPS   Z6, 128(CX)(BX*4)
+	VMOVUPS   192(DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMAXPS    Z0, Z1, Z3
+	VMAXPS    Z1, Z0, Z1
+	VANDPS    Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z7
+	VMOVUPS   Z7, 192(CX)(BX*4)
 	ADDQ      $0x00000040, BX
 	JMP       loop72many
 
@@ -7773,8 +7741,8 @@ loop72one:
 	VMAXPS    Z0, Z1, Z3
 	VMAXPS    Z1, Z0, Z1
 	VANDPS    Z1, Z3, Z1
-	VBLENDMPS Z2, Z1, K1, Z5
-	VMOVUPS   Z5, (CX)(BX*4)
+	VBLENDMPS Z2, Z1, K1, Z8
+	VMOVUPS   Z8, (CX)(BX*4)
 	ADDQ      $0x00000010, BX
 	JMP       loop72one
 
@@ -7791,8 +7759,8 @@ loop72tail:
 	VMAXPS    Z0, Z1, Z3
 	VMAXPS    Z1, Z0, Z0
 	VANDPS    Z0, Z3, Z0
-	VBLENDMPS Z2, Z0, K2, Z6
-	VMOVUPS   Z6, K1, (CX)(BX*4)
+	VBLENDMPS Z2, Z0, K2, Z9
+	VMOVUPS   Z9, K1, (CX)(BX*4)
 
 loop72end:
 	VZEROUPPER
@@ -7895,7 +7863,7 @@ loop73end:
 	RET
 
 // func minVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·minVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -7903,45 +7871,44 @@ TEXT ·minVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop74many:
 	SUBQ      $0x00000040, AX
 	JLT       loop74few
-	VMOVUPS   (DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMINPS    Z0, Z7, Z9
-	VMINPS    Z7, Z0, Z7
-	VORPS     Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z1
-	VMOVUPS   Z1, (CX)(BX*4)
-	VMOVUPS   64(DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMINPS    Z0, Z7, Z9
-	VMINPS    Z7, Z0, Z7
-	VORPS     Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z2
-	VMOVUPS   Z2, 64(CX)(BX*4)
-	VMOVUPS   128(DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMINPS    Z0, Z7, Z9
-	VMINPS    Z7, Z0, Z7
-	VORPS     Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z3
-	VMOVUPS   Z3, 128(CX)(BX*4)
-	VMOVUPS   192(DX)(BX*4), Z7
-	VCMPPS    $0x03, Z0, Z7, K1
-	VADDPS    Z0, Z7, Z8
-	VMINPS    Z0, Z7, Z9
-	VMINPS    Z7, Z0, Z7
-	VORPS     Z7, Z9, Z7
-	VBLENDMPS Z8, Z7, K1, Z4
-	VMOVUPS   Z4, 192(CX)(BX*4)
+	VMOVUPS   (DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMINPS    Z0, Z1, Z3
+	VMINPS    Z1, Z0, Z1
+	VORPS     Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z4
+	VMOVUPS   Z4, (CX)(BX*4)
+	VMOVUPS   64(DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMINPS    Z0, Z1, Z3
+	VMINPS    Z1, Z0, Z1
+	VORPS     Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z5
+	VMOVUPS   Z5, 64(CX)(BX*4)
+	VMOVUPS   128(DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMINPS    Z0, Z1, Z3
+	VMINPS    Z1, Z0, Z1
+	VORPS     Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z6
+	VMOVUPS   Z6, 128(CX)(BX*4)
+	VMOVUPS   192(DX)(BX*4), Z1
+	VCMPPS    $0x03, Z0, Z1, K1
+	VADDPS    Z0, Z1, Z2
+	VMINPS    Z0, Z1, Z3
+	VMINPS    Z1, Z0, Z1
+	VORPS     Z1, Z3, Z1
+	VBLENDMPS Z2, Z1, K1, Z7
+	VMOVUPS   Z7, 192(CX)(BX*4)
 	ADDQ      $0x00000040, BX
 	JMP       loop74many
 
@@ -7957,8 +7924,8 @@ loop74one:
 	VMINPS    Z0, Z1, Z3
 	VMINPS    Z1, Z0, Z1
 	VORPS     Z1, Z3, Z1
-	VBLENDMPS Z2, Z1, K1, Z5
-	VMOVUPS   Z5, (CX)(BX*4)
+	VBLENDMPS Z2, Z1, K1, Z8
+	VMOVUPS   Z8, (CX)(BX*4)
 	ADDQ      $0x00000010, BX
 	JMP       loop74one
 
@@ -7975,8 +7942,8 @@ loop74tail:
 	VMINPS    Z0, Z1, Z3
 	VMINPS    Z1, Z0, Z0
 	VORPS     Z0, Z3, Z0
-	VBLENDMPS Z2, Z0, K2, Z6
-	VMOVUPS   Z6, K1, (CX)(BX*4)
+	VBLENDMPS Z2, Z0, K2, Z9
+	VMOVUPS   Z9, K1, (CX)(BX*4)
 
 loop74end:
 	VZEROUPPER
@@ -8294,7 +8261,7 @@ loop75end:
 	RET
 
 // func powVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·powVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -8302,45 +8269,44 @@ TEXT ·powVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop76one:
 	SUBQ             $0x00000010, AX
 	JLT              loop76tail
-	VMOVUPS          (DX)(BX*4), Z19
-	VANDPS.BCST      k7fffffff<>+0(SB), Z19, Z20
-	VPXORD           Z1, Z1, Z1
-	VCMPPS.BCST      $0x11, k00800000<>+0(SB), Z20, K1
-	VMULPS.BCST      k4b000000<>+0(SB), Z20, Z21
-	VBLENDMPS        Z21, Z20, K1, Z2
-	VPSUBD.BCST      k3f400000<>+0(SB), Z2, Z21
-	VPSRAD           $0x17, Z21, Z21
-	VPSLLD           $0x17, Z21, Z23
-	VPSUBD           Z23, Z2, Z23
-	VCVTDQ2PS        Z21, Z21
+	VMOVUPS          (DX)(BX*4), Z1
+	VANDPS.BCST      k7fffffff<>+0(SB), Z1, Z2
+	VPXORD           Z3, Z3, Z3
+	VCMPPS.BCST      $0x11, k00800000<>+0(SB), Z2, K1
+	VMULPS.BCST      k4b000000<>+0(SB), Z2, Z4
+	VBLENDMPS        Z4, Z2, K1, Z5
+	VPSUBD.BCST      k3f400000<>+0(SB), Z5, Z4
+	VPSRAD           $0x17, Z4, Z4
+	VPSLLD           $0x17, Z4, Z23
+	VPSUBD           Z23, Z5, Z23
+	VCVTDQ2PS        Z4, Z4
 	VBROADCASTSS     k41b80000<>+0(SB), Z24
 	VMOVAPS.Z        Z24, K1, Z24
-	VSUBPS           Z24, Z21, Z21
-	VCMPPS           $0x00, Z1, Z20, K1
-	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z20, K2
+	VSUBPS           Z24, Z4, Z4
+	VCMPPS           $0x00, Z3, Z2, K1
+	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z2, K2
 	VBROADCASTSS     k3f800000<>+0(SB), Z24
-	VBLENDMPS        Z24, Z23, K2, Z3
-	VBLENDMPS        Z24, Z3, K1, Z4
+	VBLENDMPS        Z24, Z23, K2, Z6
+	VBLENDMPS        Z24, Z6, K1, Z7
 	VBROADCASTSS     kff800000<>+0(SB), Z23
 	VBROADCASTSS     k7f800000<>+0(SB), Z25
-	VBLENDMPS        Z25, Z21, K2, Z5
-	VBLENDMPS        Z23, Z5, K1, Z6
-	VCMPPS           $0x03, Z19, Z19, K1
-	VBLENDMPS        Z19, Z4, K1, Z7
-	VCVTPS2PD        Y7, Z21
-	VCVTPS2PD        Y6, Z23
+	VBLENDMPS        Z25, Z4, K2, Z8
+	VBLENDMPS        Z23, Z8, K1, Z9
+	VCMPPS           $0x03, Z1, Z1, K1
+	VBLENDMPS        Z1, Z7, K1, Z10
+	VCVTPS2PD        Y10, Z4
+	VCVTPS2PD        Y9, Z23
 	VCVTPS2PD        Y0, Z25
-	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z21, Z26
-	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z21, Z21
-	VDIVPD           Z21, Z26, Z21
-	VMULPD           Z21, Z21, Z26
+	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z4, Z26
+	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z4, Z4
+	VDIVPD           Z4, Z26, Z4
+	VMULPD           Z4, Z4, Z26
 	VBROADCASTSD     d3fb1acbc73c1f000<>+0(SB), Z27
 	VFMADD213PD.BCST d3fb3c46db387c000<>+0(SB), Z26, Z27
 	VFMADD213PD.BCST d3fb7447832990b00<>+0(SB), Z26, Z27
@@ -8349,34 +8315,34 @@ loop76one:
 	VFMADD213PD.BCST d3fc999999972d694<>+0(SB), Z26, Z27
 	VFMADD213PD.BCST d3fd55555555577a4<>+0(SB), Z26, Z27
 	VFMADD213PD.BCST d3feffffffffffff8<>+0(SB), Z26, Z27
-	VMULPD           Z27, Z21, Z21
-	VMULPD.BCST      d40071547652b82fe<>+0(SB), Z21, Z21
-	VADDPD           Z23, Z21, Z21
-	VMULPD           Z25, Z21, Z21
+	VMULPD           Z27, Z4, Z4
+	VMULPD.BCST      d40071547652b82fe<>+0(SB), Z4, Z4
+	VADDPD           Z23, Z4, Z4
+	VMULPD           Z25, Z4, Z4
 	VBROADCASTSD     dc069000000000000<>+0(SB), Z23
 	VBROADCASTSD     d4069000000000000<>+0(SB), Z25
-	VMINPD           Z21, Z25, Z21
-	VMAXPD           Z21, Z23, Z21
-	VRNDSCALEPD      $0x08, Z21, Z23
-	VSUBPD           Z23, Z21, Z21
+	VMINPD           Z4, Z25, Z4
+	VMAXPD           Z4, Z23, Z4
+	VRNDSCALEPD      $0x08, Z4, Z23
+	VSUBPD           Z23, Z4, Z4
 	VBROADCASTSD     d3eb63d2780000000<>+0(SB), Z25
-	VFMADD213PD.BCST d3ef00dc4ff000000<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3f24308ab5400000<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3f55d87459d64000<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3f83b2ab718cac00<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3fac6b08dd706f00<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3fcebfbdff823574<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3fe62e42fef84c9e<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3ff0000000000001<>+0(SB), Z21, Z25
-	VADDPD.BCST      d43380000000003ff<>+0(SB), Z23, Z21
-	VPSLLQ           $0x34, Z21, Z21
-	VMULPD           Z21, Z25, Z21
-	VEXTRACTF64X4    $0x01, Z7, Y22
-	VCVTPS2PD        Y22, Z23
-	VEXTRACTF64X4    $0x01, Z6, Y22
-	VCVTPS2PD        Y22, Z25
-	VEXTRACTF64X4    $0x01, Z0, Y22
-	VCVTPS2PD        Y22, Z26
+	VFMADD213PD.BCST d3ef00dc4ff000000<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3f24308ab5400000<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3f55d87459d64000<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3f83b2ab718cac00<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3fac6b08dd706f00<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3fcebfbdff823574<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3fe62e42fef84c9e<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3ff0000000000001<>+0(SB), Z4, Z25
+	VADDPD.BCST      d43380000000003ff<>+0(SB), Z23, Z4
+	VPSLLQ           $0x34, Z4, Z4
+	VMULPD           Z4, Z25, Z4
+	VEXTRACTF64X4    $0x01, Z10, Y11
+	VCVTPS2PD        Y11, Z23
+	VEXTRACTF64X4    $0x01, Z9, Y11
+	VCVTPS2PD        Y11, Z25
+	VEXTRACTF64X4    $0x01, Z0, Y11
+	VCVTPS2PD        Y11, Z26
 	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z23, Z27
 	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z23, Z23
 	VDIVPD           Z23, Z27, Z23
@@ -8411,9 +8377,9 @@ loop76one:
 	VADDPD.BCST      d43380000000003ff<>+0(SB), Z25, Z23
 	VPSLLQ           $0x34, Z23, Z23
 	VMULPD           Z23, Z26, Z23
-	VCVTPD2PS        Z21, Y22
-	VCVTPD2PS        Z23, Y21
-	VINSERTF64X4     $0x01, Y21, Z22, Z21
+	VCVTPD2PS        Z4, Y11
+	VCVTPD2PS        Z23, Y4
+	VINSERTF64X4     $0x01, Y4, Z11, Z4
 	VMULPS.BCST      k3f000000<>+0(SB), Z0, Z23
 	VRNDSCALEPS      $0x08, Z0, Z25
 	VCMPPS           $0x00, Z0, Z25, K1
@@ -8422,31 +8388,31 @@ loop76one:
 	VCMPPS           $0x04, Z23, Z26, K2
 	VPMOVM2D         K2, Z23
 	VANDPS           Z23, Z25, Z23
-	VANDPS.BCST      k80000000<>+0(SB), Z19, Z25
+	VANDPS.BCST      k80000000<>+0(SB), Z1, Z25
 	VANDPS           Z23, Z25, Z23
-	VXORPS           Z23, Z21, Z21
-	VCMPPS           $0x11, Z1, Z19, K2
+	VXORPS           Z23, Z4, Z4
+	VCMPPS           $0x11, Z3, Z1, K2
 	VPMOVM2D         K2, Z23
-	VCMPPS.BCST      $0x11, k7f800000<>+0(SB), Z20, K2
+	VCMPPS.BCST      $0x11, k7f800000<>+0(SB), Z2, K2
 	VPMOVM2D         K2, Z25
 	VANDPS           Z25, Z23, Z23
 	VPMOVM2D         K1, Z25
 	VPANDND          Z23, Z25, Z23
-	VORPS            Z23, Z21, Z21
-	VCMPPS           $0x00, Z1, Z0, K1
-	VBLENDMPS        Z24, Z21, K1, Z8
-	VCMPPS           $0x00, Z24, Z19, K1
-	VBLENDMPS        Z24, Z8, K1, Z9
-	VCMPPS           $0x00, Z24, Z20, K1
-	VPMOVM2D         K1, Z19
-	VANDPS.BCST      k7fffffff<>+0(SB), Z0, Z20
-	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z20, K1
-	VPMOVM2D         K1, Z20
-	VANDPS           Z20, Z19, Z19
-	VANDPS           Z19, Z24, Z20
-	VPANDND          Z9, Z19, Z19
-	VORPS            Z19, Z20, Z19
-	VMOVUPS          Z19, (CX)(BX*4)
+	VORPS            Z23, Z4, Z4
+	VCMPPS           $0x00, Z3, Z0, K1
+	VBLENDMPS        Z24, Z4, K1, Z12
+	VCMPPS           $0x00, Z24, Z1, K1
+	VBLENDMPS        Z24, Z12, K1, Z13
+	VCMPPS           $0x00, Z24, Z2, K1
+	VPMOVM2D         K1, Z1
+	VANDPS.BCST      k7fffffff<>+0(SB), Z0, Z2
+	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z2, K1
+	VPMOVM2D         K1, Z2
+	VANDPS           Z2, Z1, Z1
+	VANDPS           Z1, Z24, Z2
+	VPANDND          Z13, Z1, Z1
+	VORPS            Z1, Z2, Z1
+	VMOVUPS          Z1, (CX)(BX*4)
 	ADDQ             $0x00000010, BX
 	JMP              loop76one
 
@@ -8459,31 +8425,31 @@ loop76tail:
 	VPMOVD2M         Z1, K1
 	VMOVUPS.Z        (DX)(BX*4), K1, Z1
 	VANDPS.BCST      k7fffffff<>+0(SB), Z1, Z2
-	VPXORD           Z10, Z10, Z10
+	VPXORD           Z14, Z14, Z14
 	VCMPPS.BCST      $0x11, k00800000<>+0(SB), Z2, K2
 	VMULPS.BCST      k4b000000<>+0(SB), Z2, Z3
-	VBLENDMPS        Z3, Z2, K2, Z11
-	VPSUBD.BCST      k3f400000<>+0(SB), Z11, Z3
+	VBLENDMPS        Z3, Z2, K2, Z15
+	VPSUBD.BCST      k3f400000<>+0(SB), Z15, Z3
 	VPSRAD           $0x17, Z3, Z3
 	VPSLLD           $0x17, Z3, Z4
-	VPSUBD           Z4, Z11, Z4
+	VPSUBD           Z4, Z15, Z4
 	VCVTDQ2PS        Z3, Z3
 	VBROADCASTSS     k41b80000<>+0(SB), Z5
 	VMOVAPS.Z        Z5, K2, Z5
 	VSUBPS           Z5, Z3, Z3
-	VCMPPS           $0x00, Z10, Z2, K2
+	VCMPPS           $0x00, Z14, Z2, K2
 	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z2, K3
 	VBROADCASTSS     k3f800000<>+0(SB), Z5
-	VBLENDMPS        Z5, Z4, K3, Z12
-	VBLENDMPS        Z5, Z12, K2, Z13
+	VBLENDMPS        Z5, Z4, K3, Z16
+	VBLENDMPS        Z5, Z16, K2, Z17
 	VBROADCASTSS     kff800000<>+0(SB), Z4
 	VBROADCASTSS     k7f800000<>+0(SB), Z6
-	VBLENDMPS        Z6, Z3, K3, Z14
-	VBLENDMPS        Z4, Z14, K2, Z15
+	VBLENDMPS        Z6, Z3, K3, Z18
+	VBLENDMPS        Z4, Z18, K2, Z19
 	VCMPPS           $0x03, Z1, Z1, K2
-	VBLENDMPS        Z1, Z13, K2, Z16
-	VCVTPS2PD        Y16, Z3
-	VCVTPS2PD        Y15, Z4
+	VBLENDMPS        Z1, Z17, K2, Z20
+	VCVTPS2PD        Y20, Z3
+	VCVTPS2PD        Y19, Z4
 	VCVTPS2PD        Y0, Z6
 	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z3, Z7
 	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z3, Z3
@@ -8519,9 +8485,9 @@ loop76tail:
 	VADDPD.BCST      d43380000000003ff<>+0(SB), Z4, Z3
 	VPSLLQ           $0x34, Z3, Z3
 	VMULPD           Z3, Z6, Z3
-	VEXTRACTF64X4    $0x01, Z16, Y4
+	VEXTRACTF64X4    $0x01, Z20, Y4
 	VCVTPS2PD        Y4, Z4
-	VEXTRACTF64X4    $0x01, Z15, Y6
+	VEXTRACTF64X4    $0x01, Z19, Y6
 	VCVTPS2PD        Y6, Z6
 	VEXTRACTF64X4    $0x01, Z0, Y7
 	VCVTPS2PD        Y7, Z7
@@ -8559,9 +8525,9 @@ loop76tail:
 	VADDPD.BCST      d43380000000003ff<>+0(SB), Z6, Z4
 	VPSLLQ           $0x34, Z4, Z4
 	VMULPD           Z4, Z7, Z4
-	VCVTPD2PS        Z3, Y22
+	VCVTPD2PS        Z3, Y11
 	VCVTPD2PS        Z4, Y3
-	VINSERTF64X4     $0x01, Y3, Z22, Z3
+	VINSERTF64X4     $0x01, Y3, Z11, Z3
 	VMULPS.BCST      k3f000000<>+0(SB), Z0, Z4
 	VRNDSCALEPS      $0x08, Z0, Z6
 	VCMPPS           $0x00, Z0, Z6, K2
@@ -8573,7 +8539,7 @@ loop76tail:
 	VANDPS.BCST      k80000000<>+0(SB), Z1, Z6
 	VANDPS           Z4, Z6, Z4
 	VXORPS           Z4, Z3, Z3
-	VCMPPS           $0x11, Z10, Z1, K3
+	VCMPPS           $0x11, Z14, Z1, K3
 	VPMOVM2D         K3, Z4
 	VCMPPS.BCST      $0x11, k7f800000<>+0(SB), Z2, K3
 	VPMOVM2D         K3, Z6
@@ -8581,10 +8547,10 @@ loop76tail:
 	VPMOVM2D         K2, Z6
 	VPANDND          Z4, Z6, Z4
 	VORPS            Z4, Z3, Z3
-	VCMPPS           $0x00, Z10, Z0, K2
-	VBLENDMPS        Z5, Z3, K2, Z17
+	VCMPPS           $0x00, Z14, Z0, K2
+	VBLENDMPS        Z5, Z3, K2, Z21
 	VCMPPS           $0x00, Z5, Z1, K2
-	VBLENDMPS        Z5, Z17, K2, Z18
+	VBLENDMPS        Z5, Z21, K2, Z22
 	VCMPPS           $0x00, Z5, Z2, K2
 	VPMOVM2D         K2, Z1
 	VANDPS.BCST      k7fffffff<>+0(SB), Z0, Z0
@@ -8592,7 +8558,7 @@ loop76tail:
 	VPMOVM2D         K2, Z0
 	VANDPS           Z0, Z1, Z0
 	VANDPS           Z0, Z5, Z1
-	VPANDND          Z18, Z0, Z0
+	VPANDND          Z22, Z0, Z0
 	VORPS            Z0, Z1, Z0
 	VMOVUPS          Z0, K1, (CX)(BX*4)
 
@@ -8601,7 +8567,7 @@ loop76end:
 	RET
 
 // func powSVAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·powSVAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -8609,45 +8575,44 @@ TEXT ·powSVAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop77one:
 	SUBQ             $0x00000010, AX
 	JLT              loop77tail
-	VMOVUPS          (DX)(BX*4), Z19
-	VANDPS.BCST      k7fffffff<>+0(SB), Z0, Z20
-	VPXORD           Z1, Z1, Z1
-	VCMPPS.BCST      $0x11, k00800000<>+0(SB), Z20, K1
-	VMULPS.BCST      k4b000000<>+0(SB), Z20, Z21
-	VBLENDMPS        Z21, Z20, K1, Z2
-	VPSUBD.BCST      k3f400000<>+0(SB), Z2, Z21
-	VPSRAD           $0x17, Z21, Z21
-	VPSLLD           $0x17, Z21, Z23
-	VPSUBD           Z23, Z2, Z23
-	VCVTDQ2PS        Z21, Z21
+	VMOVUPS          (DX)(BX*4), Z1
+	VANDPS.BCST      k7fffffff<>+0(SB), Z0, Z2
+	VPXORD           Z3, Z3, Z3
+	VCMPPS.BCST      $0x11, k00800000<>+0(SB), Z2, K1
+	VMULPS.BCST      k4b000000<>+0(SB), Z2, Z4
+	VBLENDMPS        Z4, Z2, K1, Z5
+	VPSUBD.BCST      k3f400000<>+0(SB), Z5, Z4
+	VPSRAD           $0x17, Z4, Z4
+	VPSLLD           $0x17, Z4, Z23
+	VPSUBD           Z23, Z5, Z23
+	VCVTDQ2PS        Z4, Z4
 	VBROADCASTSS     k41b80000<>+0(SB), Z24
 	VMOVAPS.Z        Z24, K1, Z24
-	VSUBPS           Z24, Z21, Z21
-	VCMPPS           $0x00, Z1, Z20, K1
-	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z20, K2
+	VSUBPS           Z24, Z4, Z4
+	VCMPPS           $0x00, Z3, Z2, K1
+	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z2, K2
 	VBROADCASTSS     k3f800000<>+0(SB), Z24
-	VBLENDMPS        Z24, Z23, K2, Z3
-	VBLENDMPS        Z24, Z3, K1, Z4
+	VBLENDMPS        Z24, Z23, K2, Z6
+	VBLENDMPS        Z24, Z6, K1, Z7
 	VBROADCASTSS     kff800000<>+0(SB), Z23
 	VBROADCASTSS     k7f800000<>+0(SB), Z25
-	VBLENDMPS        Z25, Z21, K2, Z5
-	VBLENDMPS        Z23, Z5, K1, Z6
+	VBLENDMPS        Z25, Z4, K2, Z8
+	VBLENDMPS        Z23, Z8, K1, Z9
 	VCMPPS           $0x03, Z0, Z0, K1
-	VBLENDMPS        Z0, Z4, K1, Z7
-	VCVTPS2PD        Y7, Z21
-	VCVTPS2PD        Y6, Z23
-	VCVTPS2PD        Y19, Z25
-	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z21, Z26
-	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z21, Z21
-	VDIVPD           Z21, Z26, Z21
-	VMULPD           Z21, Z21, Z26
+	VBLENDMPS        Z0, Z7, K1, Z10
+	VCVTPS2PD        Y10, Z4
+	VCVTPS2PD        Y9, Z23
+	VCVTPS2PD        Y1, Z25
+	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z4, Z26
+	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z4, Z4
+	VDIVPD           Z4, Z26, Z4
+	VMULPD           Z4, Z4, Z26
 	VBROADCASTSD     d3fb1acbc73c1f000<>+0(SB), Z27
 	VFMADD213PD.BCST d3fb3c46db387c000<>+0(SB), Z26, Z27
 	VFMADD213PD.BCST d3fb7447832990b00<>+0(SB), Z26, Z27
@@ -8656,34 +8621,34 @@ loop77one:
 	VFMADD213PD.BCST d3fc999999972d694<>+0(SB), Z26, Z27
 	VFMADD213PD.BCST d3fd55555555577a4<>+0(SB), Z26, Z27
 	VFMADD213PD.BCST d3feffffffffffff8<>+0(SB), Z26, Z27
-	VMULPD           Z27, Z21, Z21
-	VMULPD.BCST      d40071547652b82fe<>+0(SB), Z21, Z21
-	VADDPD           Z23, Z21, Z21
-	VMULPD           Z25, Z21, Z21
+	VMULPD           Z27, Z4, Z4
+	VMULPD.BCST      d40071547652b82fe<>+0(SB), Z4, Z4
+	VADDPD           Z23, Z4, Z4
+	VMULPD           Z25, Z4, Z4
 	VBROADCASTSD     dc069000000000000<>+0(SB), Z23
 	VBROADCASTSD     d4069000000000000<>+0(SB), Z25
-	VMINPD           Z21, Z25, Z21
-	VMAXPD           Z21, Z23, Z21
-	VRNDSCALEPD      $0x08, Z21, Z23
-	VSUBPD           Z23, Z21, Z21
+	VMINPD           Z4, Z25, Z4
+	VMAXPD           Z4, Z23, Z4
+	VRNDSCALEPD      $0x08, Z4, Z23
+	VSUBPD           Z23, Z4, Z4
 	VBROADCASTSD     d3eb63d2780000000<>+0(SB), Z25
-	VFMADD213PD.BCST d3ef00dc4ff000000<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3f24308ab5400000<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3f55d87459d64000<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3f83b2ab718cac00<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3fac6b08dd706f00<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3fcebfbdff823574<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3fe62e42fef84c9e<>+0(SB), Z21, Z25
-	VFMADD213PD.BCST d3ff0000000000001<>+0(SB), Z21, Z25
-	VADDPD.BCST      d43380000000003ff<>+0(SB), Z23, Z21
-	VPSLLQ           $0x34, Z21, Z21
-	VMULPD           Z21, Z25, Z21
-	VEXTRACTF64X4    $0x01, Z7, Y22
-	VCVTPS2PD        Y22, Z23
-	VEXTRACTF64X4    $0x01, Z6, Y22
-	VCVTPS2PD        Y22, Z25
-	VEXTRACTF64X4    $0x01, Z19, Y22
-	VCVTPS2PD        Y22, Z26
+	VFMADD213PD.BCST d3ef00dc4ff000000<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3f24308ab5400000<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3f55d87459d64000<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3f83b2ab718cac00<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3fac6b08dd706f00<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3fcebfbdff823574<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3fe62e42fef84c9e<>+0(SB), Z4, Z25
+	VFMADD213PD.BCST d3ff0000000000001<>+0(SB), Z4, Z25
+	VADDPD.BCST      d43380000000003ff<>+0(SB), Z23, Z4
+	VPSLLQ           $0x34, Z4, Z4
+	VMULPD           Z4, Z25, Z4
+	VEXTRACTF64X4    $0x01, Z10, Y11
+	VCVTPS2PD        Y11, Z23
+	VEXTRACTF64X4    $0x01, Z9, Y11
+	VCVTPS2PD        Y11, Z25
+	VEXTRACTF64X4    $0x01, Z1, Y11
+	VCVTPS2PD        Y11, Z26
 	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z23, Z27
 	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z23, Z23
 	VDIVPD           Z23, Z27, Z23
@@ -8718,12 +8683,12 @@ loop77one:
 	VADDPD.BCST      d43380000000003ff<>+0(SB), Z25, Z23
 	VPSLLQ           $0x34, Z23, Z23
 	VMULPD           Z23, Z26, Z23
-	VCVTPD2PS        Z21, Y22
-	VCVTPD2PS        Z23, Y21
-	VINSERTF64X4     $0x01, Y21, Z22, Z21
-	VMULPS.BCST      k3f000000<>+0(SB), Z19, Z23
-	VRNDSCALEPS      $0x08, Z19, Z25
-	VCMPPS           $0x00, Z19, Z25, K1
+	VCVTPD2PS        Z4, Y11
+	VCVTPD2PS        Z23, Y4
+	VINSERTF64X4     $0x01, Y4, Z11, Z4
+	VMULPS.BCST      k3f000000<>+0(SB), Z1, Z23
+	VRNDSCALEPS      $0x08, Z1, Z25
+	VCMPPS           $0x00, Z1, Z25, K1
 	VPMOVM2D         K1, Z25
 	VRNDSCALEPS      $0x08, Z23, Z26
 	VCMPPS           $0x04, Z23, Z26, K2
@@ -8731,29 +8696,29 @@ loop77one:
 	VANDPS           Z23, Z25, Z23
 	VANDPS.BCST      k80000000<>+0(SB), Z0, Z25
 	VANDPS           Z23, Z25, Z23
-	VXORPS           Z23, Z21, Z21
-	VCMPPS           $0x11, Z1, Z0, K2
+	VXORPS           Z23, Z4, Z4
+	VCMPPS           $0x11, Z3, Z0, K2
 	VPMOVM2D         K2, Z23
-	VCMPPS.BCST      $0x11, k7f800000<>+0(SB), Z20, K2
+	VCMPPS.BCST      $0x11, k7f800000<>+0(SB), Z2, K2
 	VPMOVM2D         K2, Z25
 	VANDPS           Z25, Z23, Z23
 	VPMOVM2D         K1, Z25
 	VPANDND          Z23, Z25, Z23
-	VORPS            Z23, Z21, Z21
-	VCMPPS           $0x00, Z1, Z19, K1
-	VBLENDMPS        Z24, Z21, K1, Z8
+	VORPS            Z23, Z4, Z4
+	VCMPPS           $0x00, Z3, Z1, K1
+	VBLENDMPS        Z24, Z4, K1, Z12
 	VCMPPS           $0x00, Z24, Z0, K1
-	VBLENDMPS        Z24, Z8, K1, Z9
-	VCMPPS           $0x00, Z24, Z20, K1
-	VPMOVM2D         K1, Z20
-	VANDPS.BCST      k7fffffff<>+0(SB), Z19, Z19
-	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z19, K1
-	VPMOVM2D         K1, Z19
-	VANDPS           Z19, Z20, Z19
-	VANDPS           Z19, Z24, Z20
-	VPANDND          Z9, Z19, Z19
-	VORPS            Z19, Z20, Z19
-	VMOVUPS          Z19, (CX)(BX*4)
+	VBLENDMPS        Z24, Z12, K1, Z13
+	VCMPPS           $0x00, Z24, Z2, K1
+	VPMOVM2D         K1, Z2
+	VANDPS.BCST      k7fffffff<>+0(SB), Z1, Z1
+	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z1, K1
+	VPMOVM2D         K1, Z1
+	VANDPS           Z1, Z2, Z1
+	VANDPS           Z1, Z24, Z2
+	VPANDND          Z13, Z1, Z1
+	VORPS            Z1, Z2, Z1
+	VMOVUPS          Z1, (CX)(BX*4)
 	ADDQ             $0x00000010, BX
 	JMP              loop77one
 
@@ -8766,31 +8731,31 @@ loop77tail:
 	VPMOVD2M         Z1, K1
 	VMOVUPS.Z        (DX)(BX*4), K1, Z1
 	VANDPS.BCST      k7fffffff<>+0(SB), Z0, Z2
-	VPXORD           Z10, Z10, Z10
+	VPXORD           Z14, Z14, Z14
 	VCMPPS.BCST      $0x11, k00800000<>+0(SB), Z2, K2
 	VMULPS.BCST      k4b000000<>+0(SB), Z2, Z3
-	VBLENDMPS        Z3, Z2, K2, Z11
-	VPSUBD.BCST      k3f400000<>+0(SB), Z11, Z3
+	VBLENDMPS        Z3, Z2, K2, Z15
+	VPSUBD.BCST      k3f400000<>+0(SB), Z15, Z3
 	VPSRAD           $0x17, Z3, Z3
 	VPSLLD           $0x17, Z3, Z4
-	VPSUBD           Z4, Z11, Z4
+	VPSUBD           Z4, Z15, Z4
 	VCVTDQ2PS        Z3, Z3
 	VBROADCASTSS     k41b80000<>+0(SB), Z5
 	VMOVAPS.Z        Z5, K2, Z5
 	VSUBPS           Z5, Z3, Z3
-	VCMPPS           $0x00, Z10, Z2, K2
+	VCMPPS           $0x00, Z14, Z2, K2
 	VCMPPS.BCST      $0x00, k7f800000<>+0(SB), Z2, K3
 	VBROADCASTSS     k3f800000<>+0(SB), Z5
-	VBLENDMPS        Z5, Z4, K3, Z12
-	VBLENDMPS        Z5, Z12, K2, Z13
+	VBLENDMPS        Z5, Z4, K3, Z16
+	VBLENDMPS        Z5, Z16, K2, Z17
 	VBROADCASTSS     kff800000<>+0(SB), Z4
 	VBROADCASTSS     k7f800000<>+0(SB), Z6
-	VBLENDMPS        Z6, Z3, K3, Z14
-	VBLENDMPS        Z4, Z14, K2, Z15
+	VBLENDMPS        Z6, Z3, K3, Z18
+	VBLENDMPS        Z4, Z18, K2, Z19
 	VCMPPS           $0x03, Z0, Z0, K2
-	VBLENDMPS        Z0, Z13, K2, Z16
-	VCVTPS2PD        Y16, Z3
-	VCVTPS2PD        Y15, Z4
+	VBLENDMPS        Z0, Z17, K2, Z20
+	VCVTPS2PD        Y20, Z3
+	VCVTPS2PD        Y19, Z4
 	VCVTPS2PD        Y1, Z6
 	VSUBPD.BCST      d3ff0000000000000<>+0(SB), Z3, Z7
 	VADDPD.BCST      d3ff0000000000000<>+0(SB), Z3, Z3
@@ -8826,9 +8791,9 @@ loop77tail:
 	VADDPD.BCST      d43380000000003ff<>+0(SB), Z4, Z3
 	VPSLLQ           $0x34, Z3, Z3
 	VMULPD           Z3, Z6, Z3
-	VEXTRACTF64X4    $0x01, Z16, Y4
+	VEXTRACTF64X4    $0x01, Z20, Y4
 	VCVTPS2PD        Y4, Z4
-	VEXTRACTF64X4    $0x01, Z15, Y6
+	VEXTRACTF64X4    $0x01, Z19, Y6
 	VCVTPS2PD        Y6, Z6
 	VEXTRACTF64X4    $0x01, Z1, Y7
 	VCVTPS2PD        Y7, Z7
@@ -8866,9 +8831,9 @@ loop77tail:
 	VADDPD.BCST      d43380000000003ff<>+0(SB), Z6, Z4
 	VPSLLQ           $0x34, Z4, Z4
 	VMULPD           Z4, Z7, Z4
-	VCVTPD2PS        Z3, Y22
+	VCVTPD2PS        Z3, Y11
 	VCVTPD2PS        Z4, Y3
-	VINSERTF64X4     $0x01, Y3, Z22, Z3
+	VINSERTF64X4     $0x01, Y3, Z11, Z3
 	VMULPS.BCST      k3f000000<>+0(SB), Z1, Z4
 	VRNDSCALEPS      $0x08, Z1, Z6
 	VCMPPS           $0x00, Z1, Z6, K2
@@ -8880,7 +8845,7 @@ loop77tail:
 	VANDPS.BCST      k80000000<>+0(SB), Z0, Z6
 	VANDPS           Z4, Z6, Z4
 	VXORPS           Z4, Z3, Z3
-	VCMPPS           $0x11, Z10, Z0, K3
+	VCMPPS           $0x11, Z14, Z0, K3
 	VPMOVM2D         K3, Z4
 	VCMPPS.BCST      $0x11, k7f800000<>+0(SB), Z2, K3
 	VPMOVM2D         K3, Z6
@@ -8888,10 +8853,10 @@ loop77tail:
 	VPMOVM2D         K2, Z6
 	VPANDND          Z4, Z6, Z4
 	VORPS            Z4, Z3, Z3
-	VCMPPS           $0x00, Z10, Z1, K2
-	VBLENDMPS        Z5, Z3, K2, Z17
+	VCMPPS           $0x00, Z14, Z1, K2
+	VBLENDMPS        Z5, Z3, K2, Z21
 	VCMPPS           $0x00, Z5, Z0, K2
-	VBLENDMPS        Z5, Z17, K2, Z18
+	VBLENDMPS        Z5, Z21, K2, Z22
 	VCMPPS           $0x00, Z5, Z2, K2
 	VPMOVM2D         K2, Z0
 	VANDPS.BCST      k7fffffff<>+0(SB), Z1, Z1
@@ -8899,7 +8864,7 @@ loop77tail:
 	VPMOVM2D         K2, Z1
 	VANDPS           Z1, Z0, Z0
 	VANDPS           Z0, Z5, Z1
-	VPANDND          Z18, Z0, Z0
+	VPANDND          Z22, Z0, Z0
 	VORPS            Z0, Z1, Z0
 	VMOVUPS          Z0, K1, (CX)(BX*4)
 
@@ -8986,7 +8951,7 @@ loop78end:
 	RET
 
 // func reluGradVSAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·reluGradVSAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -8994,33 +8959,32 @@ TEXT ·reluGradVSAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop79many:
 	SUBQ      $0x00000040, AX
 	JLT       loop79few
-	VMOVUPS   (DX)(BX*4), Z7
-	VPXORD    Z1, Z1, Z1
-	VCMPPS    $0x1e, Z1, Z0, K1
-	VMOVAPS.Z Z7, K1, Z7
-	VMOVUPS   Z7, (CX)(BX*4)
-	VMOVUPS   64(DX)(BX*4), Z7
+	VMOVUPS   (DX)(BX*4), Z1
 	VPXORD    Z2, Z2, Z2
 	VCMPPS    $0x1e, Z2, Z0, K1
-	VMOVAPS.Z Z7, K1, Z7
-	VMOVUPS   Z7, 64(CX)(BX*4)
-	VMOVUPS   128(DX)(BX*4), Z7
+	VMOVAPS.Z Z1, K1, Z1
+	VMOVUPS   Z1, (CX)(BX*4)
+	VMOVUPS   64(DX)(BX*4), Z1
 	VPXORD    Z3, Z3, Z3
 	VCMPPS    $0x1e, Z3, Z0, K1
-	VMOVAPS.Z Z7, K1, Z7
-	VMOVUPS   Z7, 128(CX)(BX*4)
-	VMOVUPS   192(DX)(BX*4), Z7
+	VMOVAPS.Z Z1, K1, Z1
+	VMOVUPS   Z1, 64(CX)(BX*4)
+	VMOVUPS   128(DX)(BX*4), Z1
 	VPXORD    Z4, Z4, Z4
 	VCMPPS    $0x1e, Z4, Z0, K1
-	VMOVAPS.Z Z7, K1, Z7
-	VMOVUPS   Z7, 192(CX)(BX*4)
+	VMOVAPS.Z Z1, K1, Z1
+	VMOVUPS   Z1, 128(CX)(BX*4)
+	VMOVUPS   192(DX)(BX*4), Z1
+	VPXORD    Z5, Z5, Z5
+	VCMPPS    $0x1e, Z5, Z0, K1
+	VMOVAPS.Z Z1, K1, Z1
+	VMOVUPS   Z1, 192(CX)(BX*4)
 	ADDQ      $0x00000040, BX
 	JMP       loop79many
 
@@ -9031,8 +8995,8 @@ loop79one:
 	SUBQ      $0x00000010, AX
 	JLT       loop79tail
 	VMOVUPS   (DX)(BX*4), Z1
-	VPXORD    Z5, Z5, Z5
-	VCMPPS    $0x1e, Z5, Z0, K1
+	VPXORD    Z6, Z6, Z6
+	VCMPPS    $0x1e, Z6, Z0, K1
 	VMOVAPS.Z Z1, K1, Z1
 	VMOVUPS   Z1, (CX)(BX*4)
 	ADDQ      $0x00000010, BX
@@ -9046,8 +9010,8 @@ loop79tail:
 	VMOVUPS   64(SI)(AX*4), Z1
 	VPMOVD2M  Z1, K1
 	VMOVUPS.Z (DX)(BX*4), K1, Z1
-	VPXORD    Z6, Z6, Z6
-	VCMPPS    $0x1e, Z6, Z0, K2
+	VPXORD    Z7, Z7, Z7
+	VCMPPS    $0x1e, Z7, Z0, K2
 	VMOVAPS.Z Z1, K2, Z0
 	VMOVUPS   Z0, K1, (CX)(BX*4)
 
@@ -9056,7 +9020,7 @@ loop79end:
 	RET
 
 // func reluGradSVAVX512(dst []float32, a []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·reluGradSVAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -9064,33 +9028,32 @@ TEXT ·reluGradSVAVX512(SB), NOSPLIT, $0-52
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 
 loop80many:
 	SUBQ      $0x00000040, AX
 	JLT       loop80few
-	VMOVUPS   (DX)(BX*4), Z7
-	VPXORD    Z1, Z1, Z1
-	VCMPPS    $0x1e, Z1, Z7, K1
-	VMOVAPS.Z Z0, K1, Z7
-	VMOVUPS   Z7, (CX)(BX*4)
-	VMOVUPS   64(DX)(BX*4), Z7
+	VMOVUPS   (DX)(BX*4), Z1
 	VPXORD    Z2, Z2, Z2
-	VCMPPS    $0x1e, Z2, Z7, K1
-	VMOVAPS.Z Z0, K1, Z7
-	VMOVUPS   Z7, 64(CX)(BX*4)
-	VMOVUPS   128(DX)(BX*4), Z7
+	VCMPPS    $0x1e, Z2, Z1, K1
+	VMOVAPS.Z Z0, K1, Z1
+	VMOVUPS   Z1, (CX)(BX*4)
+	VMOVUPS   64(DX)(BX*4), Z1
 	VPXORD    Z3, Z3, Z3
-	VCMPPS    $0x1e, Z3, Z7, K1
-	VMOVAPS.Z Z0, K1, Z7
-	VMOVUPS   Z7, 128(CX)(BX*4)
-	VMOVUPS   192(DX)(BX*4), Z7
+	VCMPPS    $0x1e, Z3, Z1, K1
+	VMOVAPS.Z Z0, K1, Z1
+	VMOVUPS   Z1, 64(CX)(BX*4)
+	VMOVUPS   128(DX)(BX*4), Z1
 	VPXORD    Z4, Z4, Z4
-	VCMPPS    $0x1e, Z4, Z7, K1
-	VMOVAPS.Z Z0, K1, Z7
-	VMOVUPS   Z7, 192(CX)(BX*4)
+	VCMPPS    $0x1e, Z4, Z1, K1
+	VMOVAPS.Z Z0, K1, Z1
+	VMOVUPS   Z1, 128(CX)(BX*4)
+	VMOVUPS   192(DX)(BX*4), Z1
+	VPXORD    Z5, Z5, Z5
+	VCMPPS    $0x1e, Z5, Z1, K1
+	VMOVAPS.Z Z0, K1, Z1
+	VMOVUPS   Z1, 192(CX)(BX*4)
 	ADDQ      $0x00000040, BX
 	JMP       loop80many
 
@@ -9101,8 +9064,8 @@ loop80one:
 	SUBQ      $0x00000010, AX
 	JLT       loop80tail
 	VMOVUPS   (DX)(BX*4), Z1
-	VPXORD    Z5, Z5, Z5
-	VCMPPS    $0x1e, Z5, Z1, K1
+	VPXORD    Z6, Z6, Z6
+	VCMPPS    $0x1e, Z6, Z1, K1
 	VMOVAPS.Z Z0, K1, Z1
 	VMOVUPS   Z1, (CX)(BX*4)
 	ADDQ      $0x00000010, BX
@@ -9116,8 +9079,8 @@ loop80tail:
 	VMOVUPS   64(SI)(AX*4), Z1
 	VPMOVD2M  Z1, K1
 	VMOVUPS.Z (DX)(BX*4), K1, Z1
-	VPXORD    Z6, Z6, Z6
-	VCMPPS    $0x1e, Z6, Z1, K2
+	VPXORD    Z7, Z7, Z7
+	VCMPPS    $0x1e, Z7, Z1, K2
 	VMOVAPS.Z Z0, K2, Z0
 	VMOVUPS   Z0, K1, (CX)(BX*4)
 
@@ -9202,7 +9165,7 @@ loop81end:
 	RET
 
 // func mulAddVSVAVX512(dst []float32, a []float32, c []float32, s float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·mulAddVSVAVX512(SB), NOSPLIT, $0-76
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -9214,8 +9177,7 @@ TEXT ·mulAddVSVAVX512(SB), NOSPLIT, $0-76
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
 	MOVQ         c_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+72(FP), Z0
 	XORQ         SI, SI
 
 loop82many:
@@ -9270,7 +9232,7 @@ loop82end:
 	RET
 
 // func mulAddVSSAVX512(dst []float32, a []float32, s float32, t float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
 TEXT ·mulAddVSSAVX512(SB), NOSPLIT, $0-56
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         a_len+32(FP), CX
@@ -9278,10 +9240,8 @@ TEXT ·mulAddVSSAVX512(SB), NOSPLIT, $0-56
 	CMOVQLT      CX, AX
 	MOVQ         dst_base+0(FP), CX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        t+52(FP), X1
-	VBROADCASTSS X1, Z1
+	VBROADCASTSS s+48(FP), Z0
+	VBROADCASTSS t+52(FP), Z1
 	XORQ         BX, BX
 
 loop83many:
@@ -9361,7 +9321,7 @@ eqVVAVX512check:
 	RET
 
 // func eqVSAVX512(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, SSE
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV
 TEXT ·eqVSAVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9369,8 +9329,7 @@ TEXT ·eqVSAVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          eqVSAVX512check
@@ -9421,7 +9380,7 @@ neVVAVX512check:
 	RET
 
 // func neVSAVX512(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, SSE
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV
 TEXT ·neVSAVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9429,8 +9388,7 @@ TEXT ·neVSAVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          neVSAVX512check
@@ -9481,7 +9439,7 @@ ltVVAVX512check:
 	RET
 
 // func ltVSAVX512(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, SSE
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV
 TEXT ·ltVSAVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9489,8 +9447,7 @@ TEXT ·ltVSAVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          ltVSAVX512check
@@ -9541,7 +9498,7 @@ leVVAVX512check:
 	RET
 
 // func leVSAVX512(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, SSE
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV
 TEXT ·leVSAVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9549,8 +9506,7 @@ TEXT ·leVSAVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          leVSAVX512check
@@ -9601,7 +9557,7 @@ gtVVAVX512check:
 	RET
 
 // func gtVSAVX512(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, SSE
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV
 TEXT ·gtVSAVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9609,8 +9565,7 @@ TEXT ·gtVSAVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          gtVSAVX512check
@@ -9661,7 +9616,7 @@ geVVAVX512check:
 	RET
 
 // func geVSAVX512(dst []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, SSE
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV
 TEXT ·geVSAVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9669,8 +9624,7 @@ TEXT ·geVSAVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          geVSAVX512check
@@ -9727,7 +9681,7 @@ selectVVAVX512check:
 	RET
 
 // func selectVSAVX512(dst []float32, mask []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512F, CMOV
 TEXT ·selectVSAVX512(SB), NOSPLIT, $0-88
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9739,18 +9693,17 @@ TEXT ·selectVSAVX512(SB), NOSPLIT, $0-88
 	CMPQ         BX, AX
 	CMOVQLT      BX, AX
 	MOVQ         a_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+72(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         SI, SI
 	JMP          selectVSAVX512check
 
 selectVSAVX512loop:
-	VPMOVZXBD (DX)(SI*1), Z2
-	VPTESTMD  Z2, Z2, K1
-	VMOVUPS   (BX)(SI*4), Z2
-	VBLENDMPS Z2, Z0, K1, Z1
-	VMOVUPS   Z1, (CX)(SI*4)
+	VPMOVZXBD (DX)(SI*1), Z1
+	VPTESTMD  Z1, Z1, K1
+	VMOVUPS   (BX)(SI*4), Z1
+	VBLENDMPS Z1, Z0, K1, Z2
+	VMOVUPS   Z2, (CX)(SI*4)
 	ADDQ      $0x00000010, SI
 
 selectVSAVX512check:
@@ -9761,7 +9714,7 @@ selectVSAVX512check:
 	RET
 
 // func selectSVAVX512(dst []float32, mask []uint8, a []float32, s float32) int
-// Requires: AVX, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512F, CMOV
 TEXT ·selectSVAVX512(SB), NOSPLIT, $0-88
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9773,18 +9726,17 @@ TEXT ·selectSVAVX512(SB), NOSPLIT, $0-88
 	CMPQ         BX, AX
 	CMOVQLT      BX, AX
 	MOVQ         a_base+48(FP), BX
-	MOVSS        s+72(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+72(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         SI, SI
 	JMP          selectSVAVX512check
 
 selectSVAVX512loop:
-	VPMOVZXBD (DX)(SI*1), Z2
-	VPTESTMD  Z2, Z2, K1
-	VMOVUPS   (BX)(SI*4), Z2
-	VBLENDMPS Z0, Z2, K1, Z1
-	VMOVUPS   Z1, (CX)(SI*4)
+	VPMOVZXBD (DX)(SI*1), Z1
+	VPTESTMD  Z1, Z1, K1
+	VMOVUPS   (BX)(SI*4), Z1
+	VBLENDMPS Z0, Z1, K1, Z2
+	VMOVUPS   Z2, (CX)(SI*4)
 	ADDQ      $0x00000010, SI
 
 selectSVAVX512check:
@@ -9912,7 +9864,7 @@ fromInt32AVX512check:
 	RET
 
 // func fromUint8AVX512(dst []float32, a []uint8, s float32) int
-// Requires: AVX, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512F, CMOV
 TEXT ·fromUint8AVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9920,8 +9872,7 @@ TEXT ·fromUint8AVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          fromUint8AVX512check
@@ -9941,7 +9892,7 @@ fromUint8AVX512check:
 	RET
 
 // func fromInt8AVX512(dst []float32, a []int8, s float32) int
-// Requires: AVX, AVX512F, CMOV, SSE
+// Requires: AVX, AVX512F, CMOV
 TEXT ·fromInt8AVX512(SB), NOSPLIT, $0-64
 	MOVQ         dst_len+8(FP), AX
 	MOVQ         dst_base+0(FP), CX
@@ -9949,8 +9900,7 @@ TEXT ·fromInt8AVX512(SB), NOSPLIT, $0-64
 	CMPQ         DX, AX
 	CMOVQLT      DX, AX
 	MOVQ         a_base+24(FP), DX
-	MOVSS        s+48(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS s+48(FP), Z0
 	ANDQ         $-16, AX
 	XORQ         BX, BX
 	JMP          fromInt8AVX512check

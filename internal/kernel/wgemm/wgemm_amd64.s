@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func tile8VNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, MMX+, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tile8VNNI1(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -14,7 +14,7 @@ TEXT ·tile8VNNI1(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), AX
 	MOVQ         groups+48(FP), DI
 	MOVL         $0x80808080, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -56,7 +56,7 @@ loop:
 	RET
 
 // func tile8VNNI2(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, MMX+, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tile8VNNI2(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -65,7 +65,7 @@ TEXT ·tile8VNNI2(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), DI
 	MOVQ         groups+48(FP), R8
 	MOVL         $0x80808080, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -123,7 +123,7 @@ loop:
 	RET
 
 // func tile8VNNI3(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile8VNNI3(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -133,7 +133,7 @@ TEXT ·tile8VNNI3(SB), NOSPLIT, $0-64
 	MOVQ         groups+48(FP), R8
 	LEAQ         (DI)(DI*1), R9
 	MOVL         $0x80808080, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -205,7 +205,7 @@ loop:
 	RET
 
 // func tile8VNNI4(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile8VNNI4(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -217,7 +217,7 @@ TEXT ·tile8VNNI4(SB), NOSPLIT, $0-64
 	LEAQ         (CX)(R9*1), R10
 	ADDQ         DI, R10
 	MOVL         $0x80808080, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -306,7 +306,7 @@ loop:
 	RET
 
 // func tile8VNNI5(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile8VNNI5(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -318,7 +318,7 @@ TEXT ·tile8VNNI5(SB), NOSPLIT, $0-64
 	LEAQ         (CX)(R9*1), R10
 	ADDQ         DI, R10
 	MOVL         $0x80808080, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -423,7 +423,7 @@ loop:
 	RET
 
 // func tile8VNNI6(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile8VNNI6(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -435,7 +435,7 @@ TEXT ·tile8VNNI6(SB), NOSPLIT, $0-64
 	LEAQ         (CX)(R9*1), R10
 	ADDQ         DI, R10
 	MOVL         $0x80808080, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -556,7 +556,7 @@ loop:
 	RET
 
 // func tile8AVX21(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX, AVX2
 TEXT ·tile8AVX21(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -565,7 +565,7 @@ TEXT ·tile8AVX21(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), AX
 	MOVQ         groups+48(FP), DI
 	MOVL         $0x00010001, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
 	VPXOR        Y2, Y2, Y2
 	VPXOR        Y4, Y4, Y4
@@ -613,7 +613,7 @@ loop:
 	RET
 
 // func tile8AVX22(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX, AVX2
 TEXT ·tile8AVX22(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -622,7 +622,7 @@ TEXT ·tile8AVX22(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), DI
 	MOVQ         groups+48(FP), R8
 	MOVL         $0x00010001, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
 	VPXOR        Y2, Y2, Y2
 	VPXOR        Y4, Y4, Y4
@@ -696,7 +696,7 @@ loop:
 	RET
 
 // func tile4VNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, MMX+, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tile4VNNI1(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -705,7 +705,7 @@ TEXT ·tile4VNNI1(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), AX
 	MOVQ         groups+48(FP), DI
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z5, Z5, Z5
@@ -759,7 +759,7 @@ loop:
 	RET
 
 // func tile4VNNI2(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, MMX+, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tile4VNNI2(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -768,7 +768,7 @@ TEXT ·tile4VNNI2(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), DI
 	MOVQ         groups+48(FP), R8
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z5, Z5, Z5
@@ -844,7 +844,7 @@ loop:
 	RET
 
 // func tile4VNNI3(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile4VNNI3(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -854,7 +854,7 @@ TEXT ·tile4VNNI3(SB), NOSPLIT, $0-64
 	MOVQ         groups+48(FP), R8
 	LEAQ         (DI)(DI*1), R9
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -938,7 +938,7 @@ loop:
 	RET
 
 // func tile4VNNI4(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile4VNNI4(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -950,7 +950,7 @@ TEXT ·tile4VNNI4(SB), NOSPLIT, $0-64
 	LEAQ         (CX)(R9*1), R10
 	ADDQ         DI, R10
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -1053,7 +1053,7 @@ loop:
 	RET
 
 // func tile4VNNI5(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile4VNNI5(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -1065,7 +1065,7 @@ TEXT ·tile4VNNI5(SB), NOSPLIT, $0-64
 	LEAQ         (CX)(R9*1), R10
 	ADDQ         DI, R10
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -1186,7 +1186,7 @@ loop:
 	RET
 
 // func tile4VNNI6(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX512F, AVX512VNNI, SSE2
+// Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tile4VNNI6(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -1198,7 +1198,7 @@ TEXT ·tile4VNNI6(SB), NOSPLIT, $0-64
 	LEAQ         (CX)(R9*1), R10
 	ADDQ         DI, R10
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z4, Z4, Z4
@@ -1337,7 +1337,7 @@ loop:
 	RET
 
 // func tile4AVX21(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX, AVX2
 TEXT ·tile4AVX21(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -1346,10 +1346,10 @@ TEXT ·tile4AVX21(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), AX
 	MOVQ         groups+48(FP), DI
 	MOVL         $0x00010001, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X1
+	VMOVD        AX, X1
 	VPBROADCASTD X1, Y1
 	VPXOR        Y3, Y3, Y3
 	VPXOR        Y5, Y5, Y5
@@ -1406,7 +1406,7 @@ loop:
 	RET
 
 // func tile4AVX22(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX, AVX2
 TEXT ·tile4AVX22(SB), NOSPLIT, $0-64
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -1415,10 +1415,10 @@ TEXT ·tile4AVX22(SB), NOSPLIT, $0-64
 	MOVQ         stride+40(FP), DI
 	MOVQ         groups+48(FP), R8
 	MOVL         $0x00010001, AX
-	MOVD         AX, X0
+	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
 	MOVL         $0x0f0f0f0f, AX
-	MOVD         AX, X1
+	VMOVD        AX, X1
 	VPBROADCASTD X1, Y1
 	VPXOR        Y3, Y3, Y3
 	VPXOR        Y5, Y5, Y5
@@ -1504,12 +1504,12 @@ loop:
 	RET
 
 // func greatestAVX2(x *float32, blocks int) float32
-// Requires: AVX, AVX2, SSE, SSE2
+// Requires: AVX, AVX2
 TEXT ·greatestAVX2(SB), NOSPLIT, $0-20
 	MOVQ         x+0(FP), AX
 	MOVQ         blocks+8(FP), CX
 	MOVL         $0x7fffffff, DX
-	MOVD         DX, X0
+	VMOVD        DX, X0
 	VPBROADCASTD X0, Y0
 	VXORPS       Y1, Y1, Y1
 
@@ -1525,7 +1525,7 @@ loop:
 	VMAXPS       X1, X0, X0
 	VPERMILPS    $0xb1, X0, X1
 	VMAXPS       X1, X0, X0
-	MOVSS        X0, ret+16(FP)
+	VMOVSS       X0, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -1557,7 +1557,7 @@ loop:
 	VPADDD       X0, X3, X3
 	VPSHUFD      $0xb1, X3, X0
 	VPADDD       X0, X3, X3
-	MOVD         X3, AX
+	VMOVD        X3, AX
 	MOVL         AX, ret+32(FP)
 	VZEROUPPER
 	RET

@@ -108,7 +108,7 @@ func (f Fold) Emit(l *L) {
 		VMOVSS(l.F(math.NaN()).Mem, x)
 		Label(end)
 	}
-	Store(x, ReturnIndex(0))
+	Give(x)
 	VZEROUPPER()
 	RET()
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/gotypes"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -243,12 +244,23 @@ func (l *L) Horner(x V, c []float64) V {
 	return p
 }
 
-// Broadcast is the float32 parameter in every lane.
+// Broadcast is the float32 parameter in every lane. (Not by avo's Load and Store, which take MOVSS: a Xeon of the Sapphire Rapids kind waits some 250 cycles for each instruction of the old
+// encoding while upper halves of vector registers are in use.)
 func (l *L) Broadcast(param string) V {
-	x, d := XMM(), l.New()
-	Load(Param(param), x)
-	VBROADCASTSS(x, d)
+	d := l.New()
+	VBROADCASTSS(address(Param(param)), d)
 	return d
+}
+
+// Give stores the float32 result.
+func Give(x Op) { VMOVSS(x, address(ReturnIndex(0))) }
+
+func address(c gotypes.Component) Mem {
+	b, err := c.Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return b.Addr
 }
 
 // TailMask sets up a mask of the first n lanes, n being in [0, Width).

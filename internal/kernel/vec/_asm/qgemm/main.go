@@ -259,7 +259,7 @@ func limits(lo, hi reg.VecVirtual) {
 	VBROADCASTSS(p.Addr, lo)
 	r, t := GP32(), XMM()
 	MOVL(U32(0x437f0000), r) // 255
-	MOVD(r, t)
+	VMOVD(r, t)
 	VBROADCASTSS(t, hi)
 }
 
@@ -321,7 +321,7 @@ func quantize() {
 	}
 	r, t := GP32(), XMM()
 	MOVL(U32(0x437f0000), r) // 255
-	MOVD(r, t)
+	VMOVD(r, t)
 	VBROADCASTSS(t, hi)
 	VXORPS(lo, lo, lo)
 	Label("loop")

@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -100,7 +101,7 @@ func (t *tile) corr(r int) Mem { return Mem{Base: t.aux, Disp: 24 + 4*r} }
 func word(v uint32, z reg.VecVirtual) {
 	r, t := GP32(), XMM()
 	MOVL(U32(v), r)
-	MOVD(r, t)
+	VMOVD(r, t)
 	VPBROADCASTD(t, z)
 }
 
@@ -298,7 +299,7 @@ func greatest() {
 	VMAXPS(w, u, u)
 	VPERMILPS(Imm(0xb1), u, w)
 	VMAXPS(w, u, u)
-	Store(u, ReturnIndex(0))
+	lanes.Give(u)
 	VZEROUPPER()
 	RET()
 }
@@ -336,7 +337,7 @@ func quantize() {
 	VPSHUFD(Imm(0xb1), u, w)
 	VPADDD(w, u, u)
 	r := GP32()
-	MOVD(u, r)
+	VMOVD(u, r)
 	Store(r, ReturnIndex(0))
 	VZEROUPPER()
 	RET()
