@@ -68,6 +68,7 @@ type worker struct {
 	s, d       []float32 // a block of scores or probabilities, and of their gradients
 	top, total []float32 // [heads of a group, chunkQueries]: the greatest score and the sum so far
 	ramp       []float32 // 0, 1, 2, …
+	seen       []bool    // [heads of a group, blocks of queries]: forward, whether a block's results hold something; backward, its gradients
 }
 
 // New plans. It panics if s contradicts itself: shapes have been checked before.
@@ -107,6 +108,7 @@ func (p *Plan) newWorker(backward bool) *worker {
 		w.ramp[i] = float32(i)
 	}
 	w.tile.Segs, w.tile.Act = w.seg[:], gemm.None
+	w.seen = make([]bool, p.Heads/p.Groups*p.blocksOf(p.Queries))
 	if backward {
 		w.k, w.v = make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len()), make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len())
 		w.s, w.d = make([]float32, queryBlock*(backwardKeys+rowGap)), make([]float32, queryBlock*(backwardKeys+rowGap))
@@ -149,6 +151,11 @@ func (p *Plan) prepare(pool *par.Pool, backward bool, lengths []int32, mask []by
 		p.work = append(p.work, p.newWorker(backward))
 	}
 }
+
+// blocksOf is the number of blocks of n queries, blocks that of a chunk of the forward pass.
+func (p *Plan) blocksOf(n int) int { return (n + queryBlock - 1) / queryBlock }
+
+func (p *Plan) blocks() int { return p.blocksOf(min(chunkQueries, p.Queries)) }
 
 func (p *Plan) maskAt(b, h int) int {
 	heads := 1
@@ -208,7 +215,7 @@ func (p *Plan) scores(w *worker, s []float32, sOff []int, x, packed []float32, k
 	t := &w.tile
 	w.seg[0] = gemm.Seg{Len: p.Dim}
 	t.A, t.AOff, t.AStride = x[xAt:], p.qOff[:rows], 1
-	t.COff, t.In, t.Bias = sOff[:rows], nil, nil
+	t.COff, t.In, t.Bias, t.Columns = sOff[:rows], nil, nil, false
 	for i := range keys.Count() {
 		off, ldb, j, cols := keys.Panel(i)
 		if j >= n {
@@ -219,15 +226,23 @@ func (p *Plan) scores(w *worker, s []float32, sOff []int, x, packed []float32, k
 	}
 }
 
-// addProduct adds A·B to C, Dim columns: A's rows are at aOff with aStride between its depth columns, B's rows ldb apart.
-func (p *Plan) addProduct(w *worker, a []float32, aOff []int, aStride, depth int, b []float32, ldb int, c []float32, cOff []int) {
+// addProduct adds A·B to C, Dim columns: A's rows are at aOff with aStride between its depth columns (neighbours, if that is not 1), B's rows ldb apart. The first done rows of C hold something;
+// the others do not yet.
+func (p *Plan) addProduct(w *worker, a []float32, aOff []int, aStride, depth int, b []float32, ldb int, c []float32, cOff []int, done int) {
+	if done < len(aOff) && done > 0 {
+		p.addProduct(w, a, aOff[done:], aStride, depth, b, ldb, c, cOff[done:], 0)
+		aOff, cOff = aOff[:done], cOff[:done]
+	}
 	t := &w.tile
 	w.seg[0] = gemm.Seg{Len: depth}
-	t.A, t.AOff, t.AStride = a, aOff, aStride
+	t.A, t.AOff, t.AStride, t.Columns = a, aOff, aStride, aStride != 1
 	t.COff, t.Bias, t.LDB = cOff, nil, ldb
 	for j := 0; j < p.Dim; j += gemm.NR() {
 		t.Cols = min(gemm.NR(), p.Dim-j)
-		t.B, t.C, t.In = b[j:], c[j:], c[j:]
+		t.B, t.C, t.In = b[j:], c[j:], nil
+		if done > 0 {
+			t.In = t.C
+		}
 		t.Run()
 	}
 }

@@ -21,18 +21,25 @@ func (f *backward) Chunk(i, id int) {
 	b, g := i/p.Groups, i%p.Groups
 	heads, scale := p.Heads/p.Groups, float32(p.Scale)
 	qRow, kRow := p.Heads*p.Dim, p.Groups*p.Dim
-	for s := range p.Keys {
-		clear(p.dk[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
-		clear(p.dv[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
-	}
-	for t := range p.Queries {
-		clear(p.dq[p.at(b, p.Queries, t, p.Heads, g*heads):][:heads*p.Dim])
+	none := func(lo, hi int) { // keys that nobody sees
+		for s := lo; s < hi; s++ {
+			clear(p.dk[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
+			clear(p.dv[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
+		}
 	}
 	if p.Queries == 0 {
+		none(0, p.Keys)
 		return
 	}
+	clear(w.seen)
 	lo, _ := p.span(b, 0)
 	_, hi := p.span(b, p.Queries-1)
+	if p.Ring {
+		none(0, p.Keys)
+	} else {
+		none(0, min(lo, p.Keys))
+		none(hi, p.Keys)
+	}
 	for k0, n0 := lo, 0; k0 < hi; k0 += n0 {
 		var place int
 		place, n0 = p.block(k0, hi, backwardKeys)
@@ -40,6 +47,7 @@ func (f *backward) Chunk(i, id int) {
 		p.rows.MulAdd(w.k[:keys.Len()], w.k[:keys.Len()], scale, 0)
 		p.pack(w.v, p.v, b, g, place, keys.N)
 		kAt := p.at(b, p.Keys, place, p.Groups, g)
+		done := 0 // keys whose gradients hold something
 		for r := range heads {
 			h := g*heads + r
 			for q0 := 0; q0 < p.Queries; q0 += queryBlock {
@@ -51,18 +59,33 @@ func (f *backward) Chunk(i, id int) {
 					continue
 				}
 				qAt := p.at(b, p.Queries, q0, p.Heads, h)
+				before := 0
+				if seen := &w.seen[r*p.blocksOf(p.Queries)+q0/queryBlock]; *seen {
+					before = rows
+				} else {
+					*seen = true
+				}
 				p.scores(w, w.s, p.sB, p.q, w.k, keys, qAt, rows, cols)
 				for x := range rows {
 					p.weights(w, w.s[p.sB[x]:][:cols], b, h, q0+x, k0)
 				}
-				p.addProduct(w, w.s, p.sCol[:cols], backwardKeys+rowGap, rows, p.dy[qAt:], qRow, p.dv[kAt:], p.kOff[:cols])
+				p.addProduct(w, w.s, p.sCol[:cols], backwardKeys+rowGap, rows, p.dy[qAt:], qRow, p.dv[kAt:], p.kOff[:cols], min(done, cols))
 				p.scores(w, w.d, p.sB, p.dy, w.v, keys, qAt, rows, cols)
 				for x := range rows {
 					d := w.d[p.sB[x]:][:cols]
 					p.rows.SoftmaxGrad(d, w.s[p.sB[x]:][:cols], d, p.delta[(b*p.Queries+q0+x)*p.Heads+h])
 				}
-				p.addProduct(w, w.d, p.sB[:rows], 1, cols, p.k[kAt:], kRow, p.dq[qAt:], p.qOff[:rows])
-				p.addProduct(w, w.d, p.sCol[:cols], backwardKeys+rowGap, rows, p.q[qAt:], qRow, p.dk[kAt:], p.kOff[:cols])
+				p.addProduct(w, w.d, p.sB[:rows], 1, cols, p.k[kAt:], kRow, p.dq[qAt:], p.qOff[:rows], before)
+				p.addProduct(w, w.d, p.sCol[:cols], backwardKeys+rowGap, rows, p.q[qAt:], qRow, p.dk[kAt:], p.kOff[:cols], min(done, cols))
+				done = max(done, cols)
+			}
+		}
+		none(place+done, place+keys.N)
+	}
+	for r := range heads {
+		for q0 := 0; q0 < p.Queries; q0 += queryBlock {
+			for t := q0; t < min(q0+queryBlock, p.Queries) && !w.seen[r*p.blocksOf(p.Queries)+q0/queryBlock]; t++ {
+				clear(p.dq[p.at(b, p.Queries, t, p.Heads, g*heads+r):][:p.Dim])
 			}
 		}
 	}

@@ -33,10 +33,10 @@ func (f *forward) Chunk(i, id int) {
 	heads, n := p.Heads/p.Groups, t1-t0
 	for r := range heads {
 		for t := t0; t < t1; t++ {
-			clear(p.y[p.at(b, p.Queries, t, p.Heads, g*heads+r):][:p.Dim])
 			w.top[r*n+t-t0], w.total[r*n+t-t0] = notYet, 0
 		}
 	}
+	clear(w.seen)
 	lo, _ := p.span(b, t0)
 	_, hi := p.span(b, t1-1)
 	for k0, n0 := lo, 0; k0 < hi; k0 += n0 {
@@ -52,11 +52,17 @@ func (f *forward) Chunk(i, id int) {
 				_, to := p.span(b, q0+rows-1)
 				if cols := min(keys.N, to-k0); cols > 0 && from < k0+keys.N {
 					p.scores(w, w.s, p.sF, p.q, w.k, keys, p.at(b, p.Queries, q0, p.Heads, h), rows, cols)
+					done := 0
+					if seen := &w.seen[r*p.blocks()+(q0-t0)/queryBlock]; *seen {
+						done = rows
+					} else {
+						*seen = true
+					}
 					for x := range rows {
 						p.fold(w, w.s[p.sF[x]:][:cols], b, h, q0+x, k0, r*n+q0-t0+x)
 					}
 					p.addProduct(w, w.s, p.sF[:rows], 1, cols, p.v[p.at(b, p.Keys, place, p.Groups, g):], p.Groups*p.Dim,
-						p.y[p.at(b, p.Queries, q0, p.Heads, h):], p.qOff[:rows])
+						p.y[p.at(b, p.Queries, q0, p.Heads, h):], p.qOff[:rows], done)
 				}
 			}
 		}
@@ -67,6 +73,7 @@ func (f *forward) Chunk(i, id int) {
 			lse := &p.lse[(b*p.Queries+t)*p.Heads+h]
 			if top == notYet {
 				*lse = 0
+				clear(p.y[p.at(b, p.Queries, t, p.Heads, h):][:p.Dim])
 				continue
 			}
 			*lse = top + float32(math.Log(float64(total)))
