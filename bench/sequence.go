@@ -17,6 +17,11 @@ import (
 // sequences lists Transformers and attention alone.
 func sequences() []work {
 	out := []work{gpt(4, 256, 4, 128, 16, 1024)}
+	half := gpt(4, 256, 4, 128, 16, 1024, train.DTypePolicy(nn.MixedBFloat16))
+	half.name, half.group, half.request["bf16"] = half.name+" bf16", "", true
+	memory := gpt(4, 256, 4, 128, 16, 1024)
+	memory.name, memory.group, memory.measure = "scale "+memory.name, scaling, alone
+	out = append(out, half, memory)
 	for _, b := range []int{1, 8} {
 		for _, t := range []int{16, 128, 512} {
 			out = append(out, encoder(6, 384, 12, t, b))

@@ -2,7 +2,7 @@
 
 Requests: {"work": "train_cnn" | "infer_cnn" | "int8_cnn" | "train_resnet18", "batch": N, "iters": K} and {"work": "sgemm", "m":, "n":, "k":, "ta":, "tb":, "iters":},
 where ta and tb say that A and B are stored transposed, and {"work": "conv", "dir": "forward" | "dX" | "dW", "batch":, "size":, "stride":, "h":, "w":,
-"in":, "out":, "groups":, "iters":} with size // 2 of padding on each side, {"work": "gpt", "layers":, "width":, "heads":, "time":, "batch":, "vocabulary":},
+"in":, "out":, "groups":, "iters":} with size // 2 of padding on each side, {"work": "gpt", "layers":, "width":, "heads":, "time":, "batch":, "vocabulary":, "bf16": true | absent},
 {"work": "encoder", "layers":, "width":, "heads":, "time":, "batch":} {"work": "attention", "time":, "heads":, "dim":, "causal":, "backward":} and
 {"work": "recurrent", "cell": "lstm" | "gru", "in":, "units":, "time":, "batch":, "train":} and {"work": "decode", "bits": 8 | 4, "group":, "k":, "n":}.
 """
@@ -196,7 +196,9 @@ def torch_sequence(r, compiled):
 
     def step():
         opt.zero_grad(set_to_none=True)
-        net(x, x).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(r.get("bf16"))):
+            loss = net(x, x)
+        loss.backward()
         opt.step()
     return step
 
@@ -377,7 +379,7 @@ def jax_peer():
             a, b = map(jnp.asarray, operands(r))
             f = jax.jit(lambda a, b: jnp.matmul(a.T if r.get("ta") else a, b.T if r.get("tb") else b))
             return lambda: f(a, b).block_until_ready()
-        if r["work"] in ("gpt", "encoder"):
+        if r["work"] in ("gpt", "encoder") and not r.get("bf16"):
             return jax_sequence(r)
         if r["work"] == "recurrent":
             return jax_recurrent(r)
