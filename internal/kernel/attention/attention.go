@@ -65,6 +65,7 @@ type worker struct {
 	tile       gemm.Tile
 	seg        [1]gemm.Seg
 	k, v       []float32 // packed keys (scaled) and values of a block, transposed
+	near       []float32 // backward: rows of queries, of dy and of keys of a block behind each other; see gathers
 	s, d       []float32 // a block of scores or probabilities, and of their gradients
 	top, total []float32 // [heads of a group, chunkQueries]: the greatest score and the sum so far
 	ramp       []float32 // 0, 1, 2, …
@@ -98,6 +99,9 @@ func (p *Plan) ScratchBytes(backward bool) int {
 	n := queryBlock*(forwardKeys+rowGap) + p.Dim*forwardKeys
 	if backward {
 		n = 2*queryBlock*(backwardKeys+rowGap) + 2*p.Dim*backwardKeys
+		if p.gathers() {
+			n += (2*queryBlock + backwardKeys) * p.Dim
+		}
 	}
 	return 4 * n
 }
@@ -111,6 +115,9 @@ func (p *Plan) newWorker(backward bool) *worker {
 	w.seen = make([]bool, p.Heads/p.Groups*p.blocksOf(p.Queries))
 	if backward {
 		w.k, w.v = make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len()), make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len())
+		if p.gathers() {
+			w.near = make([]float32, (2*queryBlock+backwardKeys)*p.Dim)
+		}
 		w.s, w.d = make([]float32, queryBlock*(backwardKeys+rowGap)), make([]float32, queryBlock*(backwardKeys+rowGap))
 		return w
 	}
@@ -252,6 +259,21 @@ func (p *Plan) pack(dst, x []float32, b, g, k0, n int) gemm.Panels {
 	panels := gemm.NewPanels(p.Dim, n)
 	panels.Pack(dst, x[p.at(b, p.Keys, k0, p.Groups, g):], p.Groups*p.Dim, true)
 	return panels
+}
+
+// gathers reports whether the gradient copies rows of a block behind each other: a few kB apart, as the heads of one position lie, they crowd into a few sets of the first cache. From some
+// hundred queries on that is worth a twentieth of the time.
+func (p *Plan) gathers() bool { return p.Queries > backwardKeys }
+
+// gather copies n rows of Dim, row apart, behind each other, if it is worth it, and says where they are and how far apart.
+func (p *Plan) gather(dst, x []float32, row, n int) ([]float32, int) {
+	if !p.gathers() {
+		return x, row
+	}
+	for i := range n {
+		copy(dst[i*p.Dim:][:p.Dim], x[i*row:])
+	}
+	return dst, p.Dim
 }
 
 // bias adds what belongs to the scores s of query t and the keys from k on, mask and ALiBi; it says whether no key is left.

@@ -47,6 +47,11 @@ func (f *backward) Chunk(i, id int) {
 		p.rows.MulAdd(w.k[:keys.Len()], w.k[:keys.Len()], scale, 0)
 		p.pack(w.v, p.v, b, g, place, keys.N)
 		kAt := p.at(b, p.Keys, place, p.Groups, g)
+		var nearQ, nearDY, nearK []float32
+		if p.gathers() {
+			nearQ, nearDY, nearK = w.near, w.near[queryBlock*p.Dim:], w.near[2*queryBlock*p.Dim:]
+		}
+		ks, kStep := p.gather(nearK, p.k[kAt:], kRow, keys.N)
 		done := 0 // keys whose gradients hold something
 		for r := range heads {
 			h := g*heads + r
@@ -65,18 +70,20 @@ func (f *backward) Chunk(i, id int) {
 				} else {
 					*seen = true
 				}
+				qs, qStep := p.gather(nearQ, p.q[qAt:], qRow, rows)
+				dys, _ := p.gather(nearDY, p.dy[qAt:], qRow, rows)
 				p.scores(w, w.s, p.sB, p.q, w.k, keys, qAt, rows, cols)
 				for x := range rows {
 					p.weights(w, w.s[p.sB[x]:][:cols], b, h, q0+x, k0)
 				}
-				p.addProduct(w, w.s, p.sCol[:cols], backwardKeys+rowGap, rows, p.dy[qAt:], qRow, p.dv[kAt:], p.kOff[:cols], min(done, cols))
+				p.addProduct(w, w.s, p.sCol[:cols], backwardKeys+rowGap, rows, dys, qStep, p.dv[kAt:], p.kOff[:cols], min(done, cols))
 				p.scores(w, w.d, p.sB, p.dy, w.v, keys, qAt, rows, cols)
 				for x := range rows {
 					d := w.d[p.sB[x]:][:cols]
 					p.rows.SoftmaxGrad(d, w.s[p.sB[x]:][:cols], d, p.delta[(b*p.Queries+q0+x)*p.Heads+h])
 				}
-				p.addProduct(w, w.d, p.sB[:rows], 1, cols, p.k[kAt:], kRow, p.dq[qAt:], p.qOff[:rows], before)
-				p.addProduct(w, w.d, p.sCol[:cols], backwardKeys+rowGap, rows, p.q[qAt:], qRow, p.dk[kAt:], p.kOff[:cols], min(done, cols))
+				p.addProduct(w, w.d, p.sB[:rows], 1, cols, ks, kStep, p.dq[qAt:], p.qOff[:rows], before)
+				p.addProduct(w, w.d, p.sCol[:cols], backwardKeys+rowGap, rows, qs, qStep, p.dk[kAt:], p.kOff[:cols], min(done, cols))
 				done = max(done, cols)
 			}
 		}
