@@ -141,11 +141,27 @@ func (g *Generator) RunAll(ctx context.Context, prompts []string, o Options) ([]
 	return g.sample(ctx, all, o, nil)
 }
 
-// encode is a prompt's tokens.
+// Sees is how many of the tokens of a prompt that has so many the model looks at before it writes the first: all, or the last of them where they are more than it has room for.
+func (g *Generator) Sees(prompt int) int {
+	if _, endless := g.m.Net.Window(); endless || prompt <= g.room {
+		return prompt
+	}
+	return last(g.room)
+}
+
+// last is how many tokens a sequence that has outgrown its room goes on with.
+func last(room int) int { return max(1, room/2) }
+
+// encode is a prompt's tokens. Of a tokenizer that has a token between texts, that alone is an empty prompt: a text begins.
 func (g *Generator) encode(prompt string) ([]int32, error) {
 	tokens, err := g.tok.Encode(prompt)
 	if err != nil {
 		return nil, fmt.Errorf("generate: prompt: %w", err)
+	}
+	if k, ok := g.tok.(interface{ ID(string) (int32, bool) }); ok && len(tokens) == 0 {
+		if gap, ok := k.ID(corpus.Gap); ok {
+			tokens = []int32{gap}
+		}
 	}
 	if len(tokens) == 0 {
 		return nil, errors.New("generate: the prompt is empty: the model needs something to go on with, be it a line break")
@@ -167,7 +183,7 @@ func (f *feeder) feed(next [][]int32) ([]float32, error) {
 		f.text[i] = append(f.text[i], t...)
 		if room := f.d.Room(); room > 0 && lens[i]+len(t) > room {
 			f.d.Restart(i)
-			next[i] = f.text[i][max(0, len(f.text[i])-max(1, room/2)):]
+			next[i] = f.text[i][max(0, len(f.text[i])-last(room)):]
 		}
 	}
 	s, err := f.d.FeedEach(next)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -100,6 +101,11 @@ func generateCmd() *cobra.Command {
 				return err
 			}
 			seconds := time.Since(start).Seconds()
+			for _, x := range append([]generate.Result{r}, all...) {
+				if n := g.Sees(x.Prompt); n < x.Prompt && x.Why != "all" {
+					fmt.Fprintf(os.Stderr, "joule: a prompt has %d tokens and the model takes %d: it has seen the last %d of them\n", x.Prompt, context, n)
+				}
+			}
 			l, err := a.Ledger()
 			if err != nil {
 				return err

@@ -226,6 +226,9 @@ func predictCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if len(texts) == 0 {
+					return fmt.Errorf("%s: there is no text: one line each is wanted", strings.Join(args, ", "))
+				}
 				if o.Beams > 1 {
 					o.LengthPenalty = 1
 				}
