@@ -85,7 +85,7 @@ func Answers(ctx context.Context, m *train.Model, set *data.Set, limit int) (Sec
 	for _, r := range rs {
 		own.Texts = append(own.Texts, r.Text)
 	}
-	s.Text = fmt.Sprintf("Written by the model about %s of %s test texts, spread evenly, with the most probable token each time. joule eval scores all of them, with beams.", thousands(int64(n)), thousands(int64(len(all))))
+	s.Text = fmt.Sprintf("Written by the model about %s of %s test texts, spread evenly, with the most probable token each time. joule eval scores all of them, with beams. Maps show what share of each token written looked at which token read, in percent: the cross-attention of the last block, the mean of its heads.", thousands(int64(n)), thousands(int64(len(all))))
 	t := &Table{Title: "Scores", Columns: []string{"written by", "BLEU", "ROUGE-1", "ROUGE-2", "ROUGE-L"}, Right: []bool{false, true, true, true, true}}
 	for _, w := range append([]pairs.Way{own}, pairs.Baselines(pairs.Pairs(set.Train), test)...) {
 		b, err := score.CorpusBLEU(w.Texts, references)
@@ -114,7 +114,7 @@ func Answers(ctx context.Context, m *train.Model, set *data.Set, limit int) (Sec
 			continue
 		}
 		maps++
-		s.Parts = append(s.Parts, &Shares{Title: fmt.Sprintf("What text %d looked at: the last block's cross-attention, mean of its heads", k+1), RowTitle: "written", ColumnTitle: "read",
+		s.Parts = append(s.Parts, &Shares{Title: fmt.Sprintf("What text %d looked at", k+1), RowTitle: "written", ColumnTitle: "read",
 			Rows: visible(look.Target), Columns: visible(look.Source), P: look.P})
 	}
 	return s, nil

@@ -225,6 +225,22 @@ func judge(c *cobra.Command, m *train.Model, set *data.Set, n int, o generate.Op
 	return out, test, b, nil
 }
 
+// written is a test text with what was written about it.
+type written struct {
+	Source    string `json:"source"`
+	Reference string `json:"reference"`
+	Text      string `json:"text"`
+}
+
+// textsOf are the texts that were judged.
+func textsOf(j judged, test []pairs.Pair) []written {
+	out := make([]written, len(test))
+	for i, p := range test {
+		out[i] = written{p.Source, p.Target, j.texts[i]}
+	}
+	return out
+}
+
 // showJudged prints scores and some samples.
 func showJudged(w io.Writer, js []judged, test []pairs.Pair) {
 	fmt.Fprintf(w, "\n%-20s %-52s %s\n", fmt.Sprintf("%d texts by", len(test)), "BLEU", "ROUGE-1 / 2 / L")

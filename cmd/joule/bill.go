@@ -11,6 +11,7 @@ import (
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/rss"
 	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/train"
 )
 
@@ -117,6 +118,53 @@ func (j *job) priceRecompute(ctx context.Context, loader *data.Loader, ms []floa
 		p.seconds = s[len(s)/2] / 1e3
 		return p, nil
 	}
+	next := func() (x, y []*tensor.Tensor, err error) {
+		b, err := loader.Next(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		return b.X, b.Y, nil
+	}
+	sized := false
+	if _, sized = j.set.Train.(data.Bucketed); sized { // batches differ in size: both models are tried on one of the greatest
+		n := j.spec.Fit.BatchSize
+		x, y := j.set.Train.Spec().Tensors(n)
+		idx := make([]int, n)
+		for i := range idx {
+			idx[i] = i % j.set.Train.Len()
+		}
+		if err := j.set.Train.Fill(idx, x, y); err != nil {
+			return err
+		}
+		next = func() ([]*tensor.Tensor, []*tensor.Tensor, error) { return x, y, nil }
+	}
+	try := func(m *train.Model) (ms []float64, err error) {
+		for i := range billSteps/4 + 2 {
+			if i == 2 {
+				if _, err := m.StartAccount(nil); err != nil {
+					return nil, err
+				}
+			}
+			x, y, err := next()
+			if err != nil {
+				return nil, err
+			}
+			start := time.Now()
+			if _, err := m.Step(x, y, 1e-4); err != nil {
+				return nil, err
+			}
+			if i >= 2 {
+				ms = append(ms, time.Since(start).Seconds()*1e3)
+			}
+		}
+		return ms, nil
+	}
+	var err error
+	if sized {
+		if ms, err = try(j.model); err != nil {
+			return err
+		}
+	}
 	own, err := of(j.model, ms)
 	if err != nil {
 		return err
@@ -125,24 +173,9 @@ func (j *job) priceRecompute(ctx context.Context, loader *data.Loader, ms []floa
 	if err != nil {
 		return err
 	}
-	var times []float64
-	for i := range billSteps/4 + 2 {
-		if i == 2 {
-			if _, err := m.StartAccount(nil); err != nil {
-				return err
-			}
-		}
-		b, err := loader.Next(ctx)
-		if err != nil {
-			return err
-		}
-		start := time.Now()
-		if _, err := m.Step(b.X, b.Y, 1e-4); err != nil {
-			return err
-		}
-		if i >= 2 {
-			times = append(times, time.Since(start).Seconds()*1e3)
-		}
+	times, err := try(m)
+	if err != nil {
+		return err
 	}
 	twin, err := of(m, times)
 	if err != nil {

@@ -173,7 +173,7 @@ func evalCmd() *cobra.Command {
 					out[v.Name] = v.Value
 				}
 				if js != nil {
-					out["written"], out["writing"] = js, written
+					out["written"], out["writing"], out["texts"] = js, written, textsOf(js[0], test)
 				}
 				return json.NewEncoder(c.OutOrStdout()).Encode(out)
 			}
