@@ -118,13 +118,25 @@ func sources(c *Call, x []*graph.Node) (q, kv, lengths, mask *graph.Node) {
 	return q, kv, lengths, mask
 }
 
-// project is x [batch time width] times a kernel [width, heads, dim] plus a bias [heads, dim]: [batch time heads dim].
-func (m *multiHead) project(c *Call, name string, x *graph.Node, heads int) (y *graph.Node) {
+// project is x [batch time width] times a kernel [width, heads, dim] plus a bias [heads, dim]: [batch time heads dim]; split, of this rank's heads alone.
+func (m *multiHead) project(c *Call, name string, x *graph.Node, heads int, split bool) (y *graph.Node) {
 	c.within(name, func() {
 		s := x.Shape()
-		y = c.product(op.Reshape(x, s[0]*s[1], s[2]), "kernel", m.KernelInit, s[2], heads, m.KeyDim)
+		flat := op.Reshape(x, s[0]*s[1], s[2])
+		if split {
+			y = c.part(flat, "kernel", m.KernelInit, 1, s[2], heads, m.KeyDim)
+		} else {
+			y = c.product(flat, "kernel", m.KernelInit, s[2], heads, m.KeyDim)
+		}
 		if m.UseBias {
-			y = op.Add(y, op.Reshape(c.Param("bias", m.BiasInit, true, heads, m.KeyDim), heads*m.KeyDim))
+			b := c.Param("bias", m.BiasInit, true, heads, m.KeyDim)
+			if split {
+				b = c.share(b, 0)
+			}
+			y = op.Add(y, op.Reshape(b, b.Shape().Size()))
+		}
+		if split {
+			heads /= c.Split.Of
 		}
 		y = op.Reshape(y, s[0], s[1], heads, m.KeyDim)
 	})
@@ -145,9 +157,10 @@ func (m *multiHead) call(c *Call, x []*graph.Node) *graph.Node {
 		groups = m.Heads
 	}
 	batch, time, width := q.Shape()[0], q.Shape()[1], q.Shape()[2]
-	query := m.project(c, "query", q, m.Heads)
-	key := m.project(c, "key", kv, groups)
-	value := m.project(c, "value", kv, groups)
+	split := c.splits(m.Heads) && c.splits(groups) && !m.ALiBi && mask == nil && c.Attend == nil // slopes and masks are by head
+	query := m.project(c, "query", q, m.Heads, split)
+	key := m.project(c, "key", kv, groups, split)
+	value := m.project(c, "value", kv, groups, split)
 	if m.Rotary > 0 {
 		query, key = m.turn(c, query, kv.Shape()[1]-time), m.turn(c, key, 0)
 	}
@@ -177,7 +190,11 @@ func (m *multiHead) call(c *Call, x []*graph.Node) *graph.Node {
 	y := op.Attention(query, key, value, lengths, mask, a)
 	c.within("attention_output", func() {
 		n := m.Heads * m.KeyDim
-		y = c.product(op.Reshape(y, batch*time, n), "kernel", m.KernelInit, m.Heads, m.KeyDim, width)
+		if split {
+			y = c.total(c.part(op.Reshape(y, batch*time, n/c.Split.Of), "kernel", m.KernelInit, 0, m.Heads, m.KeyDim, width))
+		} else {
+			y = c.product(op.Reshape(y, batch*time, n), "kernel", m.KernelInit, m.Heads, m.KeyDim, width)
+		}
 		if m.UseBias {
 			y = op.Add(y, c.Param("bias", m.BiasInit, true, width))
 		}

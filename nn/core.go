@@ -140,12 +140,24 @@ func (d *dense) call(c *Call, x []*graph.Node) *graph.Node {
 	}
 	k := sh[len(sh)-1]
 	flat := op.Reshape(in, sh[:len(sh)-1].Size(), k)
-	y := d.add(c, c.product(flat, "kernel", d.KernelInit, k, d.Units), d.Units)
+	var y *graph.Node
+	units := d.Units
+	switch c.role {
+	case columns:
+		y = c.part(flat, "kernel", d.KernelInit, 1, k, d.Units)
+		if units /= c.Split.Of; d.UseBias {
+			y = op.Add(y, c.share(c.Param("bias", d.BiasInit, true, d.Units), 0))
+		}
+	case rowsOf:
+		y = d.add(c, c.total(c.part(flat, "kernel", d.KernelInit, 0, k*c.Split.Of, d.Units)), d.Units)
+	default:
+		y = d.add(c, c.product(flat, "kernel", d.KernelInit, k, d.Units), d.Units)
+	}
 	if a := d.Activation; a != Linear && a != "" && a != Softmax && a != LogSoftmax { // whose gradient needs y: then it takes half the room
 		y = c.round(y)
 	}
 	y = d.Activation.on(c, y)
-	return op.Reshape(y, append(sh[:len(sh)-1].Clone(), d.Units)...)
+	return op.Reshape(y, append(sh[:len(sh)-1].Clone(), units)...)
 }
 
 // only is the operand of a layer that takes one.

@@ -135,6 +135,8 @@ type Call struct {
 	Moved func(v, value *graph.Node)
 	// Mean, if not nil, gives the mean over all ranks of what is a mean over this rank's examples: batch normalisations take their statistics so.
 	Mean func(x *graph.Node) *graph.Node
+	// Split, if not nil, shares layers out over processes.
+	Split *Split
 	// Operand, if not nil, gives what a layer uses in place of its operand x, such as x rounded as integers will be.
 	Operand func(c *Call, l *Layer, i int, x *graph.Node) *graph.Node
 	// Tap, if not nil, is shown every layer with its operands.
@@ -146,6 +148,7 @@ type Call struct {
 	Products func(param string, x *graph.Node)
 
 	layer   *Layer
+	role    role    // of the Dense layer being called
 	prefix  string  // of the names of parameters: see within
 	Params  []Param // every parameter met so far, in order
 	known   map[string]*graph.Node
@@ -418,8 +421,15 @@ func (m *Model) Call(c *Call, x []*graph.Node) []*graph.Node {
 func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 	if m.chain != nil {
 		y := x[0]
-		for _, l := range m.chain {
-			y = c.layerOn(l, []*graph.Node{y})
+		for i := 0; i < len(m.chain); i++ {
+			if i+1 < len(m.chain) && c.pair(m.chain[i], m.chain[i+1]) {
+				c.role = columns
+				y = c.layerOn(m.chain[i], []*graph.Node{y})
+				c.role = rowsOf
+				i++
+			}
+			y = c.layerOn(m.chain[i], []*graph.Node{y})
+			c.role = entire
 		}
 		return []*graph.Node{y}
 	}

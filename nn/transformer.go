@@ -164,17 +164,23 @@ func (b *block) call(c *Call, x []*graph.Node) *graph.Node {
 		if n == 0 {
 			n = 4 * width
 		}
-		dense := func(name string, units int, a Activation, x *graph.Node) (y *graph.Node) {
+		first, second := entire, entire
+		if c.splits(n) && b.Activation.elementwise() {
+			first, second = columns, rowsOf
+		}
+		dense := func(name string, units int, a Activation, r role, x *graph.Node) (y *graph.Node) {
 			c.within(name, func() {
+				c.role = r
+				defer func() { c.role = entire }()
 				d := &dense{units, weights{b.KernelInit, bias{a, b.UseBias, b.BiasInit}}}
 				y = d.call(c, []*graph.Node{x})
 			})
 			return y
 		}
-		y := dense("hidden", n, b.Activation, x)
+		y := dense("hidden", n, b.Activation, first, x)
 		if b.Gated {
-			y = op.Mul(y, dense("gate", n, Linear, x))
+			y = op.Mul(y, dense("gate", n, Linear, first, x))
 		}
-		return dense("output", width, Linear, y)
+		return dense("output", width, Linear, second, y)
 	})
 }

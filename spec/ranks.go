@@ -10,7 +10,7 @@ import (
 //
 //	ranks: {shards: 8, sums: fixed, compress: "powersgd:4"}
 //	ranks: {local_steps: 20, outer_momentum: 0.9, outer_rate: 0.7}
-//	ranks: {zero: 2, sync_batch_norm: true}
+//	ranks: {zero: 2, tensor: 2, sync_batch_norm: true}
 type Ranks struct {
 	Shards        int
 	Sums          string // fixed or any
@@ -19,6 +19,7 @@ type Ranks struct {
 	OuterMomentum float64
 	OuterRate     float64
 	Zero          int // stage of ZeRO: 1 shares the optimizer's state out, 2 gradients as well
+	Tensor        int // how many ranks compute the same examples together
 	SyncBatchNorm bool
 }
 
@@ -32,13 +33,15 @@ func (s *Spec) ranks(r *reader) error {
 		return err
 	}
 	k := &s.Ranks
-	if err := errors.Join(m.into("shards", &k.Shards), m.into("sums", &k.Sums), m.into("compress", &k.Compress), m.into("local_steps", &k.LocalSteps), m.into("outer_momentum", &k.OuterMomentum), m.into("outer_rate", &k.OuterRate), m.into("zero", &k.Zero), m.into("sync_batch_norm", &k.SyncBatchNorm)); err != nil {
+	if err := errors.Join(m.into("shards", &k.Shards), m.into("sums", &k.Sums), m.into("compress", &k.Compress), m.into("local_steps", &k.LocalSteps), m.into("outer_momentum", &k.OuterMomentum), m.into("outer_rate", &k.OuterRate), m.into("zero", &k.Zero), m.into("tensor", &k.Tensor), m.into("sync_batch_norm", &k.SyncBatchNorm)); err != nil {
 		return err
 	}
 	if err := m.done(); err != nil {
 		return err
 	}
 	switch {
+	case k.Tensor < 0:
+		return at(s.file, n, "ranks: tensor %d must not be negative", k.Tensor)
 	case k.Shards < 0 || k.LocalSteps < 0 || k.OuterRate < 0:
 		return at(s.file, n, "ranks: shards, local_steps and outer_rate must not be negative")
 	case k.Zero < 0 || k.Zero > 2:

@@ -79,6 +79,7 @@ type Model struct {
 	recompute []string // patterns of layers, nil: none, empty: all Transformer blocks
 
 	parallel Parallel
+	split    *nn.Split                 // this rank's part of layers in training; nil: whole
 	norms    *op.Group                 // whose statistics batch normalisations take; nil: their own
 	shared   *group                    // once steps are shared out
 	declared []backend.Var             // what training needs, in the order of a checkpoint
@@ -310,6 +311,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		switch {
 		case k.mode == shard: // each shard draws its own, and moving averages are those of all shards
 			weight = g.Input("weight", graph.T(dtype.F32)) // the shard's examples over those of the batch
+			call.Split = m.split
 			if m.norms != nil {
 				call.Mean = func(x *graph.Node) *graph.Node { return op.AllReduce(op.Mul(x, weight), m.norms) }
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
 )
@@ -43,6 +44,9 @@ type Parallel struct {
 	// SyncNorm lets batch normalisations take mean and variance over all ranks' examples in place of a shard's: N ranks then give what one process gives that has the whole batch in one
 	// piece, up to rounding. It needs as many shards as ranks.
 	SyncNorm bool
+	// Tensor is how many ranks in a row compute the same examples together (tensor parallelism; see nn.Split), each a part of every layer that can be split; 0 and 1: none. Weights are whole on
+	// every rank, and gradients are added up over all; Zero shares out what belongs to them. It needs as many shards as ranks.
+	Tensor int
 	// Trace, if not nil, is told when what happened on this rank.
 	Trace func(Span)
 }
@@ -85,7 +89,10 @@ func (m *Model) Writes() bool { return m.parallel.rank() == 0 }
 const defaultCheck = 500
 
 // Channels of messages beside that of gradients.
-const channelStats = 1
+const (
+	channelStats = 1 + iota
+	channelTensor
+)
 
 // checkNorm reports settings that do not go together with statistics over all ranks.
 func (p *Parallel) checkNorm(b backend.Backend) error {
@@ -119,6 +126,7 @@ type group struct {
 	programs map[int]*shardProgram // by examples
 
 	norms *op.Group // the ranks whose statistics are one; nil: each shard has its own
+	split *nn.Split // this rank's part of layers; nil: whole
 	zero  *zero     // nil: every rank has all state
 
 	updates int64   // done before the step in progress
@@ -185,7 +193,7 @@ func (m *Model) group() (*group, error) {
 	}
 	p := m.parallel
 	n := p.ranks()
-	if err := cmp.Or(p.checkSlow(), p.checkZero(), p.checkNorm(m.backend)); err != nil {
+	if err := cmp.Or(p.checkSlow(), p.checkZero(), p.checkNorm(m.backend), p.checkTensor(m)); err != nil {
 		return nil, err
 	}
 	if p.Shards == 0 {
@@ -214,6 +222,9 @@ func (m *Model) group() (*group, error) {
 		g.norms = &op.Group{Name: "all ranks", Join: c}
 	}
 	m.norms = g.norms
+	if err := g.together(); err != nil {
+		return nil, err
+	}
 	if err := g.lay(); err != nil {
 		return nil, err
 	}
@@ -353,7 +364,10 @@ func (m *Model) sync(what string) error {
 	if c == nil {
 		return nil
 	}
+	split := m.split // whose parts differ from rank to rank
+	m.split = nil
 	g, _, err := m.graph(programKey{mode: shard, batch: 1})
+	m.split = split
 	if err != nil {
 		return err
 	}

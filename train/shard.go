@@ -8,7 +8,6 @@ import (
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/data"
-	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/grad"
 	"github.com/jouleml/joule/graph"
@@ -169,7 +168,7 @@ func (g *group) applyProgram(k mode) (*program, error) {
 	if p := g.applied[k]; p != nil {
 		return p, nil
 	}
-	key := programKey{mode: k, batch: g.Shards}
+	key := programKey{mode: k, batch: g.Shards / g.copies()}
 	ag, err := g.m.applyGraph(key, &g.flat)
 	if err != nil {
 		return nil, err
@@ -201,7 +200,7 @@ type wishes struct{ stop, save bool }
 
 // step computes a batch's gradients together with the other ranks and updates. judge is called with the predictions of this rank's shards.
 func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge func(pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
-	from, _ := dist.Part(b.Of, g.lo, g.Shards)
+	from, _ := g.piece(b.Of, g.lo)
 	if b.N > 0 || g.hi > g.lo {
 		if err := g.m.stateInto(seedVar, g.state); err != nil {
 			return 0, all, err
@@ -219,7 +218,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 	}
 	done := make(chan error, 1)
 	for s := g.lo; s < g.hi; s++ {
-		lo, hi := dist.Part(b.Of, s, g.Shards)
+		lo, hi := g.piece(b.Of, s)
 		own := g.slots[depth]
 		clear(own.control)
 		depth++
@@ -228,7 +227,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 			flag(own.control[controlSave:], wish.save)
 			go func() { done <- g.sum(depth) }()
 		}
-		draw[1] = count + int64(s)
+		draw[1] = count + int64(s/g.copies())
 		if err := g.one(b, lo-from, hi-from, depth-1, judge); err != nil {
 			if g.last {
 				close(g.queue)
@@ -330,12 +329,10 @@ func (g *group) one(b *data.Batch, lo, hi, at int, judge func(pred, y *tensor.Te
 	if err := p.exec.Run(p.in, p.outs[at]); err != nil {
 		return err
 	}
-	if g.norms != nil {
-		if err := g.norms.Err(); err != nil {
-			return err
-		}
+	if err := g.joined(); err != nil {
+		return err
 	}
-	if judge != nil {
+	if judge != nil && g.rank()%g.copies() == 0 {
 		judge(p.outs[at][0], p.in[n])
 	}
 	return nil
@@ -348,7 +345,7 @@ func (g *group) fill(p *shardProgram, b *data.Batch, lo, hi int) int {
 		p.in[n] = x.Slice(lo, hi)
 		n++
 	}
-	g.weight.F32()[0] = float32(float64(hi-lo) / float64(b.Of))
+	g.weight.F32()[0] = float32(float64(hi-lo) / float64(b.Of*g.copies()))
 	p.in[n], p.in[n+1], p.in[n+2] = g.weight, g.state, b.Y[0].Slice(lo, hi)
 	return n + 2
 }
@@ -415,19 +412,19 @@ func (g *group) exchange(i int, own [][]float32) error {
 
 // probe finds where a shard's loss that is not finite arises.
 func (g *group) probe(b *data.Batch) error {
-	from, _ := dist.Part(b.Of, g.lo, g.Shards)
+	from, _ := g.piece(b.Of, g.lo)
 	draw := tensor.Data[int64](g.state)
 	if err := g.m.stateInto(seedVar, g.state); err != nil {
 		return err
 	}
 	count := draw[1]
 	g.last = false
-	if g.norms != nil { // a rank may stop anywhere
-		g.norms.Apart(true)
-		defer g.norms.Apart(false)
+	for _, j := range g.groups() { // a rank may stop anywhere
+		j.Apart(true)
+		defer j.Apart(false)
 	}
 	for s := g.lo; s < g.hi; s++ {
-		lo, hi := dist.Part(b.Of, s, g.Shards)
+		lo, hi := g.piece(b.Of, s)
 		if lo == hi {
 			continue
 		}
@@ -435,7 +432,7 @@ func (g *group) probe(b *data.Batch) error {
 		if err != nil {
 			return err
 		}
-		draw[1] = count + int64(s)
+		draw[1] = count + int64(s/g.copies())
 		g.fill(p, b, lo-from, hi-from)
 		if err := p.exec.Run(p.in, p.outs[0]); err != nil {
 			return err

@@ -189,7 +189,7 @@ func (z *zero) build(k mode) (*graph.Graph, error) {
 		}
 		g.During(graph.Update, func() {
 			seed := g.Variable(seedVar, graph.T(dtype.I64, 2))
-			g.Update(seed, op.Add(seed, g.Const(tensor.Of([]int64{0, int64(z.g.Shards)}))))
+			g.Update(seed, op.Add(seed, g.Const(tensor.Of([]int64{0, int64(z.g.Shards / z.g.copies())}))))
 		})
 	})
 }

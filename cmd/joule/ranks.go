@@ -43,6 +43,7 @@ type slow struct {
 	Momentum float64 `json:"outer_momentum,omitempty"`
 	Rate     float64 `json:"outer_rate,omitempty"`
 	Zero     int     `json:"zero,omitempty"`
+	Tensor   int     `json:"tensor,omitempty"`
 	SyncNorm bool    `json:"sync_batch_norm,omitempty"`
 }
 
@@ -57,6 +58,7 @@ func (f *rankFlags) add(fs *pflag.FlagSet) {
 	fs.Float64Var(&f.Rate, "outer-rate", 1, "learning rate of those averages (DiLoCo: 0.7)")
 	fs.IntVar(&f.Zero, "zero", 0, "share state out over the ranks (ZeRO): 1: the optimizer's, 2: gradients as well; weights are the same bits")
 	fs.BoolVar(&f.SyncNorm, "sync-batch-norm", false, "batch normalisations take their statistics over all ranks, in place of each shard")
+	fs.IntVar(&f.Tensor, "tensor", 0, "so many ranks in a row compute the same examples together, each a part of every layer that can be split")
 	fs.StringVar(&f.timeline, "timeline", "", "write what the first steps of each rank did when to this file, for chrome://tracing or Perfetto")
 }
 
@@ -68,6 +70,8 @@ func (f *rankFlags) verify() error {
 		return usageError{fmt.Errorf("--deadline %v must be positive", f.deadline)}
 	case f.order != "fixed" && f.order != "any":
 		return usageError{fmt.Errorf("--sums %q must be fixed or any", f.order)}
+	case f.Tensor < 0:
+		return usageError{fmt.Errorf("--tensor %d must not be negative", f.Tensor)}
 	case f.Zero < 0 || f.Zero > 2:
 		return usageError{fmt.Errorf("--zero %d must be 0, 1 or 2", f.Zero)}
 	case f.Local < 1 || f.Momentum < 0 || f.Momentum >= 1 || f.Rate <= 0:
@@ -91,7 +95,7 @@ func (f *rankFlags) take(s spec.Ranks) error {
 		f.order = s.Sums
 	}
 	if f.slow == (slow{Local: 1, Rate: 1}) {
-		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero, s.SyncBatchNorm}
+		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero, s.Tensor, s.SyncBatchNorm}
 	}
 	return f.verify()
 }
@@ -134,7 +138,7 @@ func (r *ranks) out(w io.Writer) io.Writer {
 
 // parallel are the settings for a model.
 func (r *ranks) parallel(f *rankFlags) train.Parallel {
-	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate, Zero: f.Zero, SyncNorm: f.SyncNorm}
+	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate, Zero: f.Zero, Tensor: f.Tensor, SyncNorm: f.SyncNorm}
 	if f.timeline != "" {
 		r.trace = &timeline{start: time.Now()}
 		p.Trace = r.trace.add

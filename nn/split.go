@@ -1,0 +1,66 @@
+package nn
+
+import (
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/op"
+)
+
+// Split lets several processes compute a layer together (tensor parallelism; Shoeybi et al., Megatron-LM, arXiv:1909.08053): each has the columns of a first matrix of weights that belong to its
+// hidden values and the rows of the second, or its heads of attention, and what they get is added up. It is for graphs whose loss counts as the ranks' losses together, each of which must
+// be its share of the whole: then every gradient is the sum of the ranks' gradients.
+//
+// Split are: the feed-forward network and the attention of a TransformerBlock, MultiHeadAttention, and in a Sequential model two Dense layers in a row of which the first has an
+// activation that works element by element. Where the number of heads or units is no multiple of Of, all ranks compute the whole.
+type Split struct {
+	Rank, Of int
+	Group    *op.Group
+	Layers   []string // that have been split, for people
+}
+
+// splits reports whether n units can be shared out.
+func (c *Call) splits(n int) bool { return c.Split != nil && c.Split.Of > 1 && n%c.Split.Of == 0 }
+
+// share is this rank's part of a parameter along an axis.
+func (c *Call) share(w *graph.Node, axis int) *graph.Node {
+	n := w.Shape()[axis] / c.Split.Of
+	return op.SliceAxis(w, axis, n*c.Split.Rank, n*(c.Split.Rank+1))
+}
+
+// part is product with this rank's part along an axis of the matrix's parameter; along the last axes the result is a part too.
+func (c *Call) part(x *graph.Node, name string, init Initializer, axis int, dims ...int) *graph.Node {
+	if _, ok := c.format(name); ok {
+		c.Fail("its %s has few bits and cannot be split over ranks", name)
+	}
+	w := c.share(c.Param(name, init, true, dims...), axis)
+	k := x.Shape()[1]
+	return c.matmul(x, op.Reshape(w, k, w.Shape().Size()/k))
+}
+
+// total adds up what the ranks have computed from their parts.
+func (c *Call) total(y *graph.Node) *graph.Node {
+	c.Split.Layers = append(c.Split.Layers, c.layer.name+"/"+c.prefix)
+	if dt := y.DType(); dt != dtype.F32 {
+		return op.Convert(op.AllReduce(op.Convert(y, dtype.F32), c.Split.Group), dt)
+	}
+	return op.AllReduce(y, c.Split.Group)
+}
+
+// role is what a Dense layer does with its matrix.
+type role uint8
+
+const (
+	entire  role = iota
+	columns      // its results are this rank's part
+	rowsOf       // its operand is this rank's part
+)
+
+// elementwise reports whether an activation can be applied to a part of its operand.
+func (a Activation) elementwise() bool { return a != Softmax && a != LogSoftmax }
+
+// pair reports whether two layers of a chain are computed as columns and rows.
+func (c *Call) pair(first, second *Layer) bool {
+	a, ok := first.kind.(*dense)
+	b, ok2 := second.kind.(*dense)
+	return ok && ok2 && c.splits(a.Units) && a.Activation.elementwise() && first != second && b.Units > 0
+}
