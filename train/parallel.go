@@ -131,6 +131,7 @@ type group struct {
 
 	updates int64   // done before the step in progress
 	bits    *vector // of 1-bit Adam, once its warm-up is over: the momenta, at the places of the gradients
+	spread  *vector // likewise the roots of the second moments
 
 	pieces  [][]piece                 // by bucket, if gradients are compressed
 	anchor  map[string]*tensor.Tensor // the weights from which the ranks last set out alone

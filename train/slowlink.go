@@ -105,7 +105,9 @@ func (g *group) checkOneBit() error {
 	return nil
 }
 
-// warm begins the compressed stage of 1-bit Adam when its warm-up is over, with the momenta of the optimizer.
+// warm begins the compressed stage of 1-bit Adam when its warm-up is over. What travels is the momentum over the root of the second moment, which is of one magnitude everywhere, as one bit a
+// number asks; the second moments stay as they are from now on, but those under a hundredth of their parameter's (a root below a tenth of the mean root) are raised to that: a weight whose
+// gradient was nearly zero so far would take any rounding for a step.
 func (g *group) warm() error {
 	if g.Compress == nil || g.m.Comm() == nil || g.bits != nil {
 		return nil
@@ -113,34 +115,66 @@ func (g *group) warm() error {
 	if n, ok := g.Compress.OneBit(); !ok || g.updates < n {
 		return nil
 	}
-	g.bits = newVector(g.flat.size)
+	g.bits, g.spread = newVector(g.flat.size), newVector(g.flat.size)
 	for _, m := range g.flat.members {
 		name, ok := strings.CutPrefix(m.name, gradPrefix)
 		if !ok {
 			continue
 		}
-		t, err := g.m.state.Get(optimizerPrefix + name + "/m")
+		first, err := g.m.state.Get(optimizerPrefix + name + "/m")
 		if err != nil {
 			return err
 		}
-		copy(g.bits.all[m.off:], t.F32())
+		copy(g.bits.all[m.off:], first.F32())
+		second, err := g.m.state.Get(optimizerPrefix + name + "/v")
+		if err != nil {
+			return err
+		}
+		v, roots, sum := second.F32(), g.spread.all[m.off:m.off+m.len], 0.0
+		for i := range v {
+			r := math.Sqrt(float64(v[i]))
+			roots[i], sum = float32(r), sum+r
+		}
+		least := float32(max(sum/float64(10*len(v)), 1e-12))
+		for i, r := range roots {
+			roots[i] = max(r, least)
+			v[i] = roots[i] * roots[i]
+		}
+		if err := g.m.state.Set(optimizerPrefix+name+"/v", second); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// momenta puts this rank's share of the new momenta in the place of the gradients of bucket i: β1·m/n + (1-β1)·g, which add up to the new momenta.
+// eachGradient calls f for each member of bucket i that is a gradient, with its place in the bucket.
+func (g *group) eachGradient(i int, f func(m *member, at int)) {
+	for k := range g.flat.members {
+		if m := &g.flat.members[k]; m.bucket == i && strings.HasPrefix(m.name, gradPrefix) {
+			f(m, m.off-g.flat.buckets[i].lo)
+		}
+	}
+}
+
+// momenta puts this rank's share of the new momenta in the place of the gradients of bucket i: (β1·m/n + (1-β1)·g)/√v, which add up to the new momenta over √v.
 func (g *group) momenta(i int, x []float32) {
 	beta, _ := g.m.opt.Beta1()
 	keep, take := float32(beta/float64(g.ranks())), float32(1-beta)
-	for _, m := range g.flat.members {
-		if m.bucket != i || !strings.HasPrefix(m.name, gradPrefix) {
-			continue
+	g.eachGradient(i, func(m *member, at int) {
+		for k := range m.len {
+			x[at+k] = (float32(keep*g.bits.all[m.off+k]) + float32(take*x[at+k])) / g.spread.all[m.off+k]
 		}
-		at := m.off - g.flat.buckets[i].lo
-		for k, v := range g.bits.all[m.off : m.off+m.len] {
-			x[at+k] = float32(keep*v) + float32(take*x[at+k])
+	})
+}
+
+// settle makes of the sums of bucket i the new momenta.
+func (g *group) settle(i int, x []float32) {
+	g.eachGradient(i, func(m *member, at int) {
+		for k := range m.len {
+			x[at+k] *= g.spread.all[m.off+k]
+			g.bits.all[m.off+k] = x[at+k]
 		}
-	}
+	})
 }
 
 // exchangeCompressed sums bucket i, of which own are this rank's shards.
@@ -153,7 +187,7 @@ func (g *group) exchangeCompressed(c *dist.Comm, i int, own [][]float32) error {
 			return c.AllReduce(own[0])
 		}
 		g.momenta(i, own[0])
-		defer func() { copy(g.bits.all[g.flat.buckets[i].lo:], own[0]) }()
+		defer g.settle(i, own[0])
 	}
 	base := g.flat.buckets[i].lo
 	for _, p := range g.pieces[i] {

@@ -24,9 +24,9 @@ import (
 // answers says whether a model reads a text and writes another.
 func answers(m *train.Model) bool { return m.Spec.Grows != "" }
 
-// answer writes about texts, one line each, and at the end what it cost.
-func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o generate.Options, attention bool, counters meterFlag) error {
-	meter, _, err := counters.open()
+// answer writes about texts, which the ranks share, one line each, and at the end what it cost.
+func (f *modelFlags) answer(c *cobra.Command, ranks *ranks, m *train.Model, texts []string, o generate.Options, attention bool, counters meterFlag) error {
+	meter, err := ranks.meter(&counters)
 	if err != nil {
 		return err
 	}
@@ -34,8 +34,8 @@ func (f *modelFlags) answer(c *cobra.Command, m *train.Model, texts []string, o 
 	if err != nil {
 		return err
 	}
-	rs, b, err := writeAbout(c.Context(), m, a, texts, o, meter)
-	if err != nil {
+	rs, b, err := writeAbout(c.Context(), ranks, m, a, texts, o, meter)
+	if err != nil || !ranks.first() {
 		return err
 	}
 	w := c.OutOrStdout()
@@ -71,20 +71,22 @@ type writeBill struct {
 	ledger              *energy.Ledger
 }
 
-// writeAbout lets a model write about texts, in an account of its own.
-func writeAbout(ctx context.Context, m *train.Model, a *generate.Answerer, texts []string, o generate.Options, meter energy.Meter) (rs []generate.Answer, b writeBill, err error) {
+// writeAbout lets a model write about texts, which the ranks share, in an account of its own.
+func writeAbout(ctx context.Context, ranks *ranks, m *train.Model, a *generate.Answerer, texts []string, o generate.Options, meter energy.Meter) (rs []generate.Answer, b writeBill, err error) {
 	account, err := m.StartAccount(meter)
 	if err != nil {
 		return nil, b, err
 	}
-	if rs, err = a.Run(ctx, texts, o); err != nil {
+	if rs, err = parted(ranks, len(texts), func(lo, hi int) ([]generate.Answer, error) { return a.Run(ctx, texts[lo:hi], o) }); err != nil {
 		return nil, b, err
 	}
 	b.texts = len(texts)
 	for _, r := range rs {
 		b.read, b.tokens = b.read+r.Prompt, b.tokens+r.Tokens
 	}
-	b.ledger, err = account.Ledger()
+	if b.ledger, err = account.Ledger(); err == nil {
+		b.ledger, err = ranks.bill(b.ledger)
+	}
 	return rs, b, err
 }
 
@@ -188,7 +190,7 @@ type judged struct {
 
 // judge lets the model write about n test examples (0: all), which b is the bill of, and compares with the references, beside what needs no model: the source itself, its first sentence, and the
 // target of the training example whose source is most like it.
-func judge(c *cobra.Command, m *train.Model, set *data.Set, n int, o generate.Options, meter energy.Meter) (out []judged, test []pairs.Pair, b writeBill, err error) {
+func judge(c *cobra.Command, ranks *ranks, m *train.Model, set *data.Set, n int, o generate.Options, meter energy.Meter) (out []judged, test []pairs.Pair, b writeBill, err error) {
 	test = pairs.Pairs(set.Test)
 	if n > 0 {
 		test = test[:min(n, len(test))]
@@ -204,7 +206,7 @@ func judge(c *cobra.Command, m *train.Model, set *data.Set, n int, o generate.Op
 	for _, p := range test {
 		sources, references = append(sources, p.Source), append(references, p.Target)
 	}
-	rs, b, err := writeAbout(c.Context(), m, a, sources, o, meter)
+	rs, b, err := writeAbout(c.Context(), ranks, m, a, sources, o, meter)
 	if err != nil {
 		return nil, nil, b, err
 	}

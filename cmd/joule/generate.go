@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/generate"
 )
@@ -20,14 +21,16 @@ func generateCmd() *cobra.Command {
 	var context int
 	var counters meterFlag
 	var attention bool
+	rf := rankFlags{deadline: dist.DefaultDeadline}
 	c := &cobra.Command{
 		Use:   "generate [RUN | model.safetensors]",
 		Short: "Let a language model go on with a text",
 		Long: "Generate continues a prompt with the model of a run (its id, the beginning of it, or last, the default) or of a file, prints the text as it is written, and ends with what a token cost.\n\n" +
 			"Options apply in this order: repetition penalty, temperature, top-k, top-p, min-p. Temperature 0 always takes the most probable token.\n\n" +
-			"A model that reads a text and writes another (translate, summarize) reads the prompt and writes about it, with the most probable tokens or the best of --beams.",
+			"A model that reads a text and writes another (translate, summarize) reads the prompt and writes about it, with the most probable tokens or the best of --beams.\n\n" +
+			"Ranks that mpirun has started share several prompts; one is written by rank 0 alone.",
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (err error) {
 			check := o
 			if o.Beams > 1 && !c.Flags().Changed("temperature") {
 				check.Temperature = 0 // what it is for models that read a text; for others the search refuses it
@@ -35,6 +38,12 @@ func generateCmd() *cobra.Command {
 			if err := check.Check(); err != nil {
 				return usageError{err}
 			}
+			ranks, err := rf.join()
+			if err != nil {
+				return err
+			}
+			defer func() { err = ranks.leave(err) }()
+			f.threads = ranks.threads(f.threads, c.ErrOrStderr())
 			m, _, err := f.load(first(args, "last"))
 			if err != nil {
 				return err
@@ -46,7 +55,7 @@ func generateCmd() *cobra.Command {
 				if o.Beams > 1 && !c.Flags().Changed("length-penalty") {
 					o.LengthPenalty = 1
 				}
-				return f.answer(c, m, prompts, o, attention, counters)
+				return f.answer(c, ranks, m, prompts, o, attention, counters)
 			}
 			vocabulary, err := generate.TokenizerOf(m)
 			if err != nil {
@@ -62,7 +71,10 @@ func generateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			meter, _, err := counters.open()
+			if len(prompts) == 1 && !ranks.first() { // one text is written by one rank
+				return nil
+			}
+			meter, err := ranks.meter(&counters)
 			if err != nil {
 				return err
 			}
@@ -88,7 +100,7 @@ func generateCmd() *cobra.Command {
 				r, err = g.Run(c.Context(), prompt, o, emit)
 				all = []generate.Result{r}
 			} else {
-				all, err = g.RunAll(c.Context(), prompts, o)
+				all, err = parted(ranks, len(prompts), func(lo, hi int) ([]generate.Result, error) { return g.RunAll(c.Context(), prompts[lo:hi], o) })
 				r = generate.Result{Why: "all"}
 				for _, x := range all {
 					r.Prompt, r.Tokens = r.Prompt+x.Prompt, r.Tokens+x.Tokens
@@ -109,6 +121,11 @@ func generateCmd() *cobra.Command {
 			l, err := a.Ledger()
 			if err != nil {
 				return err
+			}
+			if len(prompts) > 1 {
+				if l, err = ranks.bill(l); err != nil || !ranks.first() {
+					return err
+				}
 			}
 			if f.json {
 				out := map[string]any{
@@ -139,8 +156,10 @@ func generateCmd() *cobra.Command {
 			for _, e := range phases(l) {
 				fmt.Fprintf(w, "  %-8s %10s %14s %10s\n", e.Phase, energy.SI(e.Seconds, "s"), energy.SI(float64(e.Cost.FLOPs), "FLOP"), energy.SI(e.Joules.Value, "J"))
 			}
-			read := a.Positions()
-			fmt.Fprint(w, m.PartsTable(l, func(phase string) int64 { return read[phase] }, true))
+			if len(prompts) == 1 || ranks.size() == 1 { // else it has the positions of this rank alone
+				read := a.Positions()
+				fmt.Fprint(w, m.PartsTable(l, func(phase string) int64 { return read[phase] }, true))
+			}
 			fmt.Fprintf(w, "%s and %s a token; %v\n", energy.SI(l.Joules.Value/float64(max(1, r.Tokens)), "J"), energy.SI(float64(l.Cost.FLOPs)/float64(r.Prompt+r.Tokens), "FLOP"), l.Joules)
 			return nil
 		},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,18 +140,8 @@ func evalCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if r.size() > 1 {
-				all, err := dist.Gather(r.comm, l)
-				if err != nil {
-					return err
-				}
-				l = all[0]
-				for _, o := range all[1:] {
-					l.Merge(o)
-				}
-			}
-			if !r.first() {
-				return nil
+			if l, err = r.bill(l); err != nil {
+				return err
 			}
 			l.Examples = int64(set.Test.Len())
 			var js []judged
@@ -160,12 +151,15 @@ func evalCmd() *cobra.Command {
 				if o.Beams > 1 {
 					o.LengthPenalty = 1
 				}
-				if js, test, written, err = judge(c, m, set, write, o, meter); err != nil {
+				if js, test, written, err = judge(c, r, m, set, write, o, meter); err != nil {
 					return err
 				}
 				if written.ledger != nil {
 					l.Merge(written.ledger)
 				}
+			}
+			if !r.first() {
+				return nil
 			}
 			if f.json {
 				out := map[string]any{"examples": set.Test.Len(), "seconds": l.Seconds, "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High, "energy_source": l.Joules.Source.String()}
@@ -211,19 +205,29 @@ func predictCmd() *cobra.Command {
 	var invert bool
 	var top int
 	var o generate.Options
+	rf := rankFlags{deadline: dist.DefaultDeadline}
 	c := &cobra.Command{
 		Use:   "predict FILE…",
 		Short: "Say what is on pictures (PNG or JPEG), one line a file; translate or sum up texts, one line each",
-		Long:  "Predict takes pictures, and with a model that reads texts and writes others (translate, summarize) files of texts, one a line (- is the standard input): it prints a line for each.",
+		Long:  "Predict takes pictures, and with a model that reads texts and writes others (translate, summarize) files of texts, one a line (- is the standard input): it prints a line for each. Ranks that mpirun has started share the files, or the lines.",
 		Args:  cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			r, err := rf.join()
+			if err != nil {
+				return err
+			}
+			defer func() { err = r.leave(err) }()
+			f.threads = r.threads(f.threads, c.ErrOrStderr())
 			m, _, err := f.load(ref)
 			if err != nil {
 				return err
 			}
 			if answers(m) {
-				texts, err := lines(args, c.InOrStdin())
-				if err != nil {
+				var texts []string
+				if r.first() { // a launcher gives the standard input to rank 0
+					texts, err = lines(args, c.InOrStdin())
+				}
+				if texts, err = share(r, texts, err); err != nil {
 					return err
 				}
 				if len(texts) == 0 {
@@ -232,9 +236,9 @@ func predictCmd() *cobra.Command {
 				if o.Beams > 1 {
 					o.LengthPenalty = 1
 				}
-				return f.answer(c, m, texts, o, false, meterFlag{})
+				return f.answer(c, r, m, texts, o, false, meterFlag{})
 			}
-			return f.predict(c, m, args, top, invert)
+			return r.inOrder(c.OutOrStdout(), len(args), func(w io.Writer, lo, hi int) error { return f.predict(c, w, m, args[lo:hi], top, invert) })
 		},
 	}
 	f.add(c)
@@ -246,7 +250,7 @@ func predictCmd() *cobra.Command {
 	return c
 }
 
-func (f *modelFlags) predict(c *cobra.Command, m *train.Model, files []string, top int, invert bool) error {
+func (f *modelFlags) predict(c *cobra.Command, w io.Writer, m *train.Model, files []string, top int, invert bool) error {
 	in := m.Spec.Inputs
 	if len(in) != 1 || len(in[0].Shape) != 3 || in[0].DType != dtype.F32 {
 		return errors.New("predict takes models for pictures; this one takes something else")
@@ -293,16 +297,16 @@ func (f *modelFlags) predict(c *cobra.Command, m *train.Model, files []string, t
 			p[k] = -1
 		}
 		if f.json {
-			if err := json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": file, "guesses": best}); err != nil {
+			if err := json.NewEncoder(w).Encode(map[string]any{"file": file, "guesses": best}); err != nil {
 				return err
 			}
 			continue
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s:", file)
+		fmt.Fprintf(w, "%s:", file)
 		for _, g := range best {
-			fmt.Fprintf(c.OutOrStdout(), "  %s %.1f%%", g.Class, 100*g.Probability)
+			fmt.Fprintf(w, "  %s %.1f%%", g.Class, 100*g.Probability)
 		}
-		fmt.Fprintln(c.OutOrStdout())
+		fmt.Fprintln(w)
 	}
 	return nil
 }

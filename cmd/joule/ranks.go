@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -254,6 +256,62 @@ func share[T any](r *ranks, v T, err error) (T, error) {
 		return v, err
 	}
 	return dist.Share(r.comm, 0, v)
+}
+
+// inOrder lets every rank do its part of n things, which lie in a row. What they write comes from rank 0, in order.
+func (r *ranks) inOrder(out io.Writer, n int, do func(w io.Writer, lo, hi int) error) error {
+	if r.size() == 1 {
+		return do(out, 0, n)
+	}
+	var own bytes.Buffer
+	lo, hi := dist.Part(n, r.comm.Rank(), r.size())
+	if err := do(&own, lo, hi); err != nil {
+		return err
+	}
+	all, err := r.comm.GatherTexts(own.Bytes())
+	if err != nil || !r.first() {
+		return err
+	}
+	for _, text := range all {
+		if _, err := out.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parted is the results of n things, of which every rank finds its part.
+func parted[T any](r *ranks, n int, part func(lo, hi int) ([]T, error)) ([]T, error) {
+	if r.size() == 1 {
+		return part(0, n)
+	}
+	var own []T
+	if lo, hi := dist.Part(n, r.comm.Rank(), r.size()); lo < hi {
+		var err error
+		if own, err = part(lo, hi); err != nil {
+			return nil, err
+		}
+	}
+	all, err := dist.Gather(r.comm, own)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(all...), nil
+}
+
+// bill is the account of all ranks together.
+func (r *ranks) bill(l *energy.Ledger) (*energy.Ledger, error) {
+	if r.size() == 1 {
+		return l, nil
+	}
+	all, err := dist.Gather(r.comm, l)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range all[1:] {
+		all[0].Merge(o)
+	}
+	return all[0], nil
 }
 
 // rankReport is one rank's part of the account.
