@@ -50,6 +50,12 @@ type Request interface {
 	Done() (bool, error)
 }
 
+// A Shrinker is a Transport that can go on without ranks that have died.
+type Shrinker interface {
+	// Shrink joins the ranks that are left, in their order, to a new Transport; this one can then no longer be used. All of them must call it, after an error that wraps ErrLost.
+	Shrink() (Transport, error)
+}
+
 // A Summer is a Transport with an all-reduce of its own, which may use hardware that this package knows nothing of, and adds in an order of its own.
 type Summer interface {
 	// Sum begins to replace x, on every rank, by the sum over all ranks.

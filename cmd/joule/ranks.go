@@ -104,8 +104,9 @@ func (f *rankFlags) take(s spec.Ranks) error {
 
 // ranks is this process's place in the job that mpirun has started; of a process alone, comm is nil.
 type ranks struct {
-	comm  *dist.Comm
-	trace *timeline
+	comm     *dist.Comm
+	deadline time.Duration
+	trace    *timeline
 }
 
 // join takes part in the job, if a launcher has started this process.
@@ -117,7 +118,7 @@ func (f *rankFlags) join() (*ranks, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ranks{comm: dist.New(t, f.deadline)}, nil
+	return &ranks{comm: dist.New(t, f.deadline), deadline: f.deadline}, nil
 }
 
 func (r *ranks) size() int {
@@ -186,6 +187,27 @@ func onlineCPUs() int {
 		n += hi - lo + 1
 	}
 	return n
+}
+
+// recover joins the ranks that are left when err says that one has died, where the MPI can; else it reports false.
+func (r *ranks) recover(err error, warn io.Writer) bool {
+	if r.comm == nil || !errors.Is(err, dist.ErrLost) {
+		return false
+	}
+	s, ok := r.comm.Transport().(dist.Shrinker)
+	if !ok {
+		return false
+	}
+	before := r.size()
+	t, e := s.Shrink()
+	if e != nil {
+		return false
+	}
+	r.comm = dist.New(t, r.deadline)
+	if r.first() {
+		fmt.Fprintf(warn, "joule: %d of %d ranks are gone; %d go on from the last checkpoint\n", before-r.size(), before, r.size())
+	}
+	return true
 }
 
 // leave ends this rank's part: in order, or, after an error that the other ranks may not have met, for all of them.

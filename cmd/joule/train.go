@@ -38,7 +38,8 @@ type trainFlags struct {
 	grid                   float64
 	every                  time.Duration
 	on                     backendFlags
-	moved                  bool // the backend is named together with --resume
+	moved                  bool   // the backend is named together with --resume
+	runID                  string // of the run on its way
 	rankFlags
 	meter meterFlag
 }
@@ -129,7 +130,41 @@ func (f *trainFlags) run(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return r.leave(f.shared(c, args, r))
+	asked := *f
+	err = f.shared(c, args, r)
+	for r.recover(err, c.ErrOrStderr()) { // a rank has died, and the others can go on
+		id := f.runID
+		*f = asked
+		if found, e := share(r, f.resumable(id), nil); e != nil {
+			err = e
+			continue
+		} else if !found { // before the first checkpoint: from the beginning
+			err = f.shared(c, args, r)
+			continue
+		}
+		f.resume, f.seed, f.batch, f.runID = id, 0, 0, id
+		err = f.again(c, r)
+	}
+	return r.leave(err)
+}
+
+// resumable reports whether a run has a checkpoint to go on from.
+func (f *trainFlags) resumable(id string) bool {
+	if id == "" {
+		return false
+	}
+	_, err := checkpoint.Latest(filepath.Join(f.out, id, "checkpoints"))
+	return err == nil
+}
+
+// again goes on with a run on the ranks that are left.
+func (f *trainFlags) again(c *cobra.Command, r *ranks) error {
+	j := &job{f: f, out: r.out(c.OutOrStdout()), ranks: r}
+	if !r.first() {
+		f.quiet, f.json = true, false
+	}
+	f.threads = r.threads(f.threads, c.ErrOrStderr())
+	return j.resume(c.Context(), runs.Open(f.out))
 }
 
 // shared is what each rank does.
@@ -340,6 +375,13 @@ func (j *job) keepers() []train.Keeper {
 
 // train runs the training from where it stands to its end, and the run to its outcome.
 func (j *job) train(ctx context.Context) error {
+	var err error
+	if j.run != nil {
+		j.f.runID = j.run.Info().ID
+	}
+	if j.f.runID, err = share(j.ranks, j.f.runID, nil); err != nil {
+		return err
+	}
 	if !j.ranks.first() {
 		_, err := j.fit(ctx)
 		return err

@@ -179,6 +179,7 @@ type world struct {
 // functions are the addresses of what is called.
 type functions struct {
 	Init_thread, Finalize, Comm_rank, Comm_size, Comm_set_errhandler, Error_string, Get_library_version, Isend, Irecv, Test, Get_count, Iallreduce, Abort uintptr
+	revoke, shrink                                                                                                                                        uintptr // of ULFM, 0 where the library has none
 }
 
 // Init joins the job. It must be called once, early; the Transport's Close ends this process's part.
@@ -229,6 +230,13 @@ func load(lib *dl.Lib) (*world, error) {
 			return nil, fmt.Errorf("mpi: %w", err)
 		}
 	}
+	if w.name == openMPI {
+		if revoke, err := lib.Sym("MPIX_Comm_revoke"); err == nil {
+			if shrink, err := lib.Sym("MPIX_Comm_shrink"); err == nil {
+				w.f.revoke, w.f.shrink = revoke, shrink
+			}
+		}
+	}
 	return w, nil
 }
 
@@ -261,6 +269,11 @@ func (w *world) initialize() error {
 	if err := w.check(w.call(w.f.Comm_set_errhandler, w.world, w.errorsReturn), "MPI_Comm_set_errhandler"); err != nil {
 		return err
 	}
+	return w.place()
+}
+
+// place finds out rank and size.
+func (w *world) place() error {
 	rank, size := new(int32), new(int32)
 	if err := w.check(w.call(w.f.Comm_rank, w.world, ptr(rank)), "MPI_Comm_rank"); err != nil {
 		return err
@@ -291,6 +304,9 @@ func (w *world) call(f uintptr, args ...uintptr) int32 {
 func (w *world) check(code int32, what string) error {
 	if code == 0 {
 		return nil
+	}
+	if w.f.shrink != 0 && (code == errProcFailed || code == errProcFailedPending || code == errRevoked) {
+		return fmt.Errorf("%s: %w (code %d)", what, dist.ErrLost, code)
 	}
 	text, n := make([]byte, 1024), new(int32)
 	if w.call(w.f.Error_string, uintptr(code), ptr(&text[0]), ptr(n)) == 0 && *n >= 0 && int(*n) < len(text) {
@@ -384,6 +400,32 @@ func (r *request) Done() (bool, error) {
 	delete(r.w.open, r)
 	r.w.mu.Unlock()
 	return true, nil
+}
+
+// Codes of mpi-ext.h of Open MPI 5.0.
+const (
+	errProcFailed        = 75
+	errProcFailedPending = 76
+	errRevoked           = 77
+)
+
+// Shrink implements dist.Shrinker, where the library has ULFM (User-Level Failure Mitigation; Bland et al., "Post-failure recovery of MPI communication capability", 2013) and the launcher was
+// asked for it: mpirun --with-ft ulfm.
+func (w *world) Shrink() (dist.Transport, error) {
+	if w.f.shrink == 0 {
+		return nil, fmt.Errorf("mpi: %s cannot go on without a rank", w.version)
+	}
+	w.call(w.f.revoke, w.world) // who still waits for somebody hears of it
+	comm := new(uintptr)
+	if err := w.check(w.call(w.f.shrink, w.world, ptr(comm)), "MPIX_Comm_shrink"); err != nil {
+		return nil, fmt.Errorf("mpi: %w", err)
+	}
+	left := &world{abi: w.abi, f: w.f, version: w.version, finish: w.finish, finished: w.finished, maxCount: w.maxCount, open: w.open}
+	left.world = *comm
+	if err := w.check(w.call(w.f.Comm_set_errhandler, left.world, w.errorsReturn), "MPI_Comm_set_errhandler"); err != nil {
+		return nil, fmt.Errorf("mpi: %w", err)
+	}
+	return left, left.place()
 }
 
 // Abort implements dist.Transport.

@@ -59,6 +59,13 @@ func All(t testing.TB) []MPI {
 	return out
 }
 
+// Survives is the launcher asked to let ranks go on when one dies; ok is false where it cannot.
+func (m MPI) Survives() (s MPI, ok bool) {
+	s = m
+	s.args = append([]string{"--with-ft", "ulfm"}, m.args...)
+	return s, strings.Contains(m.Name, "Open MPI) 5")
+}
+
 // Command runs a program on n ranks. environment is added to this process's.
 func (m MPI) Command(n string, environment []string, program string, args ...string) *exec.Cmd {
 	c := exec.Command(m.Run, append(append(append([]string{}, m.args...), "-n", n, program), args...)...)
