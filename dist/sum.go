@@ -84,6 +84,8 @@ func (c *Comm) sumTree(p *Plan, own [][]float32, out []float32, all bool) error 
 		return c.doubling(own[0], out)
 	case all && perfect(p.Own):
 		return c.halving(own[0], out)
+	case all && n > ManyRanks && single(p.Own):
+		return c.blocks(own[0], out)
 	}
 	if err := c.exchange(p, own, out); err != nil || !all {
 		return err

@@ -4,7 +4,8 @@
 // the algorithms of package dist (Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", 2005):
 //
 //   - n a power of two, recursive halving and doubling: 2·Σ_s (α_s + B/2^(s+1)·β_s) over the log2(n) stages s; stages between ranks of one machine use its link;
-//   - other n, every rank with every other: 2·((n-1)·α + (n-1)/n·B·β).
+//   - other n up to 16, every rank with every other: 2·((n-1)·α + (n-1)/n·B·β);
+//   - greater ones, in blocks of falling powers of two (Rabenseifner & Träff 2004): that of the greatest block, and for each pair of blocks of s and s' < s ranks 2·(s/s'·α + B/s'·β).
 //
 // Ring (2·(n-1)·α + 2·(n-1)/n·B·β) and recursive doubling of whole vectors (log2(n)·(α + B·β)) are there for comparison.
 //
@@ -15,7 +16,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"sort"
+
+	"github.com/jouleml/joule/dist"
 )
 
 // Link carries messages.
@@ -106,23 +110,45 @@ func (j *Job) shared() Link {
 	return Link{j.Network.Latency, j.Network.Bandwidth / float64(j.Machine)}
 }
 
+// link is that between ranks so far apart.
+func (j *Job) link(distance int) Link {
+	if distance >= j.Machine {
+		return j.shared()
+	}
+	return j.Local
+}
+
 // Sum is the time of a sum of so many bytes over n ranks, and the bytes that a rank sends.
 func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) {
 	if n == 1 {
 		return 0, 0
 	}
 	sent = 2 * float64(n-1) / float64(n) * bytes
-	if n&(n-1) == 0 {
+	// A sum by halving and doubling within a block of ranks, a power of two.
+	halving := func(n int) (seconds float64) {
 		part := bytes / 2
 		for d := 1; d < n; d *= 2 {
-			l := j.Local
-			if d >= j.Machine {
-				l = j.shared()
-			}
-			seconds += 2 * l.Time(part)
+			seconds += 2 * j.link(d).Time(part)
 			part /= 2
 		}
-		return seconds, sent
+		return seconds
+	}
+	switch block := 1 << (bits.Len(uint(n)) - 1); {
+	case block == n:
+		return halving(n), sent
+	case n > dist.ManyRanks: // blocks of falling powers of two: each rank of the smaller gives its sums to its share of the greater, and has them back
+		seconds, sent = halving(block), 0
+		for at := 0; at < n; {
+			size := 1 << (bits.Len(uint(n-at)) - 1)
+			sent += 2 * float64(size-1) * bytes
+			if rest := n - at - size; rest > 0 {
+				next := 1 << (bits.Len(uint(rest)) - 1)
+				seconds += 2 * float64(size/next) * j.link(size).Time(bytes/float64(size))
+				sent += 2 * bytes
+			}
+			at += size
+		}
+		return seconds, sent / float64(n)
 	}
 	near := min(n, j.Machine)
 	each := bytes / float64(n)

@@ -108,3 +108,28 @@ func TestCheck(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Above ManyRanks a number that is no power of two costs little more than the power of two below it, whatever the number; in bytes no more than a ring and what goes between blocks.
+func TestBlocks(t *testing.T) {
+	j := Job{Local: Link{1e-6, 1e10}, Network: Link{2e-5, 1e9}, Machine: 1}
+	for n := 17; n < 3000; n = n*9/8 + 1 {
+		if n&(n-1) == 0 {
+			continue
+		}
+		below := 1
+		for 2*below < n {
+			below *= 2
+		}
+		const size = 1e8
+		seconds, sent := j.Sum(n, size)
+		least, _ := j.Sum(below, size)
+		if seconds <= least || sent < 2*size*float64(n-2)/float64(n) || sent > 2*size {
+			t.Errorf("%d ranks: %g s and %g bytes; %d take %g s", n, seconds, sent, below, least)
+		}
+	}
+	a, _ := j.Sum(10000, 1e8)
+	b, _ := j.Sum(4096, 1e8)
+	if a > 1.5*b {
+		t.Errorf("10,000 ranks take %g s, 4096 %g s", a, b)
+	}
+}

@@ -1,0 +1,126 @@
+package dist
+
+import "math/bits"
+
+// ManyRanks is the number above which a sum over a number of ranks that is no power of two goes in blocks: up to it messages between all pairs are few, and each rank sends the least bytes.
+const ManyRanks = 16
+
+// reach is a stretch of a vector.
+type reach struct{ lo, hi int }
+
+// narrow is the stretch that rank i of a block is left with after halving for distances 1, 2, … below size, of n numbers.
+func narrow(n, i, size int) reach {
+	at := reach{0, n}
+	for d := 1; d < size; d *= 2 {
+		if m := at.lo + (at.hi-at.lo)/2/16*16; i&d != 0 {
+			at.lo = m
+		} else {
+			at.hi = m
+		}
+	}
+	return at
+}
+
+// single reports whether every rank brings one summand.
+func single(own [][]Range) bool {
+	for _, r := range own {
+		if len(r) != 1 || r[0].Hi-r[0].Lo != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// blocks sums over any number of ranks that bring a summand each in about 2·log2(n) rounds (the binary blocks of Rabenseifner & Träff, "More efficient reduction algorithms for non-power-of-two number of
+// processors in message-passing parallel systems", EuroPVM/MPI 2004): ranks stand in blocks of falling powers of two, as the tree has them; each block sums by halving, sums go from smaller
+// blocks to greater ones, and the same way back.
+func (c *Comm) blocks(own, out []float32) error {
+	n, me, size := c.Size(), c.Rank(), len(out)
+	copy(out, own) // nothing where they are the same
+	tmp := c.room(size)
+	// The blocks before and after this rank's own.
+	base, block, before, after := 0, 0, 0, 0
+	for left := n; ; {
+		block = 1 << (bits.Len(uint(left)) - 1)
+		left -= block
+		if me < base+block {
+			if left > 0 {
+				after = 1 << (bits.Len(uint(left)) - 1)
+			}
+			break
+		}
+		before, base = block, base+block
+	}
+	i := me - base
+	half := func(d int) (keep, give reach) {
+		whole := narrow(size, i, d)
+		m := whole.lo + (whole.hi-whole.lo)/2/16*16
+		keep, give = reach{whole.lo, m}, reach{m, whole.hi}
+		if i&d != 0 {
+			keep, give = give, keep
+		}
+		return keep, give
+	}
+	for d := 1; d < block; d *= 2 {
+		keep, give := half(d)
+		if err := c.swap(base+(i^d), bytesOf(out[give.lo:give.hi]), bytesOf(tmp[keep.lo:keep.hi])); err != nil {
+			return err
+		}
+		add(out[keep.lo:keep.hi], tmp[keep.lo:keep.hi])
+	}
+	at := narrow(size, i, block)
+	// To the greater block before this one, and back.
+	others := func(send bool) error {
+		var rs []Request
+		for k := i; k < before; k += block {
+			s, rank := narrow(size, k, before), base-before+k
+			p := bytesOf(out[s.lo:s.hi])
+			var q Request
+			var err error
+			if send {
+				q, err = c.send(rank, tagSum, p)
+			} else {
+				q, err = c.recv(rank, tagSum, p)
+			}
+			if err != nil {
+				return err
+			}
+			rs = append(rs, q)
+		}
+		return c.wait(rs...)
+	}
+	if after > 0 {
+		r, err := c.recv(base+block+i%after, tagSum, bytesOf(tmp[at.lo:at.hi]))
+		if err != nil {
+			return err
+		}
+		if err := c.wait(r); err != nil {
+			return err
+		}
+		add(out[at.lo:at.hi], tmp[at.lo:at.hi])
+	}
+	if before > 0 {
+		if err := others(true); err != nil {
+			return err
+		}
+		if err := others(false); err != nil {
+			return err
+		}
+	}
+	if after > 0 {
+		s, err := c.send(base+block+i%after, tagSum, bytesOf(out[at.lo:at.hi]))
+		if err != nil {
+			return err
+		}
+		if err := c.wait(s); err != nil {
+			return err
+		}
+	}
+	for d := block / 2; d >= 1; d /= 2 {
+		keep, give := half(d)
+		if err := c.swap(base+(i^d), bytesOf(out[keep.lo:keep.hi]), bytesOf(out[give.lo:give.hi])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
