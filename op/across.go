@@ -1,7 +1,6 @@
 package op
 
 import (
-	"fmt"
 	"sync"
 
 	"github.com/jouleml/joule/dtype"
@@ -55,13 +54,10 @@ type AllReduceAttrs struct {
 
 func init() {
 	AllReduceOp = add(def[AllReduceAttrs]{
-		Name: "all_reduce", Doc: "x added up over the processes of a group, or x itself whose gradient is", Why: "it leaves the process", Kind: graph.Other,
+		Name: "all_reduce", Doc: "x added up in f32 over the processes of a group, or x itself whose gradient is", Why: "it leaves the process", Kind: graph.Other,
 		Infer: func(_ AllReduceAttrs, in []typ) ([]typ, error) {
-			if err := operands(in, 1); err != nil {
+			if err := floats(1)(in); err != nil {
 				return nil, err
-			}
-			if in[0].DType != dtype.F32 && in[0].DType != dtype.F64 { // f64, for references, travels as f32
-				return nil, fmt.Errorf("only f32 travels between processes, not %v", in[0])
 			}
 			return in, nil
 		},
@@ -88,7 +84,7 @@ func init() {
 			{Name: "alone", Attrs: AllReduceAttrs{Of: "nobody", Sum: true, Back: true}, In: types(f32(3, 37))},
 			{Name: "gradient", Attrs: AllReduceAttrs{Back: true}, In: types(f32(5))},
 			{Name: "none", Attrs: AllReduceAttrs{Sum: true}, In: types(f32(0, 3))},
-			{Name: "type", Attrs: AllReduceAttrs{Sum: true}, In: types(graph.T(dtype.I32, 3)), Bad: "only f32"},
+			{Name: "type", Attrs: AllReduceAttrs{Sum: true}, In: types(graph.T(dtype.I32, 3)), Bad: "not supported"},
 		},
 	})
 }
