@@ -26,6 +26,7 @@ var tiers = [][]string{
 	{"nn"},
 	{"optim", "checkpoint"},
 	{"train/..."},
+	{"transfer"},
 	{"compress/..."},
 	{"spec"},
 	{"generate"},

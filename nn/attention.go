@@ -267,7 +267,7 @@ type Cache struct {
 
 // whole are layers that look at several positions of a sequence and keep nothing for later ones.
 var whole = map[string]bool{"Conv1D": true, "MaxPooling1D": true, "AveragePooling1D": true, "GlobalMaxPooling1D": true, "GlobalAveragePooling1D": true, "Attention": true,
-	"AdditiveAttention": true, "AttentionDecoder": true, "RepeatVector": true, "Flatten": true, "Reshape": true, "Permute": true}
+	"AdditiveAttention": true, "AttentionDecoder": true, "RepeatVector": true, "FirstPosition": true, "Flatten": true, "Reshape": true, "Permute": true}
 
 // Window reports whether sequences can grow without end while the model looks at a limited number of positions, and that number: all attention is causal within a window
 // (nn.Window) and no positions are learned. A recurrent model needs 1.

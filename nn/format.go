@@ -50,11 +50,7 @@ func (f Format) attrs(k int) op.WeightAttrs {
 
 // WithFormats is the model with matrices of weights kept in other formats, by the names of their parameters ("dense/kernel"). Values are not converted; package compress/quant does that.
 func (m *Model) WithFormats(formats map[string]Format) (*Model, error) {
-	j, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	out, err := ModelOf(j)
+	out, err := m.copied()
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +70,15 @@ func (m *Model) WithFormats(formats map[string]Format) (*Model, error) {
 		at.formats[strings.TrimPrefix(name, at.name+"/")] = formats[name]
 	}
 	return out, nil
+}
+
+// copied is a model like m with layers of its own.
+func (m *Model) copied() (*Model, error) {
+	j, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return ModelOf(j)
 }
 
 // checkFormats reports formats that the layer has no use for.

@@ -112,6 +112,9 @@ var layerCases = []layerCase{
 	{nn.PatchEmbedding(3, 4, nn.ClassToken(), nn.NoBias()), in(f32(3, 6, 1)), shape.Of(3, 4), "kernel[3 3 1 4] class_token[1 4]"},
 	{nn.GlobalAveragePool1D(), in(f32(7, 3), i32()), shape.Of(3), ""},
 	{nn.GlobalMaxPool1D(nn.KeepDims()), in(f32(7, 3), i32()), shape.Of(1, 3), ""},
+	{nn.FirstPosition(), in(f32(4, 6)), shape.Of(6), ""},
+	{nn.UnitNormalization(), in(f32(4, 6)), shape.Of(4, 6), ""},
+	{nn.TransformerBlock(2, nn.PostNorm(), nn.ReLU, nn.Adapter(3)), in(f32(4, 6), i32()), shape.Of(4, 6), adapted(postParams(6, 24), "attention_norm/", "feed_forward_norm/")},
 	{nn.Flatten(), in(f32(2, 3, 4)), shape.Of(24), ""},
 	{nn.Reshape(3, -1), in(f32(2, 6)), shape.Of(3, 4), ""},
 	{nn.Permute(2, 3, 1), in(f32(2, 3, 4)), shape.Of(3, 4, 2), ""},
@@ -148,6 +151,15 @@ func blockParams(width, hidden int, norm ...string) string {
 func postParams(width, hidden int) string {
 	n := fmt.Sprintf("gamma[%d] beta[%d]", width, width)
 	return under("attention/", mhaParams(width, width, 2, 2, width/2)) + " " + under("attention_norm/", n) + " " + feedForward(width, hidden) + " " + under("feed_forward_norm/", n)
+}
+
+// adapted puts adapters of 3 values in a block of width 6 before the parts named.
+func adapted(params string, before ...string) string {
+	for _, b := range before {
+		own := strings.TrimSuffix(b, "_norm/") + "/adapter/"
+		params = strings.Replace(params, b, under(own, "down/kernel[6 3] down/bias[3] up/kernel[3 6] up/bias[6]")+" "+b, 1)
+	}
+	return params
 }
 
 func crossParams(width, hidden int) string {

@@ -110,6 +110,8 @@ type Param struct {
 
 	// RateFactor multiplies the learning rate; 0 counts as 1.
 	RateFactor float64
+	// Since names the counter of the parameter's updates, if it is not the optimizer's own: its training has begun later.
+	Since string
 }
 
 // Call is one addition of a model's nodes to a graph.

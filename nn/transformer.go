@@ -40,6 +40,7 @@ type block struct {
 	UseBias    bool        `json:"use_bias"`
 	KernelInit Initializer `json:"kernel_initializer"`
 	BiasInit   Initializer `json:"bias_initializer"`
+	Adapter    int         `json:"adapter_dim,omitempty"` // 0: none
 }
 
 func newBlock() *block {
@@ -87,14 +88,23 @@ func BlockDropout(rate float64) Option {
 	return blockSetting("BlockDropout", func(b *block) { b.Dropout = rate })
 }
 
+// Adapter puts behind attention and feed-forward network, before the residual sum, a pair of small layers with a residual connection of their own, x + W₂·gelu(W₁·x) with n values
+// between them (arXiv:1902.00751). W₂ begins at zero, so that a trained block with new adapters does what it did. Training adapters alone adapts a model with few parameters.
+func Adapter(n int) Option { return blockSetting("Adapter", func(b *block) { b.Adapter = n }) }
+
+// BlockEpsilon sets what a block's normalisations add to the variance (1e-5).
+func BlockEpsilon(e float64) Option {
+	return blockSetting("BlockEpsilon", func(b *block) { b.Epsilon = e })
+}
+
 func (b *block) kernelInit() *Initializer { return &b.KernelInit }
 
 func (b *block) check() error {
 	if b.Norm != "layer" && b.Norm != "rms" {
 		return unknown("norm", b.Norm, []string{"layer", "rms"})
 	}
-	if b.KeyDim < 0 || b.Hidden < 0 {
-		return fmt.Errorf("key_dim and intermediate_dim must not be negative")
+	if b.KeyDim < 0 || b.Hidden < 0 || b.Adapter < 0 {
+		return fmt.Errorf("key_dim, intermediate_dim and adapter_dim must not be negative")
 	}
 	return first(b.heads.check(), b.Activation.check(), (&dropout{b.Dropout}).check(), (&rmsNorm{-1, b.Epsilon}).check(),
 		b.KernelInit.check("kernel_initializer"), b.BiasInit.check("bias_initializer"))
@@ -119,12 +129,50 @@ func (b *block) part(c *Call, name string, x *graph.Node, f func(x *graph.Node) 
 		in = normalise(x)
 	}
 	var y *graph.Node
-	c.within(name, func() { y = (&dropout{b.Dropout}).call(c, []*graph.Node{f(in)}) })
+	c.within(name, func() { y = (&dropout{b.Dropout}).call(c, []*graph.Node{b.adapt(c, f(in))}) })
 	y = op.Add(x, y)
 	if !b.PreNorm {
 		y = normalise(y)
 	}
 	return y
+}
+
+// adapt applies the adapter of a part.
+func (b *block) adapt(c *Call, x *graph.Node) *graph.Node {
+	if b.Adapter == 0 {
+		return x
+	}
+	y := x
+	c.within("adapter", func() {
+		for _, d := range []struct {
+			name  string
+			dense dense
+		}{
+			{"down", dense{b.Adapter, weights{b.KernelInit, bias{GELU, true, Zeros}}}},
+			{"up", dense{x.Shape()[2], weights{Zeros, bias{Linear, true, Zeros}}}},
+		} {
+			c.within(d.name, func() { y = d.dense.call(c, []*graph.Node{y}) })
+		}
+	})
+	return op.Add(x, y)
+}
+
+// WithAdapters is the model with adapters of n values in all its Transformer blocks; see Adapter. Blocks that have some already get others.
+func (m *Model) WithAdapters(n int) (*Model, error) {
+	out, err := m.copied()
+	if err != nil {
+		return nil, err
+	}
+	found := false
+	for _, l := range out.layers {
+		if b, ok := l.kind.(*block); ok {
+			b.Adapter, found = n, true
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("nn: model %q has no Transformer block that adapters could go into", m.Name)
+	}
+	return out, nil
 }
 
 func (b *block) call(c *Call, x []*graph.Node) *graph.Node {

@@ -44,6 +44,7 @@ type update struct {
 	t       *graph.Node // the number of this update, from 1, scalar f32
 	once    map[string]*graph.Node
 	factor  float64 // of the rate; 0: 1
+	since   string  // names the counter of updates, "" the optimizer's own
 }
 
 // slot is a variable of the weights' type that belongs to the parameter, zero at first.
@@ -55,6 +56,9 @@ func (u *update) slot(name string) *graph.Node {
 func (u *update) shared(name string, f func() *graph.Node) *graph.Node {
 	if u.factor != 0 {
 		name += fmt.Sprint(" ", u.factor)
+	}
+	if u.since != "" {
+		name += " since " + u.since
 	}
 	if u.once[name] == nil {
 		u.once[name] = f()
@@ -160,15 +164,25 @@ func (o *Optimizer) Factors(squares []float64) []float32 {
 func (o *Optimizer) updates(g *graph.Graph, params []nn.Param, ws, grads, scales []*graph.Node, rate *graph.Node) []*graph.Node {
 	out := make([]*graph.Node, len(params))
 	g.During(graph.Update, func() {
-		it := g.Variable(IterationVar, graph.T(dtype.I64))
-		next := op.Add(it, op.Scalar(g, dtype.I64, 1))
-		g.Update(it, next)
-		t := op.Convert(next, dtype.F32)
+		counters := map[string]*graph.Node{}
+		count := func(name string) *graph.Node { // of updates, this one included
+			if counters[name] == nil {
+				it := g.Variable(name, graph.T(dtype.I64))
+				next := op.Add(it, op.Scalar(g, dtype.I64, 1))
+				g.Update(it, next)
+				counters[name] = op.Convert(next, dtype.F32)
+			}
+			return counters[name]
+		}
+		t := count(IterationVar)
 		once := map[string]*graph.Node{}
 		for i, p := range params {
 			w := ws[i]
 			g.As(grads[i], graph.Update, func() {
-				u := &update{g: g, name: p.Name, w: w, grad: grads[i], rate: rate, t: t, once: once}
+				u := &update{g: g, name: p.Name, w: w, grad: grads[i], rate: rate, t: t, once: once, since: p.Since}
+				if p.Since != "" {
+					u.t = count(IterationVar + "/" + p.Since)
+				}
 				if u.scale = u.num(1); scales != nil {
 					u.scale = scales[i]
 				}

@@ -13,11 +13,12 @@ import (
 	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/train"
+	"github.com/jouleml/joule/transfer"
 )
 
 // adapted is what a specification says about a model that was trained before, and about making this one smaller:
 //
-//	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: [conv2d], rates: {dense: 0.1}}
+//	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: ["*"], unfreeze: [dense_1], thaw: {2: [dense], 3: [conv*]}, rates: {dense: 0.1}}
 //	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9, hints: [{layer: dense, teacher_layer: dense, kind: attention, weight: 10}]}
 //	prune:    {method: magnitude, sparsity: 0.9, global: true, pattern: "2:4", start: 0, stop: 0.5, every: 50, skip: [dense_1]}
 //	share:    {values: 15, skip: [dense_1]}
@@ -27,6 +28,8 @@ type adapted struct {
 	node         *yaml.Node // of transfer
 	from         string
 	load, freeze []string
+	unfreeze     []string
+	thaw         map[int][]string // by epoch, from 1
 	rates        map[string]float64
 
 	teacherNode         *yaml.Node
@@ -52,8 +55,11 @@ func (s *Spec) adapt(r *reader) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.into("from", &a.from), t.into("load", &a.load), t.into("freeze", &a.freeze), t.into("rates", &a.rates), t.done()); err != nil {
+		if err := errors.Join(t.into("from", &a.from), t.into("load", &a.load), t.into("freeze", &a.freeze), t.into("unfreeze", &a.unfreeze), t.into("thaw", &a.thaw), t.into("rates", &a.rates), t.done()); err != nil {
 			return err
+		}
+		if (a.unfreeze != nil || a.thaw != nil) && a.freeze == nil {
+			return at(s.file, n, "transfer: unfreeze and thaw are exceptions to freeze, such as freeze: [\"*\"]")
 		}
 		if a.load != nil && a.from == "" {
 			return at(s.file, n, "transfer: load needs from, the run or file that weights come from")
@@ -173,7 +179,10 @@ func (s *Spec) resolve(n *yaml.Node, ref string) (string, error) {
 // adapting are the options of Compile.
 func (s *Spec) adapting() ([]train.Option, error) {
 	a := &s.adapted
-	out := []train.Option{train.Freeze(a.freeze...)}
+	out := []train.Option{train.Freeze(a.freeze...), train.Unfreeze(a.unfreeze...)}
+	for _, e := range slices.Sorted(maps.Keys(a.thaw)) {
+		out = append(out, train.Thaw(e, a.thaw[e]...))
+	}
 	for _, p := range slices.Sorted(maps.Keys(a.rates)) {
 		out = append(out, train.RateFactor(p, a.rates[p]))
 	}
@@ -206,14 +215,26 @@ func (s *Spec) adapting() ([]train.Option, error) {
 // load takes over weights.
 func (s *Spec) load(m *train.Model) error {
 	a := &s.adapted
-	if a.from == "" || s.Resumed {
+	if s.Resumed {
+		return nil
+	}
+	if b := s.backbone(); b != nil {
+		if err := b.weights(s, m); err != nil {
+			return err
+		}
+	}
+	if a.from == "" {
 		return nil
 	}
 	path, err := s.resolve(a.node, a.from)
 	if err != nil {
 		return err
 	}
-	if s.Taken, s.Left, err = m.LoadWeights(path, a.load...); err != nil {
+	state, err := transfer.State(path)
+	if err != nil {
+		return at(s.file, a.node, "transfer: %w", err)
+	}
+	if s.Taken, s.Left, err = m.Take(state, path, a.load...); err != nil {
 		return at(s.file, a.node, "transfer: %w", err)
 	}
 	return nil

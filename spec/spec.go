@@ -15,7 +15,7 @@
 //
 // A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data's first input, and
 // the data's inputs have names too (joule data info). "- Reuse: NAME"
-// applies an earlier layer once more, with the same weights. Where a layer takes a number, the word classes is how many classes the data has (of text: the
+// applies an earlier layer once more, with the same weights, and "- Backbone: MODEL" puts a trained model there (docs/transfer.md). Where a layer takes a number, the word classes is how many classes the data has (of text: the
 // size of the vocabulary). Every error names the file and the line.
 package spec
 
@@ -100,6 +100,8 @@ type layerSpec struct {
 	layer  *nn.Layer
 	config map[string]any // of a layer that depends on the data: see wordClasses
 	reuse  string         // the name of the earlier layer that is applied again
+
+	backbone *backbone // a trained model in the place of a layer
 }
 
 // wordClasses stands, where a layer takes a number, for how many classes the data has: the size of the vocabulary of a text.
@@ -294,6 +296,9 @@ func (s *Spec) layer(n *yaml.Node) (layerSpec, error) {
 	l := layerSpec{line: n.Line}
 	config := map[string]any{}
 	deferred := false
+	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "Backbone" {
+		return s.readBackbone(n)
+	}
 	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "Reuse" {
 		l.class, l.reuse = "Reuse", n.Content[1].Value
 		if v := n.Content[1]; v.Kind == yaml.MappingNode {
@@ -374,7 +379,7 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 	simple := true
 	for i := range s.layers {
 		l := &s.layers[i]
-		simple = simple && len(l.inputs) == 0 && l.reuse == ""
+		simple = simple && len(l.inputs) == 0 && l.reuse == "" && l.backbone == nil
 		if l.layer != nil && s.Positions > 0 {
 			l.layer = l.layer.WithPositions(s.Positions)
 		}
@@ -417,6 +422,16 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 			for _, name := range l.inputs {
 				args = append(args, by[name])
 			}
+		}
+		if l.backbone != nil {
+			var err error
+			if last, err = l.backbone.apply(s, l, by, last); err != nil {
+				return nil, err
+			}
+			if l.name != "" {
+				by[l.name] = last
+			}
+			continue
 		}
 		if l.reuse != "" {
 			last = layers[l.reuse].On(args...)

@@ -113,6 +113,27 @@ func (t *Tokenizer) Frame(s string) ([]int32, error) {
 	return ids, nil
 }
 
+// FrameShort is Frame of a text of at most n tokens, those around it included: what is too long is cut off at its end. n must leave room for those around it.
+func (t *Tokenizer) FrameShort(s string, n int) ([]int32, error) {
+	ids, err := t.Encode(s)
+	if err != nil {
+		return nil, err
+	}
+	around := 0
+	if t.post != nil {
+		empty, _ := t.post.frame(nil, nil, false)
+		around = len(empty)
+	}
+	if n < around {
+		return nil, fmt.Errorf("text: %d tokens leave no room for the %d that the tokenizer puts around a text", n, around)
+	}
+	ids = ids[:min(len(ids), n-around)]
+	if t.post != nil {
+		ids, _ = t.post.frame(ids, nil, false)
+	}
+	return ids, nil
+}
+
 // FramePair gives the tokens of two texts as the tokenizer joins them, and for each token the type that the model is told: of which text it is.
 func (t *Tokenizer) FramePair(a, b string) (ids, types []int32, err error) {
 	x, err := t.Encode(a)

@@ -195,9 +195,9 @@ func (m *Model) Moved(batch int, prediction bool) (asked, left int64) {
 // NodeCosts are the nodes of the train step (or of prediction) for a batch size, in the order in which they run, with the mean time since the last
 // StartAccount. It is nil where no such step has run.
 func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {
-	k := programKey{mode: train, batch: batch}
+	k := programKey{mode: train, batch: batch, stage: m.stage()}
 	if prediction {
-		k.mode = predict
+		k.mode, k.stage = predict, 0
 	}
 	p := m.programs[k]
 	if p == nil {

@@ -44,12 +44,8 @@ func matchesAny(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return Matches(p, name) })
 }
 
-// Freeze leaves the parameters that match one of the patterns as they are. No gradients are computed for them, and batch normalisations among them use their moving averages.
-func Freeze(patterns ...string) Option {
-	return option(func(m *Model) { m.frozen = append(m.frozen, patterns...) })
-}
-
-func (m *Model) isFrozen(param string) bool { return matchesAny(m.frozen, param) }
+// Fixed makes a model for prediction alone: no parameter is trained, and there is no optimizer state.
+func Fixed() Option { return option(func(m *Model) { m.fixed = true }) }
 
 type rateFactor struct {
 	pattern string
@@ -82,10 +78,8 @@ func (m *Model) checkAdapted() error {
 		}
 		return fmt.Errorf("train: %s: no parameter matches %q; parameters: %s", what, pattern, strings.Join(names, ", "))
 	}
-	for _, p := range m.frozen {
-		if err := known("freeze", p); err != nil {
-			return err
-		}
+	if err := m.checkFrozen(known); err != nil {
+		return err
 	}
 	for _, r := range m.rates {
 		if err := known("rate factor", r.pattern); err != nil {
@@ -215,6 +209,11 @@ func (m *Model) LoadWeights(path string, patterns ...string) (taken, left []stri
 	if err != nil {
 		return nil, nil, err
 	}
+	return m.Take(s, path, patterns...)
+}
+
+// Take is LoadWeights of a model that has been read; path names it in errors.
+func (m *Model) Take(s *checkpoint.State, path string, patterns ...string) (taken, left []string, err error) {
 	for _, p := range m.params {
 		t := s.Tensor(p.Name)
 		if t == nil || !graph.TypeOf(t).Equal(p.Type) || len(patterns) > 0 && !matchesAny(patterns, p.Name) {

@@ -285,6 +285,8 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 
 func (f *fit) check(ds data.Dataset) error {
 	switch {
+	case f.m.fixed:
+		return errors.New("train: the model was compiled for prediction alone (Fixed)")
 	case f.epochs < 1:
 		return fmt.Errorf("train: %d epochs: at least 1 is needed", f.epochs)
 	case f.batch < 1:
@@ -369,6 +371,7 @@ func (f *fit) place() {
 
 func (f *fit) loop(ctx context.Context) error {
 	for f.p.Position.Epoch < f.epochs && f.t.History.Stopped == "" {
+		f.m.epoch = f.p.Position.Epoch
 		if f.p.Position.Step == 0 {
 			if err := f.m.resetStates(carryTrain); err != nil {
 				return err

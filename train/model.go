@@ -71,7 +71,9 @@ type Model struct {
 	accumulate int
 	precision  nn.Policy
 
-	frozen  []string // patterns of names
+	fixed   bool // for prediction alone
+	frozen  []freezing
+	epoch   int // of the training, from 0: later ones may train more parameters
 	rates   []rateFactor
 	wraps   []Wrapper
 	teacher *Teacher
@@ -134,12 +136,17 @@ func (m *Model) declare() error {
 	// The training step of one example knows every variable: parameters, moments, counters. A model without a parameter that could be trained is for prediction alone, and so is one with
 	// layers of integers that gradients cannot pass.
 	mode, whole := train, false
+	if m.fixed {
+		mode = evaluate
+	}
 	if _, call, err := m.graph(programKey{mode: evaluate, batch: 1}); err == nil && len(call.Params) > 0 {
 		if len(m.frozen) == 0 && !slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Trainable }) {
 			mode = evaluate
 		}
 		whole = slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Type.DType.IsInt() })
 	}
+	m.epoch = never - 1 // all parameters that are ever trained have optimizer state
+	defer func() { m.epoch = 0 }()
 	g, call, err := m.graph(programKey{mode: mode, batch: 1})
 	if err != nil && whole && mode == train {
 		g, call, err = m.graph(programKey{mode: evaluate, batch: 1})
@@ -261,6 +268,7 @@ type programKey struct {
 	ragged     bool   // of a decoder: sequences have different numbers of tokens in a run
 	ring       bool   // of a decoder: its memories forget the first positions
 	begin      bool   // of a decoder: the sequences begin, and what they answer to is read
+	stage      int    // of a step: see Model.stage
 	shapes     string // of the inputs and targets where they are not those of the data's spec: see Model.shapes
 }
 
@@ -419,6 +427,9 @@ func (m *Model) program(mode mode, x, y []*tensor.Tensor) (*program, error) {
 
 // programOf is the compiled program for a key: made at its first use, kept.
 func (m *Model) programOf(k programKey) (*program, error) {
+	if k.mode <= gather {
+		k.stage = m.stage()
+	}
 	if p := m.programs[k]; p != nil {
 		return p, nil
 	}

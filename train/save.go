@@ -156,15 +156,11 @@ func Load(path string, opts ...Option) (*Model, error) {
 	return m, nil
 }
 
-// FromState makes the model that a checkpoint holds.
-func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
-	net, err := nn.ModelOf(s.Sections[checkpoint.SectionModel])
-	if err != nil {
-		return nil, err
-	}
+// SpecOf is what the data of a saved model is like.
+func SpecOf(s *checkpoint.State) (data.Spec, error) {
 	var spec data.Spec
 	if err := json.Unmarshal(s.Sections[SectionSpec], &spec); err != nil {
-		return nil, fmt.Errorf("train: section %s: %w", SectionSpec, err)
+		return spec, fmt.Errorf("train: section %s: %w", SectionSpec, err)
 	}
 	for _, fs := range [][]data.Field{spec.Inputs, spec.Targets} {
 		for i := range fs {
@@ -172,14 +168,27 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 				fs[i].Shape = shape.Shape{}
 			}
 			if err := fs[i].Shape.Check(); err != nil || !fs[i].DType.Valid() {
-				return nil, fmt.Errorf("train: section %s: field %q: %v%v is no type", SectionSpec, fs[i].Name, fs[i].DType, fs[i].Shape)
+				return spec, fmt.Errorf("train: section %s: field %q: %v%v is no type", SectionSpec, fs[i].Name, fs[i].DType, fs[i].Shape)
 			}
 		}
 	}
 	if n := spec.Norm; n != nil {
 		if err := n.Fits(spec); err != nil {
-			return nil, fmt.Errorf("train: section %s: %w", SectionSpec, err)
+			return spec, fmt.Errorf("train: section %s: %w", SectionSpec, err)
 		}
+	}
+	return spec, nil
+}
+
+// FromState makes the model that a checkpoint holds.
+func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
+	net, err := nn.ModelOf(s.Sections[checkpoint.SectionModel])
+	if err != nil {
+		return nil, err
+	}
+	spec, err := SpecOf(s)
+	if err != nil {
+		return nil, err
 	}
 	var c Config
 	if err := json.Unmarshal(s.Sections[checkpoint.SectionConfig], &c); err != nil {

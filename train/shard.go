@@ -73,7 +73,7 @@ func (m *Model) applyGraph(k programKey, l *layout) (*graph.Graph, error) {
 func (m *Model) trained(g *graph.Graph, all []nn.Param) (params []nn.Param, ws []*graph.Node) {
 	for _, p := range all {
 		if p.Trainable {
-			p.RateFactor = m.rateFactor(p.Name)
+			p.RateFactor, p.Since = m.rateFactor(p.Name), m.since(p.Name)
 			params = append(params, p)
 			ws = append(ws, g.Variable(p.Name, p.Type))
 		}

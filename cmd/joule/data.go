@@ -14,8 +14,16 @@ import (
 )
 
 // openData opens the data that a specification names, as it wants it.
-func openData(s *spec.Spec) (*data.Set, error) {
-	set, err := catalog.Open(s.Data)
+// openData opens what a specification names; runs is the folder of runs, in which it may name models.
+func openData(s *spec.Spec, runs string) (*data.Set, error) {
+	if s.Resolve == nil {
+		s.Resolve = modelFlags{out: runs}.file
+	}
+	like, err := s.Like()
+	if err != nil {
+		return nil, err
+	}
+	set, err := catalog.OpenLike(s.Data, like)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +46,14 @@ func dataCmd() *cobra.Command {
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%-15s %-45s %6d + %d  %s\n", i.Name, i.What, i.Train, i.Test, where)
 			}
-			fmt.Fprintln(c.OutOrStdout(), "Any folder of class folders of pictures (folder:PATH), table (csv:PATH), text (text:PATH), pairs of texts (pairs:PATH) or table of time series (series:PATH) can be used too.")
+			for _, i := range catalog.Models() {
+				where := i.Where
+				if where == "" {
+					where = "not here: joule data get " + i.Name + " (" + energy.SI(float64(i.Bytes()), "B") + ")"
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%-15s a model: %s  %s\n", i.Name, i.What, where)
+			}
+			fmt.Fprintln(c.OutOrStdout(), "Any folder of class folders of pictures (folder:PATH), table (csv:PATH), text (text:PATH), pairs of texts (pairs:PATH), texts with a class each (labelled:PATH) or table of time series (series:PATH) can be used too.")
 			return nil
 		},
 	}

@@ -46,7 +46,7 @@ func (f *modelFlags) explainLengths(c *cobra.Command, ref string, lengths []int,
 	if err != nil {
 		return fmt.Errorf("--length takes a preset or a specification: %w", err)
 	}
-	set, err := openData(s)
+	set, err := openData(s, f.out)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func root() *cobra.Command {
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%s (see: %s --help)", plain(err.Error()), c.CommandPath())}
 	})
-	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), generateCmd(), forecastCmd(), quantizeCmd(), packCmd(), compressCmd(), summaryCmd(), explainCmd(), traceCmd(), reproCmd(), planCmd(), runsCmd(), reportCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
+	c.AddCommand(trainCmd(), evalCmd(), predictCmd(), embedCmd(), generateCmd(), forecastCmd(), quantizeCmd(), packCmd(), compressCmd(), summaryCmd(), explainCmd(), traceCmd(), reproCmd(), planCmd(), runsCmd(), reportCmd(), dataCmd(), benchCmd(), opsCmd(), envCmd(), docsCmd())
 	for _, s := range c.Commands() {
 		s.Args = usageArgs(s.Args)
 	}

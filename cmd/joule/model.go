@@ -22,6 +22,7 @@ import (
 	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
+	"github.com/jouleml/joule/transfer"
 )
 
 // modelFlags are shared by the commands that take a trained model.
@@ -40,8 +41,11 @@ func (f *modelFlags) add(c *cobra.Command) {
 
 // file is the model file of a run, or ref itself if that is one.
 func (f modelFlags) file(ref string) (string, error) {
-	if strings.HasSuffix(ref, ".safetensors") {
+	if strings.HasSuffix(ref, ".safetensors") || transfer.IsBERT(ref) {
 		return ref, nil
+	}
+	if _, err := catalog.FindModel(ref); err == nil {
+		return catalog.ModelDir(ref)
 	}
 	info, err := runs.Open(f.out).Get(ref)
 	if err != nil {
@@ -64,13 +68,16 @@ func (f *modelFlags) load(ref string, opts ...train.Option) (m *train.Model, dat
 		return nil, "", err
 	}
 	opts = append(opts, own...)
-	if strings.HasSuffix(ref, ".safetensors") {
-		m, err = train.Load(ref, opts...)
-		return m, "", err
-	}
 	path, err := f.file(ref)
 	if err != nil {
 		return nil, "", err
+	}
+	if path == ref || transfer.IsBERT(path) {
+		if transfer.IsBERT(path) {
+			opts = append(opts, train.Fixed())
+		}
+		m, err = transfer.Open(path, opts...)
+		return m, "", err
 	}
 	info, err := runs.Open(f.out).Get(ref)
 	if err != nil {
@@ -208,8 +215,8 @@ func predictCmd() *cobra.Command {
 	rf := rankFlags{deadline: dist.DefaultDeadline}
 	c := &cobra.Command{
 		Use:   "predict FILE…",
-		Short: "Say what is on pictures (PNG or JPEG), one line a file; translate or sum up texts, one line each",
-		Long:  "Predict takes pictures, and with a model that reads texts and writes others (translate, summarize) files of texts, one a line (- is the standard input): it prints a line for each. Ranks that mpirun has started share the files, or the lines.",
+		Short: "Say what is on pictures (PNG or JPEG), one line a file, or what class a text is of; translate or sum up texts, one line each",
+		Long:  "Predict takes pictures, and with a model that reads texts (one that says of what class a text is, or one that writes others: translate, summarize) files of texts, one a line (- is the standard input): it prints a line for each. Ranks that mpirun has started share the files, or the lines.",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			r, err := rf.join()
@@ -238,6 +245,9 @@ func predictCmd() *cobra.Command {
 				}
 				return f.answer(c, r, m, texts, o, false, meterFlag{})
 			}
+			if classifies(m) {
+				return f.classify(c, r, m, args, top)
+			}
 			return r.inOrder(c.OutOrStdout(), len(args), func(w io.Writer, lo, hi int) error { return f.predict(c, w, m, args[lo:hi], top, invert) })
 		},
 	}
@@ -248,6 +258,65 @@ func predictCmd() *cobra.Command {
 	c.Flags().IntVar(&o.Beams, "beams", 1, "of texts: search with so many continuations at a time")
 	c.Flags().IntVar(&top, "top", 3, "how many classes to print")
 	return c
+}
+
+// guess is a class and its probability.
+type guess struct {
+	Class       string  `json:"class"`
+	Probability float64 `json:"probability"`
+}
+
+// guesses are the classes of the greatest probabilities.
+func guesses(m *train.Model, y []float32, top int) []guess {
+	var best []guess
+	p := append([]float32(nil), y...)
+	for range min(max(1, top), len(p)) {
+		k := 0
+		for i, v := range p {
+			if v > p[k] {
+				k = i
+			}
+		}
+		name := fmt.Sprint(k)
+		if k < len(m.Spec.ClassNames) {
+			name = m.Spec.ClassNames[k]
+		}
+		best = append(best, guess{name, float64(p[k])})
+		p[k] = -1
+	}
+	return best
+}
+
+// classify says what class texts are of, which the ranks share.
+func (f *modelFlags) classify(c *cobra.Command, r *ranks, m *train.Model, files []string, top int) error {
+	var texts []string
+	var err error
+	if r.first() { // a launcher gives the standard input to rank 0
+		texts, err = textLines(files, c.InOrStdin())
+	}
+	if texts, err = share(r, texts, err); err != nil {
+		return err
+	}
+	return r.inOrder(c.OutOrStdout(), len(texts), func(w io.Writer, lo, hi int) error {
+		all, err := overTexts(m, texts[lo:hi], 32)
+		if err != nil {
+			return err
+		}
+		for i, s := range texts[lo:hi] {
+			best := guesses(m, all[i], top)
+			if f.json {
+				if err := json.NewEncoder(w).Encode(map[string]any{"text": s, "guesses": best}); err != nil {
+					return err
+				}
+				continue
+			}
+			for _, g := range best {
+				fmt.Fprintf(w, "%s %.1f%%  ", g.Class, 100*g.Probability)
+			}
+			fmt.Fprintln(w, s)
+		}
+		return nil
+	})
 }
 
 func (f *modelFlags) predict(c *cobra.Command, w io.Writer, m *train.Model, files []string, top int, invert bool) error {
@@ -276,26 +345,7 @@ func (f *modelFlags) predict(c *cobra.Command, w io.Writer, m *train.Model, file
 		if err != nil {
 			return err
 		}
-		type guess struct {
-			Class       string  `json:"class"`
-			Probability float64 `json:"probability"`
-		}
-		var best []guess
-		p := append([]float32(nil), y.F32()...)
-		for range min(max(1, top), len(p)) {
-			k := 0
-			for i, v := range p {
-				if v > p[k] {
-					k = i
-				}
-			}
-			name := fmt.Sprint(k)
-			if k < len(m.Spec.ClassNames) {
-				name = m.Spec.ClassNames[k]
-			}
-			best = append(best, guess{name, float64(p[k])})
-			p[k] = -1
-		}
+		best := guesses(m, y.F32(), top)
 		if f.json {
 			if err := json.NewEncoder(w).Encode(map[string]any{"file": file, "guesses": best}); err != nil {
 				return err
@@ -314,7 +364,7 @@ func (f *modelFlags) predict(c *cobra.Command, w io.Writer, m *train.Model, file
 // compiled is a model to look at: of a run or model file, or of a preset or specification, not trained.
 func (f *modelFlags) compiled(ctx context.Context, ref string) (*train.Model, *spec.Spec, error) {
 	if s, err := spec.Open(ref); err == nil {
-		set, err := openData(s)
+		set, err := openData(s, f.out)
 		if err != nil {
 			return nil, nil, err
 		}

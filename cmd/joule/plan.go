@@ -18,6 +18,7 @@ import (
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
+	"github.com/jouleml/joule/train/runs"
 )
 
 // planFlags are the settings of joule plan.
@@ -90,7 +91,7 @@ func (f *planFlags) run(ctx context.Context, r *ranks, ref string, w io.Writer) 
 	if f.batch == 0 {
 		f.batch = s.Fit.BatchSize
 	}
-	set, err := openData(s)
+	set, err := openData(s, runs.DefaultRoot)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func trained(r *report.Run, f modelFlags) error {
 	if err != nil {
 		return err
 	}
-	set, err := openData(s)
+	set, err := openData(s, f.out)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func trained(r *report.Run, f modelFlags) error {
 		if e != nil {
 			return fmt.Errorf("the run has no model and no checkpoint: %w", e)
 		}
-		s.Resumed, s.Resolve = true, f.file
+		s.Resumed = true
 		if m, err = s.Compile(set.Test.Spec(), 1, train.Threads(f.threads)); err == nil {
 			_, err = m.Restore(found.State)
 		}

@@ -220,7 +220,7 @@ func (j *job) prepare() error {
 		j.spec.Fit.BatchSize = f.batch
 	}
 	var err error
-	if j.set, err = openData(j.spec); err != nil {
+	if j.set, err = openData(j.spec, f.out); err != nil {
 		return err
 	}
 	if err := f.rankFlags.take(j.spec.Ranks); err != nil {
@@ -229,7 +229,6 @@ func (j *job) prepare() error {
 	if f.dryRun { // one rank tries its steps alone
 		f.Zero = 0
 	}
-	j.spec.Resolve = modelFlags{out: f.out}.file
 	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed), train.Across(j.ranks.parallel(&f.rankFlags)))
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"github.com/jouleml/joule/data/cifar"
 	"github.com/jouleml/joule/data/forecast"
 	"github.com/jouleml/joule/data/idx"
+	"github.com/jouleml/joule/data/labelled"
 	"github.com/jouleml/joule/data/mnist"
 	"github.com/jouleml/joule/data/pairs"
 	"github.com/jouleml/joule/data/series"
@@ -63,6 +64,8 @@ type entry struct {
 	change forecast.Change                 // of table: what is forecast unless the user says otherwise
 	target []string                        // likewise
 	pairs  *pairsEntry                     // of pairs of texts, in place of open
+
+	labelled *labelledEntry // of texts with a class each, in place of open
 }
 
 var fashionNames = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
@@ -81,6 +84,13 @@ var debianEnglish = File{"Translation-en.xz", debianURL + "a3d4a0bfd8e9242810b08
 type pairsEntry struct {
 	read   func(dir string) ([]pairs.Pair, error)
 	config pairs.Config
+	share  float64 // of the test part
+}
+
+// labelledEntry is how texts with classes are read and divided.
+type labelledEntry struct {
+	read   func(dir string) ([]labelled.Example, error)
+	config labelled.Config
 	share  float64 // of the test part
 }
 
@@ -171,6 +181,20 @@ var entries = []entry{
 		pairs: &pairsEntry{
 			read:   func(dir string) ([]pairs.Pair, error) { return pairs.Synopses(filepath.Join(dir, "Translation-en")) },
 			config: pairs.Config{Vocabulary: 4000, Source: 64, Target: 24, Cut: true}, share: 0.03,
+		},
+	},
+	{
+		info: Info{
+			Name: "debian-sections", What: "which section a Debian package is in, by synopsis", Train: 48015, Test: 8121,
+			Home: "https://packages.debian.org/bookworm/", Licence: "none stated",
+			Files: []File{{"Packages-amd64.xz", "http://deb.debian.org/debian/dists/bookworm/main/binary-amd64/by-hash/SHA256/9e0b5aabb2465b3d2e7a7fe27f9913846277833f7a2826e7767acccff5b588c5", 8790396, "9e0b5aabb2465b3d2e7a7fe27f9913846277833f7a2826e7767acccff5b588c5"}},
+		},
+		need: []string{"Packages-amd64"}, unpack: true,
+		labelled: &labelledEntry{
+			read: func(dir string) ([]labelled.Example, error) {
+				return labelled.Sections(filepath.Join(dir, "Packages-amd64"), 300)
+			},
+			config: labelled.Config{Length: 32}, share: 0.15,
 		},
 	},
 	cifarEntry(cifar.Ten, "CIFAR-10: small photographs, 32×32 colour, 10 classes",

@@ -422,6 +422,7 @@ func Example() {
 	// japanese-vowels 270 + 370, vowels of 9 speakers, 12 features
 	// debian-en-de  33868 + 1506, package descriptions, English and German
 	// debian-synopses 45543 + 1796, package descriptions and their synopses
+	// debian-sections 48015 + 8121, which section a Debian package is in, by synopsis
 	// cifar10       50000 + 10000, CIFAR-10: small photographs, 32×32 colour, 10 classes
 	// cifar100      50000 + 10000, CIFAR-100: small photographs, 32×32 colour, 100 classes
 	// mnist [28 28 1]

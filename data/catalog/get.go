@@ -29,6 +29,11 @@ import (
 // is missing, checks it, and puts it in place only when it is whole. progress, if not nil, is told how many bytes of how many have come.
 func Get(ctx context.Context, name string, progress func(done, total int64)) (string, error) {
 	e, err := find(name)
+	for i := range models {
+		if models[i].info.Name == name {
+			e, err = &models[i], nil
+		}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -234,11 +239,14 @@ func unzip(archive, dir string, wanted []string) error {
 		return fmt.Errorf("catalog: %s: %w", archive, err)
 	}
 	defer z.Close()
+	chosen := map[string]*zip.File{} // of several files of one name the one with the shortest path
 	for _, f := range z.File {
 		name := path.Base(f.Name)
-		if !f.Mode().IsRegular() || !slices.Contains(wanted, name) {
-			continue
+		if old := chosen[name]; f.Mode().IsRegular() && slices.Contains(wanted, name) && (old == nil || len(f.Name) < len(old.Name)) {
+			chosen[name] = f
 		}
+	}
+	for name, f := range chosen {
 		err := atomicfile.Write(filepath.Join(dir, name), func(w io.Writer) error {
 			r, err := f.Open()
 			if err != nil {

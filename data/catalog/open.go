@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/folder"
 	"github.com/jouleml/joule/data/forecast"
+	"github.com/jouleml/joule/data/labelled"
 	"github.com/jouleml/joule/data/pairs"
 	"github.com/jouleml/joule/data/table"
 	corpus "github.com/jouleml/joule/data/text"
@@ -32,6 +34,8 @@ import (
 //	        of .txt files, and the text need not fit into memory; without it tokens are characters
 //	pairs   (a file of two texts a line, with a tab between; debian-en-de, debian-synopses too)   vocabulary=SIZE (4000)
 //	        tokenizer=bpe or unigram (bpe)   source=TOKENS   target=TOKENS of a text at most (64)   split=FRACTION for the test part (0.1)
+//	labelled  (a file of a class and a text a line, with a tab between; debian-sections too)   tokenizer=FILE or wordpiece:SIZE, bpe:SIZE (wordpiece:8000)
+//	        length=TOKENS of a text at most, what is longer is cut off (64)   split=FRACTION for the test part (0.1)
 //	series  time=COLUMN that labels rows   columns=COLUMN,COLUMN to read (all)   target=COLUMN,COLUMN to forecast (all)   length=ROWS of a window (30)
 //	        horizon=ROWS to forecast (1)   change=none, diff or log   split=FRACTION at the end for the test part (0.2)
 //
@@ -72,7 +76,18 @@ func OpenLike(name string, like data.Spec) (*data.Set, error) {
 		path, query, _ := strings.Cut(rest, "?")
 		return openPairs(name, query, like, &pairsEntry{func(string) ([]pairs.Pair, error) { return pairs.ReadTable(path) }, pairs.Config{}, 0.1}, "")
 	}
+	if hasKind && kind == "labelled" {
+		path, query, _ := strings.Cut(rest, "?")
+		return openLabelled(name, query, like, &labelledEntry{func(string) ([]labelled.Example, error) { return labelled.ReadTable(path) }, labelled.Config{}, 0.1}, "")
+	}
 	base, query, _ := strings.Cut(name, "?")
+	if e, err := find(base); err == nil && e.labelled != nil {
+		dir, err := e.here()
+		if err != nil {
+			return nil, err
+		}
+		return openLabelled(name, query, like, e.labelled, dir)
+	}
 	if e, err := find(base); err == nil && e.pairs != nil {
 		dir, err := e.here()
 		if err != nil {
@@ -153,6 +168,51 @@ func openPairs(name, query string, like data.Spec, e *pairsEntry, dir string) (*
 		return nil, fmt.Errorf("catalog: %s: %d pairs are too few for a test part of %g", name, len(all), share)
 	}
 	set, err := pairs.New(name, train, test, c)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	return set, nil
+}
+
+// openLabelled opens texts with a class each.
+func openLabelled(name, query string, like data.Spec, e *labelledEntry, dir string) (*data.Set, error) {
+	s, err := settingsOf(query)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+	}
+	c, share, tokenizer := e.config, s.fraction("split", e.share), s.take("tokenizer")
+	if n := s.number("length"); n > 0 {
+		c.Length = n
+	}
+	if err := s.finish("length", "split", "tokenizer"); err != nil {
+		return nil, fmt.Errorf("catalog: %s: %w", name, err)
+	}
+	all, err := e.read(dir)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	train, test := labelled.Split(all, share)
+	if len(test) == 0 || len(train) == 0 {
+		return nil, fmt.Errorf("catalog: %s: %d texts are too few for a test part of %g", name, len(all), share)
+	}
+	switch {
+	case like.Tokenizer != nil && tokenizer == "":
+		c.Tokenizer, err = text.Parse(like.Tokenizer)
+	case tokenizer != "" && !strings.HasPrefix(tokenizer, "wordpiece:") && !strings.HasPrefix(tokenizer, "bpe:"):
+		c.Tokenizer, err = text.Load(tokenizer)
+	default:
+		c.Tokenizer, err = labelled.Train(train, cmp.Or(tokenizer, "wordpiece:8000"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %s: the tokenizer: %w", name, err)
+	}
+	if len(like.ClassNames) > 0 && like.Classes > 0 && len(like.Targets) == 1 && len(like.Targets[0].Shape) == 0 { // a model's classes, in its order
+		c.Classes = like.ClassNames
+		if n := like.Inputs[0].Shape; len(n) == 1 {
+			c.Length = n[0]
+		}
+	}
+	set, err := labelled.New(name, train, test, c)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
