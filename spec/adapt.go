@@ -18,8 +18,9 @@ import (
 
 // adapted is what a specification says about a model that was trained before, and about making this one smaller:
 //
-//	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: ["*"], unfreeze: [dense_1], thaw: {2: [dense], 3: [conv*]}, rates: {dense: 0.1}}
+//	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: ["*"], unfreeze: [dense_1], thaw: {2: [dense], 3: [conv*]}, rates: {dense: 0.1}, cache: true}
 //	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9, hints: [{layer: dense, teacher_layer: dense, kind: attention, weight: 10}]}
+//	distil:   {teacher: self, temperature: 4, weight: 0.5}
 //	prune:    {method: magnitude, sparsity: 0.9, global: true, pattern: "2:4", start: 0, stop: 0.5, every: 50, skip: [dense_1]}
 //	share:    {values: 15, skip: [dense_1]}
 //	lora:     {rank: 8, scale: 16, on: ["*/attention/*"]}
@@ -31,11 +32,13 @@ type adapted struct {
 	unfreeze     []string
 	thaw         map[int][]string // by epoch, from 1
 	rates        map[string]float64
+	cache        bool // frozen layers compute each example once
 
 	teacherNode         *yaml.Node
 	teacher             string
 	temperature, weight float64
 	hints               []train.Hint
+	once                bool // the teacher predicts each example once
 
 	prune interface {
 		train.Wrapper
@@ -55,11 +58,17 @@ func (s *Spec) adapt(r *reader) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.into("from", &a.from), t.into("load", &a.load), t.into("freeze", &a.freeze), t.into("unfreeze", &a.unfreeze), t.into("thaw", &a.thaw), t.into("rates", &a.rates), t.done()); err != nil {
+		if err := errors.Join(t.into("from", &a.from), t.into("load", &a.load), t.into("freeze", &a.freeze), t.into("unfreeze", &a.unfreeze), t.into("thaw", &a.thaw), t.into("rates", &a.rates), t.into("cache", &a.cache), t.done()); err != nil {
 			return err
 		}
 		if (a.unfreeze != nil || a.thaw != nil) && a.freeze == nil {
 			return at(s.file, n, "transfer: unfreeze and thaw are exceptions to freeze, such as freeze: [\"*\"]")
+		}
+		if a.cache && len(s.Fit.Augment) > 0 {
+			return at(s.file, n, "transfer: cache: each example is computed once, so it cannot be changed at random (fit: augment)")
+		}
+		if a.cache && a.freeze == nil {
+			return at(s.file, n, "transfer: cache keeps what frozen layers give: freeze says which")
 		}
 		if a.load != nil && a.from == "" {
 			return at(s.file, n, "transfer: load needs from, the run or file that weights come from")
@@ -71,11 +80,21 @@ func (s *Spec) adapt(r *reader) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.into("teacher", &a.teacher), t.into("temperature", &a.temperature), t.into("weight", &a.weight), t.into("hints", &a.hints), t.done()); err != nil {
+		if err := errors.Join(t.into("teacher", &a.teacher), t.into("temperature", &a.temperature), t.into("weight", &a.weight), t.into("hints", &a.hints), t.into("cache", &a.once), t.done()); err != nil {
 			return err
 		}
 		if a.teacher == "" {
-			return at(s.file, n, "distil: teacher is missing: a run or a model file")
+			return at(s.file, n, "distil: teacher is missing: a run, a model file, or self")
+		}
+		switch {
+		case a.once && a.teacher == wordSelf:
+			return at(s.file, n, "distil: cache: a model that is its own teacher says something else in every epoch")
+		case a.once && len(a.hints) > 0:
+			return at(s.file, n, "distil: cache: hints need the teacher in every step")
+		case a.once && len(s.Fit.Augment) > 0:
+			return at(s.file, n, "distil: cache: the teacher predicts each example once, so it cannot be changed at random (fit: augment)")
+		case a.cache:
+			return at(s.file, n, "distil does not go with transfer: cache: the teacher looks at the examples themselves")
 		}
 	}
 	if n := r.take("prune"); n != nil {
@@ -198,7 +217,12 @@ func (s *Spec) adapting() ([]train.Option, error) {
 	if a.aware != nil {
 		out = append(out, train.Wrapped(a.aware))
 	}
-	if a.teacher != "" {
+	switch {
+	case a.teacher == wordSelf:
+		out = append(out, train.Distil(train.Teacher{Self: true, Temperature: a.temperature, Weight: a.weight, Hints: a.hints}))
+	case a.once && s.Once:
+		out = append(out, train.Distil(train.Teacher{Cached: true, Temperature: a.temperature, Weight: a.weight}))
+	case a.teacher != "":
 		path, err := s.resolve(a.teacherNode, a.teacher)
 		if err != nil {
 			return nil, err
@@ -210,6 +234,29 @@ func (s *Spec) adapting() ([]train.Option, error) {
 		out = append(out, train.Distil(train.Teacher{Model: m, Temperature: a.temperature, Weight: a.weight, Hints: a.hints}))
 	}
 	return out, nil
+}
+
+// wordSelf in place of a teacher is the model itself, as it was an epoch ago.
+const wordSelf = "self"
+
+// Cached reports whether frozen layers compute each example once: the caller trains the head of train.Model.Divide on transfer.Features.
+func (s *Spec) Cached() bool { return s.adapted.cache && s.Once }
+
+// Teacher is the model whose predictions the training data needs as a second target (transfer.Predictions), nil where there is none such.
+func (s *Spec) Teacher(opts ...train.Option) (*train.Model, error) {
+	a := &s.adapted
+	if !a.once || !s.Once {
+		return nil, nil
+	}
+	path, err := s.resolve(a.teacherNode, a.teacher)
+	if err != nil {
+		return nil, err
+	}
+	m, err := train.Load(path, append(opts, train.Fixed())...)
+	if err != nil {
+		return nil, at(s.file, a.teacherNode, "teacher: %w", err)
+	}
+	return m, nil
 }
 
 // load takes over weights.

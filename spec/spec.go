@@ -55,6 +55,8 @@ type Spec struct {
 	Resolve func(ref string) (path string, err error)
 	// Resumed leaves out the weights that transfer names: a checkpoint has them.
 	Resumed bool
+	// Once says that the caller heeds cache: it trains on what frozen layers, or a teacher, have computed once. Without it they compute in every step.
+	Once bool
 	// Positions, if > 0, is how many positions learned position layers have at least: for a look at what longer sequences cost.
 	Positions int
 	// Taken and Left are the parameters that Compile has taken from the model that transfer names, and the others.

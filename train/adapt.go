@@ -1,12 +1,14 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
@@ -245,6 +247,12 @@ type Teacher struct {
 	Temperature float64
 	Weight      float64
 	Hints       []Hint
+
+	// Cached says that the data has the teacher's predictions as its second target (transfer.Predictions): Model is nil, and the teacher has run once for the whole training.
+	Cached bool
+	// Self makes the model its own teacher, as it was at the end of the epoch before (progressive self-knowledge distillation, arXiv:2006.12000): Model is nil, and the weight grows from 0 in the first epoch
+	// to Weight in the last.
+	Self bool
 }
 
 // Distil makes the model learn from a teacher, which predicts in the same step; what it costs is booked under layer "teacher/…".
@@ -252,15 +260,34 @@ func Distil(t Teacher) Option { return option(func(m *Model) { m.teacher = &t })
 
 const teacherPrefix = "teacher:"
 
+// shareVar is how much a model's own teacher counts in the current epoch.
+const shareVar = "teacher-share"
+
 func (t *Teacher) check(m *Model) error {
-	if err := t.checkHints(m); err != nil {
-		return err
+	switch {
+	case t.Cached && t.Self, (t.Cached || t.Self) && t.Model != nil:
+		return errors.New("train: a teacher is a model, or its predictions are in the data, or the model is its own: one of the three")
+	case (t.Cached || t.Self) && len(t.Hints) > 0:
+		return errors.New("train: hints need the layers of a teacher that is another model and predicts in the same step")
+	case t.Self && len(m.wraps) > 0:
+		return errors.New("train: a model with values in place of parameters (masks, low-rank changes) cannot be its own teacher")
+	case (t.Self) && m.sharing():
+		return errors.New("train: a model that is its own teacher cannot be shared out among ranks or shards")
+	case !t.Cached && !t.Self && t.Model == nil:
+		return errors.New("train: the teacher is missing")
+	}
+	if t.Model != nil {
+		if err := t.checkHints(m); err != nil {
+			return err
+		}
 	}
 	switch {
 	case !(t.Temperature > 0) || t.Temperature-t.Temperature != 0:
 		return fmt.Errorf("train: a teacher's temperature must be a positive number, not %g", t.Temperature)
 	case !(t.Weight > 0 && t.Weight <= 1):
 		return fmt.Errorf("train: the weight of a teacher must be above 0 and at most 1, not %g", t.Weight)
+	case t.Model == nil:
+		return nil
 	case len(t.Model.Spec.Inputs) != len(m.Spec.Inputs):
 		return fmt.Errorf("train: the teacher takes %d inputs, the model %d", len(t.Model.Spec.Inputs), len(m.Spec.Inputs))
 	}
@@ -274,6 +301,9 @@ func (t *Teacher) check(m *Model) error {
 
 // enter copies the teacher's parameters into the model's state, which has variables for them.
 func (t *Teacher) enter(s backend.State) error {
+	if t.Model == nil {
+		return nil
+	}
 	for _, p := range t.Model.params {
 		v, err := t.Model.state.Get(p.Name)
 		if err == nil {
@@ -287,16 +317,32 @@ func (t *Teacher) enter(s backend.State) error {
 }
 
 // loss adds the teacher's part to a loss of predictions for inputs x; seen are what the student's layers take, for hints.
-func (t *Teacher) loss(g *graph.Graph, loss, pred *graph.Node, x []*graph.Node, seen operands) *graph.Node {
-	var said *graph.Node
+func (t *Teacher) loss(g *graph.Graph, m *Model, loss, pred *graph.Node, x []*graph.Node, seen operands) *graph.Node {
 	shown := operands{}
-	g.In("teacher", func() {
-		said = t.Model.Net.Call(&nn.Call{G: g, Policy: t.Model.precision, Prefix: teacherPrefix, Wrap: t.Model.wrap(), Tap: shown.tap}, x)[0]
-	})
+	share := op.Like(loss, t.Weight)
+	var scores *graph.Node
+	okTeacher := true
+	if t.Cached {
+		said := g.Input("teacher", pred.Type())
+		scores = op.Log(op.Max(said, op.Like(said, 1e-30))) // scores but for a constant
+	} else {
+		var said *graph.Node
+		g.In("teacher", func() {
+			call := &nn.Call{G: g, Prefix: teacherPrefix, Tap: shown.tap}
+			net := m.Net
+			if t.Self {
+				call.Policy = m.precision
+				share = g.Variable(shareVar, graph.T(dtype.F32))
+			} else {
+				net, call.Policy, call.Wrap = t.Model.Net, t.Model.precision, t.Model.wrap()
+			}
+			said = net.Call(call, x)[0]
+		})
+		scores, okTeacher = logits(said)
+	}
 	student, ok := logits(pred)
-	scores, okTeacher := logits(said)
 	if !ok || !okTeacher {
-		g.Fail("teacher", []*graph.Node{pred, said}, "learning from a teacher needs models that both end in a softmax")
+		g.Fail("teacher", []*graph.Node{pred}, "learning from a teacher needs models that both end in a softmax")
 	}
 	if !student.Shape().Equal(scores.Shape()) {
 		g.Fail("teacher", []*graph.Node{student, scores}, "the teacher gives %v scores, the model %v", scores.Shape(), student.Shape())
@@ -306,9 +352,32 @@ func (t *Teacher) loss(g *graph.Graph, loss, pred *graph.Node, x []*graph.Node, 
 	p, q := op.StopGradient(soft(scores)), soft(student)
 	kl := op.MeanAll(op.Sum(op.Mul(op.Exp(p), op.Sub(p, q)), last))
 	num := func(v float64) *graph.Node { return op.Like(loss, v) }
-	loss = op.Add(op.Mul(loss, num(1-t.Weight)), op.Mul(kl, num(t.Weight*t.Temperature*t.Temperature)))
+	loss = op.Add(op.Mul(loss, op.Sub(num(1), share)), op.Mul(kl, op.Mul(share, num(t.Temperature*t.Temperature))))
 	for _, h := range t.Hints {
 		loss = op.Add(loss, op.Mul(h.loss(g, seen[h.Layer], shown[h.TeacherLayer]), num(h.Weight)))
 	}
 	return loss
+}
+
+// learnFromSelf makes the model's teacher what the model is now, in the epoch of the given number, from 0, of so many.
+func (m *Model) learnFromSelf(epoch, epochs int) error {
+	if m.teacher == nil || !m.teacher.Self {
+		return nil
+	}
+	for _, p := range m.params {
+		v, err := m.state.Get(p.Name)
+		if err == nil {
+			err = m.state.Set(teacherPrefix+p.Name, v)
+		}
+		if err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
+	}
+	share := 0.0
+	if epochs > 1 {
+		share = m.teacher.Weight * float64(epoch) / float64(epochs-1)
+	}
+	t := tensor.New(dtype.F32)
+	t.Set(0, share)
+	return m.state.Set(shareVar, t)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/jouleml/joule/backend"
@@ -404,7 +405,8 @@ func (m *Model) Checkpoint(t *Training) (*checkpoint.State, error) {
 func (m *Model) tensors(training bool) ([]safetensors.Named, error) {
 	var out []safetensors.Named
 	for _, v := range m.whole() {
-		if _, carried := nn.Carried(v.Name); carried && !training {
+		own := strings.HasPrefix(v.Name, teacherPrefix) || v.Name == shareVar // of a model that is its own teacher
+		if _, carried := nn.Carried(v.Name); (carried || own) && !training {
 			continue
 		}
 		t := m.unshared[v.Name]

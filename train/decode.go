@@ -361,7 +361,7 @@ func (m *Model) kept() []backend.Var {
 	var out []backend.Var
 	for _, v := range m.state.Vars() {
 		w, carried := nn.Carried(v.Name)
-		if nn.Cached(v.Name) || strings.HasPrefix(v.Name, teacherPrefix) || carried && strings.HasPrefix(w, carryInfer) {
+		if nn.Cached(v.Name) || strings.HasPrefix(v.Name, teacherPrefix) && !m.teachesItself() || carried && strings.HasPrefix(w, carryInfer) {
 			continue
 		}
 		out = append(out, v)

@@ -294,11 +294,26 @@ func (f *fit) check(ds data.Dataset) error {
 	case ds.Len() == 0:
 		return errors.New("train: the training data has no examples")
 	}
-	for _, d := range []data.Dataset{ds, f.validation} {
+	for i, d := range []data.Dataset{ds, f.validation} {
 		if d == nil {
 			continue
 		}
-		if err := f.m.fits(d.Spec()); err != nil {
+		s := d.Spec()
+		if t := f.m.teacher; i == 0 && t != nil && t.Cached {
+			n := len(f.m.Spec.Targets)
+			if len(s.Targets) != n+1 {
+				return fmt.Errorf("train: the training data has %d targets; %d and what the teacher has said (transfer.Predictions) are needed", len(s.Targets), n)
+			}
+			own, err := f.m.Outputs()
+			if err != nil {
+				return err
+			}
+			if said := s.Targets[n]; said.DType != own.DType || !said.Shape.Equal(own.Shape) {
+				return fmt.Errorf("train: the teacher has said %v%v, the model gives %v%v", said.DType, said.Shape, own.DType, own.Shape)
+			}
+			s.Targets = s.Targets[:n]
+		}
+		if err := f.m.fits(s); err != nil {
 			return err
 		}
 	}
@@ -374,6 +389,9 @@ func (f *fit) loop(ctx context.Context) error {
 		f.m.epoch = f.p.Position.Epoch
 		if f.p.Position.Step == 0 {
 			if err := f.m.resetStates(carryTrain); err != nil {
+				return err
+			}
+			if err := f.m.learnFromSelf(f.p.Position.Epoch, f.epochs); err != nil {
 				return err
 			}
 		}

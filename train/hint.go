@@ -93,3 +93,6 @@ func attentionMap(g *graph.Graph, x *graph.Node) *graph.Node {
 	n := op.Add(op.Mean(op.Mul(a, a), 1), op.Like(a, 1e-12))
 	return op.Mul(a, op.Reshape(op.Div(op.Like(a, 1), op.Sqrt(n)), s[0], 1))
 }
+
+// teachesItself reports whether the model is its own teacher, whose weights checkpoints then keep.
+func (m *Model) teachesItself() bool { return m.teacher != nil && m.teacher.Self }

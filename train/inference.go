@@ -2,13 +2,18 @@ package train
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
+	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 )
 
@@ -232,4 +237,145 @@ func (m *Model) Formats() (map[string]nn.Format, error) {
 		}
 	}
 	return out, nil
+}
+
+// Divided are the two parts of a model of which the first layers are frozen: the body, for prediction alone, and the head, which is trained.
+type Divided struct {
+	Body, Head *Model
+	Kept       []int // which of the model's inputs the head takes beside the body's result
+}
+
+// Divide cuts the model behind its frozen layers; see nn.Model.Divide. Both parts have the model's weights, the head also its optimizer, loss, metrics, rates and what else it was compiled with.
+// Join brings the head's weights back.
+func (m *Model) Divide() (*Divided, error) {
+	switch {
+	case m.teacher != nil:
+		return nil, errors.New("train: a model that learns from a teacher cannot be divided: the teacher looks at the inputs themselves")
+	case m.Net.Stateful():
+		return nil, errors.New("train: a stateful model cannot be divided: its layers look at examples in their order")
+	case len(m.wraps) > 0:
+		return nil, errors.New("train: a model with values in place of parameters (masks, low-rank changes) cannot be divided")
+	}
+	var in []graph.Type
+	for _, f := range m.Spec.Inputs {
+		in = append(in, graph.Type{DType: f.DType, Shape: f.Shape})
+	}
+	body, head, kept, err := m.Net.Divide(in, m.Frozen)
+	if err != nil {
+		return nil, err
+	}
+	d := &Divided{Kept: kept}
+	features := m.Spec
+	features.Targets = []data.Field{{Name: "features", DType: dtype.F32, Shape: shape.Of()}}
+	features.Classes, features.ClassNames, features.Norm = 0, nil, nil
+	if d.Body, err = Compile(body, features, m.opt, predictionOnly, Fixed(), Threads(m.threads), On(m.backend), DTypePolicy(m.precision)); err != nil {
+		return nil, err
+	}
+	g, _, err := d.Body.graph(programKey{mode: predict, batch: 1})
+	if err != nil {
+		return nil, err
+	}
+	t := g.Outputs()[0].Node.Type()
+	if t.DType != dtype.F32 {
+		return nil, fmt.Errorf("train: the frozen layers give %v; features are f32", t)
+	}
+	d.Body.Spec.Targets[0].Shape = t.Shape[1:].Clone()
+	spec := m.Spec
+	spec.Norm = nil
+	spec.Inputs = []data.Field{{Name: "features", DType: t.DType, Shape: t.Shape[1:].Clone()}}
+	for _, i := range kept {
+		spec.Inputs = append(spec.Inputs, m.Spec.Inputs[i])
+	}
+	var names []string
+	for _, p := range m.params {
+		names = append(names, p.Name)
+	}
+	opts := []Option{Threads(m.threads), Seed(m.seed), On(m.backend), DTypePolicy(m.precision), Accumulate(m.accumulate), Across(m.parallel)}
+	for _, k := range m.metrics {
+		opts = append(opts, k)
+	}
+	names = slices.DeleteFunc(names, func(n string) bool {
+		return !slices.ContainsFunc(head.Layers(), func(l *nn.Layer) bool { return Matches(l.Name(), n) })
+	})
+	opts = append(opts, option(func(h *Model) {
+		h.frozen = m.rulesFor(names)
+		for _, r := range m.rates {
+			if slices.ContainsFunc(names, func(n string) bool { return Matches(r.pattern, n) }) {
+				h.rates = append(h.rates, r)
+			}
+		}
+	}))
+	if d.Head, err = Compile(head, spec, m.opt, m.loss, opts...); err != nil {
+		return nil, err
+	}
+	for _, part := range []*Model{d.Body, d.Head} {
+		if err := part.adopt(m); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// predictionOnly is the loss of a model that has none.
+var predictionOnly = Loss{Name: "none", each: func(pred, _ *graph.Node) *graph.Node { return op.SumAll(pred) }, target: func(graph.Type, graph.Type) string { return "" }}
+
+// adopt takes the values of its parameters from another model.
+func (m *Model) adopt(from *Model) error {
+	for _, p := range m.params {
+		v, err := from.state.Get(p.Name)
+		if err == nil {
+			err = m.state.Set(p.Name, v)
+		}
+		if err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
+	}
+	return nil
+}
+
+// Join gives the model the weights of the head of its division.
+func (m *Model) Join(d *Divided) error {
+	for _, p := range d.Head.params {
+		v, err := d.Head.state.Get(p.Name)
+		if err == nil {
+			err = m.state.Set(p.Name, v)
+		}
+		if err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
+	}
+	return nil
+}
+
+// Outputs is what the model gives for an example.
+func (m *Model) Outputs() (data.Field, error) {
+	g, _, err := m.graph(programKey{mode: predict, batch: 1})
+	if err != nil {
+		return data.Field{}, err
+	}
+	t := g.Outputs()[0].Node.Type()
+	return data.Field{Name: "prediction", Shape: t.Shape[1:].Clone(), DType: t.DType}, nil
+}
+
+// OneShape reports whether predictions have one shape whatever the lengths of the texts that are read: of other models examples of several sizes are all brought to the greatest.
+func (m *Model) OneShape() bool {
+	own, err := m.Outputs()
+	if err != nil {
+		return false
+	}
+	shorter := m.Spec
+	shorter.Inputs = slices.Clone(m.Spec.Inputs)
+	for i, f := range shorter.Inputs {
+		if len(f.Shape) > 0 && f.Shape[0] > 1 && f.DType.IsInt() {
+			shorter.Inputs[i].Shape = f.Shape.Clone()
+			shorter.Inputs[i].Shape[0]--
+		}
+	}
+	if m.shaped == nil {
+		m.shaped = map[string]data.Spec{}
+	}
+	const name = "shorter"
+	m.shaped[name] = shorter
+	g, _, err := m.graph(programKey{mode: predict, batch: 1, shapes: name})
+	return err == nil && g.Outputs()[0].Node.Shape()[1:].Equal(own.Shape)
 }

@@ -359,7 +359,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		g.In("loss", func() {
 			loss = op.MeanAll(m.loss.each(pred[0], y))
 			if call.Training && m.teacher != nil {
-				loss = m.teacher.loss(g, loss, pred[0], x, seen)
+				loss = m.teacher.loss(g, m, loss, pred[0], x, seen)
 			}
 			if k.mode != shard {
 				g.Output("loss", loss)
@@ -442,7 +442,8 @@ func (m *Model) programOf(k programKey) (*program, error) {
 
 // shapes names the shapes of a batch, "" for those of the data's spec.
 func (m *Model) shapes(x, y []*tensor.Tensor) string {
-	same := len(x) <= len(m.Spec.Inputs) && len(y) <= len(m.Spec.Targets)
+	y = y[:min(len(y), len(m.Spec.Targets))] // what a teacher has said has the shape of predictions
+	same := len(x) <= len(m.Spec.Inputs)
 	for i, f := range m.Spec.Inputs {
 		same = same && (i >= len(x) || x[i].Shape()[1:].Equal(f.Shape))
 	}
@@ -513,6 +514,10 @@ func (p *program) run(x, y []*tensor.Tensor, rate float64) error {
 	if p.key.mode != predict {
 		p.in[n] = y[0]
 		n++
+		if p.key.mode <= gather && len(y) > 1 { // what a teacher has said
+			p.in[n] = y[1]
+			n++
+		}
 	}
 	if n < len(p.in) {
 		p.in[n].F32()[0] = float32(rate)

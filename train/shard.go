@@ -347,6 +347,9 @@ func (g *group) fill(p *shardProgram, b *data.Batch, lo, hi int) int {
 	}
 	g.weight.F32()[0] = float32(float64(hi-lo) / float64(b.Of*g.copies()))
 	p.in[n], p.in[n+1], p.in[n+2] = g.weight, g.state, b.Y[0].Slice(lo, hi)
+	if len(b.Y) > 1 { // what a teacher has said
+		p.in[n+3] = b.Y[1].Slice(lo, hi)
+	}
 	return n + 2
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/compress/prune"
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/format/csvlog"
 	"github.com/jouleml/joule/internal/atomicfile"
@@ -26,6 +28,7 @@ import (
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
+	"github.com/jouleml/joule/transfer"
 )
 
 // trainFlags are the settings of joule train.
@@ -118,6 +121,9 @@ type job struct {
 	check   *train.Checkpoints
 	guess   *bill
 	ranks   *ranks
+	whole   *train.Model   // of which model is the head, if frozen layers compute each example once
+	divided *train.Divided // likewise
+	teacher *train.Model   // if it predicts each example once
 	result  *train.Model   // what the run ends in: the model, or one of integers made of it
 	last    *energy.Ledger // the account of all ranks, when it was last gathered
 }
@@ -236,7 +242,20 @@ func (j *job) prepare() error {
 	if f.on.opened != nil && !f.quiet && !f.json {
 		fmt.Fprintln(j.out, f.on.opened)
 	}
+	j.spec.Once = !f.dryRun
+	if j.teacher, err = j.spec.Teacher(train.Threads(f.threads)); err != nil {
+		return err
+	}
 	j.model, err = j.spec.Compile(j.set.Test.Spec(), j.updates(), opts...)
+	if err == nil && j.spec.Cached() {
+		if j.ranks.size() > 1 {
+			return errors.New("transfer: cache: frozen layers that compute each example once are not shared out among ranks: train on one, or without cache")
+		}
+		j.whole = j.model
+		if j.divided, err = j.model.Divide(); err == nil {
+			j.model = j.divided.Head
+		}
+	}
 	if err == nil && len(j.spec.Taken) > 0 && !f.quiet && !f.json {
 		fmt.Fprintf(j.out, "took over %s", strings.Join(j.spec.Taken, ", "))
 		if len(j.spec.Left) > 0 {
@@ -244,7 +263,80 @@ func (j *job) prepare() error {
 		}
 		fmt.Fprintln(j.out)
 	}
+	if err == nil && !f.quiet && !f.json {
+		if frozen := cmp.Or(j.whole, j.model).FrozenPart(); frozen != "" {
+			fmt.Fprintln(j.out, frozen)
+		}
+	}
 	return err
+}
+
+// computeOnce replaces the data by what frozen layers give for it, or adds what a teacher says about it, from files in the cache; what it costs to make them is booked.
+func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, error) {
+	set := j.set
+	dir, err := catalog.Dir()
+	if err != nil {
+		return nil, err
+	}
+	dir = filepath.Join(dir, "results")
+	teacher := j.teacher
+	who, m := "the teacher", teacher
+	if j.divided != nil {
+		who, m = "the frozen layers", j.divided.Body
+	}
+	if m == nil {
+		return set, nil
+	}
+	account, err := m.StartAccount(meter)
+	if err != nil {
+		return nil, err
+	}
+	out := *set
+	computed, examples := false, 0
+	for _, part := range []*data.Dataset{&out.Train, &out.Test} {
+		var r *transfer.Results
+		switch {
+		case teacher == nil:
+			r, err = transfer.Features(ctx, j.divided, *part, 32, dir)
+		case part == &out.Train:
+			r, err = transfer.Predictions(ctx, teacher, *part, 32, dir)
+		default:
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		*part = r.Data
+		if examples += r.Data.Len(); r.Computed {
+			computed = true
+		}
+	}
+	if !computed {
+		if !j.f.quiet && !j.f.json {
+			fmt.Fprintf(j.out, "what %s said about %d examples was read from %s\n", who, examples, dir)
+		}
+		return &out, nil
+	}
+	l, err := account.Ledger()
+	if err != nil {
+		return nil, err
+	}
+	if teacher != nil {
+		for i := range l.Lines {
+			l.Lines[i].Layer = strings.TrimSuffix("teacher/"+l.Lines[i].Layer, "/")
+		}
+	}
+	if !j.f.quiet && !j.f.json {
+		fmt.Fprintf(j.out, "%s said once what %d examples are: %s, %v\n", who, examples, energy.SI(l.Seconds, "s"), l.Joules)
+	}
+	past := energy.NewLedger(j.model.EnergyModel(), j.model.Cores())
+	if j.past != nil {
+		past = j.past
+	}
+	past.Merge(l)
+	past.Examples -= l.Examples
+	j.past = past
+	return &out, nil
 }
 
 // steps is the number of batches of the whole training.
@@ -454,6 +546,10 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		folder, events = j.run.Path("checkpoints"), j.run.Path("events")
 	}
 	j.check = &train.Checkpoints{Dir: folder, Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
+	set := j.set
+	if j.set, err = j.computeOnce(ctx, meter); err != nil {
+		return nil, err
+	}
 	if j.account, err = j.model.StartAccount(meter); err != nil {
 		return nil, err
 	}
@@ -475,6 +571,12 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 			return nil, errors.Join(err, e)
 		}
 		return j.spent(h, l), err
+	}
+	if j.set = set; j.divided != nil {
+		if err := j.whole.Join(j.divided); err != nil {
+			return nil, err
+		}
+		j.model = j.whole
 	}
 	result, err := j.spec.Quantized(ctx, j.model, j.set.Train)
 	if err != nil {
