@@ -20,6 +20,9 @@ import (
 // With compiles another network for the same data, with the same optimizer, loss, metrics, backend and threads: what m becomes when its layers are replaced. More options go behind these.
 func (m *Model) With(net *nn.Model, more ...Option) (*Model, error) {
 	opts := []Option{Threads(m.threads), Seed(m.seed), On(m.backend), DTypePolicy(m.precision)}
+	if m.fixed {
+		opts = append(opts, Fixed())
+	}
 	for _, k := range m.metrics {
 		opts = append(opts, k)
 	}

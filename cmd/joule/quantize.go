@@ -56,7 +56,7 @@ func quantizeCmd() *cobra.Command {
 			if to == "" {
 				to = strings.TrimSuffix(path, filepath.Ext(path)) + "." + kind + ".safetensors"
 			}
-			set, err := catalog.Open(on)
+			set, err := catalog.OpenLike(on, m.Spec)
 			if err != nil {
 				return err
 			}
@@ -131,7 +131,7 @@ func quantizeCmd() *cobra.Command {
 			}
 			before.Bytes, after.Bytes = r.Bytes()
 			if f.json {
-				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": to, "report": r, "before": before, "after": after})
+				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": to, "report": r, "before": before, "after": after, "cosine": likeness(before, after)})
 			}
 			printQuantized(c, r, before, after, kind)
 			fmt.Fprintf(c.OutOrStdout(), "\nwritten to %s\n", to)
@@ -206,6 +206,55 @@ type side struct {
 	MS      map[string]float64 `json:"ms"`                  // median of a prediction, by batch
 	Joules  map[string]float64 `json:"joules"`              // estimated for an example, by batch
 	Decode  float64            `json:"decode_ms,omitempty"` // median of a token of one text, of a language model
+
+	vectors [][]float32 // of the first test examples, of a model that makes vectors of texts
+}
+
+// cosines is how alike the vectors of two models are.
+type cosines struct {
+	Texts int     `json:"texts"`
+	Mean  float64 `json:"mean"`
+	Least float64 `json:"least"`
+}
+
+// likeness compares the vectors of two models, nil where they make none.
+func likeness(a, b side) *cosines {
+	if a.vectors == nil {
+		return nil
+	}
+	c := &cosines{Texts: len(a.vectors), Least: 1}
+	for i, v := range a.vectors {
+		x := cosine(v, b.vectors[i])
+		c.Mean, c.Least = c.Mean+x/float64(len(a.vectors)), min(c.Least, x)
+	}
+	return c
+}
+
+// vectorsOf are the vectors of the first test examples.
+func vectorsOf(m *train.Model, ds data.Dataset) ([][]float32, error) {
+	const some = 32
+	var out [][]float32
+	for at := 0; at+some <= min(ds.Len(), 256); at += some {
+		x, y := ds.Spec().Tensors(some)
+		idx := make([]int, some)
+		for i := range idx {
+			idx[i] = at + i
+		}
+		if err := ds.Fill(idx, x, y); err != nil {
+			return nil, err
+		}
+		v, err := m.PredictBatch(x...)
+		if err != nil {
+			return nil, err
+		}
+		for i := range idx {
+			out = append(out, slices.Clone(v.Slice(i, i+1).F32()))
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%d test examples are too few to compare vectors: at least %d", ds.Len(), some)
+	}
+	return out, nil
 }
 
 var quantizedBatches = []int{1, 32, 128}
@@ -214,7 +263,12 @@ var quantizedBatches = []int{1, 32, 128}
 func sideOf(c *cobra.Command, m *train.Model, set *data.Set) (side, error) {
 	s := side{MS: map[string]float64{}, Joules: map[string]float64{}}
 	var err error
-	if s.Metrics, err = m.Evaluate(c.Context(), set.Test, 128); err != nil {
+	if embeds(m) {
+		s.vectors, err = vectorsOf(m, set.Test)
+	} else {
+		s.Metrics, err = m.Evaluate(c.Context(), set.Test, 128)
+	}
+	if err != nil {
 		return s, err
 	}
 	for _, n := range quantizedBatches {
@@ -297,6 +351,9 @@ func printQuantized(c *cobra.Command, r *quant.Report, before, after side, kind 
 		fmt.Fprintf(w, "warning: %s\n", v)
 	}
 	fmt.Fprintf(w, "\n%-28s %12s %12s %9s\n", "", "f32", kind, "ratio")
+	if l := likeness(before, after); l != nil {
+		fmt.Fprintf(w, "%-28s %12s %12.5f   least %.5f, %d texts\n", "cosine of the vectors", "", l.Mean, l.Least, l.Texts)
+	}
 	printSides(w, before, after)
 }
 

@@ -43,7 +43,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"weights": weights, "jsonfield": jsonField, "digit": digit, "truncate": truncate,
+			"tinybert": tinyBERT, "weights": weights, "jsonfield": jsonField, "digit": digit, "truncate": truncate,
 			"inrun": inRun, "rmrun": removeInRun, "reporthas": reportHas, "firsttwo": firstTwo,
 		},
 	})
