@@ -26,10 +26,10 @@ type SparseLayer struct {
 var ErrNoSparse = errors.New("prune: no matrix of weights would be faster as a sparse one")
 
 const (
-	// mostBlocks is the share of inputs kept up to which products of blocks beat dense ones at every size that was measured (docs/compress.md): at a half they need 0.5 to 0.8 of the time.
-	mostBlocks = 0.55
+	// Up to these shares of inputs kept, products of blocks beat dense ones at every size that was measured (docs/compress.md): of few rows, and of more, for which the dense product is better, also on a unit for matrices.
+	mostBlocksFew, mostBlocks = 0.55, 0.3
 	// Products of pairs (2:4) beat dense ones where weights are read for few rows and do not fit in the nearest caches.
-	mostPairRows, leastPairs = 4, 1 << 20
+	fewRows, leastPairs = 4, 1 << 20
 )
 
 // Sparse keeps the matrices of a trained model whose zeros follow a pattern (Magnitude.Pattern, after Model.Merge) as sparse ones, where products with rows rows (the batch, times the positions of a sequence) get faster by that;
@@ -68,24 +68,28 @@ func Sparse(m *train.Model, rows int) (*train.Model, []SparseLayer, error) {
 			kept = max(kept, len(in))
 		}
 		kept = max(4, (kept+3)/4*4)
+		most := mostBlocks
+		if rows <= fewRows {
+			most = mostBlocksFew
+		}
 		pairs := k%8 == 0 && arePairs(w, k, n)
 		switch {
-		case n >= blockWidth && float64(kept) <= mostBlocks*float64(k):
+		case n >= blockWidth && float64(kept) <= most*float64(k):
 			a := op.SparseAttrs{K: k, N: n, Kept: kept}
 			values[p.Name], values[p.Name+"_index"] = toBlocks(w, a, inputs)
 			formats[p.Name] = nn.Format{Bits: 32, Sparse: nn.SparseBlock, Kept: kept}
 			l.Format, l.Kept = nn.SparseBlock, float64(kept)/float64(k)
-		case pairs && rows <= mostPairRows && k*n >= leastPairs:
+		case pairs && rows <= fewRows && k*n >= leastPairs:
 			a := op.SparseAttrs{K: k, N: n, Kept: k / 2, Pairs: true}
 			values[p.Name], values[p.Name+"_index"] = toPairs(w, a)
 			formats[p.Name] = nn.Format{Bits: 32, Sparse: nn.SparsePairs}
 			l.Format, l.Kept = nn.SparsePairs, 0.5
 		case pairs:
-			l.Why = fmt.Sprintf("2:4 would be no faster for %d rows and a matrix [%d, %d]: it is where at most %d rows meet a matrix of at least %d weights", rows, k, n, mostPairRows, leastPairs)
+			l.Why = fmt.Sprintf("2:4 would be no faster for %d rows and a matrix [%d, %d]: it is where at most %d rows meet a matrix of at least %d weights", rows, k, n, fewRows, leastPairs)
 		case n < blockWidth:
 			l.Why = fmt.Sprintf("its %d outputs fill no panel of %d", n, blockWidth)
 		default:
-			l.Why = fmt.Sprintf("its zeros follow no pattern that is faster: a panel of %d outputs needs %d of the %d inputs", blockWidth, min(kept, k), k)
+			l.Why = fmt.Sprintf("its zeros follow no pattern that is faster: a panel of %d outputs needs %d of the %d inputs, and for %d rows it may be a share of %g", blockWidth, min(kept, k), k, rows, most)
 		}
 		if l.Format != "" {
 			l.After = values[p.Name].Len()*4 + len(values[p.Name+"_index"].Bytes())
