@@ -166,7 +166,7 @@ func TestNarrow(t *testing.T) {
 			if len(d.Axes) == 0 {
 				t.Fatalf("nothing can go: %v", d.Fixed)
 			}
-			widths, scores := map[string]int{}, map[string][]float64{}
+			widths := map[string]int{}
 			for _, a := range d.Axes {
 				deaf := []int{0, a.Units - 1}
 				if a.Units < 4 {
@@ -193,7 +193,8 @@ func TestNarrow(t *testing.T) {
 				}
 			}
 			want := predict(t, m)
-			if scores, err = d.Magnitude(m); err != nil {
+			scores, err := d.Magnitude(m)
+			if err != nil {
 				t.Fatal(err)
 			}
 			for _, a := range d.Axes {

@@ -67,10 +67,8 @@ var specs = func() (out []Spec) {
 
 // At every level, with any number of threads and in used memory, results are near the plain product in float64, the same bits each time, and nothing is allocated after the first run.
 func TestRun(t *testing.T) {
-	before := isa.Current()
-	defer isa.Use(before)
 	for _, level := range isa.Levels() {
-		isa.Use(level)
+		restore := isa.Use(level)
 		for _, s := range specs {
 			t.Run(fmt.Sprintf("%v %+v", level, s), func(t *testing.T) {
 				x, w, index, places, dense := operands(s)
@@ -113,6 +111,7 @@ func TestRun(t *testing.T) {
 				}
 			})
 		}
+		restore()
 	}
 }
 
