@@ -131,7 +131,7 @@ func (o *Optimizer) BuildMomenta(g *graph.Graph, params []nn.Param, momenta []*g
 func (o *Optimizer) Squares(g *graph.Graph, grad *graph.Node) (s *graph.Node) {
 	g.During(graph.Update, func() {
 		d := o.clipValue(g, grad)
-		s = op.SumAll(op.Mul(d, d))
+		s = op.SumSquares(d)
 	})
 	return s
 }
