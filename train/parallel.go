@@ -450,6 +450,7 @@ func (m *Model) same(step int64) error {
 			e.Ranks = append(e.Ranks, r)
 		}
 	}
+	_ = m.Comm().Barrier() // a rank that ends at this error takes the others down: first all have the sums. Whether a rank is gone by then does not matter
 	return e
 }
 

@@ -78,7 +78,7 @@ func TestInts(t *testing.T) {
 							t.Fatalf("%s: wrong with b as it was", what)
 						}
 					}
-					if n := testing.AllocsPerRun(1, func() { p.Run(pool, got, a, b) }); n != 0 {
+					if n := testing.AllocsPerRun(4, func() { p.Run(pool, got, a, b) }); n != 0 {
 						t.Errorf("%s: %v allocations", what, n)
 					}
 					pool.Close()
