@@ -2,6 +2,7 @@ package train
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/op"
 )
 
 // Account gathers what a model's programs have cost since the last call of StartAccount, as a ledger by layer, op and phase.
@@ -109,11 +111,26 @@ func (a *Account) book(l *energy.Ledger, p *program) {
 		p.price(times)
 	}
 	for i, t := range times {
-		c := p.prices[i]
-		ran := c.Times(t.Calls)
-		ran.FLOPs = c.FLOPs * calls // what the model asks for does not depend on what a backend keeps from run to run
-		l.Book(p.keys[i], t.Calls, t.Time, ran, c.Bytes() <= a.model.CacheSize)
 		l.SharesPredicted = l.SharesPredicted || t.Predicted
+		fits := p.prices[i].Bytes() <= a.model.CacheSize
+		book := func(k energy.Key, c energy.Cost, d time.Duration) {
+			ran := c.Times(t.Calls)
+			ran.FLOPs = c.FLOPs * calls // what the model asks for does not depend on what a backend keeps from run to run
+			l.Book(k, t.Calls, d, ran, fits)
+		}
+		if p.layers[i] == nil {
+			book(p.keys[i], p.prices[i], t.Time)
+			continue
+		}
+		left := t.Time
+		for j, s := range p.layers[i] {
+			d := time.Duration(float64(t.Time) * s.part)
+			if j == len(p.layers[i])-1 {
+				d = left
+			}
+			left -= d
+			book(s.key, s.price, d)
+		}
 	}
 	for i := len(times); i < len(p.keys); i++ {
 		l.Book(p.keys[i], calls, 0, p.prices[i].Times(calls), true)
@@ -154,9 +171,17 @@ func (p *program) price(times []backend.NodeTime) {
 		}
 		return k
 	}
-	for _, t := range times {
+	p.layers = make([][]layerShare, len(times))
+	for i, t := range times {
 		at := place{t.Node.Scope(), t.Node.Phase()}
 		c := t.Cost()
+		for _, s := range layersOf(t.Node) {
+			in := place{s.key.Layer, at.phase}
+			s.key, s.price = key(in, t.Node.Op().Name), c.Part(s.part)
+			s.price.FLOPs = asked[in]
+			asked[in] = 0
+			p.layers[i] = append(p.layers[i], s)
+		}
 		c.FLOPs = asked[at]
 		asked[at] = 0
 		p.keys, p.prices = append(p.keys, key(at, t.Node.Op().Name)), append(p.prices, c)
@@ -166,6 +191,38 @@ func (p *program) price(times []backend.NodeTime) {
 			p.keys, p.prices = append(p.keys, key(at, "fused")), append(p.prices, energy.Cost{FLOPs: asked[at]})
 		}
 	}
+}
+
+// layerShare is a layer's part in a node that serves several.
+type layerShare struct {
+	key   energy.Key
+	part  float64     // of the node's work
+	price energy.Cost // of a run
+}
+
+// layersOf are the layers that an update of all parameters serves, each by the size of its parameters; nil of other nodes.
+func layersOf(n *graph.Node) (out []layerShare) {
+	a, ok := n.Attrs().(op.UpdateAttrs)
+	if !ok {
+		return nil
+	}
+	total := 0.0
+	for in := n.Inputs(); len(in) > 0; in = in[a.Operands():] {
+		layer, size := in[1].Scope(), float64(in[0].Shape().Size()) // a gradient is its layer's
+		i := slices.IndexFunc(out, func(s layerShare) bool { return s.key.Layer == layer })
+		if i < 0 {
+			i, out = len(out), append(out, layerShare{key: energy.Key{Layer: layer}})
+		}
+		out[i].part += size
+		total += size
+	}
+	if total == 0 {
+		return nil
+	}
+	for i := range out {
+		out[i].part /= total
+	}
+	return out
 }
 
 // NodeCost is what one executed node of a step costs.

@@ -281,8 +281,9 @@ type program struct {
 	out  []*tensor.Tensor // predictions, as far as the mode has them, then loss
 	rows []int            // of each input of numbers that an Embedding reads: how many rows that has; 0 of others
 
-	keys   []energy.Key  // of the executed nodes, and of what else the ledger books
-	prices []energy.Cost // of one run of each
+	keys   []energy.Key   // of the executed nodes, and of what else the ledger books
+	prices []energy.Cost  // of one run of each
+	layers [][]layerShare // of the executed nodes that serve several layers
 }
 
 // fieldTypes are the types of fields for a batch of n.

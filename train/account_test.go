@@ -1,0 +1,59 @@
+package train_test
+
+import (
+	"math"
+	"testing"
+
+	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/optim"
+	"github.com/jouleml/joule/tensor"
+	"github.com/jouleml/joule/train"
+)
+
+// One node updates all parameters; the account gives each layer its part of it, by the size of its parameters, and the parts add up.
+func TestUpdatesByLayer(t *testing.T) {
+	spec := data.Spec{Inputs: []data.Field{{Name: "x", Shape: []int{20}, DType: dtype.F32}}, Targets: []data.Field{{Name: "y", Shape: []int{}, DType: dtype.I32}}, Classes: 3}
+	net := nn.Sequential(nn.Dense(30, nn.ReLU), nn.Dense(3, nn.Softmax))
+	m, err := train.Compile(net, spec, optim.Adam(), train.SparseCategoricalCrossentropy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, y := []*tensor.Tensor{tensor.New(dtype.F32, 4, 20)}, []*tensor.Tensor{tensor.New(dtype.I32, 4)}
+	if _, err := m.Step(x, y, 0.1); err != nil {
+		t.Fatal(err)
+	}
+	a, err := m.StartAccount(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := m.Step(x, y, 0.1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := a.Ledger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds, bytes, flops := map[string]float64{}, map[string]float64{}, map[string]int64{}
+	for _, e := range l.Lines {
+		if e.Phase == "update" {
+			flops[e.Layer] += e.Cost.FLOPs
+		}
+		if e.Phase == "update" && e.Op == "update" {
+			seconds[e.Layer] += e.Seconds
+			bytes[e.Layer] += float64(e.Cost.Bytes())
+		}
+	}
+	const first, second = 20*30 + 30, 30*3 + 3
+	if len(seconds) != 2 || seconds["dense"] <= 0 || flops["dense"] <= flops["dense_1"] || flops["dense_1"] <= 0 {
+		t.Fatalf("updates by layer: %v, FLOPs %v", seconds, flops)
+	}
+	for what, by := range map[string]map[string]float64{"seconds": seconds, "bytes": bytes} {
+		if got, want := by["dense"]/by["dense_1"], float64(first)/second; math.Abs(got-want) > 0.02*want {
+			t.Errorf("%s of the layers are as %.2f to 1, their parameters as %.2f", what, got, want)
+		}
+	}
+}
