@@ -6,6 +6,7 @@ import (
 
 	"github.com/jouleml/joule/internal/kernel/conv"
 	"github.com/jouleml/joule/internal/kernel/gemm"
+	"github.com/jouleml/joule/internal/kernel/tgemm"
 	"github.com/jouleml/joule/internal/par"
 )
 
@@ -34,7 +35,13 @@ func product(group, name string, s gemm.Spec) work {
 		request: Request{"work": "sgemm", "m": s.M, "n": s.N, "k": s.K, "ta": s.TransA, "tb": s.TransB}}
 	w.setup = func(threads int) (func() error, func(), error) {
 		a, b, c := randoms(s.M*s.K), randoms(s.K*s.N), make([]float32, s.M*s.N)
-		p, pool := gemm.New(s), par.New(threads)
+		pool := par.New(threads)
+		if tgemm.Takes(s) { // as the engine chooses
+			p := tgemm.New(s)
+			scratch := make([]uint32, p.Scratch(threads))
+			return func() error { p.Run(pool, a, b, c, nil, scratch); return nil }, pool.Close, nil
+		}
+		p := gemm.New(s)
 		return func() error { p.Run(pool, a, b, c, nil, nil); return nil }, pool.Close, nil
 	}
 	return w

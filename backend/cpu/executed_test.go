@@ -6,6 +6,7 @@ import (
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/grad"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/op"
@@ -66,5 +67,47 @@ func TestExecutedInParts(t *testing.T) {
 	const flops = 2 * 512 * 512 * 512
 	if c := e.Profile()[0].Cost(); c.FLOPs != flops || c.Executed != 6*flops || c.BF16 != 6*flops {
 		t.Errorf("%s: cost %+v", e.Profile()[0].Kernel, c)
+	}
+}
+
+// So is a convolution whose filter is one pixel, in all three directions.
+func TestExecutedConvolutionInParts(t *testing.T) {
+	if !isa.AMX() {
+		t.Skip("no AMX")
+	}
+	a := op.ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 1}
+	g, err := graph.Build(func(g *graph.Graph) {
+		x, w := g.Input("x", graph.T(dtype.F32, 2, 16, 16, 512)), g.Input("w", graph.T(dtype.F32, 1, 1, 512, 512))
+		y := op.Conv(x, w, a)
+		g.Output("y", y)
+		d := grad.Of(op.SumAll(op.Mul(y, y)), x, w)
+		g.Output("dx", d[0])
+		g.Output("dw", d[1])
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := cpu.Backend{}
+	s, err := b.NewState(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Compile(g, s, backend.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const flops = 2 * 512 * 512 * 512
+	found := 0
+	for _, n := range e.Profile() {
+		if n.Kernel != "product on AMX" {
+			continue
+		}
+		found++
+		if c := n.Cost(); c.FLOPs != flops || c.Executed != 6*flops || c.BF16 != 6*flops {
+			t.Errorf("%s: cost %+v", n.Kernel, c)
+		}
+	}
+	if found != 3 {
+		t.Errorf("%d products on AMX, want 3: %+v", found, e.Profile())
 	}
 }

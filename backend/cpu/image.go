@@ -21,8 +21,7 @@ func init() {
 	rows[op.ConvOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Input(0).Shape(), k.n.Input(1).Shape()))
 		x, w, y := k.in[0], k.filters(k.in[1], p.SetFilter), k.out[0]
-		k.executed = p.Executed(conv.Forward)
-		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), nil, y.f32()) }, nil
+		return k.convolves(p, conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), nil, y.f32()) }, nil
 	}}}
 	rows[op.ConvActOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		a := k.n.Attrs().(op.ConvActAttrs)
@@ -33,20 +32,17 @@ func init() {
 		}
 		p := conv.New(s)
 		x, w, b, y := k.in[0], k.filters(k.in[1], p.SetFilter), k.in[2], k.out[0]
-		k.executed = p.Executed(conv.Forward)
-		return p.Algorithm(conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), b.f32(), y.f32()) }, nil
+		return k.convolves(p, conv.Forward), func() { p.Forward(k.pool, x.f32(), w(), b.f32(), y.f32()) }, nil
 	}}}
 	rows[op.ConvInputGradOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Shape(), k.n.Input(1).Shape()))
 		d, w, dx := k.in[0], k.in[1], k.out[0]
-		k.executed = p.Executed(conv.BackwardInput)
-		return p.Algorithm(conv.BackwardInput), func() { p.BackwardInput(k.pool, w.f32(), d.f32(), dx.f32()) }, nil
+		return k.convolves(p, conv.BackwardInput), func() { p.BackwardInput(k.pool, w.f32(), d.f32(), dx.f32()) }, nil
 	}}}
 	rows[op.ConvFilterGradOp] = []row{{name: "conv", ok: filled, make: func(k *call) (string, func(), error) {
 		p := conv.New(convSpec(k.n.Attrs().(op.ConvAttrs), k.n.Input(0).Shape(), k.n.Shape()))
 		x, d, dw := k.in[0], k.in[1], k.out[0]
-		k.executed = p.Executed(conv.BackwardFilter)
-		return p.Algorithm(conv.BackwardFilter), func() { p.BackwardFilter(k.pool, x.f32(), d.f32(), dw.f32()) }, nil
+		return k.convolves(p, conv.BackwardFilter), func() { p.BackwardFilter(k.pool, x.f32(), d.f32(), dw.f32()) }, nil
 	}}}
 
 	pooling := func(o *graph.Op, name string, image func(n *graph.Node) shape.Shape, run func(p *pool.Plan, k *call) func()) {
@@ -76,6 +72,15 @@ func init() {
 		d, dx := k.in[0], k.out[0]
 		return func() { p.AvgBackward(k.pool, d.f32(), dx.f32()) }
 	})
+}
+
+// convolves says what a convolution in direction d costs, gives it memory, and names its algorithm.
+func (k *call) convolves(p *conv.Plan, d conv.Direction) string {
+	k.executed, k.bf16 = p.Executed(d), p.BF16(d)
+	if n := p.Scratch(d, k.pool.Threads()); n > 0 {
+		p.Lend(d, k.c.share(n))
+	}
+	return p.Algorithm(d)
 }
 
 // filters gives a convolution its filters. Those that the graph does not change are set, which transforms them, at the first run and when a variable that they follow from has changed; the kernel is then

@@ -5,6 +5,9 @@ import "github.com/jouleml/joule/internal/isa"
 // The rules that choose an algorithm stand here, all of them.
 
 func (s Spec) chooseForward() product {
+	if t := newTileProduct(s, Forward); t != nil {
+		return t
+	}
 	switch {
 	case s.depthwise():
 		return newDepthwiseForward(s)
@@ -15,6 +18,9 @@ func (s Spec) chooseForward() product {
 }
 
 func (s Spec) chooseBackward() product {
+	if t := newTileProduct(s, BackwardInput); t != nil {
+		return t
+	}
 	switch {
 	case s.depthwise():
 		return newDepthwiseBackward(s)
@@ -28,6 +34,9 @@ func (s Spec) chooseBackward() product {
 }
 
 func (s Spec) chooseFilter() filterGrad {
+	if t := newTileFilter(s); t != nil {
+		return t
+	}
 	switch {
 	case s.depthwise():
 		return newDepthwiseFilter(s)

@@ -118,6 +118,17 @@ type filterGrad interface {
 	name() string
 }
 
+// keeper is a product that prepares filters in another way if they stay for many runs. Results are the same.
+type keeper interface {
+	keepFilter(pool *par.Pool, w []float32)
+}
+
+// borrower is an algorithm whose memory is of use to others between runs.
+type borrower interface {
+	words(threads int) int
+	lend(scratch *[]uint32)
+}
+
 // New makes the plan of s. It panics on a Spec that describes no convolution.
 func New(s Spec) *Plan { return &Plan{spec: s.normal()} }
 
@@ -128,6 +139,10 @@ func (p *Plan) Spec() Spec { return p.spec }
 // weights stay the same for many calls. w must stay unchanged until then, since small filters are used in place.
 func (p *Plan) SetFilter(pool *par.Pool, w []float32) {
 	checkLen(len(w), p.spec.SizeW(), "conv: SetFilter: length of w")
+	if f, ok := p.forward().(keeper); ok {
+		f.keepFilter(pool, w)
+		return
+	}
 	p.forward().setFilter(pool, w)
 }
 
@@ -188,27 +203,53 @@ const (
 	BackwardFilter
 )
 
-// Algorithm names the algorithm that the plan uses in direction d, and Executed the multiplies and adds that it executes,
-// which Winograd's algorithm makes fewer, and skipped padding too, than Spec.FLOPs.
-func (p *Plan) Algorithm(d Direction) string {
+// algorithm is what the plan uses in direction d.
+func (p *Plan) algorithm(d Direction) interface {
+	name() string
+	flops() int64
+} {
 	switch d {
 	case Forward:
-		return p.forward().name()
+		return p.forward()
 	case BackwardInput:
-		return p.backward().name()
+		return p.backward()
 	}
-	return p.filter().name()
+	return p.filter()
 }
 
+// Algorithm names the algorithm that the plan uses in direction d, and Executed the multiplies and adds that it executes,
+// which Winograd's algorithm makes fewer, and skipped padding too, than Spec.FLOPs, and AMX six times as many (package tgemm).
+func (p *Plan) Algorithm(d Direction) string { return p.algorithm(d).name() }
+
 // Executed is the number of multiplies and adds that the plan executes in direction d; see Algorithm.
-func (p *Plan) Executed(d Direction) int64 {
-	switch d {
-	case Forward:
-		return p.forward().flops()
-	case BackwardInput:
-		return p.backward().flops()
+func (p *Plan) Executed(d Direction) int64 { return p.algorithm(d).flops() }
+
+// BF16 is how many of the Executed multiply bf16, not float32: all on AMX, else none.
+func (p *Plan) BF16(d Direction) int64 {
+	switch a := p.algorithm(d).(type) {
+	case *tileProduct:
+		return a.flops()
+	case *tileFilter:
+		return a.flops()
 	}
-	return p.filter().flops()
+	return 0
+}
+
+// Scratch is the number of words of memory that direction d needs in a run with so many threads and that plans which run one
+// after another can share (Lend).
+func (p *Plan) Scratch(d Direction, threads int) int {
+	if b, ok := p.algorithm(d).(borrower); ok {
+		return b.words(threads)
+	}
+	return 0
+}
+
+// Lend makes direction d use *scratch, whose contents do not matter, for the memory that Scratch counts; else, or if there is
+// too little of it, the plan allocates its own. It may be allocated later than lent, but before the first run.
+func (p *Plan) Lend(d Direction, scratch *[]uint32) {
+	if b, ok := p.algorithm(d).(borrower); ok {
+		b.lend(scratch)
+	}
 }
 
 func (p *Plan) forward() product {

@@ -238,7 +238,7 @@ func compare(t *testing.T, s Spec, plan func(Spec) *Plan, pool *par.Pool) {
 // TestThreads holds that results are the same bits for any number of threads, and from run to run.
 func TestThreads(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
-		for _, s := range cases {
+		for _, s := range slices.Concat(cases, tileCases) {
 			o := newOperands(s)
 			var first [3][]float32
 			for threads := 1; threads <= 3; threads++ {
@@ -277,7 +277,7 @@ func allocations(f func()) float64 {
 func TestNoAllocation(t *testing.T) {
 	pool := par.New(2)
 	defer pool.Close()
-	for _, s := range cases {
+	for _, s := range slices.Concat(cases, tileCases) {
 		o := newOperands(s)
 		p := New(s)
 		y, dx, dw := make([]float32, s.SizeY()), make([]float32, s.SizeX()), make([]float32, s.SizeW())
@@ -293,7 +293,7 @@ func TestNoAllocation(t *testing.T) {
 
 // TestSetFilter holds that Forward without filters uses those of SetFilter.
 func TestSetFilter(t *testing.T) {
-	for _, s := range cases {
+	for _, s := range slices.Concat(cases, tileCases) {
 		o := newOperands(s)
 		want, got := make([]float32, s.SizeY()), make([]float32, s.SizeY())
 		New(s).Forward(nil, o.x, o.w, nil, want)
@@ -303,12 +303,24 @@ func TestSetFilter(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: other results", s.label())
 		}
+		other := slices.Clone(o.w)
+		slices.Reverse(other)
+		New(s).Forward(nil, o.x, other, nil, want)
+		p.Forward(nil, o.x, other, nil, got) // filters that are given go before those that were set
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: other results with filters given", s.label())
+		}
+		clear(got)
+		p.Forward(nil, o.x, nil, nil, got) // and stay
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: other results with filters last given", s.label())
+		}
 	}
 }
 
 // TestExecuted holds Executed to a count of the products that the reference makes, for algorithms that skip just the padding.
 func TestExecuted(t *testing.T) {
-	for _, s := range cases {
+	for _, s := range slices.Concat(cases, tileCases) {
 		p := New(s)
 		n := int64(0)
 		s.walk(func(_, _, _ int) { n += 2 })

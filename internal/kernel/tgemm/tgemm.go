@@ -197,6 +197,9 @@ func (p *Plan) Executed() int64 {
 	return 6 * 2 * int64(p.wideM()) * int64(p.wideN()) * int64(roundUp(p.K, stepK)) * int64(p.Batch)
 }
 
+// Parts is the number of parts of K, added up at the end. Plans of one shape with as many parts give the same bits, however B is split.
+func (p *Plan) Parts() int { return p.parts }
+
 // String says what was decided.
 func (p *Plan) String() string {
 	b := "by chunks"
