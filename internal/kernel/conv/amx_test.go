@@ -44,6 +44,15 @@ func TestOnAMX(t *testing.T) {
 	}
 }
 
+// TestFewChannels holds that large images of few channels are left to the other algorithm, but for the gradient of their filters.
+func TestFewChannels(t *testing.T) {
+	needAMX(t)
+	p := New(Spec{N: 32, H: 28, W: 28, Cin: 128, Cout: 512, KH: 1, KW: 1})
+	if f, b, w := p.Algorithm(Forward), p.Algorithm(BackwardInput), p.Algorithm(BackwardFilter); f != "direct" || b != "direct" || w != onAMX {
+		t.Errorf("%s, %s, %s", f, b, w)
+	}
+}
+
 // TestInsteadOfAMX holds the algorithms that serve such shapes where there is no AMX to it, whatever this CPU has.
 func TestInsteadOfAMX(t *testing.T) {
 	pool := par.New(2)
