@@ -54,9 +54,9 @@ func (s Spec) chooseFilter() filterGrad {
 	return newDirectFilter(s)
 }
 
-// Images of few channels and so many elements, x and y together, are a matter of memory, and AMX gains nothing: of 31 shapes with two threads on a Xeon of the Sapphire Rapids kind, 128 to 512
-// channels of 18816 and 25088 pixels took up to a sixth longer, forward or backward. The others took from a tenth longer to a third less time, most of them a fifth less. The gradient for the filters
-// gains everywhere.
+// Images of few channels and so many elements, x and y together, are a matter of memory, and AMX gains nothing: of 40 shapes with two threads on a Xeon of the Sapphire Rapids kind, 128 to 512
+// channels of 25088 pixels took up to a sixth longer, forward or backward, and those of 18816 about as long. The others took from a tenth longer to a third less time, most of them a sixth less. The
+// gradient for the filters gains everywhere.
 const (
 	tileChannels = 128
 	tileImages   = 10 << 20
