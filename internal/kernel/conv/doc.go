@@ -11,7 +11,8 @@
 //   - winograd: 3×3 and 5×5 filters at stride 1 with a quarter or a third of the multiplies, 3×3 filters at stride 2 with two
 //     thirds (strided.go); sums in another order. From 16 channels on, any number.
 //   - patches, product: the gradient for many filters of few pixels, as one matrix product.
-//   - product on AMX: filters of one pixel at stride 1, where package tgemm takes the product; executed as six products of bf16.
+//   - product on AMX: filters of one pixel at stride 1, where package tgemm takes the product; executed as six products of bf16,
+//     as exact as float32, but an infinite operand gives NaN.
 //   - depthwise: vectors of channels, when each channel has a filter of its own.
 //   - spread: BackwardInput to images of one to three channels.
 //
