@@ -5,115 +5,33 @@ import (
 
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	. "github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 )
-
-// lanes is how many channels one step of a loop takes: whole vectors, or what is left of them at the end, which is a masked
-// vector with AVX-512 and one channel at a time with AVX2.
-type lanes struct {
-	*gen
-	tail bool
-	mask reg.Register // of a tail, with AVX-512
-}
-
-func (l *lanes) scalar() bool { return l.tail && l.bytes == 32 }
-
-func (l *lanes) vec() reg.VecVirtual {
-	if l.scalar() {
-		return l.XMM()
-	}
-	return l.gen.vec()
-}
-
-func (l *lanes) load(m operand.Mem, r reg.Register) {
-	switch {
-	case l.scalar():
-		l.VMOVSS(m, r)
-	case l.tail:
-		l.VMOVUPS_Z(m, l.mask, r)
-	default:
-		l.VMOVUPS(m, r)
-	}
-}
-
-func (l *lanes) store(r reg.Register, m operand.Mem) {
-	switch {
-	case l.scalar():
-		l.VMOVSS(r, m)
-	case l.tail:
-		l.VMOVUPS(r, l.mask, m)
-	default:
-		l.VMOVUPS(r, m)
-	}
-}
-
-// fma is acc += m·w.
-func (l *lanes) fma(m operand.Mem, w, acc reg.Register) {
-	switch {
-	case l.scalar():
-		l.VFMADD231SS(m, w, acc)
-	case l.tail:
-		l.VFMADD231PS(m, w, l.mask, acc)
-	default:
-		l.VFMADD231PS(m, w, acc)
-	}
-}
-
-func (l *lanes) zero(r reg.Register) {
-	if l.scalar() {
-		l.VXORPS(r, r, r)
-		return
-	}
-	l.gen.zero(r)
-}
-
-// step is the bytes of channels that one step takes.
-func (l *lanes) step() int {
-	if l.scalar() {
-		return 4
-	}
-	return l.bytes
-}
 
 // channels writes loops over n bytes of channels, whose offset is in c: body once for vectors and once for the tail. Labels
 // are made different by id.
-func (g *gen) channels(c reg.GPVirtual, n operand.Op, mask reg.Register, id string, body func(l *lanes, id string)) {
+func (g *gen) channels(c reg.GPVirtual, n operand.Op, mask reg.Register, id string, body func(l *Lanes, id string)) {
 	left := g.GP64()
 	g.XORQ(c, c)
 	g.Label("vectors" + id)
 	g.MOVQ(n, left)
 	g.SUBQ(c, left)
-	g.CMPQ(left, operand.U32(uint32(g.bytes)))
+	g.CMPQ(left, operand.U32(uint32(g.Bytes())))
 	g.JLT(operand.LabelRef("tail" + id))
-	body(&lanes{g, false, nil}, id)
-	g.ADDQ(operand.U32(uint32(g.bytes)), c)
+	body(&Lanes{Gen: g.Gen}, id)
+	g.ADDQ(operand.U32(uint32(g.Bytes())), c)
 	g.JMP(operand.LabelRef("vectors" + id))
 	g.Label("tail" + id)
 	g.CMPQ(c, n)
 	g.JGE(operand.LabelRef("done" + id))
-	l := &lanes{g, true, mask}
+	l := &Lanes{Gen: g.Gen, Tail: true, Mask: mask}
 	body(l, id+"t")
-	g.ADDQ(operand.U32(uint32(l.step())), c)
-	if l.scalar() {
+	g.ADDQ(operand.U32(uint32(l.Step())), c)
+	if l.Scalar() {
 		g.JMP(operand.LabelRef("tail" + id))
 	}
 	g.Label("done" + id)
-}
-
-// tailMask sets an opmask to the lanes of the last, partial vector of n bytes of channels.
-func (g *gen) tailMask(n operand.Op) reg.Register {
-	if g.bytes == 32 {
-		return nil
-	}
-	r, m := g.GP64(), g.GP64()
-	g.MOVQ(n, r)
-	g.SHRQ(operand.U8(2), r)
-	g.ANDQ(operand.U8(15), r)
-	g.MOVQ(operand.U32(1), m)
-	g.SHLXQ(r, m, m)
-	g.DECQ(m)
-	k := g.K()
-	g.KMOVW(m.As32(), k)
-	return k
 }
 
 func genDepthwise(g *gen) {
@@ -123,17 +41,17 @@ func genDepthwise(g *gen) {
 
 // depthwise writes the gather of taps for a run of pixels.
 func (g *gen) depthwise() {
-	g.begin("depthwise"+g.name, "(y, x, w *float32, taps *int, nTaps, yStride, xStride, pixels, c int, bias *float32, relu int)",
+	g.Begin("depthwise"+g.Suffix, "(y, x, w *float32, taps *int, nTaps, yStride, xStride, pixels, c int, bias *float32, relu int)",
 		"is depthwiseGo.")
-	y, x, w := g.param("y"), g.param("x"), g.param("w")
-	sy, sx := g.bytesOf(g.param("yStride")), g.bytesOf(g.param("xStride"))
+	y, x, w := g.Arg("y"), g.Arg("x"), g.Arg("w")
+	sy, sx := g.ArgBytes("yStride"), g.ArgBytes("xStride")
 	sx3 := g.GP64()
-	g.LEAQ(idx(sx, sx, 2), sx3)
+	g.LEAQ(Idx(sx, sx, 2), sx3)
 	// The number of channels, in bytes, takes its argument's place: there are too few registers.
-	n := g.address("c")
+	n := g.Address("c")
 	g.SHLQ(operand.U8(2), n)
-	pixels := g.address("pixels")
-	mask := g.tailMask(n)
+	pixels := g.Address("pixels")
+	mask := g.TailMask(n)
 	c := g.GP64()
 	g.Label("pixels")
 	for _, p := range []int{8, 4, 1} {
@@ -145,17 +63,17 @@ func (g *gen) depthwise() {
 			g.CMPQ(pixels, operand.U8(0))
 			g.JLE(operand.LabelRef(next))
 		}
-		g.channels(c, n, mask, fmt.Sprint("_", p), func(l *lanes, id string) {
+		g.channels(c, n, mask, fmt.Sprint("_", p), func(l *Lanes, id string) {
 			acc := make([]reg.VecVirtual, p)
 			for i := range acc {
-				acc[i] = l.vec()
+				acc[i] = l.Vec()
 			}
 			bias := g.GP64()
-			l.zero(acc[0])
+			l.Zero(acc[0])
 			g.Load(g.Param("bias"), bias)
 			g.TESTQ(bias, bias)
 			g.JZ(operand.LabelRef("nobias" + id))
-			l.load(idx(bias, c, 1), acc[0])
+			l.LoadVec(Idx(bias, c, 1), acc[0])
 			g.Label("nobias" + id)
 			for i := 1; i < p; i++ {
 				g.VMOVAPS(acc[0], acc[i])
@@ -163,32 +81,32 @@ func (g *gen) depthwise() {
 			t, k, q, q4 := g.GP64(), g.GP64(), g.GP64(), g.GP64()
 			g.Load(g.Param("taps"), t)
 			g.Load(g.Param("nTaps"), k)
-			wv := l.vec()
+			wv := l.Vec()
 			g.Label("tap" + id)
-			g.MOVQ(at(t, 8), q)
-			g.LEAQ(idx(w, q, 4), q)
-			l.load(idx(q, c, 1), wv)
-			g.MOVQ(at(t, 0), q)
-			g.LEAQ(idx(x, q, 4), q)
+			g.MOVQ(At(t, 8), q)
+			g.LEAQ(Idx(w, q, 4), q)
+			l.LoadVec(Idx(q, c, 1), wv)
+			g.MOVQ(At(t, 0), q)
+			g.LEAQ(Idx(x, q, 4), q)
 			g.ADDQ(c, q)
 			for i := range acc {
 				base := q
 				if i >= 4 {
 					if i == 4 {
-						g.LEAQ(idx(q, sx, 4), q4)
+						g.LEAQ(Idx(q, sx, 4), q4)
 					}
 					base = q4
 				}
-				m := at(base, 0)
+				m := At(base, 0)
 				switch i % 4 {
 				case 1:
-					m = idx(base, sx, 1)
+					m = Idx(base, sx, 1)
 				case 2:
-					m = idx(base, sx, 2)
+					m = Idx(base, sx, 2)
 				case 3:
-					m = idx(base, sx3, 1)
+					m = Idx(base, sx3, 1)
 				}
-				l.fma(m, wv, acc[i])
+				l.FMA(m, wv, acc[i])
 			}
 			g.ADDQ(operand.U8(16), t)
 			g.DECQ(k)
@@ -198,21 +116,21 @@ func (g *gen) depthwise() {
 			g.Load(g.Param("relu"), relu)
 			g.TESTQ(relu, relu)
 			g.JZ(operand.LabelRef("store" + id))
-			l.zero(wv)
+			l.Zero(wv)
 			for _, a := range acc {
-				if l.scalar() {
+				if l.Scalar() {
 					g.VMAXSS(a, wv, a)
 				} else {
 					g.VMAXPS(a, wv, a) // in this order a NaN stays a NaN
 				}
 			}
 			g.Label("store" + id)
-			g.LEAQ(idx(y, c, 1), q)
+			g.LEAQ(Idx(y, c, 1), q)
 			for i, a := range acc {
 				if i > 0 {
 					g.ADDQ(sy, q)
 				}
-				l.store(a, at(q, 0))
+				l.StoreVec(a, At(q, 0))
 			}
 		})
 		step := g.GP64()
@@ -227,52 +145,52 @@ func (g *gen) depthwise() {
 		g.JMP(operand.LabelRef("pixels"))
 		g.Label(next)
 	}
-	g.end()
+	g.End()
 }
 
 // depthwiseFilter writes the sums over a run of pixels, three taps at a time.
 func (g *gen) depthwiseFilter() {
-	g.begin("depthwiseFilter"+g.name, "(dw, x, dy *float32, taps *int, nTaps, yStride, xStride, pixels, c int)",
+	g.Begin("depthwiseFilter"+g.Suffix, "(dw, x, dy *float32, taps *int, nTaps, yStride, xStride, pixels, c int)",
 		"is depthwiseFilterGo.")
-	dw, x, dy := g.param("dw"), g.param("x"), g.param("dy")
-	sy, sx := g.bytesOf(g.param("yStride")), g.bytesOf(g.param("xStride"))
-	n := g.address("c")
+	dw, x, dy := g.Arg("dw"), g.Arg("x"), g.Arg("dy")
+	sy, sx := g.ArgBytes("yStride"), g.ArgBytes("xStride")
+	n := g.Address("c")
 	g.SHLQ(operand.U8(2), n)
-	nTaps, taps := g.address("nTaps"), g.address("taps")
-	mask := g.tailMask(n)
+	nTaps, taps := g.Address("nTaps"), g.Address("taps")
+	mask := g.TailMask(n)
 	c := g.GP64()
 	g.Label("taps")
 	for _, k := range []int{3, 2, 1} {
 		next := fmt.Sprint("less", k)
 		g.CMPQ(nTaps, operand.U8(uint8(k)))
 		g.JLT(operand.LabelRef(next))
-		g.channels(c, n, mask, fmt.Sprint("_", k), func(l *lanes, id string) {
+		g.channels(c, n, mask, fmt.Sprint("_", k), func(l *Lanes, id string) {
 			// Pixels are taken two at a time, with sums of their own, since a sum waits four cycles for its last addition.
 			even, odd := make([]reg.VecVirtual, k), make([]reg.VecVirtual, k)
 			p := make([]reg.GPVirtual, k)
 			t, q, left := g.GP64(), g.GP64(), g.GP64()
 			g.MOVQ(taps, t)
 			for i := range p {
-				p[i], even[i], odd[i] = g.GP64(), l.vec(), l.vec()
-				g.MOVQ(at(t, 16*i+8), q)
-				g.LEAQ(idx(dw, q, 4), q)
-				l.load(idx(q, c, 1), even[i])
-				l.zero(odd[i])
-				g.MOVQ(at(t, 16*i), q)
-				g.LEAQ(idx(x, q, 4), p[i])
+				p[i], even[i], odd[i] = g.GP64(), l.Vec(), l.Vec()
+				g.MOVQ(At(t, 16*i+8), q)
+				g.LEAQ(Idx(dw, q, 4), q)
+				l.LoadVec(Idx(q, c, 1), even[i])
+				l.Zero(odd[i])
+				g.MOVQ(At(t, 16*i), q)
+				g.LEAQ(Idx(x, q, 4), p[i])
 				g.ADDQ(c, p[i])
 			}
-			g.LEAQ(idx(dy, c, 1), q)
+			g.LEAQ(Idx(dy, c, 1), q)
 			g.Load(g.Param("pixels"), left)
-			v := l.vec()
+			v := l.Vec()
 			g.SUBQ(operand.U8(2), left)
 			g.JLT(operand.LabelRef("last" + id))
 			g.Label("pair" + id)
 			for _, acc := range [][]reg.VecVirtual{even, odd} {
-				l.load(at(q, 0), v)
+				l.LoadVec(At(q, 0), v)
 				g.ADDQ(sy, q)
 				for i := range p {
-					l.fma(at(p[i], 0), v, acc[i])
+					l.FMA(At(p[i], 0), v, acc[i])
 					g.ADDQ(sx, p[i])
 				}
 			}
@@ -281,20 +199,20 @@ func (g *gen) depthwiseFilter() {
 			g.Label("last" + id)
 			g.ADDQ(operand.U8(2), left)
 			g.JZ(operand.LabelRef("store" + id))
-			l.load(at(q, 0), v)
+			l.LoadVec(At(q, 0), v)
 			for i := range p {
-				l.fma(at(p[i], 0), v, even[i])
+				l.FMA(At(p[i], 0), v, even[i])
 			}
 			g.Label("store" + id)
 			for i := range p {
-				if l.scalar() {
+				if l.Scalar() {
 					g.VADDSS(odd[i], even[i], even[i])
 				} else {
 					g.VADDPS(odd[i], even[i], even[i])
 				}
-				g.MOVQ(at(t, 16*i+8), q)
-				g.LEAQ(idx(dw, q, 4), q)
-				l.store(even[i], idx(q, c, 1))
+				g.MOVQ(At(t, 16*i+8), q)
+				g.LEAQ(Idx(dw, q, 4), q)
+				l.StoreVec(even[i], Idx(q, c, 1))
 			}
 		})
 		g.ADDQ(operand.U8(uint8(16*k)), taps)
@@ -302,14 +220,5 @@ func (g *gen) depthwiseFilter() {
 		g.JMP(operand.LabelRef("taps"))
 		g.Label(next)
 	}
-	g.end()
-}
-
-// address is a parameter's place in memory.
-func (g *gen) address(name string) operand.Mem {
-	b, err := g.Param(name).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	return b.Addr
+	g.End()
 }

@@ -2,7 +2,12 @@ module github.com/jouleml/joule/internal/kernel/conv/_asm
 
 go 1.26.8
 
-require github.com/mmcloughlin/avo v0.6.0
+require (
+	github.com/jouleml/joule/internal/kernel/vec/_asm v0.0.0
+	github.com/mmcloughlin/avo v0.6.0
+)
+
+replace github.com/jouleml/joule/internal/kernel/vec/_asm => ../../vec/_asm
 
 require (
 	golang.org/x/mod v0.42.0 // indirect

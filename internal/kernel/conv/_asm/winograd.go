@@ -9,6 +9,8 @@ import (
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	. "github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 )
 
 // The transforms of Winograd's algorithm on six points: 0, ±a, ±b and infinity. See ../winograd.go for the matrices.
@@ -59,11 +61,11 @@ func (g *gen) k(name string) operand.Op {
 // hold loads the constants that the lines of a transform will ask for into registers, where there are enough of these.
 func (g *gen) hold(names ...string) {
 	g.held = map[string]reg.Register{}
-	if g.bytes < 64 {
+	if g.Bytes() < 64 {
 		return
 	}
 	for _, n := range names {
-		r := g.vec()
+		r := g.Vec()
 		g.VMOVUPS(g.k(n), r)
 		g.held[n] = r
 	}
@@ -83,14 +85,14 @@ type vecs []reg.VecVirtual
 func (g *gen) vecs(n int) vecs {
 	v := make(vecs, n)
 	for i := range v {
-		v[i] = g.vec()
+		v[i] = g.Vec()
 	}
 	return v
 }
 
 // points is Bᵀ: six elements of an image to their values at the points, in place but for a shuffle of registers.
 func (g *gen) points(d vecs) vecs {
-	t0, t5 := g.vec(), g.vec()
+	t0, t5 := g.Vec(), g.Vec()
 	// t0 = p·d0 − s·d2 + d4, t5 = p·d1 − s·d3 + d5
 	for i, t := range (vecs{t0, t5}) {
 		g.copy(g.k("p"), t)
@@ -98,7 +100,7 @@ func (g *gen) points(d vecs) vecs {
 		g.VFNMADD231PS(g.k("s"), d[2+i], t)
 	}
 	pair := func(x, x2 string) (plus, minus reg.VecVirtual) { // at ±x, the other points being ±√x2
-		o, e, f := g.vec(), g.vec(), g.vec()
+		o, e, f := g.Vec(), g.Vec(), g.Vec()
 		g.VMOVAPS(d[3], o)
 		g.VFNMADD231PS(g.k(x2), d[1], o)
 		g.VMOVAPS(d[4], e)
@@ -116,10 +118,10 @@ func (g *gen) points(d vecs) vecs {
 // filter is G: the r taps of a filter to their scaled values at the points.
 func (g *gen) filter(d vecs) vecs {
 	r := len(d)
-	t0 := g.vec()
+	t0 := g.Vec()
 	g.VMULPS(g.k("1/p"), d[0], t0)
 	pair := func(x string) (plus, minus reg.VecVirtual) {
-		e, o, f := g.vec(), g.vec(), g.vec()
+		e, o, f := g.Vec(), g.Vec(), g.Vec()
 		g.VMULPS(g.k("n"+x), d[0], e)
 		g.VMULPS(g.k("n"+x+"·"+x), d[1], o)
 		for i := 2; i < r; i++ {
@@ -136,7 +138,7 @@ func (g *gen) filter(d vecs) vecs {
 
 // result is Aᵀ: values at the points to m elements of the result.
 func (g *gen) result(t vecs, m int) vecs {
-	p1, q1, p2, q2 := g.vec(), g.vec(), g.vec(), g.vec()
+	p1, q1, p2, q2 := g.Vec(), g.Vec(), g.Vec(), g.Vec()
 	g.VADDPS(t[2], t[1], p1)
 	g.VSUBPS(t[2], t[1], q1)
 	g.VADDPS(t[4], t[3], p2)
@@ -216,7 +218,7 @@ func (g *gen) lines(m [][]int) func(vecs) vecs {
 				if j == first || c == 0 {
 					continue
 				}
-				v := g.vec()
+				v := g.Vec()
 				if c > 0 {
 					g.VADDPS(d[j], out[i], v)
 				} else {
@@ -232,10 +234,10 @@ func (g *gen) lines(m [][]int) func(vecs) vecs {
 // nextVector moves c, the offset of the channels, on by a vector and goes back to the label vector; the last vector ends with
 // the last of n bytes of channels, whatever n is, and so may do some channels again, to the same values.
 func (g *gen) nextVector(c, n, tmp reg.Register) {
-	g.ADDQ(operand.U32(uint32(g.bytes)), c)
+	g.ADDQ(operand.U32(uint32(g.Bytes())), c)
 	g.CMPQ(c, n)
 	g.JGE(operand.LabelRef("end"))
-	g.LEAQ(at(n, -g.bytes), tmp)
+	g.LEAQ(At(n, -g.Bytes()), tmp)
 	g.CMPQ(c, tmp)
 	g.CMOVQGT(tmp, c)
 	g.JMP(operand.LabelRef("vector"))
@@ -244,11 +246,11 @@ func (g *gen) nextVector(c, n, tmp reg.Register) {
 
 // expand writes the two-dimensional transform of r×r pixels to n×n points.
 func (g *gen) expand(name string, r, points int, line func(vecs) vecs, constants ...string) {
-	name += g.name
-	g.begin(name, "(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)",
-		fmt.Sprintf("is expandGo for %d rows and columns to %d; n is at least %d and tmp has room for 36 vectors.", r, points, g.bytes/4))
-	dst, ps, rows, cs := g.param("dst"), g.bytesOf(g.param("pointStride")), g.param("rows"), g.bytesOf(g.param("colStride"))
-	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
+	name += g.Suffix
+	g.Begin(name, "(dst *float32, pointStride int, rows *[]float32, colStride, j0, j1, n int, tmp *float32)",
+		fmt.Sprintf("is expandGo for %d rows and columns to %d; n is at least %d and tmp has room for 36 vectors.", r, points, g.Bytes()/4))
+	dst, ps, rows, cs := g.Arg("dst"), g.ArgBytes("pointStride"), g.Arg("rows"), g.ArgBytes("colStride")
+	n, tmp := g.ArgBytes("n"), g.Arg("tmp")
 	c, off, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
 	g.hold(constants...)
 	g.XORQ(c, c)
@@ -267,93 +269,93 @@ func (g *gen) expand(name string, r, points int, line func(vecs) vecs, constants
 	g.JGE(operand.LabelRef("empty"))
 	d := g.vecs(r)
 	for i := range d {
-		g.MOVQ(at(rows, 24*i), p)
-		g.VMOVUPS(idx(p, off, 1), d[i])
+		g.MOVQ(At(rows, 24*i), p)
+		g.VMOVUPS(Idx(p, off, 1), d[i])
 	}
 	for i, t := range line(d) {
-		g.VMOVUPS(t, at(q, i*g.bytes))
+		g.VMOVUPS(t, At(q, i*g.Bytes()))
 	}
 	g.ADDQ(cs, off)
 	g.JMP(operand.LabelRef("next"))
 	g.Label("empty")
-	z := g.vec()
-	g.zero(z)
+	z := g.Vec()
+	g.Zero(z)
 	for i := range points {
-		g.VMOVUPS(z, at(q, i*g.bytes))
+		g.VMOVUPS(z, At(q, i*g.Bytes()))
 	}
 	g.Label("next")
-	g.ADDQ(operand.U32(uint32(points*g.bytes)), q)
+	g.ADDQ(operand.U32(uint32(points*g.Bytes())), q)
 	g.INCQ(j)
 	g.CMPQ(j, operand.U8(uint8(r)))
 	g.JLT(operand.LabelRef("column"))
 
 	// Rows of tmp to points.
-	g.LEAQ(idx(dst, c, 1), q)
+	g.LEAQ(Idx(dst, c, 1), q)
 	g.MOVQ(tmp, p)
 	g.MOVQ(operand.U32(uint32(points)), j)
 	g.Label("row")
 	d = g.vecs(r)
 	for i := range d {
-		g.VMOVUPS(at(p, points*i*g.bytes), d[i])
+		g.VMOVUPS(At(p, points*i*g.Bytes()), d[i])
 	}
 	for _, t := range line(d) {
-		g.VMOVUPS(t, at(q, 0))
+		g.VMOVUPS(t, At(q, 0))
 		g.ADDQ(ps, q)
 	}
-	g.ADDQ(operand.U32(uint32(g.bytes)), p)
+	g.ADDQ(operand.U32(uint32(g.Bytes())), p)
 	g.DECQ(j)
 	g.JNZ(operand.LabelRef("row"))
 	g.nextVector(c, n, q)
-	g.end()
+	g.End()
 }
 
 // contract writes the two-dimensional transform of n×n points to up to m×m pixels.
 func (g *gen) contract(name string, points, m int, line func(vecs, int) vecs, constants ...string) {
-	name += g.name
-	g.begin(name, "(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)",
-		fmt.Sprintf("is contractGo for %d×%d points and a result of %d×%d; n is at least %d and tmp has room for 36 vectors.", points, points, m, m, g.bytes/4))
-	dst, rs, cs := g.param("dst"), g.bytesOf(g.param("rowStride")), g.bytesOf(g.param("colStride"))
-	src, ps := g.param("src"), g.bytesOf(g.param("pointStride"))
-	n, tmp := g.bytesOf(g.param("n")), g.param("tmp")
+	name += g.Suffix
+	g.Begin(name, "(dst *float32, rowStride, colStride int, src *float32, pointStride, rows, cols, n int, bias *float32, relu int, tmp *float32)",
+		fmt.Sprintf("is contractGo for %d×%d points and a result of %d×%d; n is at least %d and tmp has room for 36 vectors.", points, points, m, m, g.Bytes()/4))
+	dst, rs, cs := g.Arg("dst"), g.ArgBytes("rowStride"), g.ArgBytes("colStride")
+	src, ps := g.Arg("src"), g.ArgBytes("pointStride")
+	n, tmp := g.ArgBytes("n"), g.Arg("tmp")
 	c, j, q, p := g.GP64(), g.GP64(), g.GP64(), g.GP64()
 	g.hold(constants...)
 	g.XORQ(c, c)
 	g.Label("vector")
 
 	// The points lie line by line: to lines of m in tmp.
-	g.LEAQ(idx(src, c, 1), q)
+	g.LEAQ(Idx(src, c, 1), q)
 	g.MOVQ(tmp, p)
 	g.MOVQ(operand.U32(uint32(points)), j)
 	g.Label("row")
 	d := g.vecs(points)
 	for i := range d {
-		g.VMOVUPS(at(q, 0), d[i])
+		g.VMOVUPS(At(q, 0), d[i])
 		g.ADDQ(ps, q)
 	}
 	for i, t := range line(d, m) {
-		g.VMOVUPS(t, at(p, points*i*g.bytes))
+		g.VMOVUPS(t, At(p, points*i*g.Bytes()))
 	}
-	g.ADDQ(operand.U32(uint32(g.bytes)), p)
+	g.ADDQ(operand.U32(uint32(g.Bytes())), p)
 	g.DECQ(j)
 	g.JNZ(operand.LabelRef("row"))
 
 	// tmp[i] holds column i of the result at the points of its rows.
 	bias, limit, count := g.GP64(), g.GP64(), g.GP64()
-	v := g.vec()
-	g.zero(v)
+	v := g.Vec()
+	g.Zero(v)
 	g.Load(g.Param("bias"), bias)
 	g.TESTQ(bias, bias)
 	g.JZ(operand.LabelRef("nobias"))
-	g.VMOVUPS(idx(bias, c, 1), v)
+	g.VMOVUPS(Idx(bias, c, 1), v)
 	g.Label("nobias")
 	g.Load(g.Param("cols"), j)
 	g.Load(g.Param("rows"), limit)
 	g.MOVQ(tmp, p)
-	g.LEAQ(idx(dst, c, 1), q)
+	g.LEAQ(Idx(dst, c, 1), q)
 	g.Label("column")
 	d = g.vecs(points)
 	for i := range d {
-		g.VMOVUPS(at(p, i*g.bytes), d[i])
+		g.VMOVUPS(At(p, i*g.Bytes()), d[i])
 	}
 	y := line(d, m)
 	for i := range y {
@@ -362,8 +364,8 @@ func (g *gen) contract(name string, points, m int, line func(vecs, int) vecs, co
 	g.Load(g.Param("relu"), count)
 	g.TESTQ(count, count)
 	g.JZ(operand.LabelRef("store"))
-	z := g.vec()
-	g.zero(z)
+	z := g.Vec()
+	g.Zero(z)
 	for i := range y {
 		g.VMAXPS(y[i], z, y[i]) // in this order a NaN stays a NaN
 	}
@@ -375,14 +377,14 @@ func (g *gen) contract(name string, points, m int, line func(vecs, int) vecs, co
 			g.CMPQ(limit, operand.U8(uint8(i)))
 			g.JLE(operand.LabelRef("stored"))
 		}
-		g.VMOVUPS(y[i], at(to, 0))
+		g.VMOVUPS(y[i], At(to, 0))
 		g.ADDQ(rs, to)
 	}
 	g.Label("stored")
-	g.ADDQ(operand.U32(uint32(points*g.bytes)), p)
+	g.ADDQ(operand.U32(uint32(points*g.Bytes())), p)
 	g.ADDQ(cs, q)
 	g.DECQ(j)
 	g.JNZ(operand.LabelRef("column"))
 	g.nextVector(c, n, q)
-	g.end()
+	g.End()
 }

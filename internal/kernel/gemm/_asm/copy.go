@@ -1,26 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
-
-	"github.com/mmcloughlin/avo/attr"
-	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	. "github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 )
 
 // genCopies writes the routines that rearrange matrices.
-func genCopies(c *build.Context, stubs *bytes.Buffer) {
-	stub := func(name, sig, doc string) {
-		c.Function(name)
-		c.Attributes(attr.NOSPLIT)
-		c.SignatureExpr("func" + sig)
-		c.Pragma("noescape")
-		fmt.Fprintf(stubs, "\n// %s %s\n//\n//go:noescape\nfunc %s%s\n", name, doc, name, sig)
-	}
-
-	stub("panelsAVX2", "(dst, src *float32, srcStride, rows, width, panels, panelStride int)",
+func genCopies(c *File) {
+	c.Begin("panelsAVX2", "(dst, src *float32, srcStride, rows, width, panels, panelStride int)",
 		"copies dst[p·panelStride+i·width+j] = src[i·srcStride+p·width+j] for i in [0, rows), p in [0, panels) and j in [0, width);"+
 			" rows and panels > 0, width a positive multiple of 8 floats, strides in bytes.")
 	dst, src := c.Load(c.Param("dst"), reg.RDI), c.Load(c.Param("src"), reg.RSI)
@@ -36,8 +25,8 @@ func genCopies(c *build.Context, stubs *bytes.Buffer) {
 	c.Label("panel")
 	c.XORQ(reg.RAX, reg.RAX)
 	c.Label("vector")
-	c.VMOVUPS(idx(reg.R11, reg.RAX, 1), reg.Y0)
-	c.VMOVUPS(reg.Y0, idx(reg.R12, reg.RAX, 1))
+	c.VMOVUPS(Idx(reg.R11, reg.RAX, 1), reg.Y0)
+	c.VMOVUPS(reg.Y0, Idx(reg.R12, reg.RAX, 1))
 	c.ADDQ(operand.U32(32), reg.RAX)
 	c.CMPQ(reg.RAX, width)
 	c.JLT(operand.LabelRef("vector"))
@@ -49,37 +38,36 @@ func genCopies(c *build.Context, stubs *bytes.Buffer) {
 	c.ADDQ(ss, src)
 	c.DECQ(rows)
 	c.JNZ(operand.LabelRef("row"))
-	c.VZEROUPPER()
-	c.RET()
+	c.End()
 
-	stub("transposeAVX2", "(dst, src *float32, dstStride, srcStride, rows, cols int)",
+	c.Begin("transposeAVX2", "(dst, src *float32, dstStride, srcStride, rows, cols int)",
 		"copies dst[j][i] = src[i][j] for i in [0, rows) and j in [0, cols), both positive multiples of 8; strides in bytes.")
 	c.Load(c.Param("dst"), reg.RDI)
 	c.Load(c.Param("src"), reg.RSI)
 	c.Load(c.Param("dstStride"), reg.R8)
 	c.Load(c.Param("srcStride"), reg.R9)
 	c.Load(c.Param("rows"), reg.RCX)
-	c.LEAQ(idx(reg.R9, reg.R9, 2), reg.R10) // 3 source rows
-	c.LEAQ(idx(reg.R8, reg.R8, 2), reg.R11) // 3 destination rows
+	c.LEAQ(Idx(reg.R9, reg.R9, 2), reg.R10) // 3 source rows
+	c.LEAQ(Idx(reg.R8, reg.R8, 2), reg.R11) // 3 destination rows
 	c.Label("rows8")
 	c.MOVQ(reg.RSI, reg.RAX) // source block
 	c.MOVQ(reg.RDI, reg.RBX) // destination block
 	c.Load(c.Param("cols"), reg.RDX)
 	c.Label("block")
-	c.LEAQ(idx(reg.RAX, reg.R9, 4), reg.R12)
+	c.LEAQ(Idx(reg.RAX, reg.R9, 4), reg.R12)
 	line := func(base, base4, s, s3 reg.Register, i int) operand.Mem {
 		if i >= 4 {
 			base = base4
 		}
 		switch i % 4 {
 		case 0:
-			return at(base, 0)
+			return At(base, 0)
 		case 1:
-			return idx(base, s, 1)
+			return Idx(base, s, 1)
 		case 2:
-			return idx(base, s, 2)
+			return Idx(base, s, 2)
 		}
-		return idx(base, s3, 1)
+		return Idx(base, s3, 1)
 	}
 	// Row i and row i+4 share a register for each half of the columns, so that only shuffles within halves remain:
 	// Y(i) holds columns 0–3, Y(4+i) columns 4–7, of rows i (low half) and i+4 (high half).
@@ -87,15 +75,15 @@ func genCopies(c *build.Context, stubs *bytes.Buffer) {
 		for h := range 2 {
 			lo, hi := line(reg.RAX, reg.R12, reg.R9, reg.R10, i), line(reg.RAX, reg.R12, reg.R9, reg.R10, i+4)
 			lo.Disp, hi.Disp = 16*h, 16*h
-			y := ymm[4*h+i]
-			c.VMOVUPS(lo, xmm[4*h+i])
+			y := Y[4*h+i]
+			c.VMOVUPS(lo, y.AsX())
 			c.VINSERTF128(operand.U8(1), hi, y, y)
 		}
 	}
-	c.LEAQ(idx(reg.RBX, reg.R8, 4), reg.R12)
+	c.LEAQ(Idx(reg.RBX, reg.R8, 4), reg.R12)
 	for h := range 2 {
-		r := ymm[4*h : 4*h+4]
-		t := ymm[8:]
+		r := Y[4*h : 4*h+4]
+		t := Y[8:]
 		c.VUNPCKLPS(r[1], r[0], t[0]) // r0c0 r1c0 r0c1 r1c1
 		c.VUNPCKHPS(r[1], r[0], t[1]) // r0c2 r1c2 r0c3 r1c3
 		c.VUNPCKLPS(r[3], r[2], t[2])
@@ -109,15 +97,12 @@ func genCopies(c *build.Context, stubs *bytes.Buffer) {
 		}
 	}
 	c.ADDQ(operand.U32(32), reg.RAX)
-	c.LEAQ(idx(reg.RBX, reg.R8, 8), reg.RBX)
+	c.LEAQ(Idx(reg.RBX, reg.R8, 8), reg.RBX)
 	c.SUBQ(operand.U32(8), reg.RDX)
 	c.JNZ(operand.LabelRef("block"))
-	c.LEAQ(idx(reg.RSI, reg.R9, 8), reg.RSI)
+	c.LEAQ(Idx(reg.RSI, reg.R9, 8), reg.RSI)
 	c.ADDQ(operand.U32(32), reg.RDI)
 	c.SUBQ(operand.U32(8), reg.RCX)
 	c.JNZ(operand.LabelRef("rows8"))
-	c.VZEROUPPER()
-	c.RET()
+	c.End()
 }
-
-var xmm = []reg.Register{reg.X0, reg.X1, reg.X2, reg.X3, reg.X4, reg.X5, reg.X6, reg.X7}

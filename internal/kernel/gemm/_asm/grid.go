@@ -4,15 +4,15 @@ import (
 	"bytes"
 	"fmt"
 
-	"github.com/mmcloughlin/avo/attr"
-	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	. "github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 )
 
 // genGrids writes the kernels of dot products of a few rows with many, all with all: four of the many at a time, each vector of
 // which is used for all of the few.
-func genGrids(c *build.Context, stubs *bytes.Buffer) {
+func genGrids(c *File) {
 	const sig = "(y, x, b *float32, yStride, xStride, bStride, rows, k int)"
 	table := new(bytes.Buffer)
 	for _, f := range []struct {
@@ -23,25 +23,21 @@ func genGrids(c *build.Context, stubs *bytes.Buffer) {
 		fmt.Fprintf(table, "\nvar grids%s = [...]func%s{\n", f.level, sig)
 		for m := f.least; m <= f.most; m++ {
 			name := fmt.Sprintf("grid%s_%d", f.level, m)
-			fmt.Fprintf(stubs, "\n// %s computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, %d) and r in [0, rows);\n"+
-				"// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.\n//\n//go:noescape\nfunc %s%s\n", name, m, name, sig)
-			c.Function(name)
-			c.Attributes(attr.NOSPLIT)
-			c.SignatureExpr("func" + sig)
-			c.Pragma("noescape")
+			c.Begin(name, sig, fmt.Sprintf("computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, %d) and r in [0, rows);\n"+
+				"// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.", m))
 			genGrid(c, f.width, m)
 			fmt.Fprintf(table, "%d: %s,\n", m, name)
 		}
 		fmt.Fprintf(table, "}\n")
 	}
-	stubs.Write(table.Bytes())
+	c.Stubs.Write(table.Bytes())
 }
 
-func genGrid(c *build.Context, width, m int) {
+func genGrid(c *File, width, m int) {
 	wide := width == 64
-	vec := ymm
+	vec := Y
 	if wide {
-		vec = zmm
+		vec = Z
 	}
 	lanes := uint32(width / 4)
 	y, x0, x3, xs := reg.RDI, reg.RSI, reg.RDX, reg.R8
@@ -62,7 +58,7 @@ func genGrid(c *build.Context, width, m int) {
 		c.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.RAX)
 		c.SHLQ(operand.U8(2), count)
 		c.SUBQ(count, reg.RAX)
-		c.VMOVUPS(at(reg.RAX, 0), reg.Y15)
+		c.VMOVUPS(At(reg.RAX, 0), reg.Y15)
 	}
 	if wide {
 		c.SHRQ(operand.U8(4), whole)
@@ -79,9 +75,9 @@ func genGrid(c *build.Context, width, m int) {
 	// Row i of three that begin at a pointer.
 	third := func(p, stride reg.Register, i int) operand.Mem {
 		if i == 0 {
-			return at(p, 0)
+			return At(p, 0)
 		}
-		return idx(p, stride, uint8(i))
+		return Idx(p, stride, uint8(i))
 	}
 	load := func(masked bool, src operand.Mem, dst reg.Register) {
 		switch {
@@ -101,7 +97,7 @@ func genGrid(c *build.Context, width, m int) {
 			for r := range n {
 				row := third(b0, bs, r)
 				if r == 3 {
-					row = at(b3, 0)
+					row = At(b3, 0)
 				}
 				load(masked, row, bv[r])
 			}
@@ -121,12 +117,12 @@ func genGrid(c *build.Context, width, m int) {
 		c.JLT(operand.LabelRef(l("done")))
 		c.MOVQ(first, b0)
 		if n > 3 {
-			c.LEAQ(idx(bs, bs, 2), b3)
+			c.LEAQ(Idx(bs, bs, 2), b3)
 			c.ADDQ(b0, b3)
 		}
 		c.Load(c.Param("x"), x0)
 		if m > 3 {
-			c.LEAQ(idx(xs, xs, 2), x3)
+			c.LEAQ(Idx(xs, xs, 2), x3)
 			c.ADDQ(x0, x3)
 		}
 		for i := range m {
@@ -163,16 +159,16 @@ func genGrid(c *build.Context, width, m int) {
 		c.MOVQ(y, x0)
 		for i := range m {
 			for r := range n {
-				dst := ymm[r]
+				dst := Y[r]
 				if wide {
-					half := ymm[4*m+r]
+					half := Y[4*m+r]
 					c.VEXTRACTF64X4(operand.U8(1), acc(i, r), half)
-					c.VADDPS(half, ymm[4*i+r], dst)
+					c.VADDPS(half, Y[4*i+r], dst)
 				} else if i > 0 {
-					c.VMOVUPS(ymm[4*i+r], dst)
+					c.VMOVUPS(Y[4*i+r], dst)
 				}
 			}
-			s := func(r int) reg.Register { return ymm[r%n] }
+			s := func(r int) reg.Register { return Y[r%n] }
 			c.VHADDPS(s(1), s(0), s(0))
 			if n > 1 {
 				c.VHADDPS(s(3), s(2), s(2))
@@ -181,16 +177,16 @@ func genGrid(c *build.Context, width, m int) {
 			c.VEXTRACTF128(operand.U8(1), s(0), reg.X1)
 			c.VADDPS(reg.X1, reg.X0, reg.X0)
 			if n == 4 {
-				c.VMOVUPS(reg.X0, at(x0, 0))
+				c.VMOVUPS(reg.X0, At(x0, 0))
 			} else {
-				c.VMOVSS(reg.X0, at(x0, 0))
+				c.VMOVSS(reg.X0, At(x0, 0))
 			}
 			if i < m-1 {
 				c.ADDQ(ys, x0)
 			}
 		}
 		if n == 4 {
-			c.LEAQ(idx(first, bs, 4), first)
+			c.LEAQ(Idx(first, bs, 4), first)
 		} else {
 			c.ADDQ(bs, first)
 		}
@@ -201,6 +197,5 @@ func genGrid(c *build.Context, width, m int) {
 	}
 	body(4)
 	body(1)
-	c.VZEROUPPER()
-	c.RET()
+	c.End()
 }

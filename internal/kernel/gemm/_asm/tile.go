@@ -5,9 +5,10 @@ import (
 	"fmt"
 
 	"github.com/mmcloughlin/avo/attr"
-	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	. "github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 )
 
 // Offsets of the fields of gemm.Tile; TestTileLayout holds them to the Go struct.
@@ -78,9 +79,9 @@ var families = []struct {
 	{"tilesAVX512Masked", "AVX512", 64, true, []int{0, 8, 8, 8, 6}},
 }
 
-func genTiles(c *build.Context, stubs *bytes.Buffer) {
+func genTiles(c *File) {
 	maskTable(c)
-	fmt.Fprintf(stubs, "\n// The versions of the tile kernel, tileLEVEL_ROWSxCOLS (m: the last vector is masked).\n// Each computes what tileGo does, for t.tiles tiles of that many rows from row t.row on.\n")
+	fmt.Fprintf(c.Stubs, "\n// The versions of the tile kernel, tileLEVEL_ROWSxCOLS (m: the last vector is masked).\n// Each computes what tileGo does, for t.tiles tiles of that many rows from row t.row on.\n")
 	table := new(bytes.Buffer)
 	for _, f := range families {
 		fmt.Fprintf(table, "\nvar %s = [...][maxRows + 1]func(*Tile){\n", f.name)
@@ -92,18 +93,18 @@ func genTiles(c *build.Context, stubs *bytes.Buffer) {
 			for rows := 1; rows <= most; rows++ {
 				s := shape{f.level, rows, vecs, f.width, f.masked}
 				genTile(c, s)
-				fmt.Fprintf(stubs, "\nfunc %s(t *Tile)\n", s.name())
+				fmt.Fprintf(c.Stubs, "\nfunc %s(t *Tile)\n", s.name())
 				fmt.Fprintf(table, "%d: %s,", rows, s.name())
 			}
 			fmt.Fprintf(table, "},\n")
 		}
 		fmt.Fprintf(table, "}\n")
 	}
-	stubs.Write(table.Bytes())
+	c.Stubs.Write(table.Bytes())
 }
 
 // maskTable holds eight words of ones, then eight of zeros: eight words from 4·(8−n) on are a mask of n lanes.
-func maskTable(c *build.Context) {
+func maskTable(c *File) {
 	c.StaticGlobal("lanemask")
 	c.DataAttributes(attr.NOPTR | attr.RODATA)
 	for i := range 16 {
@@ -117,7 +118,7 @@ func maskTable(c *build.Context) {
 
 // tiler holds what the parts of one kernel share.
 type tiler struct {
-	*build.Context
+	*File
 	shape
 	acc  [][]reg.Register // [rows][vecs]
 	b    []reg.Register   // one a vector of the row of B
@@ -142,14 +143,14 @@ var (
 	regX = reg.RDX // byte offset of the current K index from each row pointer
 )
 
-func genTile(c *build.Context, s shape) {
-	g := &tiler{Context: c, shape: s}
+func genTile(c *File, s shape) {
+	g := &tiler{File: c, shape: s}
 	g.ptr = []reg.Register{reg.RAX, reg.RBX, reg.R8, reg.R9, reg.R10, reg.R11, reg.R12, reg.R13}[:s.rows]
 	vec := func(i int) reg.Register {
 		if s.width == 32 {
-			return ymm[i]
+			return Y[i]
 		}
-		return zmm[i]
+		return Z[i]
 	}
 	next := 0
 	take := func() reg.Register { next++; return vec(next - 1) }
@@ -184,27 +185,27 @@ func genTile(c *build.Context, s shape) {
 	if s.full() {
 		g.ptrB, g.ptrC, g.ptrIn, g.ptrBias, g.left = tCur, tCur+8, tCur+16, tCur+24, tLeft
 		for _, p := range [][2]int{{tB, g.ptrB}, {tC, g.ptrC}, {tIn, g.ptrIn}, {tBias, g.ptrBias}} {
-			g.MOVQ(at(regT, p[0]), reg.RBX)
-			g.MOVQ(reg.RBX, at(regT, p[1]))
+			g.MOVQ(At(regT, p[0]), reg.RBX)
+			g.MOVQ(reg.RBX, At(regT, p[1]))
 		}
 		g.Label("panel")
-		g.MOVQ(at(regT, tTiles), reg.RBX)
-		g.MOVQ(reg.RBX, at(regT, g.left))
+		g.MOVQ(At(regT, tTiles), reg.RBX)
+		g.MOVQ(reg.RBX, At(regT, g.left))
 	}
 	// The offsets of the first row.
-	g.MOVQ(at(regT, tRow), reg.RAX)
+	g.MOVQ(At(regT, tRow), reg.RAX)
 	for _, p := range [][2]int{{tAOff, tAOffCur}, {tCOff, tCOffCur}} {
-		g.MOVQ(at(regT, p[0]), reg.RBX)
-		g.LEAQ(idx(reg.RBX, reg.RAX, 8), reg.RBX)
-		g.MOVQ(reg.RBX, at(regT, p[1]))
+		g.MOVQ(At(regT, p[0]), reg.RBX)
+		g.LEAQ(Idx(reg.RBX, reg.RAX, 8), reg.RBX)
+		g.MOVQ(reg.RBX, At(regT, p[1]))
 	}
 	g.Label("tile")
 	g.initial()
 	g.prefetch()
 	g.product()
 	g.finish()
-	g.ADDQ(operand.U32(8*uint32(s.rows)), at(regT, tCOffCur))
-	g.DECQ(at(regT, g.left))
+	g.ADDQ(operand.U32(8*uint32(s.rows)), At(regT, tCOffCur))
+	g.DECQ(At(regT, g.left))
 	g.JNZ(operand.LabelRef("tile"))
 	if s.full() {
 		g.nextPanel()
@@ -215,17 +216,17 @@ func genTile(c *build.Context, s shape) {
 
 // nextPanel goes on to the next panel, if there is one: B's is a step away, the columns of the others follow.
 func (g *tiler) nextPanel() {
-	g.DECQ(at(regT, tPanels))
+	g.DECQ(At(regT, tPanels))
 	g.JZ(operand.LabelRef("done"))
-	g.MOVQ(at(regT, tStep), reg.RAX)
-	g.ADDQ(reg.RAX, at(regT, g.ptrB))
+	g.MOVQ(At(regT, tStep), reg.RAX)
+	g.ADDQ(reg.RAX, At(regT, g.ptrB))
 	width := operand.U32(uint32(g.vecs * g.width))
-	g.ADDQ(width, at(regT, g.ptrC))
+	g.ADDQ(width, At(regT, g.ptrC))
 	for i, p := range []int{g.ptrIn, g.ptrBias} {
 		skip := []string{"noin", "nobiases"}[i]
-		g.CMPQ(at(regT, p), operand.U8(0))
+		g.CMPQ(At(regT, p), operand.U8(0))
 		g.JE(operand.LabelRef(skip))
-		g.ADDQ(width, at(regT, p))
+		g.ADDQ(width, At(regT, p))
 		g.Label(skip)
 	}
 	g.JMP(operand.LabelRef("panel"))
@@ -237,12 +238,12 @@ func (g *tiler) loadMask() {
 	if g.mask == nil {
 		return
 	}
-	g.MOVQ(at(regT, tTail), reg.RCX)
+	g.MOVQ(At(regT, tTail), reg.RCX)
 	if g.level == "AVX2" {
 		g.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.RAX)
 		g.SHLQ(operand.U8(2), reg.RCX)
 		g.SUBQ(reg.RCX, reg.RAX)
-		g.VMOVUPS(at(reg.RAX, 0), g.mask)
+		g.VMOVUPS(At(reg.RAX, 0), g.mask)
 		return
 	}
 	g.MOVL(operand.U32(1<<(g.width/4)-1), reg.EAX)
@@ -290,14 +291,14 @@ func (g *tiler) initial() {
 	for v := range g.vecs {
 		g.zero(g.b[v])
 	}
-	g.MOVQ(at(regT, g.ptrBias), reg.RAX)
+	g.MOVQ(At(regT, g.ptrBias), reg.RAX)
 	g.TESTQ(reg.RAX, reg.RAX)
 	g.JZ(operand.LabelRef("nobias"))
 	for v := range g.vecs {
-		g.load(v, at(reg.RAX, 0), g.b[v])
+		g.load(v, At(reg.RAX, 0), g.b[v])
 	}
 	g.Label("nobias")
-	g.MOVQ(at(regT, g.ptrIn), reg.RAX)
+	g.MOVQ(At(regT, g.ptrIn), reg.RAX)
 	g.TESTQ(reg.RAX, reg.RAX)
 	g.JNZ(operand.LabelRef("in"))
 	for r := range g.rows {
@@ -307,11 +308,11 @@ func (g *tiler) initial() {
 	}
 	g.JMP(operand.LabelRef("ready"))
 	g.Label("in")
-	g.MOVQ(at(regT, tCOffCur), reg.RBX)
+	g.MOVQ(At(regT, tCOffCur), reg.RBX)
 	for r := range g.rows {
-		g.MOVQ(at(reg.RBX, 8*r), reg.RCX)
+		g.MOVQ(At(reg.RBX, 8*r), reg.RCX)
 		for v := range g.vecs {
-			g.load(v, idx(reg.RAX, reg.RCX, 4), g.acc[r][v])
+			g.load(v, Idx(reg.RAX, reg.RCX, 4), g.acc[r][v])
 		}
 		for v := range g.vecs {
 			g.VADDPS(g.b[v], g.acc[r][v], g.acc[r][v])
@@ -322,14 +323,14 @@ func (g *tiler) initial() {
 
 // prefetch asks for the elements of C that the next tile of this call will read or write.
 func (g *tiler) prefetch() {
-	g.CMPQ(at(regT, g.left), operand.U32(1))
+	g.CMPQ(At(regT, g.left), operand.U32(1))
 	g.JE(operand.LabelRef("nonext"))
-	g.MOVQ(at(regT, g.ptrC), reg.RAX)
-	g.MOVQ(at(regT, tCOffCur), reg.RBX)
+	g.MOVQ(At(regT, g.ptrC), reg.RAX)
+	g.MOVQ(At(regT, tCOffCur), reg.RBX)
 	for r := range g.rows {
-		g.MOVQ(at(reg.RBX, 8*(g.rows+r)), reg.RCX)
+		g.MOVQ(At(reg.RBX, 8*(g.rows+r)), reg.RCX)
 		for v := 0; v < g.vecs*g.width; v += 64 {
-			m := idx(reg.RAX, reg.RCX, 4)
+			m := Idx(reg.RAX, reg.RCX, 4)
 			m.Disp = v
 			g.PREFETCHT0(m)
 		}
@@ -339,23 +340,23 @@ func (g *tiler) prefetch() {
 
 // product adds Σ A·B to the accumulators.
 func (g *tiler) product() {
-	g.MOVQ(at(regT, tAOffCur), regX)
-	g.MOVQ(at(regT, tA), regN)
+	g.MOVQ(At(regT, tAOffCur), regX)
+	g.MOVQ(At(regT, tA), regN)
 	for r, p := range g.ptr {
-		g.MOVQ(at(regX, 8*r), p)
-		g.LEAQ(idx(regN, p, 4), p)
+		g.MOVQ(At(regX, 8*r), p)
+		g.LEAQ(Idx(regN, p, 4), p)
 	}
-	g.ADDQ(operand.U32(8*uint32(g.rows)), at(regT, tAOffCur))
-	g.MOVQ(at(regT, g.ptrB), regB)
-	g.MOVQ(at(regT, tSegs), regX)
-	g.MOVQ(regX, at(regT, tSegCur))
-	g.MOVQ(at(regT, tNSegs), regN)
-	g.MOVQ(regN, at(regT, tSegLeft))
+	g.ADDQ(operand.U32(8*uint32(g.rows)), At(regT, tAOffCur))
+	g.MOVQ(At(regT, g.ptrB), regB)
+	g.MOVQ(At(regT, tSegs), regX)
+	g.MOVQ(regX, At(regT, tSegCur))
+	g.MOVQ(At(regT, tNSegs), regN)
+	g.MOVQ(regN, At(regT, tSegLeft))
 
 	g.Label("seg")
-	g.MOVQ(at(regT, tSegCur), regN)
-	g.MOVQ(at(regN, 0), regX)
-	g.MOVQ(at(regN, 8), regN)
+	g.MOVQ(At(regT, tSegCur), regN)
+	g.MOVQ(At(regN, 0), regX)
+	g.MOVQ(At(regN, 8), regN)
 	g.SHLQ(operand.U8(2), regX)
 	if !g.masked {
 		g.near()
@@ -364,50 +365,50 @@ func (g *tiler) product() {
 	g.Label("far")
 	strides := g.rows <= 6 // in registers; with more rows these are row pointers
 	if strides {
-		g.MOVQ(at(regT, tAStride), reg.R12)
-		g.MOVQ(at(regT, tBStride), reg.R13)
+		g.MOVQ(At(regT, tAStride), reg.R12)
+		g.MOVQ(At(regT, tBStride), reg.R13)
 	}
 	g.Label("kfar")
-	g.step(at(regB, 0), g.here)
+	g.step(At(regB, 0), g.here)
 	if strides {
 		g.ADDQ(reg.R12, regX)
 		g.ADDQ(reg.R13, regB)
 	} else {
-		g.ADDQ(at(regT, tAStride), regX)
-		g.ADDQ(at(regT, tBStride), regB)
+		g.ADDQ(At(regT, tAStride), regX)
+		g.ADDQ(At(regT, tBStride), regB)
 	}
 	g.DECQ(regN)
 	g.JNZ(operand.LabelRef("kfar"))
 	g.Label("next")
-	g.ADDQ(operand.U32(16), at(regT, tSegCur))
-	g.DECQ(at(regT, tSegLeft))
+	g.ADDQ(operand.U32(16), At(regT, tSegCur))
+	g.DECQ(At(regT, tSegLeft))
 	g.JNZ(operand.LabelRef("seg"))
 }
 
 // near is the loop over a segment whose elements of A are neighbours, unroll steps at a time, since each step's own additions to counters and pointers would keep some FMAs from their
 // ports (a tenth of the time on Intel's processors). Where they are not, it jumps to notnear.
 func (g *tiler) near() {
-	g.CMPQ(at(regT, tAStride), operand.U8(4))
+	g.CMPQ(At(regT, tAStride), operand.U8(4))
 	g.JNE(operand.LabelRef("notnear"))
 
 	stride := regT // the distance of rows of B; t comes back from its argument
-	g.MOVQ(at(regT, tBStride), stride)
+	g.MOVQ(At(regT, tBStride), stride)
 	g.SUBQ(operand.U8(unroll), regN)
 	g.JB(operand.LabelRef("rest"))
-	align(g.Context, 32) // once in a function: with a second one Go's assembler (1.26) never ends
+	g.Align(32) // once in a function: with a second one Go's assembler (1.26) never ends
 	g.Label("k")
 	for i := range unroll {
-		row := at(regB, 0)
+		row := At(regB, 0)
 		if i%2 == 1 {
-			row = idx(regB, stride, 1)
+			row = Idx(regB, stride, 1)
 		}
 		g.step(row, func(r int) operand.Mem {
-			m := idx(g.ptr[r], regX, 1)
+			m := Idx(g.ptr[r], regX, 1)
 			m.Disp = 4 * i
 			return m
 		})
 		if i%2 == 1 {
-			g.LEAQ(idx(regB, stride, 2), regB)
+			g.LEAQ(Idx(regB, stride, 2), regB)
 		}
 	}
 	g.ADDQ(operand.U8(4*unroll), regX)
@@ -417,7 +418,7 @@ func (g *tiler) near() {
 	g.ADDQ(operand.U8(unroll), regN)
 	g.JZ(operand.LabelRef("near"))
 	g.Label("one")
-	g.step(at(regB, 0), g.here)
+	g.step(At(regB, 0), g.here)
 	g.ADDQ(operand.U8(4), regX)
 	g.ADDQ(stride, regB)
 	g.DECQ(regN)
@@ -433,31 +434,31 @@ const unroll = 4
 // across is the same for rows that are neighbours and K indices that are not: a transposed A. One pointer serves all rows. Where the rows are not neighbours, it goes on at far.
 func (g *tiler) across() {
 	g.Label("notnear")
-	g.CMPQ(at(regT, tAcross), operand.U8(0))
+	g.CMPQ(At(regT, tAcross), operand.U8(0))
 	g.JE(operand.LabelRef("far"))
 	p, strideA, strideB := reg.RBX, reg.R8, regT // in the place of other row pointers, which are loaded anew for each tile
-	g.LEAQ(idx(g.ptr[0], regX, 1), p)
-	g.MOVQ(at(regT, tAStride), strideA)
-	g.MOVQ(at(regT, tBStride), strideB)
-	element := func(r int) operand.Mem { return at(p, 4*r) }
+	g.LEAQ(Idx(g.ptr[0], regX, 1), p)
+	g.MOVQ(At(regT, tAStride), strideA)
+	g.MOVQ(At(regT, tBStride), strideB)
+	element := func(r int) operand.Mem { return At(p, 4*r) }
 	g.SUBQ(operand.U8(unroll), regN)
 	g.JB(operand.LabelRef("restx"))
 	g.Label("kx")
 	for i := range unroll {
-		row := at(regB, 0)
+		row := At(regB, 0)
 		el := element
 		if i%2 == 1 {
-			row = idx(regB, strideB, 1)
+			row = Idx(regB, strideB, 1)
 			el = func(r int) operand.Mem {
-				m := idx(p, strideA, 1)
+				m := Idx(p, strideA, 1)
 				m.Disp = 4 * r
 				return m
 			}
 		}
 		g.step(row, el)
 		if i%2 == 1 {
-			g.LEAQ(idx(regB, strideB, 2), regB)
-			g.LEAQ(idx(p, strideA, 2), p)
+			g.LEAQ(Idx(regB, strideB, 2), regB)
+			g.LEAQ(Idx(p, strideA, 2), p)
 		}
 	}
 	g.SUBQ(operand.U8(unroll), regN)
@@ -466,7 +467,7 @@ func (g *tiler) across() {
 	g.ADDQ(operand.U8(unroll), regN)
 	g.JZ(operand.LabelRef("donex"))
 	g.Label("onex")
-	g.step(at(regB, 0), element)
+	g.step(At(regB, 0), element)
 	g.ADDQ(strideA, p)
 	g.ADDQ(strideB, regB)
 	g.DECQ(regN)
@@ -477,7 +478,7 @@ func (g *tiler) across() {
 }
 
 // here is the element of row r at regX.
-func (g *tiler) here(r int) operand.Mem { return idx(g.ptr[r], regX, 1) }
+func (g *tiler) here(r int) operand.Mem { return Idx(g.ptr[r], regX, 1) }
 
 // step adds the products of one K index: row is its row of B, element(r) its element of row r of A.
 func (g *tiler) step(row operand.Mem, element func(r int) operand.Mem) {
@@ -495,7 +496,7 @@ func (g *tiler) step(row operand.Mem, element func(r int) operand.Mem) {
 
 // finish applies the activation and stores the accumulators.
 func (g *tiler) finish() {
-	g.MOVQ(at(regT, tAct), reg.RAX)
+	g.MOVQ(At(regT, tAct), reg.RAX)
 	g.TESTQ(reg.RAX, reg.RAX)
 	g.JZ(operand.LabelRef("store"))
 	g.zero(g.b[0])
@@ -506,22 +507,12 @@ func (g *tiler) finish() {
 		}
 	}
 	g.Label("store")
-	g.MOVQ(at(regT, g.ptrC), reg.RAX)
-	g.MOVQ(at(regT, tCOffCur), reg.RBX)
+	g.MOVQ(At(regT, g.ptrC), reg.RAX)
+	g.MOVQ(At(regT, tCOffCur), reg.RBX)
 	for r := range g.rows {
-		g.MOVQ(at(reg.RBX, 8*r), reg.RCX)
+		g.MOVQ(At(reg.RBX, 8*r), reg.RCX)
 		for v := range g.vecs {
-			g.store(v, g.acc[r][v], idx(reg.RAX, reg.RCX, 4))
+			g.store(v, g.acc[r][v], Idx(reg.RAX, reg.RCX, 4))
 		}
 	}
 }
-
-var ymm = []reg.Register{reg.Y0, reg.Y1, reg.Y2, reg.Y3, reg.Y4, reg.Y5, reg.Y6, reg.Y7,
-	reg.Y8, reg.Y9, reg.Y10, reg.Y11, reg.Y12, reg.Y13, reg.Y14, reg.Y15,
-	reg.Y16, reg.Y17, reg.Y18, reg.Y19, reg.Y20, reg.Y21, reg.Y22, reg.Y23,
-	reg.Y24, reg.Y25, reg.Y26, reg.Y27, reg.Y28, reg.Y29, reg.Y30, reg.Y31}
-
-var zmm = []reg.Register{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7,
-	reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
-	reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23,
-	reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31}

@@ -4,6 +4,8 @@ package main
 import (
 	"fmt"
 
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -20,8 +22,7 @@ func main() {
 	Generate()
 }
 
-var z = []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
-	reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31}
+var z = simd.Z
 
 // dpbf16 is VDPBF16PS zmm[y], zmm[x], zmm[acc] by its bytes (EVEX.512.F3.0F38.W0 52 /r), which neither avo nor Go's assembler know: acc += the two products of bf16
 // in each 32 bits of x and y.
@@ -41,9 +42,9 @@ func dpbf16(y, x, acc int) {
 func tile(rows int) {
 	TEXT(fmt.Sprintf("tile%d", rows), NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, aGroup, groups, add int)")
 	Doc(fmt.Sprintf("tile%d: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for %d rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].", rows, rows))
-	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
-	cStride, aRow, aGroup := Load(Param("cStride"), GP64()).(reg.GPVirtual), Load(Param("aRow"), GP64()).(reg.GPVirtual), Load(Param("aGroup"), GP64()).(reg.GPVirtual)
-	n := Load(Param("groups"), GP64())
+	c, a, b := lanes.Arg("c"), lanes.Arg("a"), lanes.Arg("b")
+	cStride, aRow, aGroup := lanes.Arg("cStride"), lanes.Arg("aRow"), lanes.Arg("aGroup")
+	n := lanes.Arg("groups")
 	// Rows 0, 1, 2 are at a + 0, 1, 2 times the stride, and 3, 4, 5 likewise from the fourth row on.
 	at := func(p, third, stride reg.GPVirtual, r int) Mem {
 		if r >= 3 {
@@ -67,11 +68,8 @@ func tile(rows int) {
 		return t
 	}
 	a3, c3 := fourth(a, aRow), fourth(c, cStride)
-	add, err := Param("add").Resolve()
-	if err != nil {
-		panic(err)
-	}
-	CMPQ(add.Addr, Imm(0))
+	add := lanes.Address("add")
+	CMPQ(add, Imm(0))
 	JNE(LabelRef("load"))
 	for i := range 4 * rows {
 		VPXORD(z[i], z[i], z[i])
@@ -127,10 +125,7 @@ func amx() {
 	Load(Param("aRow"), reg.RAX)
 	Load(Param("blocks"), reg.R13)
 	MOVQ(U32(256), reg.RBX)
-	steps, err := Param("steps").Resolve()
-	if err != nil {
-		panic(err)
-	}
+	steps := lanes.Address("steps")
 	sixteen := func(stride, base reg.GPPhysical, to reg.GPPhysical) { // to = base + 16 rows
 		MOVQ(stride, to)
 		SHLQ(Imm(4), to)
@@ -144,7 +139,7 @@ func amx() {
 		MOVQ(reg.RSI, reg.R8)
 		sixteen(reg.RAX, reg.RSI, reg.R9)
 		LEAQ(Mem{Base: reg.RDX, Disp: 128 * half}, reg.R10)
-		MOVQ(steps.Addr, reg.R11)
+		MOVQ(steps, reg.R11)
 		loop := fmt.Sprintf("k%d", half)
 		Label(loop)
 		tiles.Load(4, tiles.R8, tiles.RAX, 0)
@@ -184,7 +179,7 @@ func amx() {
 func interleave() {
 	TEXT("interleave16", NOSPLIT, "func(dst *uint32, x, y *uint16, blocks int)")
 	Doc("interleave16: dst[i] = x[i] | y[i]<<16, for blocks times 16 elements.")
-	dst, x, y, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("y"), GP64()), Load(Param("blocks"), GP64())
+	dst, x, y, n := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("y"), lanes.Arg("blocks")
 	u, v := ZMM(), ZMM()
 	Label("loop")
 	VPMOVZXWD(Mem{Base: x}, u)

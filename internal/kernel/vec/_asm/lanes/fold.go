@@ -132,7 +132,7 @@ func (l *L) bases(slices []string) (reg.GPVirtual, []reg.Register) {
 }
 
 func (l *L) noLanes() M {
-	if l.wide {
+	if l.Wide() {
 		k := K()
 		KXORW(k, k, k)
 		return k
@@ -142,7 +142,7 @@ func (l *L) noLanes() M {
 
 // orInto adds the lanes of b to those of acc.
 func (l *L) orInto(acc, b M) {
-	if l.wide {
+	if l.Wide() {
 		KORW(b, acc, acc)
 	} else {
 		VORPS(b, acc, acc)
@@ -150,7 +150,7 @@ func (l *L) orInto(acc, b M) {
 }
 
 func (l *L) jumpIfNone(m M, label string) {
-	if l.wide {
+	if l.Wide() {
 		KORTESTW(m, m)
 	} else {
 		VPTEST(m, m)
@@ -161,7 +161,7 @@ func (l *L) jumpIfNone(m M, label string) {
 // Across combines the lanes of v, halves first, into the first lane of the result.
 func (l *L) Across(v V, in Instr) reg.VecVirtual {
 	y := v.AsY()
-	if l.wide {
+	if l.Wide() {
 		h := YMM()
 		VEXTRACTF64X4(U8(1), v, h)
 		in(h, y, h)
@@ -201,8 +201,8 @@ func (f ColFold) Emit(l *L) {
 	TEXT(f.Name+l.Suffix, NOSPLIT, signature(f.Outs, append(append([]string{}, f.Srcs...), f.Cols...), nil, "rows, stride int"))
 	Doc(fmt.Sprintf("%s%s: %s, with %d lanes.", f.Name, l.Suffix, f.Doc, l.Width))
 	n := Load(Param(f.Outs[0]).Len(), GP64()).(reg.GPVirtual)
-	rows := Load(Param("rows"), GP64())
-	stride := Load(Param("stride"), GP64())
+	rows := Arg("rows")
+	stride := Arg("stride")
 	SHLQ(U8(2), stride)
 	ptr := func(names []string) (r []reg.Register) {
 		for _, s := range names {
@@ -330,7 +330,7 @@ func (f ColFold) combine(l *L, acc, t V) {
 		}
 		d := l.New()
 		in(t, acc, d)
-		if l.wide {
+		if l.Wide() {
 			VBLENDMPS(acc, d, nan, acc)
 		} else {
 			VBLENDVPS(nan, acc, d, acc)

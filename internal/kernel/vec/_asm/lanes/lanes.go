@@ -16,6 +16,8 @@ import (
 	"github.com/mmcloughlin/avo/gotypes"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 )
 
 // V is a vector of L.Width lanes.
@@ -25,24 +27,22 @@ type V = reg.VecVirtual
 type M = reg.Register
 
 // L is a target instruction set.
-type L struct {
-	Suffix string // of function names
-	Width  int    // lanes
-	wide   bool   // AVX-512
-}
+type L struct{ simd.Level }
 
 // Targets are the instruction sets that everything is generated for.
-var Targets = []*L{{"AVX2", 8, false}, {"AVX512", 16, true}}
+var Targets = targets()
 
-// Wide reports whether l is AVX-512.
-func (l *L) Wide() bool { return l.wide }
-
-// Bytes is the size of a vector.
-func (l *L) Bytes() int { return 4 * l.Width }
+func targets() []*L {
+	var out []*L
+	for _, l := range simd.Levels {
+		out = append(out, &L{l})
+	}
+	return out
+}
 
 // New is an unset register.
 func (l *L) New() V {
-	if l.wide {
+	if l.Wide() {
 		return ZMM()
 	}
 	return YMM()
@@ -81,7 +81,7 @@ type insn struct{ plain, bcst func(...Op) }
 
 // emit writes d = in(a, b), b being a register, memory or a constant.
 func (l *L) emit(in insn, a, b Op, d Op) {
-	if k, ok := b.(Const); ok && l.wide {
+	if k, ok := b.(Const); ok && l.Wide() {
 		in.bcst(k.Mem, a, d)
 		return
 	}
@@ -109,7 +109,7 @@ func (l *L) Load(o Op) V {
 // Zero is 0 in every lane.
 func (l *L) Zero() V {
 	d := l.New()
-	if l.wide {
+	if l.Wide() {
 		VPXORD(d, d, d)
 	} else {
 		VXORPS(d, d, d)
@@ -166,7 +166,7 @@ const (
 // Round is a rounded to an integer; ties go to even under Nearest.
 func (l *L) Round(a Op, mode int) V {
 	d := l.New()
-	if l.wide {
+	if l.Wide() {
 		VRNDSCALEPS(U8(mode), a, d)
 	} else {
 		VROUNDPS(U8(mode), a, d)
@@ -189,7 +189,7 @@ const (
 
 // Cmp is the mask of a pred b.
 func (l *L) Cmp(pred int, a V, b Op) M {
-	if !l.wide {
+	if !l.Wide() {
 		d := YMM()
 		VCMPPS(U8(pred), opmem(b), a, d)
 		return d
@@ -206,7 +206,7 @@ func (l *L) Cmp(pred int, a V, b Op) M {
 // Blend is yes where m, else no.
 func (l *L) Blend(m M, yes Op, no V) V {
 	d := l.New()
-	if !l.wide {
+	if !l.Wide() {
 		VBLENDVPS(m, opmem(yes), no, d)
 		return d
 	}
@@ -221,7 +221,7 @@ func (l *L) Blend(m M, yes Op, no V) V {
 // Keep is a where m, else 0.
 func (l *L) Keep(m M, a V) V {
 	d := l.New()
-	if l.wide {
+	if l.Wide() {
 		VMOVAPS_Z(a, m, d)
 	} else {
 		VANDPS(a, m, d)
@@ -270,7 +270,7 @@ func (l *L) TailMask(n reg.GPVirtual) M {
 	NEGQ(n)
 	d := l.New()
 	VMOVUPS(Mem{Base: p, Index: n, Scale: 4, Disp: 64}, d)
-	if !l.wide {
+	if !l.Wide() {
 		return d
 	}
 	k := K()
@@ -298,7 +298,7 @@ func tailTable() Mem {
 // LoadMasked reads the lanes of m and sets the others to 0; it touches no memory of theirs.
 func (l *L) LoadMasked(p Mem, m M) V {
 	d := l.New()
-	if l.wide {
+	if l.Wide() {
 		VMOVUPS_Z(p, m, d)
 	} else {
 		VMASKMOVPS(p, m, d)
@@ -311,7 +311,7 @@ func (l *L) Store(v V, p Mem) { VMOVUPS(v, p) }
 
 // StoreMasked writes the lanes of m alone.
 func (l *L) StoreMasked(v V, m M, p Mem) {
-	if l.wide {
+	if l.Wide() {
 		VMOVUPS(v, m, p)
 	} else {
 		VMASKMOVPS(v, m, p)
@@ -320,7 +320,7 @@ func (l *L) StoreMasked(v V, m M, p Mem) {
 
 // StoreMaskBytes writes a byte per lane: 1 where m, else 0.
 func (l *L) StoreMaskBytes(m M, p Mem) {
-	if l.wide {
+	if l.Wide() {
 		x := XMM()
 		VMOVDQU8_Z(l.ones(), m, x)
 		VMOVDQU(x, p)
@@ -341,7 +341,7 @@ func (l *L) ones() Mem { return l.Bits(0x01010101).Mem }
 func (l *L) LoadMaskBytes(p Mem) M {
 	d := l.New()
 	VPMOVZXBD(p, d)
-	if l.wide {
+	if l.Wide() {
 		k := K()
 		VPTESTMD(d, d, k)
 		return k
@@ -353,7 +353,7 @@ func (l *L) LoadMaskBytes(p Mem) M {
 
 // StoreLow16 writes the low halves of the lanes.
 func (l *L) StoreLow16(v V, p Mem) {
-	if l.wide {
+	if l.Wide() {
 		VPMOVDW(v, p)
 		return
 	}
@@ -365,7 +365,7 @@ func (l *L) StoreLow16(v V, p Mem) {
 
 // JumpIfAny goes to the label if any lane is in m.
 func (l *L) JumpIfAny(m M, label string) {
-	if l.wide {
+	if l.Wide() {
 		KORTESTW(m, m)
 	} else {
 		VPTEST(m, m)

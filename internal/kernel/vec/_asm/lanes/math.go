@@ -39,7 +39,7 @@ func (l *L) clamp(x V, lo, hi float64) V {
 func (l *L) Exp(x V) V {
 	n, r := l.reduceExp(l.clamp(x, -104, 89))
 	p := l.expPoly(r)
-	if l.wide {
+	if l.Wide() {
 		VSCALEFPS(n, p, p)
 		return p
 	}
@@ -86,7 +86,7 @@ var logTail = Fit(func(f float64) float64 {
 
 // Log is the natural logarithm; NaN below 0.
 func (l *L) Log(x V) V {
-	if l.wide {
+	if l.Wide() {
 		m, e, g := l.New(), l.New(), l.New()
 		VGETMANTPS(U8(0xb), x, m) // in [3/4, 3/2), NaN below 0
 		VGETEXPPS(x, e)
@@ -259,7 +259,7 @@ func (l *L) AndI(a V, b Op) V { return l.And(a, b) }
 
 // maskBits is all ones in the lanes of m.
 func (l *L) maskBits(m any) V {
-	if !l.wide {
+	if !l.Wide() {
 		return m.(V)
 	}
 	d := l.New()

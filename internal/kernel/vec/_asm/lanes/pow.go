@@ -65,7 +65,7 @@ func (l *L) powHalf(m, e, b V) V {
 	t = l.mulD(l.addD(t, e), b)
 	t = l.maxD(l.loadD(l.D(-200)), l.minD(l.loadD(l.D(200)), t)) // NaN stays
 	n := l.New()
-	if l.wide {
+	if l.Wide() {
 		VRNDSCALEPD(U8(Nearest), t, n)
 	} else {
 		VROUNDPD(U8(Nearest), t, n)
@@ -81,9 +81,9 @@ func (l *L) powHalf(m, e, b V) V {
 func (l *L) half(x V, h int) V {
 	d := l.New()
 	switch {
-	case l.wide && h == 0:
+	case l.Wide() && h == 0:
 		VCVTPS2PD(x.AsY(), d)
-	case l.wide:
+	case l.Wide():
 		y := YMM()
 		VEXTRACTF64X4(U8(1), x, y)
 		VCVTPS2PD(y, d)
@@ -100,7 +100,7 @@ func (l *L) half(x V, h int) V {
 // join rounds two halves to float32.
 func (l *L) join(lo, hi V) V {
 	d := l.New()
-	if l.wide {
+	if l.Wide() {
 		a, b := YMM(), YMM()
 		VCVTPD2PS(lo, a)
 		VCVTPD2PS(hi, b)
@@ -147,7 +147,7 @@ func (l *L) Pow(a, b V) V {
 // andNot is b where the lanes of mask are 0.
 func (l *L) andNot(mask, b V) V {
 	d := l.New()
-	if l.wide {
+	if l.Wide() {
 		VPANDND(b, mask, d)
 	} else {
 		VPANDN(b, mask, d)

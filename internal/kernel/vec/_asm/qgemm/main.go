@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -33,44 +34,31 @@ func main() {
 	Generate()
 }
 
-// rowAddresses gives, for each of rows rows that lie stride bytes apart from p on, its address, in as few registers as that takes.
-func rowAddresses(p, stride reg.GPVirtual, rows int) func(r int) Mem {
-	third := p
-	double := p
-	if rows > 2 {
-		double = GP64()
-		LEAQ(Mem{Base: stride, Index: stride, Scale: 1}, double)
-	}
-	if rows > 3 {
-		third = GP64()
-		LEAQ(Mem{Base: p, Index: double, Scale: 1}, third)
-		ADDQ(stride, third)
-	}
-	return func(r int) Mem {
-		base := p
-		if r >= 3 {
-			base, r = third, r-3
-		}
-		switch r {
-		case 1:
-			return Mem{Base: base, Index: stride, Scale: 1}
-		case 2:
-			return Mem{Base: base, Index: double, Scale: 1}
-		}
-		return Mem{Base: base}
-	}
-}
-
-// next moves the rows on by n bytes.
-func next(p reg.GPVirtual, at func(r int) Mem, rows, n int) {
-	ADDQ(Imm(uint64(n)), p)
-	if rows > 3 {
-		ADDQ(Imm(uint64(n)), at(3).Base)
-	}
-}
-
 // greatest says in a comment that only the greatest of the rows' sums are kept.
 const greatest = " Only the greatest of each column is stored: c is one row."
+
+// zeros are the sums of rows and so many vectors of 16 columns.
+func zeros(rows, vectors int) [][]reg.VecVirtual {
+	acc := make([][]reg.VecVirtual, rows)
+	for r := range acc {
+		acc[r] = make([]reg.VecVirtual, vectors)
+		for v := range acc[r] {
+			acc[r][v] = ZMM()
+			VPXORD(acc[r][v], acc[r][v], acc[r][v])
+		}
+	}
+	return acc
+}
+
+// greatestRow leaves the greatest sums of all rows in the first.
+func greatestRow(acc [][]reg.VecVirtual) [][]reg.VecVirtual {
+	for _, row := range acc[1:] {
+		for v := range row {
+			VPMAXSD(row[v], acc[0][v], acc[0][v])
+		}
+	}
+	return acc[:1]
+}
 
 // vnni is the tile of rows and so many vectors of 16 columns.
 func vnni(rows, vectors int, most bool) {
@@ -84,17 +72,10 @@ func vnni(rows, vectors int, most bool) {
 	}
 	TEXT(name, NOSPLIT, "func(c *int32, a *uint8, b *int8, stride, groups int)")
 	Doc(fmt.Sprintf("%s: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and %d columns; b is groups times [%d][4]; c is [%d][%d].%s", name, rows, cols, cols, rows, cols, doc))
-	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
-	stride, n := Load(Param("stride"), GP64()).(reg.GPVirtual), Load(Param("groups"), GP64()).(reg.GPVirtual)
-	at := rowAddresses(a, stride, rows)
-	acc := make([][]reg.VecVirtual, rows)
-	for r := range acc {
-		acc[r] = make([]reg.VecVirtual, vectors)
-		for v := range acc[r] {
-			acc[r][v] = ZMM()
-			VPXORD(acc[r][v], acc[r][v], acc[r][v])
-		}
-	}
+	c, a, b := lanes.Arg("c"), lanes.Arg("a"), lanes.Arg("b")
+	stride, n := lanes.Arg("stride"), lanes.Arg("groups")
+	row := lanes.RowsAt(a, stride, rows)
+	acc := zeros(rows, vectors)
 	bs := make([]reg.VecVirtual, vectors)
 	for v := range bs {
 		bs[v] = ZMM()
@@ -105,22 +86,17 @@ func vnni(rows, vectors int, most bool) {
 		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
 	}
 	for r := range rows {
-		VPBROADCASTD(at(r), x)
+		VPBROADCASTD(row.At(r), x)
 		for v := range bs {
 			VPDPBUSD(bs[v], x, acc[r][v])
 		}
 	}
 	ADDQ(U32(uint32(64*vectors)), b)
-	next(a, at, rows, 4)
+	row.Next(4)
 	DECQ(n)
 	JNZ(LabelRef("loop"))
 	if most {
-		for _, row := range acc[1:] {
-			for v := range row {
-				VPMAXSD(row[v], acc[0][v], acc[0][v])
-			}
-		}
-		acc = acc[:1]
+		acc = greatestRow(acc)
 	}
 	for r := range acc {
 		for v := range acc[r] {
@@ -138,11 +114,12 @@ func avx2(rows int, most bool) {
 	}
 	TEXT(name, NOSPLIT, "func(c *int32, a *int16, b *int16, stride, groups int)")
 	Doc(fmt.Sprintf("%s: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [%d][16].%s", name, rows, rows, doc))
-	c, a, b := Load(Param("c"), GP64()).(reg.GPVirtual), Load(Param("a"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual)
-	stride, n := Load(Param("stride"), GP64()).(reg.GPVirtual), Load(Param("groups"), GP64()).(reg.GPVirtual)
-	at := rowAddresses(a, stride, rows)
-	acc := make([][2]reg.VecVirtual, rows)
+	c, a, b := lanes.Arg("c"), lanes.Arg("a"), lanes.Arg("b")
+	stride, n := lanes.Arg("stride"), lanes.Arg("groups")
+	row := lanes.RowsAt(a, stride, rows)
+	acc := make([][]reg.VecVirtual, rows)
 	for r := range acc {
+		acc[r] = make([]reg.VecVirtual, 2)
 		for v := range acc[r] {
 			acc[r][v] = YMM()
 			VPXOR(acc[r][v], acc[r][v], acc[r][v])
@@ -153,23 +130,18 @@ func avx2(rows int, most bool) {
 	VMOVDQU(Mem{Base: b}, b0)
 	VMOVDQU(Mem{Base: b, Disp: 32}, b1)
 	for r := range rows {
-		VPBROADCASTD(at(r), x)
+		VPBROADCASTD(row.At(r), x)
 		VPMADDWD(b0, x, y)
 		VPADDD(y, acc[r][0], acc[r][0])
 		VPMADDWD(b1, x, y)
 		VPADDD(y, acc[r][1], acc[r][1])
 	}
 	ADDQ(U32(64), b)
-	next(a, at, rows, 4)
+	row.Next(4)
 	DECQ(n)
 	JNZ(LabelRef("loop"))
 	if most {
-		for _, row := range acc[1:] {
-			for v := range row {
-				VPMAXSD(row[v], acc[0][v], acc[0][v])
-			}
-		}
-		acc = acc[:1]
+		acc = greatestRow(acc)
 	}
 	for r := range acc {
 		for v := range acc[r] {
@@ -183,7 +155,7 @@ func avx2(rows int, most bool) {
 func widen() {
 	TEXT("widenAVX2", NOSPLIT, "func(dst *int16, src *uint8, blocks int)")
 	Doc("widenAVX2 copies blocks times 16 bytes to 16-bit numbers.")
-	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("blocks"), GP64())
+	dst, src, n := lanes.Arg("dst"), lanes.Arg("src"), lanes.Arg("blocks")
 	x := YMM()
 	Label("loop")
 	VPMOVZXBW(Mem{Base: src}, x)
@@ -199,7 +171,7 @@ func widen() {
 func maximum() {
 	TEXT("maxBytesAVX2", NOSPLIT, "func(dst, a, b *uint8, blocks int)")
 	Doc("maxBytesAVX2: dst = the greater of a and b, for blocks times 16 bytes.")
-	dst, a, b, n := Load(Param("dst"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("blocks"), GP64())
+	dst, a, b, n := lanes.Arg("dst"), lanes.Arg("a"), lanes.Arg("b"), lanes.Arg("blocks")
 	x := XMM()
 	Label("loop")
 	VMOVDQU(Mem{Base: a}, x)
@@ -215,21 +187,18 @@ func maximum() {
 
 // requantizeLoop emits the loops over rows and blocks of 16 columns; block does one, with scale and bias at the given registers.
 func requantizeLoop(block func(dst, c, s, b reg.Register)) {
-	dst, dstStride := Load(Param("dst"), GP64()), Load(Param("dstStride"), GP64())
-	c, cStride := Load(Param("c"), GP64()), Load(Param("cStride"), GP64())
-	s, b := Load(Param("scale"), GP64()), Load(Param("bias"), GP64())
-	rows := Load(Param("rows"), GP64())
-	blocks, err := Param("blocks").Resolve()
-	if err != nil {
-		panic(err)
-	}
+	dst, dstStride := lanes.Arg("dst"), lanes.Arg("dstStride")
+	c, cStride := lanes.Arg("c"), lanes.Arg("cStride")
+	s, b := lanes.Arg("scale"), lanes.Arg("bias")
+	rows := lanes.Arg("rows")
+	blocks := lanes.Address("blocks")
 	d1, c1, s1, b1, n := GP64(), GP64(), GP64(), GP64(), GP64()
 	Label("row")
 	MOVQ(dst, d1)
 	MOVQ(c, c1)
 	MOVQ(s, s1)
 	MOVQ(b, b1)
-	MOVQ(blocks.Addr, n)
+	MOVQ(blocks, n)
 	Label("block")
 	block(d1, c1, s1, b1)
 	ADDQ(Imm(64), c1)
@@ -252,15 +221,37 @@ const requantizeDoc = ": dst = c*scale + bias, each rounded, then to whole numbe
 
 // limits broadcasts lo and 255.
 func limits(lo, hi reg.VecVirtual) {
-	p, err := Param("lo").Resolve()
-	if err != nil {
-		panic(err)
-	}
-	VBROADCASTSS(p.Addr, lo)
+	VBROADCASTSS(lanes.Address("lo"), lo)
+	byteMax(hi)
+}
+
+// byteMax broadcasts 255, as floats.
+func byteMax(hi reg.VecVirtual) {
 	r, t := GP32(), XMM()
-	MOVL(U32(0x437f0000), r) // 255
+	MOVL(U32(0x437f0000), r)
 	VMOVD(r, t)
 	VBROADCASTSS(t, hi)
+}
+
+// scaled is x = x*scale + bias, each rounded, then to whole numbers from lo to hi.
+func scaled(x reg.VecVirtual, scale, bias Op, lo, hi reg.VecVirtual) {
+	VMULPS(scale, x, x)
+	VADDPS(bias, x, x)
+	whole(x, lo, hi)
+}
+
+// whole is x to whole numbers (halves to even) from lo to hi, lo for NaN, which is what the second operand in Intel's order gives.
+func whole(x, lo, hi reg.VecVirtual) {
+	VMAXPS(lo, x, x)
+	VMINPS(hi, x, x)
+	VCVTPS2DQ(x, x)
+}
+
+// greatestOf leaves the greatest of four vectors of integers in a.
+func greatestOf(a, b, c, d reg.VecVirtual) {
+	VPMAXSD(b, a, a)
+	VPMAXSD(d, c, c)
+	VPMAXSD(c, a, a)
 }
 
 func requantize512() {
@@ -270,11 +261,7 @@ func requantize512() {
 	limits(lo, hi)
 	requantizeLoop(func(dst, c, s, b reg.Register) {
 		VCVTDQ2PS(Mem{Base: c}, x)
-		VMULPS(Mem{Base: s}, x, x)
-		VADDPS(Mem{Base: b}, x, x)
-		VMAXPS(lo, x, x)
-		VMINPS(hi, x, x)
-		VCVTPS2DQ(x, x)
+		scaled(x, Mem{Base: s}, Mem{Base: b}, lo, hi)
 		VPMOVDB(x, Mem{Base: dst})
 	})
 }
@@ -297,11 +284,7 @@ func requantize256() {
 	requantizeLoop(func(dst, c, s, b reg.Register) {
 		for i, v := range []reg.VecVirtual{x, y} {
 			VCVTDQ2PS(Mem{Base: c, Disp: 32 * i}, v)
-			VMULPS(Mem{Base: s, Disp: 32 * i}, v, v)
-			VADDPS(Mem{Base: b, Disp: 32 * i}, v, v)
-			VMAXPS(lo, v, v)
-			VMINPS(hi, v, v)
-			VCVTPS2DQ(v, v)
+			scaled(v, Mem{Base: s, Disp: 32 * i}, Mem{Base: b, Disp: 32 * i}, lo, hi)
 		}
 		pack(x, y, dst)
 	})
@@ -310,28 +293,19 @@ func requantize256() {
 func quantize() {
 	TEXT("quantizeAVX2", NOSPLIT, "func(dst *uint8, x *float32, inverse, zero float32, blocks int)")
 	Doc("quantizeAVX2: dst = min(255, max(0, round(x*inverse) + zero)), halves to even and 0 for NaN, for blocks times 16 elements.")
-	dst, src, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("blocks"), GP64())
+	dst, src, n := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("blocks")
 	inverse, zero, lo, hi, x, y := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	for i, name := range []string{"inverse", "zero"} {
-		p, err := Param(name).Resolve()
-		if err != nil {
-			panic(err)
-		}
-		VBROADCASTSS(p.Addr, []reg.VecVirtual{inverse, zero}[i])
+		VBROADCASTSS(lanes.Address(name), []reg.VecVirtual{inverse, zero}[i])
 	}
-	r, t := GP32(), XMM()
-	MOVL(U32(0x437f0000), r) // 255
-	VMOVD(r, t)
-	VBROADCASTSS(t, hi)
+	byteMax(hi)
 	VXORPS(lo, lo, lo)
 	Label("loop")
 	for i, v := range []reg.VecVirtual{x, y} {
 		VMULPS(Mem{Base: src, Disp: 32 * i}, inverse, v)
 		VROUNDPS(Imm(0), v, v)
 		VADDPS(zero, v, v)
-		VMAXPS(lo, v, v) // lo where v is NaN: the second operand in Intel's order
-		VMINPS(hi, v, v)
-		VCVTPS2DQ(v, v)
+		whole(v, lo, hi)
 	}
 	pack(x, y, dst)
 	ADDQ(Imm(64), src)
@@ -345,7 +319,7 @@ func quantize() {
 func pairs() {
 	TEXT("maxPairsAVX2", NOSPLIT, "func(dst, src *uint8, blocks, pixels int)")
 	Doc("maxPairsAVX2: pixels of blocks times 16 bytes, each the greater of two neighbours in src, byte by byte.")
-	dst, src, blocks, pixels := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("blocks"), GP64()), Load(Param("pixels"), GP64())
+	dst, src, blocks, pixels := lanes.Arg("dst"), lanes.Arg("src"), lanes.Arg("blocks"), lanes.Arg("pixels")
 	width, n := GP64(), GP64()
 	MOVQ(blocks, width)
 	SHLQ(Imm(4), width) // bytes of a pixel
@@ -370,16 +344,12 @@ func pairs() {
 func sum() {
 	TEXT("addAVX2", NOSPLIT, "func(dst, a, b *uint8, scaleA, scaleB, offset, lo float32, blocks int)")
 	Doc("addAVX2: dst = a*scaleA + b*scaleB + offset, each operation rounded, then to whole numbers (halves to even), not below lo nor above 255, for blocks times 16 bytes.")
-	dst, a, b, n := Load(Param("dst"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("blocks"), GP64())
+	dst, a, b, n := lanes.Arg("dst"), lanes.Arg("a"), lanes.Arg("b"), lanes.Arg("blocks")
 	lo, hi := YMM(), YMM()
 	limits(lo, hi)
 	sa, sb, offset, v, w, x := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	for i, name := range []string{"scaleA", "scaleB", "offset"} {
-		p, err := Param(name).Resolve()
-		if err != nil {
-			panic(err)
-		}
-		VBROADCASTSS(p.Addr, []reg.VecVirtual{sa, sb, offset}[i])
+		VBROADCASTSS(lanes.Address(name), []reg.VecVirtual{sa, sb, offset}[i])
 	}
 	Label("loop")
 	for i, v := range []reg.VecVirtual{v, w} {
@@ -391,9 +361,7 @@ func sum() {
 		VMULPS(sb, x, x)
 		VADDPS(x, v, v)
 		VADDPS(offset, v, v)
-		VMAXPS(lo, v, v)
-		VMINPS(hi, v, v)
-		VCVTPS2DQ(v, v)
+		whole(v, lo, hi)
 	}
 	pack(v, w, dst)
 	ADDQ(Imm(16), a)
@@ -409,12 +377,9 @@ func sum() {
 func depthwise() {
 	TEXT("depthwiseAVX2", NOSPLIT, "func(acc *int32, x *uint8, w *int16, channels, pairs, blocks int)")
 	Doc("depthwiseAVX2: acc[c] = the sum over p of x[2p][c]*w[p][c][0] + x[2p+1][c]*w[p][c][1] for blocks times 8 of the channels; x is [2*pairs][channels].")
-	acc, x, w := Load(Param("acc"), GP64()), Load(Param("x"), GP64()), Load(Param("w"), GP64())
-	channels, blocks := Load(Param("channels"), GP64()), Load(Param("blocks"), GP64())
-	pairs, err := Param("pairs").Resolve()
-	if err != nil {
-		panic(err)
-	}
+	acc, x, w := lanes.Arg("acc"), lanes.Arg("x"), lanes.Arg("w")
+	channels, blocks := lanes.Arg("channels"), lanes.Arg("blocks")
+	pairs := lanes.Address("pairs")
 	sum, v := YMM(), YMM()
 	a, b := XMM(), XMM()
 	px, pw, n := GP64(), GP64(), GP64()
@@ -422,7 +387,7 @@ func depthwise() {
 	VPXOR(sum, sum, sum)
 	MOVQ(x, px)
 	MOVQ(w, pw)
-	MOVQ(pairs.Addr, n)
+	MOVQ(pairs, n)
 	Label("pair")
 	VMOVQ(Mem{Base: px}, a)
 	VMOVQ(Mem{Base: px, Index: channels, Scale: 1}, b)
@@ -448,8 +413,8 @@ func depthwise() {
 func grey() {
 	TEXT("greyVNNI", NOSPLIT, "func(dst, x *uint8, line int, w *int8, scale, bias *float32, lo float32, windows int)")
 	Doc("greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4].")
-	dst, x, line := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("line"), GP64())
-	w, scale, bias, n := Load(Param("w"), GP64()), Load(Param("scale"), GP64()), Load(Param("bias"), GP64()), Load(Param("windows"), GP64())
+	dst, x, line := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("line")
+	w, scale, bias, n := lanes.Arg("w"), lanes.Arg("scale"), lanes.Arg("bias"), lanes.Arg("windows")
 	lo, hi := ZMM(), ZMM()
 	limits(lo, hi)
 	var ws [3][2]reg.VecVirtual
@@ -495,16 +460,10 @@ func grey() {
 		}
 	}
 	for v := range 2 {
-		VPMAXSD(acc[1][v], acc[0][v], acc[0][v])
-		VPMAXSD(acc[3][v], acc[2][v], acc[2][v])
-		VPMAXSD(acc[2][v], acc[0][v], acc[0][v])
+		greatestOf(acc[0][v], acc[1][v], acc[2][v], acc[3][v])
 		y := acc[0][v]
 		VCVTDQ2PS(y, y)
-		VMULPS(ss[v], y, y)
-		VADDPS(bs[v], y, y)
-		VMAXPS(lo, y, y)
-		VMINPS(hi, y, y)
-		VCVTPS2DQ(y, y)
+		scaled(y, ss[v], bs[v], lo, hi)
 		VPMOVDB(y, Mem{Base: dst, Disp: 16 * v})
 	}
 	ADDQ(Imm(2), x)
@@ -525,9 +484,9 @@ func window(vectors int) {
 	cols := 16 * vectors
 	TEXT(name, NOSPLIT, "func(c *int32, x *uint8, line, channels int, b *int8, lines, groups int)")
 	Doc(fmt.Sprintf("%s: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [%d][4]; c is [%d].", name, cols, cols))
-	c, p0, line := Load(Param("c"), GP64()), Load(Param("x"), GP64()).(reg.GPVirtual), Load(Param("line"), GP64()).(reg.GPVirtual)
-	channels, b, lines := Load(Param("channels"), GP64()).(reg.GPVirtual), Load(Param("b"), GP64()).(reg.GPVirtual), Load(Param("lines"), GP64())
-	groups := Load(Param("groups"), GP64())
+	c, p0, line := lanes.Arg("c"), lanes.Arg("x"), lanes.Arg("line")
+	channels, b, lines := lanes.Arg("channels"), lanes.Arg("b"), lanes.Arg("lines")
+	groups := lanes.Arg("groups")
 	p1, jump, n := GP64(), GP64(), GP64()
 	LEAQ(Mem{Base: p0, Index: line, Scale: 1}, p1)
 	MOVQ(groups, jump) // from the end of a line of a patch to the next one
@@ -535,14 +494,7 @@ func window(vectors int) {
 	NEGQ(jump)
 	ADDQ(line, jump)
 	at := []Mem{{Base: p0}, {Base: p0, Index: channels, Scale: 1}, {Base: p1}, {Base: p1, Index: channels, Scale: 1}}
-	acc := make([][]reg.VecVirtual, 4)
-	for r := range acc {
-		acc[r] = make([]reg.VecVirtual, vectors)
-		for v := range acc[r] {
-			acc[r][v] = ZMM()
-			VPXORD(acc[r][v], acc[r][v], acc[r][v])
-		}
-	}
+	acc := zeros(4, vectors)
 	bs, x := make([]reg.VecVirtual, vectors), ZMM()
 	for v := range bs {
 		bs[v] = ZMM()
@@ -569,9 +521,7 @@ func window(vectors int) {
 	DECQ(lines)
 	JNZ(LabelRef("line"))
 	for v := range bs {
-		VPMAXSD(acc[1][v], acc[0][v], acc[0][v])
-		VPMAXSD(acc[3][v], acc[2][v], acc[2][v])
-		VPMAXSD(acc[2][v], acc[0][v], acc[0][v])
+		greatestOf(acc[0][v], acc[1][v], acc[2][v], acc[3][v])
 		VMOVDQU32(acc[0][v], Mem{Base: c, Disp: 64 * v})
 	}
 	VZEROUPPER()

@@ -30,7 +30,7 @@ func philox(l *L, name, elem, doc string, out func(V) V) {
 	TEXT(name+l.Suffix, NOSPLIT, fmt.Sprintf("func(dst *%s, groups int, block uint64, counter uint64, keys *[20]uint64)", elem))
 	Doc(fmt.Sprintf("%s%s: dst[0:groups*%d] = %s from number block on; keys are the two round keys of each of the 10 rounds.", name, l.Suffix, 4*blocks, doc))
 	Pragma("noescape")
-	dst, n, keys := Load(Param("dst"), GP64()), Load(Param("groups"), GP64()), Load(Param("keys"), GP64())
+	dst, n, keys := Arg("dst"), Arg("groups"), Arg("keys")
 	quad := func(param string) V {
 		g, x, d := GP64(), XMM(), l.New()
 		Load(Param(param), g)

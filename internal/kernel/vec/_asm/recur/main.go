@@ -4,9 +4,10 @@ package main
 import (
 	"fmt"
 
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
-	"github.com/mmcloughlin/avo/reg"
 )
 
 func main() {
@@ -17,7 +18,7 @@ func main() {
 	Generate()
 }
 
-var z = []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15}
+var z = simd.Z
 
 const units = 64 // of a block
 
@@ -25,8 +26,8 @@ const units = 64 // of a block
 func stream(gates int) {
 	TEXT(fmt.Sprintf("stream%dAVX512", gates), NOSPLIT, "func(y, in, a, w *float32, k, gate int)")
 	Doc(fmt.Sprintf("stream%dAVX512: y[g][j] = in[g][j] (0 if in is nil) + the sum over k of a[k]*w[k][g][j], for %d gates and 64 units; gates of y and in are gate bytes apart, w is [k][%d][64].", gates, gates, gates))
-	y, in, a, w := Load(Param("y"), GP64()), Load(Param("in"), GP64()), Load(Param("a"), GP64()), Load(Param("w"), GP64())
-	k, gate := Load(Param("k"), GP64()), Load(Param("gate"), GP64())
+	y, in, a, w := lanes.Arg("y"), lanes.Arg("in"), lanes.Arg("a"), lanes.Arg("w")
+	k, gate := lanes.Arg("k"), lanes.Arg("gate")
 	vecs := gates * units / 16
 	row := vecs * 64
 	TESTQ(in, in)

@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -26,8 +27,7 @@ func main() {
 func begin(name, index, doc string) (x, w, ix, stride, steps reg.GPVirtual) {
 	TEXT(name, NOSPLIT, fmt.Sprintf("func(y, x, w *float32, index *%s, stride, ystride, steps int)", index))
 	Doc(name + ": " + doc)
-	p := func(n string) reg.GPVirtual { return Load(Param(n), GP64()).(reg.GPVirtual) }
-	return p("x"), p("w"), p("index"), p("stride"), p("steps")
+	return lanes.Arg("x"), lanes.Arg("w"), lanes.Arg("index"), lanes.Arg("stride"), lanes.Arg("steps")
 }
 
 const blockDoc = "y[r][j] = the sum over s of x[r][index[s]]*w[s][j] for %d rows of x, stride bytes apart, and 16 columns; rows of y are ystride bytes apart.%s"
@@ -65,7 +65,7 @@ func column(x, ix reg.GPVirtual, disp int) reg.GPVirtual {
 
 // store writes the rows of y.
 func store(rows int, write func(r int, at Mem)) {
-	y, ys := Load(Param("y"), GP64()).(reg.GPVirtual), Load(Param("ystride"), GP64()).(reg.GPVirtual)
+	y, ys := lanes.Arg("y"), lanes.Arg("ystride")
 	for r := range rows {
 		write(r, Mem{Base: y})
 		if r+1 < rows {

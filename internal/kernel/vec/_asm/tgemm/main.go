@@ -2,6 +2,8 @@
 package main
 
 import (
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -17,13 +19,12 @@ func main() {
 	Generate()
 }
 
+var z = simd.Z
+
 const (
 	tile = 1024     // bytes of a tile: 16 rows of 16 pairs
 	step = 3 * tile // bytes of the three parts of 16 rows (or columns) by 32 of K
 )
-
-var z = []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
-	reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31}
 
 var half, upper = reg.Z30, reg.Z31
 
@@ -97,10 +98,7 @@ func splitColumns() {
 	Load(Param("last"), reg.EAX)
 	KMOVW(reg.EAX, reg.K1)
 	constants()
-	blocks, err := Param("blocks").Resolve()
-	if err != nil {
-		panic(err)
-	}
+	blocks := lanes.Address("blocks")
 	MOVQ(reg.RDX, reg.R12) // 16 rows
 	SHLQ(Imm(4), reg.R12)
 	Label("step")
@@ -108,7 +106,7 @@ func splitColumns() {
 	Label("pair")
 	MOVQ(reg.RDI, reg.R8)
 	MOVQ(reg.RSI, reg.R9)
-	MOVQ(blocks.Addr, reg.R10)
+	MOVQ(blocks, reg.R10)
 	DECQ(reg.R10)
 	JZ(LabelRef("last"))
 	Label("block")
@@ -135,9 +133,6 @@ func splitColumns() {
 	RET()
 }
 
-// products keeps 32 rows by 32 columns of c in tiles 0 to 3 and has two tiles of a (4, 5) and two of b (6, 7). Of the nine products of parts it leaves out those three that float32 would round
-// away. The order is one of few loads in which the parts
-// of either operand are added up from the greatest on: x times a power of two is then x to the last digit.
 // splitAcross turns two squares of 16 by 16, the lower and the upper halves of pairs, and splits their columns. The lower one waits in scratch while the upper one is turned.
 func splitAcross() {
 	TEXT("splitAcrossAVX512", NOSPLIT, "func(dst *uint32, src *float32, row, upper, next, steps int, scratch *[256]float32)")
@@ -222,13 +217,6 @@ func products() {
 	Load(Param("cStride"), reg.RCX)
 	Load(Param("pairs"), reg.R13)
 	MOVQ(U32(64), reg.RAX)
-	addr := func(name string) Mem {
-		p, err := Param(name).Resolve()
-		if err != nil {
-			panic(err)
-		}
-		return p.Addr
-	}
 	each := func(move func(t, base, stride, disp int), base, second, stride int) {
 		move(0, base, stride, 0)
 		move(1, base, stride, 64)
@@ -243,7 +231,7 @@ func products() {
 	}
 	JMP(LabelRef("begin"))
 	Label("load")
-	MOVQ(addr("inStride"), reg.R8)
+	MOVQ(lanes.Address("inStride"), reg.R8)
 	MOVQ(reg.R8, reg.R12)
 	SHLQ(Imm(4), reg.R12)
 	ADDQ(reg.RDX, reg.R12)
@@ -253,11 +241,11 @@ func products() {
 	Label("begin")
 	MOVQ(reg.RSI, reg.R8)
 	MOVQ(reg.RSI, reg.R9)
-	ADDQ(addr("aBlock"), reg.R9)
-	MOVQ(addr("b"), reg.R10)
+	ADDQ(lanes.Address("aBlock"), reg.R9)
+	MOVQ(lanes.Address("b"), reg.R10)
 	MOVQ(reg.R10, reg.R11)
-	ADDQ(addr("bBlock"), reg.R11)
-	MOVQ(addr("steps"), reg.RBX)
+	ADDQ(lanes.Address("bBlock"), reg.R11)
+	MOVQ(lanes.Address("steps"), reg.RBX)
 	Label("k")
 	// Parts of a and b, -1 meaning what is there already.
 	for _, p := range [][2]int{{0, 0}, {-1, 1}, {-1, 2}, {1, 1}, {-1, 0}, {2, -1}} {
@@ -288,7 +276,7 @@ func products() {
 	LEAQ(Mem{Base: reg.RDI, Index: reg.R12, Scale: 1}, reg.R8)
 	each(tiles.Store, tiles.RDI, tiles.R8, tiles.RCX)
 	LEAQ(Mem{Base: reg.RDI, Index: reg.R12, Scale: 2}, reg.RDI)
-	MOVQ(addr("aBlock"), reg.R12)
+	MOVQ(lanes.Address("aBlock"), reg.R12)
 	LEAQ(Mem{Base: reg.RSI, Index: reg.R12, Scale: 2}, reg.RSI)
 	DECQ(reg.R13)
 	JNZ(LabelRef("pair"))

@@ -76,7 +76,7 @@ func emit(l *L, r rule) {
 	TEXT(r.name+l.Suffix, NOSPLIT, "func(w, grad, s0, s1, s2 []float32, c *[8]float32)")
 	Doc(fmt.Sprintf("%s%s: with g = grad*c[0] and w -= w*c[1], %s, for the elements of w, with %d lanes. The coefficients are c[2], c[3], ….", r.name, l.Suffix, r.doc, l.Width))
 	n := Load(Param("w").Len(), GP64()).(reg.GPVirtual)
-	c := Load(Param("c"), GP64())
+	c := Arg("c")
 	coef := func(i int) V {
 		d := l.New()
 		VBROADCASTSS(Mem{Base: c, Disp: 4 * i}, d)

@@ -28,8 +28,7 @@ func main() {
 // tile holds what both instruction sets share: pointers, and the loop over groups.
 type tile struct {
 	x, w, scale, aux, stride, groups, n reg.GPVirtual
-	at                                  func(r int) Mem
-	rows                                int
+	rows                                lanes.Rows
 }
 
 const signature = "func(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride, groups, inner int)"
@@ -38,60 +37,43 @@ func begin(name string, bits, rows, cols int) *tile {
 	TEXT(name, NOSPLIT, signature)
 	Doc(fmt.Sprintf("%s: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for %d rows of x, stride bytes apart, and %d columns; "+
 		"w is %d-bit, groups times inner times [%d][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [%d][%d].", name, rows, cols, bits, cols, rows, cols))
-	t := &tile{rows: rows, n: GP64()}
+	t := &tile{n: GP64()}
 	for _, p := range []struct {
 		name string
 		to   *reg.GPVirtual
 	}{{"x", &t.x}, {"w", &t.w}, {"scale", &t.scale}, {"aux", &t.aux}, {"stride", &t.stride}, {"groups", &t.groups}} {
 		*p.to = Load(Param(p.name), GP64()).(reg.GPVirtual)
 	}
-	t.at = rowAddresses(t.x, t.stride, rows)
+	t.rows = lanes.RowsAt(t.x, t.stride, rows)
 	return t
-}
-
-// rowAddresses gives, for each of rows rows that lie stride bytes apart from p on, its address, in as few registers as that takes.
-func rowAddresses(p, stride reg.GPVirtual, rows int) func(r int) Mem {
-	third, double := p, p
-	if rows > 2 {
-		double = GP64()
-		LEAQ(Mem{Base: stride, Index: stride, Scale: 1}, double)
-	}
-	if rows > 3 {
-		third = GP64()
-		LEAQ(Mem{Base: p, Index: double, Scale: 1}, third)
-		ADDQ(stride, third)
-	}
-	return func(r int) Mem {
-		base := p
-		if r >= 3 {
-			base, r = third, r-3
-		}
-		switch r {
-		case 1:
-			return Mem{Base: base, Index: stride, Scale: 1}
-		case 2:
-			return Mem{Base: base, Index: double, Scale: 1}
-		}
-		return Mem{Base: base}
-	}
 }
 
 // inner sets the counter of the loop over a group.
 func (t *tile) inner() {
-	p, err := Param("inner").Resolve()
-	if err != nil {
-		panic(err)
-	}
-	MOVQ(p.Addr, t.n)
+	MOVQ(lanes.Address("inner"), t.n)
 }
 
 // next moves on by n bytes of x and w bytes of weights.
 func (t *tile) next(n, w int) {
-	ADDQ(Imm(uint64(n)), t.x)
-	if t.rows > 3 {
-		ADDQ(Imm(uint64(n)), t.at(3).Base)
-	}
+	t.rows.Next(n)
 	ADDQ(U32(uint32(w)), t.w)
+}
+
+// end goes on to the next group, whose scales are so many bytes on, as many as a row of y has, and stores y after the last.
+func (t *tile) end(y [][2]reg.VecVirtual, row Constant) {
+	ADDQ(row, t.scale)
+	ADDQ(Imm(48), t.aux)
+	DECQ(t.groups)
+	JNZ(LabelRef("group"))
+	dst, i := lanes.Arg("y"), 0
+	for r := range y {
+		for _, v := range y[r] {
+			VMOVUPS(v, Mem{Base: dst, Disp: i * int(v.Size())})
+			i++
+		}
+	}
+	VZEROUPPER()
+	RET()
 }
 
 func (t *tile) sx(r int) Mem   { return Mem{Base: t.aux, Disp: 4 * r} }
@@ -153,11 +135,11 @@ func vnni(bits, rows int) {
 	}
 	for r := range rows {
 		for v := range 2 {
-			VPDPBUSD_BCST(t.at(r), lo[v], acc[r][v])
+			VPDPBUSD_BCST(t.rows.At(r), lo[v], acc[r][v])
 		}
 		if bits == 4 {
 			for v := range 2 {
-				VPDPBUSD_BCST(off(t.at(r), 4), hi[v], upper[r][v])
+				VPDPBUSD_BCST(off(t.rows.At(r), 4), hi[v], upper[r][v])
 			}
 		}
 	}
@@ -178,18 +160,7 @@ func vnni(bits, rows int) {
 			VADDPS(acc[r][v], y[r][v], y[r][v])
 		}
 	}
-	ADDQ(U32(128), t.scale)
-	ADDQ(Imm(48), t.aux)
-	DECQ(t.groups)
-	JNZ(LabelRef("group"))
-	dst := Load(Param("y"), GP64())
-	for r := range rows {
-		for v := range 2 {
-			VMOVUPS(y[r][v], Mem{Base: dst, Disp: 128*r + 64*v})
-		}
-	}
-	VZEROUPPER()
-	RET()
+	t.end(y, U32(128))
 }
 
 func avx2(bits, rows int) {
@@ -219,7 +190,7 @@ func avx2(bits, rows int) {
 		VMOVDQU(Mem{Base: t.w}, a)
 		VMOVDQU(Mem{Base: t.w, Disp: 32}, b)
 		for r := range rows {
-			VPBROADCASTD(t.at(r), p)
+			VPBROADCASTD(t.rows.At(r), p)
 			for v, w := range []reg.VecVirtual{a, b} {
 				s := q
 				if rows == 1 && v == 1 {
@@ -241,9 +212,9 @@ func avx2(bits, rows int) {
 			VPSRLD(Imm(4), b, b)
 			VPAND(b, mask, b)
 			for r := range rows {
-				VPBROADCASTD(t.at(r), p)
+				VPBROADCASTD(t.rows.At(r), p)
 				VPMADDUBSW(p, a, p)
-				VPBROADCASTD(off(t.at(r), 4), q)
+				VPBROADCASTD(off(t.rows.At(r), 4), q)
 				VPMADDUBSW(q, b, q)
 				VPADDW(q, p, p)
 				VPMADDWD(ones, p, p)
@@ -263,25 +234,14 @@ func avx2(bits, rows int) {
 			VADDPS(acc[r][v], y[r][v], y[r][v])
 		}
 	}
-	ADDQ(Imm(64), t.scale)
-	ADDQ(Imm(48), t.aux)
-	DECQ(t.groups)
-	JNZ(LabelRef("group"))
-	dst := Load(Param("y"), GP64())
-	for r := range rows {
-		for v := range 2 {
-			VMOVUPS(y[r][v], Mem{Base: dst, Disp: 64*r + 32*v})
-		}
-	}
-	VZEROUPPER()
-	RET()
+	t.end(y, Imm(64))
 }
 
 // greatest is the greatest magnitude.
 func greatest() {
 	TEXT("greatestAVX2", NOSPLIT, "func(x *float32, blocks int) float32")
 	Doc("greatestAVX2 is the greatest magnitude of blocks times 8 elements, NaNs aside.")
-	x, n := Load(Param("x"), GP64()), Load(Param("blocks"), GP64())
+	x, n := lanes.Arg("x"), lanes.Arg("blocks")
 	m, top, v := YMM(), YMM(), YMM()
 	word(0x7fffffff, m)
 	VXORPS(top, top, top)
@@ -307,13 +267,9 @@ func greatest() {
 func quantize() {
 	TEXT("quantizeAVX2", NOSPLIT, "func(dst *int8, x *float32, inverse float32, blocks int) int32")
 	Doc("quantizeAVX2: dst = round(x*inverse), halves to even, from -128 to 127, for blocks times 8 elements; it gives their sum.")
-	dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("blocks"), GP64())
-	p, err := Param("inverse").Resolve()
-	if err != nil {
-		panic(err)
-	}
+	dst, x, n := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("blocks")
 	inverse, v, sum := YMM(), YMM(), YMM()
-	VBROADCASTSS(p.Addr, inverse)
+	VBROADCASTSS(lanes.Address("inverse"), inverse)
 	VPXOR(sum, sum, sum)
 	u := XMM()
 	Label("loop")
