@@ -72,6 +72,22 @@ func (m *Model) WithFormats(formats map[string]Format) (*Model, error) {
 	return out, nil
 }
 
+// WithFloats is the model with the matrices of the given names, which are kept in other formats, as floats again. Values are not converted.
+func (m *Model) WithFloats(names ...string) (*Model, error) {
+	out, err := m.copied()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range out.layers {
+		for _, name := range names {
+			if short, ok := strings.CutPrefix(name, l.name+"/"); ok {
+				delete(l.formats, short)
+			}
+		}
+	}
+	return out, nil
+}
+
 // copied is a model like m with layers of its own.
 func (m *Model) copied() (*Model, error) {
 	j, err := json.Marshal(m)
@@ -148,5 +164,31 @@ func (c *Call) product(x *graph.Node, name string, init Initializer, dims ...int
 		return op.SparseMatMul(x, c.fixed(name, values), c.fixed(name+"_index", index), a)
 	}
 	w, scale, a := c.few(name, f, n, k)
-	return op.QMatMul(c.operand(name, f, x), w, scale, a)
+	y := op.QMatMul(c.operand(name, f, x), w, scale, a)
+	if changes := c.changed(name, f, w, scale, a, dims); len(changes) > 0 {
+		for _, m := range changes {
+			x = c.matmul(x, m)
+		}
+		y = op.Add(y, x)
+	}
+	return y
+}
+
+// changed is what Change gives for a matrix of few bits of the given dims as floats: asked for once, shared afterwards.
+func (c *Call) changed(name string, f Format, w, scale *graph.Node, a op.WeightAttrs, dims []int) []*graph.Node {
+	full := c.Prefix + c.layer.name + "/" + c.prefix + name
+	out, ok := c.changes[full]
+	if ok || c.Change == nil {
+		return out
+	}
+	out = c.Change(c, Param{Name: full, Type: graph.T(dtype.F32, dims...), Decay: true}, func() *graph.Node {
+		n := w.Shape()[0]
+		rows := op.QRows(w, scale, op.Iota(c.G, graph.T(dtype.I32, n), 0), a) // [N, K]
+		return op.Reshape(op.Transpose(c.operand(name, f, rows), 1, 0), dims...)
+	})
+	if c.changes == nil {
+		c.changes = map[string][]*graph.Node{}
+	}
+	c.changes[full] = out
+	return out
 }

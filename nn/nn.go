@@ -133,6 +133,9 @@ type Call struct {
 	Frozen func(param string) bool
 	// Wrap, if not nil, gives what layers use in place of a parameter w, such as w times a mask. It may declare parameters of its own with Extra.
 	Wrap func(c *Call, p Param, w *graph.Node) *graph.Node
+	// Change, if not nil, gives matrices in f32 whose product is added to a matrix of few bits: [K, r] and [r, N] for a change of rank r, none for no change. p is the parameter as it would be as floats, and w gives
+	// its values as such. It may declare parameters of its own with Extra.
+	Change func(c *Call, p Param, w func() *graph.Node) []*graph.Node
 	// Moved, if not nil, takes the new values of moving averages, which otherwise become updates of the graph.
 	Moved func(v, value *graph.Node)
 	// Mean, if not nil, gives the mean over all ranks of what is a mean over this rank's examples: batch normalisations take their statistics so.
@@ -154,8 +157,9 @@ type Call struct {
 	prefix  string  // of the names of parameters: see within
 	Params  []Param // every parameter met so far, in order
 	known   map[string]*graph.Node
-	streams int            // of random numbers drawn from Seed so far
-	moves   []graph.Assign // of moving averages: see move
+	changes map[string][]*graph.Node // by the names of matrices of few bits: see Change
+	streams int                      // of random numbers drawn from Seed so far
+	moves   []graph.Assign           // of moving averages: see move
 	seen    func(l *Layer, y *graph.Node)
 }
 

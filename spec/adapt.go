@@ -23,7 +23,7 @@ import (
 //	distil:   {teacher: self, temperature: 4, weight: 0.5}
 //	prune:    {method: magnitude, sparsity: 0.9, global: true, pattern: "2:4", start: 0, stop: 0.5, every: 50, skip: [dense_1]}
 //	share:    {values: 15, skip: [dense_1]}
-//	lora:     {rank: 8, scale: 16, on: ["*/attention/*"]}
+//	lora:     {rank: 8, scale: 16, on: ["*/attention/*"], base: int4, group: 64}
 //	quantize: {skip: [dense_1]}
 type adapted struct {
 	node         *yaml.Node // of transfer
@@ -46,7 +46,10 @@ type adapted struct {
 		Check() error
 	}
 	share *prune.Shared
-	lora  *lora.Adapter
+
+	loraNode *yaml.Node
+	lora     *lora.Adapter
+
 	aware *quant.Aware
 }
 
@@ -149,13 +152,31 @@ func (s *Spec) adapt(r *reader) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.into("rank", &l.Rank), t.into("scale", &l.Scale), t.into("on", &l.On), t.done()); err != nil {
+		base := ""
+		if err := errors.Join(t.into("rank", &l.Rank), t.into("scale", &l.Scale), t.into("on", &l.On), t.into("base", &base), t.into("group", &l.Group), t.done()); err != nil {
 			return err
+		}
+		switch base {
+		case "", "f32":
+		case "int8":
+			l.Bits = 8
+		case "int4":
+			l.Bits = 4
+		default:
+			return at(s.file, n, "lora: unknown base %q (known: f32, int8, int4)", base)
 		}
 		if err := l.Check(); err != nil {
 			return at(s.file, n, "%w", err)
 		}
-		a.lora = l
+		switch {
+		case l.Bits != 0 && a.from == "" && s.backbone() == nil:
+			return at(s.file, n, "lora: base: weights of few bits stay as they are: transfer says from which run or file they come")
+		case l.Bits != 0 && (a.prune != nil || a.share != nil):
+			return at(s.file, n, "lora: base does not go with prune or share in one training: train with one, and begin the other at its result (transfer)")
+		case l.Bits != 0 && a.cache:
+			return at(s.file, n, "lora: base does not go with transfer: cache: what frozen layers give would change")
+		}
+		a.loraNode, a.lora = n, l
 	}
 	if n := r.take("quantize"); n != nil {
 		q := &quant.Aware{}
@@ -259,8 +280,21 @@ func (s *Spec) Teacher(opts ...train.Option) (*train.Model, error) {
 	return m, nil
 }
 
-// load takes over weights.
+// load takes over weights, and brings those of which only low-rank changes are trained to few bits where the specification says so.
 func (s *Spec) load(m *train.Model) error {
+	if err := s.take(m); err != nil {
+		return err
+	}
+	if s.adapted.lora == nil {
+		return nil
+	}
+	if _, err := s.adapted.lora.Prepare(context.Background(), m); err != nil {
+		return at(s.file, s.adapted.loraNode, "%w", err)
+	}
+	return nil
+}
+
+func (s *Spec) take(m *train.Model) error {
 	a := &s.adapted
 	if s.Resumed {
 		return nil

@@ -108,6 +108,33 @@ type OperandWrapper interface {
 	Operand(c *nn.Call, l *nn.Layer, i int, x *graph.Node) *graph.Node
 }
 
+// Changer is a Wrapper that also changes matrices of few bits, which have no value that another could be put in the place of; see nn.Call.Change. Merge makes them matrices of floats.
+type Changer interface {
+	Wrapper
+	// Change gives f32 matrices whose product is added to the matrix of the parameter p, which stays as it is; none for parameters that it leaves alone.
+	Change(c *nn.Call, p nn.Param) []*graph.Node
+}
+
+// changer is the first wrapper that changes a parameter of few bits, with its matrices.
+func (m *Model) changer(c *nn.Call, p nn.Param) []*graph.Node {
+	for _, w := range m.wraps {
+		if x, ok := w.(Changer); ok {
+			if out := x.Change(c, p); len(out) > 0 {
+				return out
+			}
+		}
+	}
+	return nil
+}
+
+// change is nn.Call.Change of all wrappers, nil if there are none.
+func (m *Model) change() func(c *nn.Call, p nn.Param, w func() *graph.Node) []*graph.Node {
+	if len(m.wraps) == 0 {
+		return nil
+	}
+	return func(c *nn.Call, p nn.Param, _ func() *graph.Node) []*graph.Node { return m.changer(c, p) }
+}
+
 // operand is nn.Call.Operand of all wrappers, nil if none has one.
 func (m *Model) operand() func(c *nn.Call, l *nn.Layer, i int, x *graph.Node) *graph.Node {
 	var all []OperandWrapper
@@ -146,12 +173,13 @@ func (m *Model) wrap() func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
 	}
 }
 
-// Merge gives parameters the values that wrappers have put in their place, and removes the wrappers: what remains is an ordinary model that predicts the same.
+// Merge gives parameters the values that wrappers have put in their place, and removes the wrappers: what remains is an ordinary model that predicts the same. Matrices of few bits that
+// have been changed become floats; their operands are then no longer rounded to 8 bits, so predictions are the same but for that.
 func (m *Model) Merge() error {
 	if len(m.wraps) == 0 {
 		return nil
 	}
-	var names []string
+	var names, floats []string
 	g, err := graph.Build(func(g *graph.Graph) {
 		call := &nn.Call{G: g, Wrap: func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
 			y := m.wrap()(c, p, w)
@@ -160,6 +188,18 @@ func (m *Model) Merge() error {
 				names = append(names, p.Name)
 			}
 			return y
+		}, Change: func(c *nn.Call, p nn.Param, w func() *graph.Node) []*graph.Node {
+			factors := m.changer(c, p)
+			if len(factors) == 0 {
+				return nil
+			}
+			change := factors[0]
+			for _, f := range factors[1:] {
+				change = op.MatMul(change, f)
+			}
+			g.Output(p.Name, op.Add(w(), op.Reshape(change, p.Type.Shape...)))
+			names, floats = append(names, p.Name), append(floats, p.Name)
+			return factors
 		}}
 		var x []*graph.Node
 		for i, t := range fieldTypes(m.Spec.Inputs, 1) {
@@ -181,23 +221,47 @@ func (m *Model) Merge() error {
 	if err := e.Run(in, out); err != nil {
 		return err
 	}
+	net := m.Net
+	if len(floats) > 0 {
+		if net, err = net.WithFloats(floats...); err != nil {
+			return err
+		}
+	}
+	values := map[string]*tensor.Tensor{}
+	for i, name := range names {
+		values[name] = out[i]
+	}
+	m.wraps, m.merged = nil, true
+	return m.become(net, values)
+}
+
+// Reformat puts a net with matrices of weights in other formats (nn.Model.WithFormats) in the place of the model's. All else of the model stays: settings, wrappers, and the values of variables of the same
+// name and type; values has those of the others.
+func (m *Model) Reformat(net *nn.Model, values map[string]*tensor.Tensor) error {
+	if m.parallel.zeroStage() > 0 {
+		return errors.New("train: the optimizer's state is shared out over ranks: the model's matrices cannot get another format then")
+	}
+	return m.become(net, values)
+}
+
+func (m *Model) become(net *nn.Model, values map[string]*tensor.Tensor) error {
 	old := m.state
 	for _, p := range m.programs { // accounts still count what they have cost
 		m.retired = append(m.retired, p)
 	}
-	m.wraps, m.programs = nil, map[programKey]*program{}
+	m.Net, m.programs, m.declared = net, map[programKey]*program{}, nil
 	if err := m.declare(); err != nil {
 		return err
 	}
 	for _, v := range m.state.Vars() {
-		if t, err := old.Get(v.Name); err == nil {
-			if err := m.state.Set(v.Name, t); err != nil {
-				return err
+		t := values[v.Name]
+		if t == nil {
+			var err error
+			if t, err = old.Get(v.Name); err != nil || !graph.TypeOf(t).Equal(v.Type) {
+				continue
 			}
 		}
-	}
-	for i, name := range names {
-		if err := m.state.Set(name, out[i]); err != nil {
+		if err := m.state.Set(v.Name, t); err != nil {
 			return err
 		}
 	}
@@ -334,7 +398,7 @@ func (t *Teacher) loss(g *graph.Graph, m *Model, loss, pred *graph.Node, x []*gr
 				call.Policy = m.precision
 				share = g.Variable(shareVar, graph.T(dtype.F32))
 			} else {
-				net, call.Policy, call.Wrap = t.Model.Net, t.Model.precision, t.Model.wrap()
+				net, call.Policy, call.Wrap, call.Change = t.Model.Net, t.Model.precision, t.Model.wrap(), t.Model.change()
 			}
 			said = net.Call(call, x)[0]
 		})

@@ -318,7 +318,7 @@ func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []
 	if k.ragged {
 		cache.Counts = numbers("counts")
 	}
-	call := &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Cache: cache, Tap: tap}
+	call := &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Cache: cache, Tap: tap}
 	out := m.Net.Call(call, x)
 	if len(out) != 1 || len(out[0].Shape()) != 3 || out[0].Shape()[1] != k.time {
 		g.Fail("model", out, "gives no scores for each position of the sequence, so it cannot go on with one")

@@ -34,7 +34,7 @@ func (m *Model) LayerInputs(x ...*tensor.Tensor) (map[string]*tensor.Tensor, err
 	var names []string
 	g, err := graph.Build(func(g *graph.Graph) {
 		seen := map[string]bool{}
-		call := &nn.Call{G: g, Policy: m.precision, Wrap: m.wrap(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
+		call := &nn.Call{G: g, Policy: m.precision, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
 			if !seen[l.Name()] && len(in) > 0 {
 				seen[l.Name()] = true
 				names = append(names, l.Name())
@@ -71,7 +71,7 @@ type AttentionMap struct {
 func (m *Model) AttentionMaps(x ...*tensor.Tensor) ([]AttentionMap, error) {
 	var out []AttentionMap
 	g, err := graph.Build(func(g *graph.Graph) {
-		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Attend: func(part string, p *graph.Node) {
+		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Attend: func(part string, p *graph.Node) {
 			out = append(out, AttentionMap{Part: part})
 			g.Output(fmt.Sprintf("%d %s", len(out), part), p)
 		}})
@@ -97,7 +97,7 @@ func (m *Model) AttentionMaps(x ...*tensor.Tensor) ([]AttentionMap, error) {
 func (m *Model) ProductDepths() (map[string]int, error) {
 	out := map[string]int{}
 	_, err := graph.Build(func(g *graph.Graph) {
-		m.forward(g, 1, &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Products: func(param string, x *graph.Node) { out[param] = x.Shape()[1] }})
+		m.forward(g, 1, &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Products: func(param string, x *graph.Node) { out[param] = x.Shape()[1] }})
 	})
 	return out, err
 }
@@ -125,7 +125,7 @@ func (m *Model) ProductMoments(x ...*tensor.Tensor) (map[string]Moments, error) 
 	var order []string
 	g, err := graph.Build(func(g *graph.Graph) {
 		by := map[*graph.Node]string{}
-		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Products: func(param string, v *graph.Node) {
+		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Products: func(param string, v *graph.Node) {
 			if out[param].Shared != "" { // applied again
 				return
 			}
@@ -171,7 +171,7 @@ func (m *Model) Operands(f func(application, operand int, x *tensor.Tensor), x .
 	var order []place
 	g, err := graph.Build(func(g *graph.Graph) {
 		n := 0
-		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
+		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
 			for i, v := range in {
 				order = append(order, place{n, i})
 				g.Output(fmt.Sprintf("operand %d of %d", i, n), v)

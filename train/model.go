@@ -76,6 +76,7 @@ type Model struct {
 	epoch   int // of the training, from 0: later ones may train more parameters
 	rates   []rateFactor
 	wraps   []Wrapper
+	merged  bool // wrappers were removed: what they trained may have been all that was trained
 	teacher *Teacher
 
 	recompute []string // patterns of layers, nil: none, empty: all Transformer blocks
@@ -140,7 +141,7 @@ func (m *Model) declare() error {
 		mode = evaluate
 	}
 	if _, call, err := m.graph(programKey{mode: evaluate, batch: 1}); err == nil && len(call.Params) > 0 {
-		if len(m.frozen) == 0 && !slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Trainable }) {
+		if (len(m.frozen) == 0 || m.merged) && !slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Trainable }) {
 			mode = evaluate
 		}
 		whole = slices.ContainsFunc(call.Params, func(p nn.Param) bool { return p.Type.DType.IsInt() })
@@ -314,7 +315,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		for i, t := range fieldTypes(spec.Inputs, k.batch) {
 			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
-		call = &nn.Call{G: g, Training: k.mode <= shard, Policy: m.precision, Frozen: m.isFrozen, Wrap: m.wrap(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
+		call = &nn.Call{G: g, Training: k.mode <= shard, Policy: m.precision, Frozen: m.isFrozen, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
 		var moved []graph.Assign
 		var weight *graph.Node
 		switch {
