@@ -1,11 +1,8 @@
 package nn_test
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -24,41 +21,14 @@ import (
 	"github.com/jouleml/joule/tensor"
 )
 
-// array is how testdata/golden.py writes one.
-type array struct {
-	Shape []int
-	Data  []byte
-}
-
-func (a *array) UnmarshalJSON(b []byte) error {
-	var s struct {
-		Shape []int
-		Data  string
-	}
-	err := json.Unmarshal(b, &s)
-	if err == nil {
-		a.Shape = s.Shape
-		a.Data, err = base64.StdEncoding.DecodeString(s.Data)
-	}
-	return err
-}
-
-func (a array) tensor(dt dtype.Type) *tensor.Tensor {
-	t := tensor.New(dt, a.Shape...)
-	for i := range t.Len() {
-		t.Set(i, float64(math.Float32frombits(binary.LittleEndian.Uint32(a.Data[4*i:]))))
-	}
-	return t
-}
-
 type goldenLayer struct {
 	Class            string
 	Config           json.RawMessage
 	Training, Ints   bool
-	Inputs, Weights  []array
-	Output           array
-	Direction        array
-	Gradients, After []array
+	Inputs, Weights  []backendtest.Array
+	Output           backendtest.Array
+	Direction        backendtest.Array
+	Gradients, After []backendtest.Array
 }
 
 // What Keras 3 computes for the same configuration, inputs and weights: results, gradients, moving averages.
@@ -123,7 +93,7 @@ func (c goldenLayer) check(t *testing.T, l *nn.Layer, b backend.Backend) {
 				wrt = append(wrt, g.Variable(p.Name, p.Type))
 			}
 		}
-		loss := op.SumAll(op.Mul(y, g.Const(c.Direction.tensor(dtype.F32))))
+		loss := op.SumAll(op.Mul(y, g.Const(c.Direction.Tensor(dtype.F32))))
 		for i, d := range grad.Of(loss, wrt...) {
 			g.Output(fmt.Sprint("gradient ", i), d)
 		}
@@ -139,13 +109,13 @@ func (c goldenLayer) check(t *testing.T, l *nn.Layer, b backend.Backend) {
 		if err := st.Add(backend.Var{Name: p.Name, Type: p.Type}); err != nil {
 			t.Fatal(err)
 		}
-		if err := st.Set(p.Name, c.Weights[i].tensor(dtype.F32)); err != nil {
+		if err := st.Set(p.Name, c.Weights[i].Tensor(dtype.F32)); err != nil {
 			t.Fatalf("parameter %d: %v", i, err)
 		}
 	}
 	var in []*tensor.Tensor
 	for _, a := range c.Inputs {
-		in = append(in, a.tensor(dt))
+		in = append(in, a.Tensor(dt))
 	}
 	out := backend.NewOutputs(g)
 	if err := must(b.Compile(g, st, backend.Options{})).Run(in, out); err != nil {
@@ -158,12 +128,12 @@ func (c goldenLayer) check(t *testing.T, l *nn.Layer, b backend.Backend) {
 		if i > 0 {
 			want = c.Gradients[i-1]
 		}
-		if err := near(out[i], want.tensor(dtype.F32), tol); err != nil {
+		if err := near(out[i], want.Tensor(dtype.F32), tol); err != nil {
 			t.Errorf("%s, %s: %v", b.Name(), o.Name, err)
 		}
 	}
 	for i, a := range c.After {
-		if err := backendtest.Close(must(st.Get(call.Params[i].Name)), a.tensor(dtype.F32), tol); err != nil {
+		if err := backendtest.Close(must(st.Get(call.Params[i].Name)), a.Tensor(dtype.F32), tol); err != nil {
 			t.Errorf("%s, %s afterwards: %v", b.Name(), call.Params[i].Name, err)
 		}
 	}

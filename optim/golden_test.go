@@ -1,14 +1,13 @@
 package optim_test
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"math"
 	"os"
 	"testing"
 
 	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/backend/backendtest"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/data"
@@ -20,25 +19,6 @@ import (
 	"github.com/jouleml/joule/train"
 )
 
-// packed is an array as nn/testdata/golden.py writes it.
-type packed struct {
-	Shape []int
-	Data  string
-}
-
-func (p packed) tensor(t *testing.T) *tensor.Tensor {
-	t.Helper()
-	raw, err := base64.StdEncoding.DecodeString(p.Data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := tensor.New(dtype.F32, p.Shape...)
-	for i := range out.F32() {
-		out.F32()[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
-	}
-	return out
-}
-
 // Ten steps on ten batches with each optimizer of Keras 3: the loss before each step, and the weights after the last.
 func TestOptimizersAgainstKeras(t *testing.T) {
 	raw, err := os.ReadFile("testdata/training.json")
@@ -46,13 +26,13 @@ func TestOptimizersAgainstKeras(t *testing.T) {
 		t.Fatal(err)
 	}
 	var golden struct {
-		X     packed
+		X     backendtest.Array
 		Y     [][]int32
-		First []packed
+		First []backendtest.Array
 		Cases []struct {
 			Name    string
 			Losses  []float64
-			Weights []packed
+			Weights []backendtest.Array
 		}
 	}
 	if err := json.Unmarshal(raw, &golden); err != nil {
@@ -74,7 +54,7 @@ func TestOptimizersAgainstKeras(t *testing.T) {
 	if len(golden.Cases) != len(optimizers) {
 		t.Fatalf("%d cases in the file, %d optimizers", len(golden.Cases), len(optimizers))
 	}
-	x := golden.X.tensor(t)
+	x := golden.X.Tensor(dtype.F32)
 	spec := data.Spec{
 		Inputs:  []data.Field{{Name: "x", Shape: shape.Of(4), DType: dtype.F32}},
 		Targets: []data.Field{{Name: "y", DType: dtype.I32}}, Classes: 3,
@@ -88,7 +68,7 @@ func TestOptimizersAgainstKeras(t *testing.T) {
 					t.Fatal(err)
 				}
 				for i, p := range m.Params() {
-					if err := m.State().Set(p.Name, golden.First[i].tensor(t)); err != nil {
+					if err := m.State().Set(p.Name, golden.First[i].Tensor(dtype.F32)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -109,7 +89,7 @@ func TestOptimizersAgainstKeras(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					want := c.Weights[i].tensor(t)
+					want := c.Weights[i].Tensor(dtype.F32)
 					for j := range want.Len() {
 						// Where a gradient nearly vanishes Adam divides roundings by it: 1e-5 of a weight.
 						if math.Abs(got.At(j)-want.At(j)) > 1e-5 {

@@ -1,8 +1,6 @@
 package train
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"math"
 	"os"
@@ -10,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/backend/backendtest"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/dtype"
@@ -18,25 +17,6 @@ import (
 	"github.com/jouleml/joule/tensor"
 )
 
-// packed is an array as nn/testdata/golden.py writes it.
-type packed struct {
-	Shape []int
-	Data  string
-}
-
-func (p packed) tensor(t *testing.T) *tensor.Tensor {
-	t.Helper()
-	raw, err := base64.StdEncoding.DecodeString(p.Data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := tensor.New(dtype.F32, p.Shape...)
-	for i := range out.F32() {
-		out.F32()[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
-	}
-	return out
-}
-
 // What Keras 3 says of the same predictions.
 func TestLossesAndMetricsAgainstKeras(t *testing.T) {
 	raw, err := os.ReadFile("testdata/losses.json")
@@ -44,7 +24,7 @@ func TestLossesAndMetricsAgainstKeras(t *testing.T) {
 		t.Fatal(err)
 	}
 	var golden struct {
-		Scores, Soft, Bits, Aims, Loose packed
+		Scores, Soft, Bits, Aims, Loose backendtest.Array
 		Labels                          []int32
 		Ignored                         int32
 		Losses, Metrics                 map[string]float64
@@ -52,8 +32,8 @@ func TestLossesAndMetricsAgainstKeras(t *testing.T) {
 	if err := json.Unmarshal(raw, &golden); err != nil {
 		t.Fatal(err)
 	}
-	scores, soft, bits, aims, labels := golden.Scores.tensor(t), golden.Soft.tensor(t), golden.Bits.tensor(t), golden.Aims.tensor(t), tensor.Of(golden.Labels)
-	loose := golden.Loose.tensor(t)
+	scores, soft, bits, aims, labels := golden.Scores.Tensor(dtype.F32), golden.Soft.Tensor(dtype.F32), golden.Bits.Tensor(dtype.F32), golden.Aims.Tensor(dtype.F32), tensor.Of(golden.Labels)
+	loose := golden.Loose.Tensor(dtype.F32)
 	hot := tensor.New(dtype.F32, scores.Shape()...)
 	for i, l := range golden.Labels {
 		hot.Set(i*4+int(l), 1)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/backend/backendtest"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/data"
@@ -25,20 +26,20 @@ import (
 // namedArray is a weight or its gradient.
 type namedArray struct {
 	Name  string
-	Value packed
+	Value backendtest.Array
 }
 
 // goldenModel is a model as testdata/models.py writes it.
 type goldenModel struct {
 	Name      string
-	Inputs    []packed
+	Inputs    []backendtest.Array
 	Targets   [][]int32
 	Weights   []namedArray
 	Recurrent []struct {
 		Layer, Class       string
-		Weights, Gradients []packed // weight_ih, weight_hh, bias_ih, bias_hh of PyTorch
+		Weights, Gradients []backendtest.Array // weight_ih, weight_hh, bias_ih, bias_hh of PyTorch
 	}
-	Output    packed
+	Output    backendtest.Array
 	Gradients []namedArray
 	Losses    []float64
 }
@@ -129,7 +130,7 @@ func TestModelsAgainstOthers(t *testing.T) {
 func (c goldenModel) check(t *testing.T, b backend.Backend) {
 	var xs []*tensor.Tensor
 	for _, p := range c.Inputs {
-		f := p.tensor(t)
+		f := p.Tensor(dtype.F32)
 		x := tensor.New(dtype.I32, f.Shape()...)
 		for i := range x.Len() {
 			x.Set(i, f.At(i))
@@ -148,16 +149,16 @@ func (c goldenModel) check(t *testing.T, b backend.Backend) {
 	}
 	weights, grads := map[string]*tensor.Tensor{}, map[string]*tensor.Tensor{}
 	for _, w := range c.Weights {
-		weights[w.Name] = w.Value.tensor(t)
+		weights[w.Name] = w.Value.Tensor(dtype.F32)
 	}
 	for _, w := range c.Gradients {
-		grads[w.Name] = w.Value.tensor(t)
+		grads[w.Name] = w.Value.Tensor(dtype.F32)
 	}
 	for _, r := range c.Recurrent {
-		part := func(ps []packed, to map[string]*tensor.Tensor, gradient bool) {
+		part := func(ps []backendtest.Array, to map[string]*tensor.Tensor, gradient bool) {
 			var ts []*tensor.Tensor
 			for _, p := range ps {
-				ts = append(ts, p.tensor(t))
+				ts = append(ts, p.Tensor(dtype.F32))
 			}
 			if gradient && r.Class != "GRU" { // the sum of two biases: its gradient is that of each
 				ts[3] = tensor.New(dtype.F32, ts[3].Shape()...)
@@ -189,7 +190,7 @@ func (c goldenModel) check(t *testing.T, b backend.Backend) {
 	}
 	// The others computed in float64 on the same f32 numbers; f32 arithmetic of two layers of some tens of terms differs by some 1e-6 of the greatest value.
 	const tol = 2e-5
-	if err := farthest(y, c.Output.tensor(t), tol); err != nil {
+	if err := farthest(y, c.Output.Tensor(dtype.F32), tol); err != nil {
 		t.Errorf("output: %v", err)
 	}
 	for i, d := range c.gradients(t, m, xs, ys) {

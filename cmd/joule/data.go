@@ -11,9 +11,9 @@ import (
 	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/spec"
+	"github.com/jouleml/joule/train"
 )
 
-// openData opens the data that a specification names, as it wants it.
 // openData opens what a specification names; runs is the folder of runs, in which it may name models.
 func openData(s *spec.Spec, runs string) (*data.Set, error) {
 	if s.Resolve == nil {
@@ -28,6 +28,18 @@ func openData(s *spec.Spec, runs string) (*data.Set, error) {
 		return nil, err
 	}
 	return s.Ready(set)
+}
+
+// openLike opens a data set in the form of the one that a model was trained on, normalised as the model wants it.
+func openLike(name string, m *train.Model) (*data.Set, error) {
+	set, err := catalog.OpenLike(name, m.Spec)
+	if err != nil {
+		return nil, err
+	}
+	if set, err = m.Spec.Norm.ApplySet(set); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return set, nil
 }
 
 func dataCmd() *cobra.Command {

@@ -124,12 +124,9 @@ func evalCmd() *cobra.Command {
 			if on == "" {
 				return usageError{errors.New("--data says which data set to evaluate on")}
 			}
-			set, err := catalog.OpenLike(on, m.Spec)
+			set, err := openLike(on, m)
 			if err != nil {
 				return err
-			}
-			if set, err = m.Spec.Norm.ApplySet(set); err != nil {
-				return fmt.Errorf("%s: %w", on, err)
 			}
 			meter, err := r.meter(&counters)
 			if err != nil {

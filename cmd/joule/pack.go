@@ -15,7 +15,6 @@ import (
 	"github.com/jouleml/joule/compress/pack"
 	"github.com/jouleml/joule/compress/prune"
 	"github.com/jouleml/joule/data"
-	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/train"
 )
@@ -59,12 +58,9 @@ func packCmd() *cobra.Command {
 			var before, after []train.Log
 			l := energy.NewLedger(energy.CPU, m.Cores())
 			if on != "" {
-				set, err := catalog.OpenLike(on, m.Spec)
+				set, err := openLike(on, m)
 				if err != nil {
 					return err
-				}
-				if set, err = m.Spec.Norm.ApplySet(set); err != nil {
-					return fmt.Errorf("%s: %w", on, err)
 				}
 				examples = set.Train
 				if before, err = m.Evaluate(c.Context(), set.Test, 128); err != nil {

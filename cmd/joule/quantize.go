@@ -16,7 +16,6 @@ import (
 
 	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/data"
-	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/train"
 )
@@ -56,12 +55,9 @@ func quantizeCmd() *cobra.Command {
 			if to == "" {
 				to = strings.TrimSuffix(path, filepath.Ext(path)) + "." + kind + ".safetensors"
 			}
-			set, err := catalog.OpenLike(on, m.Spec)
+			set, err := openLike(on, m)
 			if err != nil {
 				return err
-			}
-			if set, err = m.Spec.Norm.ApplySet(set); err != nil {
-				return fmt.Errorf("%s: %w", on, err)
 			}
 			var q *train.Model
 			var r *quant.Report

@@ -15,9 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/tabs"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
@@ -29,30 +29,12 @@ type Example struct{ Text, Class, Group string }
 
 // ReadTable reads lines of a class and a text with a tab between them. Empty lines do not count.
 func ReadTable(path string) ([]Example, error) {
-	f, err := os.Open(path)
+	var out []Example
+	err := tabs.Read(path, "a class and a text", func(class, words string) {
+		out = append(out, Example{words, strings.TrimSpace(class), ""})
+	})
 	if err != nil {
 		return nil, fmt.Errorf("labelled: %w", err)
-	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<24)
-	var out []Example
-	for line := 1; s.Scan(); line++ {
-		t := strings.TrimSuffix(s.Text(), "\r")
-		if t == "" {
-			continue
-		}
-		class, words, ok := strings.Cut(t, "\t")
-		if class = strings.TrimSpace(class); !ok || class == "" || strings.TrimSpace(words) == "" {
-			return nil, fmt.Errorf("labelled: %s: line %d is not a class and a text with a tab between them", path, line)
-		}
-		if !utf8.ValidString(t) {
-			return nil, fmt.Errorf("labelled: %s: line %d is not UTF-8: convert the file first, with iconv for instance", path, line)
-		}
-		out = append(out, Example{words, class, ""})
-	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("labelled: %s: %w", path, err)
 	}
 	return out, nil
 }

@@ -5,15 +5,12 @@
 package pairs
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/tabs"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
@@ -35,30 +32,9 @@ type Pair struct{ Source, Target string }
 
 // ReadTable reads pairs from lines of two texts with a tab between them. Empty lines do not count.
 func ReadTable(path string) ([]Pair, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("pairs: %w", err)
-	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<24)
 	var out []Pair
-	for line := 1; s.Scan(); line++ {
-		t := strings.TrimSuffix(s.Text(), "\r")
-		if t == "" {
-			continue
-		}
-		a, b, ok := strings.Cut(t, "\t")
-		if !ok || strings.TrimSpace(a) == "" || strings.TrimSpace(b) == "" {
-			return nil, fmt.Errorf("pairs: %s: line %d is not two texts with a tab between them", path, line)
-		}
-		if !utf8.ValidString(t) {
-			return nil, fmt.Errorf("pairs: %s: line %d is not UTF-8: convert the file first, with iconv for instance", path, line)
-		}
-		out = append(out, Pair{a, b})
-	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("pairs: %s: %w", path, err)
+	if err := tabs.Read(path, "two texts", func(source, target string) { out = append(out, Pair{source, target}) }); err != nil {
+		return nil, fmt.Errorf("pairs: %w", err)
 	}
 	return out, nil
 }

@@ -157,10 +157,7 @@ func (g *gen) lanesGrad() {
 	g.DECQ(n)
 	g.JNZ(operand.LabelRef("window"))
 	g.LEAQ(Idx(pairs, pr, 2), pairs)
-	left := g.Load(g.Param("rows"), g.GP64())
-	g.DECQ(left)
-	g.Store(left, g.Param("rows"))
-	g.JNZ(operand.LabelRef("row"))
+	g.again("rows", "row")
 	for t, r := range acc {
 		g.VMOVUPS(r, At(accP, t*g.Bytes()))
 	}

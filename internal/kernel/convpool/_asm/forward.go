@@ -131,10 +131,7 @@ func (g *gen) direct() {
 	g.JZ(operand.LabelRef("next"))
 	g.ADDQ(s, ix)
 	g.Label("next")
-	left := g.Load(g.Param("windows"), g.GP64())
-	g.DECQ(left)
-	g.Store(left, g.Param("windows"))
-	g.JNZ(operand.LabelRef("window"))
+	g.again("windows", "window")
 	g.End()
 }
 
@@ -277,10 +274,7 @@ func (g *gen) filters() {
 	g.LEAQ(Idx(dst, s, 4), dst)
 	g.Load(g.Param("srcRow"), s)
 	g.LEAQ(Idx(w, s, 4), w)
-	rows := g.Load(g.Param("rows"), g.GP64())
-	g.DECQ(rows)
-	g.Store(rows, g.Param("rows"))
-	g.JNZ(operand.LabelRef("row"))
+	g.again("rows", "row")
 	g.End()
 }
 
@@ -335,9 +329,6 @@ func (g *gen) pooled() {
 	g.JZ(operand.LabelRef("next"))
 	g.ADDQ(t, ix)
 	g.Label("next")
-	left := g.Load(g.Param("windows"), g.GP64())
-	g.DECQ(left)
-	g.Store(left, g.Param("windows"))
-	g.JNZ(operand.LabelRef("window"))
+	g.again("windows", "window")
 	g.End()
 }

@@ -64,3 +64,11 @@ func constants(c *build.Context) {
 func (g *gen) k(off int) operand.Mem {
 	return operand.NewDataAddr(operand.NewStaticSymbol("constants"), off)
 }
+
+// again counts a parameter down and goes back to the label until it is 0.
+func (g *gen) again(param, label string) {
+	left := g.Arg(param)
+	g.DECQ(left)
+	g.Store(left, g.Param(param))
+	g.JNZ(operand.LabelRef(label))
+}
