@@ -99,7 +99,7 @@ func hang() error {
 	}
 	err = c.AllReduce(make([]float32, 5000))
 	fmt.Fprintln(os.Stderr, "hang:", err)
-	time.Sleep(300 * time.Millisecond) // for the others to say theirs
+	time.Sleep(2 * time.Second) // for the others to say theirs, on a loaded machine too
 	c.Abort(4)
 	return err
 }
