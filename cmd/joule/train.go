@@ -567,7 +567,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	j.shown.clear()
 	if err != nil {
 		l, e := j.ledger()
-		if e != nil {
+		if e != nil || h == nil { // without a history, it ended before the first step
 			return nil, errors.Join(err, e)
 		}
 		return j.spent(h, l), err
