@@ -231,3 +231,41 @@ func TestTakes(t *testing.T) {
 		t.Error("taken with AVX2")
 	}
 }
+
+// BenchmarkPlan is a product on vectors, by package gemm, and on AMX, with B split in the run and beforehand: the table of docs/decisions/f32-on-amx.md.
+func BenchmarkPlan(b *testing.B) {
+	if !isa.AMX() {
+		b.Skip("no AMX")
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	pool := par.New(2)
+	defer pool.Close()
+	for _, s := range []gemm.Spec{
+		{M: 1024, N: 384, K: 384}, {M: 1024, N: 1536, K: 384}, {M: 1024, N: 384, K: 1536}, {M: 2048, N: 256, K: 256}, {M: 2048, N: 256, K: 1024, TransB: true},
+		{M: 256, N: 256, K: 2048, TransA: true}, {M: 256, N: 1024, K: 2048, TransA: true},
+	} {
+		x, y, c := random(r, s.M*s.K), random(r, s.K*s.N), make([]float32, s.M*s.N)
+		bench := func(way string, run func()) {
+			b.Run(fmt.Sprintf("%s/%dx%dx%d", way, s.M, s.K, s.N), func(b *testing.B) {
+				for b.Loop() {
+					run()
+				}
+				b.ReportMetric(2*float64(s.M)*float64(s.N)*float64(s.K)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			})
+		}
+		v := gemm.New(s)
+		bench("vectors", func() { v.Run(pool, x, y, c, nil, nil) })
+		p := plan(s)
+		scratch := make([]uint32, p.Scratch(2))
+		bench("amx", func() { p.Run(pool, x, y, c, nil, scratch) })
+		if s.TransA {
+			continue
+		}
+		s.PackedB = true
+		q := plan(s)
+		packed := make([]uint32, q.PackedLen())
+		q.PackB(packed, y)
+		scratch = make([]uint32, q.Scratch(2))
+		bench("amx, split beforehand", func() { q.RunPacked(pool, x, packed, c, nil, scratch) })
+	}
+}
