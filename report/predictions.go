@@ -92,7 +92,7 @@ func taskOf(s data.Spec) task {
 
 // predict asks the model about every example of ds. probable says that scores are probabilities.
 func predict(ctx context.Context, m *train.Model, ds data.Dataset, kind task) (gs []guess, probable bool, err error) {
-	l, err := data.NewLoader(ds, data.LoaderConfig{Batch: 128, Epochs: 1})
+	l, err := data.NewLoader(ds, data.LoaderConfig{Batch: 128, Epochs: 1, Flat: true}) // in the order of ds, by which guesses are numbered
 	if err != nil {
 		return nil, false, fmt.Errorf("report: %w", err)
 	}

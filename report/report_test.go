@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +16,10 @@ import (
 	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/compress/search"
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/labelled"
 	"github.com/jouleml/joule/data/mnist"
 	"github.com/jouleml/joule/data/text"
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/format/csvlog"
 	"github.com/jouleml/joule/nn"
@@ -256,6 +259,60 @@ func TestKindsOfData(t *testing.T) {
 	s, err := report.Texts(context.Background(), m, set.Test, 2, 10)
 	if err != nil || titles(s) != "text Text 1; text Text 2" || len(s.Parts[0].(*report.Text).Body) != 10 {
 		t.Errorf("texts: %v %+v", err, s)
+	}
+}
+
+// Texts come in batches of several lengths, but an example keeps its number: what is said of it is said beside its own class and input.
+func TestNumbersOfTexts(t *testing.T) {
+	var all []labelled.Example
+	for i, n := range []int{12, 1, 6, 1, 12, 3} {
+		all = append(all, labelled.Example{Text: strings.Repeat([]string{"low ", "high "}[i%2], n), Class: []string{"low", "high", "mid"}[i%3]})
+	}
+	k, err := labelled.Train(all, "wordpiece:40")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := labelled.New("texts", all, all, labelled.Config{Tokenizer: k, Length: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := set.Spec()
+	tokens, length := nn.InputOf("tokens", dtype.I32, 16), nn.InputOf("length", dtype.I32)
+	y := nn.Dense(spec.Classes, nn.Softmax).On(nn.GlobalAveragePool1D().On(nn.Embedding(k.Size(), 4).On(tokens), length))
+	net, err := nn.Functional([]*nn.Value{tokens, length}, []*nn.Value{y})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := report.Predictions(context.Background(), model(t, net, spec, train.SparseCategoricalCrossentropy), set.Test, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	x, label := spec.Tensors(1)
+	for _, p := range s.Parts {
+		table, ok := p.(*report.Table)
+		if !ok || table.Columns[0] != "example" {
+			continue
+		}
+		for _, r := range table.Rows {
+			rows++
+			i, err := strconv.Atoi(r[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := set.Test.Fill([]int{i}, x, label); err != nil {
+				t.Fatal(err)
+			}
+			if truth, _, _ := strings.Cut(r[1], ","); truth != all[i].Class {
+				t.Errorf("example %d is of class %s, the report says %s", i, all[i].Class, truth)
+			}
+			if r[3] != report.Quantity(x[0].At(0), "") {
+				t.Errorf("example %d begins with token %v, the report says %s", i, x[0].At(0), r[3])
+			}
+		}
+	}
+	if rows != len(all) {
+		t.Errorf("%d of %d examples are shown", rows, len(all))
 	}
 }
 
