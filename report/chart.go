@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"html/template"
@@ -343,12 +344,7 @@ func (c *curve) label(front []int, all bool) {
 // front is the path through the points that none beats.
 func (p *Points) front(x, y *axis) string {
 	ps := slices.Clone(p.Points)
-	slices.SortFunc(ps, func(a, b Point) int {
-		if a.X != b.X {
-			return cmpFloat(a.X, b.X)
-		}
-		return cmpFloat(b.Y, a.Y)
-	})
+	slices.SortFunc(ps, func(a, b Point) int { return cmp.Or(cmp.Compare(a.X, b.X), cmp.Compare(b.Y, a.Y)) })
 	var b strings.Builder
 	best := math.Inf(-1)
 	for _, q := range ps {
@@ -363,16 +359,6 @@ func (p *Points) front(x, y *axis) string {
 		best = q.Y
 	}
 	return b.String()
-}
-
-func cmpFloat(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // barRow is a row of bars ready to draw. Widths are shares of the chart's width.
@@ -442,10 +428,8 @@ func (b *Bars) Figure() barsFigure {
 
 // partClass gives phases the same colour in every chart.
 func partClass(name string, k int) string {
-	for i, p := range phases {
-		if p == name {
-			return colourOf(i)
-		}
+	if i := slices.Index(phases, name); i >= 0 {
+		return colourOf(i)
 	}
 	return colourOf(k)
 }
@@ -474,9 +458,10 @@ func (m *Matrix) Shade(i, j int) int {
 }
 
 // Tone is the style of a cell.
-func (m *Matrix) Tone(i, j int) template.CSS {
-	return template.CSS("--shade:" + strconv.Itoa(m.Shade(i, j)) + "%")
-}
+func (m *Matrix) Tone(i, j int) template.CSS { return tone(m.Shade(i, j)) }
+
+// tone is the style of a cell that is so dark, in percent.
+func tone(shade int) template.CSS { return template.CSS("--shade:" + strconv.Itoa(shade) + "%") }
 
 // dataURI is a picture as a PNG inside the page.
 func dataURI(m image.Image) (template.URL, error) {

@@ -116,7 +116,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"css":   func() template.CSS { return template.CSS(pageCSS) },
 	"uri":   dataURI,
 	"right": func(t *Table, i int) bool { return i < len(t.Right) && t.Right[i] },
-	"small": func(p Part) bool { k := p.kind(); return k == "lines" || k == "bars" || k == "points" },
+	"small": small,
 	"add":   func(a, b float64) float64 { return a + b },
 	"paras": func(s string) []string { return strings.Split(strings.TrimSpace(s), "\n\n") },
 }).Parse(pageHTML))
@@ -141,10 +141,18 @@ func (p *Page) Save(path string) error {
 	return nil
 }
 
+// small says that a part is a chart that shares a line with others.
+func small(p Part) bool {
+	switch p.(type) {
+	case *Lines, *Bars, *Points:
+		return true
+	}
+	return false
+}
+
 // Rows groups the section's parts for the template: charts that follow one another share a grid.
 func (s Section) Rows() [][]Part {
 	var out [][]Part
-	small := func(p Part) bool { k := p.kind(); return k == "lines" || k == "bars" || k == "points" }
 	for i, p := range s.Parts {
 		if i > 0 && small(p) && small(s.Parts[i-1]) {
 			out[len(out)-1] = append(out[len(out)-1], p)

@@ -82,10 +82,10 @@ func Curves(h *csvlog.Table) Section {
 	for range h.Columns {
 		t.Right = append(t.Right, true)
 	}
-	for i, r := range h.Rows {
+	for _, r := range h.Rows {
 		row := []string{strconv.FormatInt(r.Key, 10)}
-		for _, c := range h.Columns {
-			row = append(row, Quantity(h.Column(c)[i], units[c]))
+		for k, c := range h.Columns {
+			row = append(row, Quantity(r.Values[k], units[c]))
 		}
 		t.Rows = append(t.Rows, row)
 	}
@@ -150,7 +150,7 @@ func Ledger(l *energy.Ledger, layers []string) Section {
 		b.fold(barRows)
 		s.Parts = append(s.Parts, b)
 	}
-	s.Parts = append(s.Parts, ledgerTable(l, order))
+	s.Parts = append(s.Parts, ledgerTable(l, order, used))
 	return s
 }
 
@@ -236,7 +236,7 @@ func (b *Bars) fold(n int) {
 	b.Rows = append(keep, rest)
 }
 
-func ledgerTable(l *energy.Ledger, order []string) *Table {
+func ledgerTable(l *energy.Ledger, order, used []string) *Table {
 	t := &Table{Title: "The account by layer and phase", Columns: []string{"layer", "phase", "arithmetic", "executed", "bytes", "time", "energy", "interval", "share"},
 		Right: []bool{false, false, true, true, true, true, true, true, true}}
 	by := l.By(func(k energy.Key) energy.Key { return energy.Key{Layer: k.Layer, Phase: k.Phase} })
@@ -254,7 +254,6 @@ func ledgerTable(l *energy.Ledger, order []string) *Table {
 		}
 		return []string{layer, phase, energy.SI(float64(c.FLOPs), "FLOP"), energy.SI(float64(c.Executed), "FLOP"), energy.SI(float64(c.Bytes()), "B"), energy.SI(sec, "s"), energy.SI(j.Value, "J"), interval, Quantity(share, "%")}
 	}
-	used := usedPhases(l)
 	for _, name := range order {
 		for _, p := range used {
 			for _, e := range by {

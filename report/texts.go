@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"math"
-	"strconv"
 	"strings"
 
 	"github.com/jouleml/joule/data"
@@ -120,11 +119,13 @@ func Answers(ctx context.Context, m *train.Model, set *data.Set, limit int) (Sec
 	return s, nil
 }
 
+var signs = strings.NewReplacer(" ", "␣", "\n", "⏎", "\t", "⇥")
+
 // visible are tokens as a map shows them: with their spaces as signs.
 func visible(tokens []string) []string {
 	out := make([]string, len(tokens))
 	for i, t := range tokens {
-		out[i] = strings.NewReplacer(" ", "␣", "\n", "⏎", "\t", "⇥").Replace(t)
+		out[i] = signs.Replace(t)
 	}
 	return out
 }
@@ -159,4 +160,4 @@ func (s *Shares) Cells() [][]Cell {
 }
 
 // Tone is the style of a cell.
-func (c Cell) Tone() template.CSS { return template.CSS("--shade:" + strconv.Itoa(c.Shade) + "%") }
+func (c Cell) Tone() template.CSS { return tone(c.Shade) }
