@@ -472,7 +472,7 @@ func (t *unigramTrainer) prune() {
 		}
 		others[i] = slices.Clone(l.viterbi(len(p.piece), int32(i), path[:0]))
 	}
-	freq, within := make([]float64, n), make([]float64, n) // how often each is used, and the words that use it
+	freq := make([]float64, n) // how often each is used
 	all, sum := 0.0, 0.0
 	for _, w := range t.words {
 		all += w.score
@@ -480,13 +480,16 @@ func (t *unigramTrainer) prune() {
 		for _, id := range path {
 			if id >= 0 {
 				freq[id] += w.score
-				within[id] += w.score
 				sum += w.score
 			}
 		}
 	}
-	var kept, loss []scored
-	at := map[string]int{}
+	type costly struct {
+		scored
+		loss float64
+	}
+	var kept []scored
+	var rest []costly
 	for i, p := range t.pieces {
 		switch {
 		case freq[i] == 0 || useless[i]:
@@ -503,17 +506,13 @@ func (t *unigramTrainer) prune() {
 				}
 				without += math.Log(f) - total
 			}
-			at[p.piece] = i
-			loss = append(loss, scored{p.piece, within[i] / all * (with - without)})
+			rest = append(rest, costly{p, freq[i] / all * (with - without)})
 		}
 	}
-	slices.SortFunc(loss, best)
+	slices.SortFunc(rest, func(a, b costly) int { return best(scored{a.piece, a.loss}, scored{b.piece, b.loss}) })
 	leave := max(t.wanted, int(shrink*float64(n)))
-	for _, p := range loss {
-		if len(kept) >= leave {
-			break
-		}
-		kept = append(kept, t.pieces[at[p.piece]])
+	for _, p := range rest[:min(len(rest), max(0, leave-len(kept)))] {
+		kept = append(kept, p.scored)
 	}
 	t.pieces = kept
 	t.index()
