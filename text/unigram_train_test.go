@@ -2,32 +2,12 @@ package text
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
-	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 )
-
-// opticks is the text that testdata/unigram.py lets SentencePiece learn from.
-func opticks(t testing.TB) string {
-	t.Helper()
-	b, err := os.ReadFile("../data/text/opticks.txt.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, err := gzip.NewReader(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b, err = io.ReadAll(z); err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
 
 func trainUnigram(t testing.TB, s string, size int, special ...string) *Tokenizer {
 	t.Helper()
@@ -58,7 +38,7 @@ func TestUnigramTraining(t *testing.T) {
 		theirs[p[0].(string)] = p[1].(float64)
 		vocab = append(vocab, scored{p[0].(string), p[1].(float64)})
 	}
-	s := opticks(t)
+	s := string(unpacked(t, "../../data/text/opticks.txt")) // what testdata/unigram.py lets SentencePiece learn from
 	k := trainUnigram(t, s, len(vocab)+3, "<unk>", "<s>", "</s>")
 	if k.Size() != len(vocab)+3 {
 		t.Fatalf("%d tokens, want %d", k.Size(), len(vocab)+3)
