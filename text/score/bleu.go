@@ -27,20 +27,17 @@ const orders = 4
 // CorpusBLEU is BLEU (Papineni et al. 2002) as sacrebleu computes it by default: one reference each, case counts, words by the rules of mteval-v13a, and where no run of some
 // length is right the exponential smoothing of that program (Post 2018, arXiv:1804.08771).
 func CorpusBLEU(written, references []string) (BLEU, error) {
-	if len(written) != len(references) || len(written) == 0 {
-		return BLEU{}, fmt.Errorf("score: %d texts and %d references: want the same number, from 1 on", len(written), len(references))
+	if err := check(written, references); err != nil {
+		return BLEU{}, err
 	}
 	var b BLEU
 	var right, all [orders]int
 	for i := range written {
-		w, r := Words13a(written[i]), Words13a(references[i])
+		w, r := words13a(written[i]), words13a(references[i])
 		b.Length += len(w)
 		b.Reference += len(r)
 		for n := 1; n <= orders; n++ {
-			have := runs(r, n)
-			for g, k := range runs(w, n) {
-				right[n-1] += min(k, have[g])
-			}
+			right[n-1] += shared(w, r, n)
 			all[n-1] += max(0, len(w)-n+1)
 		}
 	}
@@ -71,6 +68,23 @@ func CorpusBLEU(written, references []string) (BLEU, error) {
 	return b, nil
 }
 
+// check asks for one reference to each text.
+func check(written, references []string) error {
+	if len(written) != len(references) || len(written) == 0 {
+		return fmt.Errorf("score: %d texts and %d references: want the same number, from 1 on", len(written), len(references))
+	}
+	return nil
+}
+
+// shared counts the runs of n words of w that r has too, each as often as r has it at most.
+func shared(w, r []string, n int) int {
+	have, count := runs(r, n), 0
+	for g, k := range runs(w, n) {
+		count += min(k, have[g])
+	}
+	return count
+}
+
 // runs counts the runs of n words.
 func runs(words []string, n int) map[string]int {
 	out := map[string]int{}
@@ -90,18 +104,17 @@ var rules13a = []struct {
 	{regexp.MustCompile(`([0-9])(-)`), "$1 $2 "},
 }
 
-var entities = strings.NewReplacer("&quot;", `"`, "&amp;", "&", "&lt;", "<", "&gt;", ">")
+// entities are replaced one after the other: &amp;lt; becomes <.
+var entities = [][2]string{{"&quot;", `"`}, {"&amp;", "&"}, {"&lt;", "<"}, {"&gt;", ">"}}
 
-// Words13a divides a text into words and signs by the rules of mteval-v13a.
-func Words13a(s string) []string {
+// words13a divides a text into words and signs by the rules of mteval-v13a.
+func words13a(s string) []string {
 	s = strings.TrimSpace(s)
 	s = strings.ReplaceAll(s, "<skipped>", "")
 	s = strings.ReplaceAll(s, "-\n", "")
 	s = strings.ReplaceAll(s, "\n", " ")
-	if strings.Contains(s, "&") {
-		for _, e := range []string{"&quot;", "&amp;", "&lt;", "&gt;"} { // one after the other: &amp;lt; becomes <
-			s = strings.ReplaceAll(s, e, entities.Replace(e))
-		}
+	for _, e := range entities {
+		s = strings.ReplaceAll(s, e[0], e[1])
 	}
 	s = " " + s + " "
 	for _, r := range rules13a {

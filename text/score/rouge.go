@@ -13,8 +13,8 @@ func (r ROUGE) String() string { return fmt.Sprintf("%.4f / %.4f / %.4f", r.One,
 
 // MeanROUGE compares each text with its reference as the Python package rouge-score does without a stemmer: words are runs of ASCII letters and digits, case does not count.
 func MeanROUGE(written, references []string) (ROUGE, error) {
-	if len(written) != len(references) || len(written) == 0 {
-		return ROUGE{}, fmt.Errorf("score: %d texts and %d references: want the same number, from 1 on", len(written), len(references))
+	if err := check(written, references); err != nil {
+		return ROUGE{}, err
 	}
 	var sum ROUGE
 	for i := range written {
@@ -44,12 +44,8 @@ func f1(precision, recall float64) float64 {
 }
 
 func overlap(w, r []string, n int) float64 {
-	a, b := runs(w, n), runs(r, n)
-	right := 0
-	for g, k := range a {
-		right += min(k, b[g])
-	}
-	return f1(float64(right)/float64(max(1, len(w)-n+1)), float64(right)/float64(max(1, len(r)-n+1)))
+	right := float64(shared(w, r, n))
+	return f1(right/float64(max(1, len(w)-n+1)), right/float64(max(1, len(r)-n+1)))
 }
 
 // common is the length of the longest common subsequence.
