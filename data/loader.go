@@ -64,6 +64,7 @@ type Loader struct {
 	cfg   LoaderConfig
 	apply []Apply
 	steps int
+	rows  int      // that the loader gives of a batch, at most
 	pos   Position // of the batch that the next call of Next gives
 
 	slots      []slot
@@ -82,11 +83,10 @@ type Loader struct {
 // cut is a batch: the examples order[from:to] of one size.
 type cut struct{ from, to, size int }
 
-// slot is one place of the ring: the tensors of a full batch for each size, made when they are first needed. Smaller batches are views of the same memory.
+// slot is one place of the ring: the tensors of each size, made when they are first needed. Batches with fewer rows than there are at most are views of the same memory.
 type slot struct {
 	batch Batch
-	x, y  [][]*tensor.Tensor // by size
-	heads map[[2]int]Batch   // by size and number of examples
+	views map[[2]int]Batch // by size and number of examples
 	err   error
 }
 
@@ -124,8 +124,12 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 		l.sizes, l.size = b.Buckets(), b.Bucket
 	}
 	l.steps = n / cfg.Batch
-	if n%cfg.Batch != 0 && !cfg.DropLast {
+	lo, hi := cfg.Share.rows(cfg.Batch)
+	l.rows = hi - lo
+	if last := n % cfg.Batch; last != 0 && !cfg.DropLast {
 		l.steps++
+		lo, hi = cfg.Share.rows(last)
+		l.rows = max(l.rows, hi-lo) // pieces are rounded: of a smaller batch a share may have one row more
 	}
 	for _, t := range cfg.Transforms {
 		a, err := t(spec)
@@ -139,10 +143,8 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 	l.free, l.full = make(chan *slot, len(l.slots)), make(chan *slot, len(l.slots))
 	for i := range l.slots {
 		s := &l.slots[i]
-		s.x, s.y, s.heads = make([][]*tensor.Tensor, len(l.sizes)), make([][]*tensor.Tensor, len(l.sizes)), map[[2]int]Batch{}
-		for k := range l.sizes[:min(1, len(l.sizes))] {
-			s.make(k, l.sizes[k], cfg)
-		}
+		s.views = map[[2]int]Batch{}
+		l.view(s, 0, l.rows)
 		l.free <- s
 	}
 	return l, nil
@@ -273,10 +275,12 @@ func (l *Loader) fill(s *slot, p Position) error {
 	c := l.cuts[p.Step]
 	idx := l.order[c.from:c.to]
 	from, to := l.cfg.Share.rows(len(idx))
-	s.batch = s.head(c.size, to-from, l.sizes[c.size], l.cfg)
+	s.batch = Batch{}
+	if to > from {
+		s.batch = l.view(s, c.size, to-from)
+	}
 	s.batch.Of, s.batch.Epoch, s.batch.Step = len(idx), p.Epoch, p.Step
-	idx = idx[from:to]
-	if len(idx) == 0 {
+	if idx = idx[from:to]; len(idx) == 0 {
 		return nil
 	}
 	if err := l.ds.Fill(idx, s.batch.X, s.batch.Y); err != nil {
@@ -293,22 +297,19 @@ func (l *Loader) fill(s *slot, p Position) error {
 	return nil
 }
 
-// make makes the tensors of a size.
-func (s *slot) make(size int, spec Spec, cfg LoaderConfig) {
-	lo, hi := cfg.Share.rows(cfg.Batch)
-	s.x[size], s.y[size] = spec.Tensors(hi - lo)
-}
-
-// head is a batch of n examples of a size.
-func (s *slot) head(size, n int, spec Spec, cfg LoaderConfig) Batch {
-	if s.x[size] == nil {
-		s.make(size, spec, cfg)
-	}
+// view is the slot's batch of n examples of a size.
+func (l *Loader) view(s *slot, size, n int) Batch {
 	k := [2]int{size, n}
-	b, ok := s.heads[k]
+	b, ok := s.views[k]
 	if !ok {
-		b = Batch{X: heads(s.x[size], n), Y: heads(s.y[size], n), N: n}
-		s.heads[k] = b
+		b.N = n
+		if n == l.rows {
+			b.X, b.Y = l.sizes[size].Tensors(n)
+		} else {
+			whole := l.view(s, size, l.rows)
+			b.X, b.Y = heads(whole.X, n), heads(whole.Y, n)
+		}
+		s.views[k] = b
 	}
 	return b
 }
@@ -336,10 +337,7 @@ func (l *Loader) setOrder(epoch int) {
 		l.cuts = append(l.cuts, c)
 	}
 	if l.cfg.Shuffle && l.size != nil {
-		for i := len(l.cuts) - 1; i > 0; i-- {
-			j := l.rng.IntN(i + 1)
-			l.cuts[i], l.cuts[j] = l.cuts[j], l.cuts[i]
-		}
+		shuffle(l.rng, l.cuts)
 	}
 }
 
@@ -351,7 +349,7 @@ const (
 )
 
 // shuffle puts a into a random order, each with the same probability.
-func shuffle(r *rand.Rand, a []int) {
+func shuffle[T any](r *rand.Rand, a []T) {
 	for i := len(a) - 1; i > 0; i-- {
 		j := r.IntN(i + 1)
 		a[i], a[j] = a[j], a[i]
