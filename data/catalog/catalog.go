@@ -259,13 +259,22 @@ func (e *entry) describe() Info {
 	return i
 }
 
-func find(name string) (*entry, error) {
+// lookup finds an entry of a list by its name; without one it gives the names that there are.
+func lookup(list []entry, name string) (*entry, []string) {
 	var known []string
-	for i := range entries {
-		if entries[i].info.Name == name {
-			return &entries[i], nil
+	for i := range list {
+		if list[i].info.Name == name {
+			return &list[i], nil
 		}
-		known = append(known, entries[i].info.Name)
+		known = append(known, list[i].info.Name)
+	}
+	return nil, known
+}
+
+func find(name string) (*entry, error) {
+	e, known := lookup(entries, name)
+	if e != nil {
+		return e, nil
 	}
 	return nil, fmt.Errorf("catalog: no data set is called %q%s (there are %s, and your own as folder:PATH and csv:PATH)", name, nearest.Hint(name, known), strings.Join(known, ", "))
 }

@@ -28,14 +28,11 @@ import (
 // Get makes sure that the data set is on this machine and returns its folder ("embedded" for one that is in the binary): it downloads what
 // is missing, checks it, and puts it in place only when it is whole. progress, if not nil, is told how many bytes of how many have come.
 func Get(ctx context.Context, name string, progress func(done, total int64)) (string, error) {
-	e, err := find(name)
-	for i := range models {
-		if models[i].info.Name == name {
-			e, err = &models[i], nil
-		}
-	}
+	e, err := findModel(name)
 	if err != nil {
-		return "", err
+		if e, err = find(name); err != nil {
+			return "", err
+		}
 	}
 	if w := e.where(); w != "" {
 		return w, nil

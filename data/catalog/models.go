@@ -29,25 +29,28 @@ func Models() []Info {
 	return infos
 }
 
+func findModel(name string) (*entry, error) {
+	e, known := lookup(models, name)
+	if e != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("catalog: no model is called %q%s (there are %s)", name, nearest.Hint(name, known), strings.Join(known, ", "))
+}
+
 // FindModel describes a trained model. Its folder, once it is here, is what package transfer opens.
 func FindModel(name string) (Info, error) {
-	var known []string
-	for i := range models {
-		if models[i].info.Name == name {
-			return models[i].describe(), nil
-		}
-		known = append(known, models[i].info.Name)
+	e, err := findModel(name)
+	if err != nil {
+		return Info{}, err
 	}
-	return Info{}, fmt.Errorf("catalog: no model is called %q%s (there are %s)", name, nearest.Hint(name, known), strings.Join(known, ", "))
+	return e.describe(), nil
 }
 
 // ModelDir is the folder of a model that is here; one that has to be got first is an error.
 func ModelDir(name string) (string, error) {
-	for i := range models {
-		if models[i].info.Name == name {
-			return models[i].here()
-		}
+	e, err := findModel(name)
+	if err != nil {
+		return "", err
 	}
-	_, err := FindModel(name)
-	return "", err
+	return e.here()
 }

@@ -47,13 +47,18 @@ func Open(name string) (*data.Set, error) { return OpenLike(name, data.Spec{}) }
 
 // OpenLike is Open for data that a model of another data set is to be used on: text becomes the tokens that like has, not those of a vocabulary of its own.
 func OpenLike(name string, like data.Spec) (*data.Set, error) {
-	kind, rest, hasKind := strings.Cut(name, ":")
-	if hasKind && (kind == "folder" || kind == "csv") {
-		return openPath(kind, rest)
-	}
-	if hasKind && kind == "text" {
+	if kind, rest, ok := strings.Cut(name, ":"); ok {
 		path, query, _ := strings.Cut(rest, "?")
-		return openText(name, query, like, func() ([]corpus.Source, error) { return corpus.Files(path) }, func(c corpus.Config) (*data.Set, error) { return corpus.Open(path, c) })
+		switch kind {
+		case "folder", "csv":
+			return openPath(kind, rest)
+		case "text":
+			return openText(name, query, like, func() ([]corpus.Source, error) { return corpus.Files(path) }, func(c corpus.Config) (*data.Set, error) { return corpus.Open(path, c) })
+		case "pairs":
+			return openPairs(name, query, like, &pairsEntry{func(string) ([]pairs.Pair, error) { return pairs.ReadTable(path) }, pairs.Config{}, 0.1}, "")
+		case "labelled":
+			return openLabelled(name, query, like, &labelledEntry{func(string) ([]labelled.Example, error) { return labelled.ReadTable(path) }, labelled.Config{}, 0.1}, "")
+		}
 	}
 	if s, err := Series(name); s != nil || err != nil {
 		if err != nil {
@@ -65,35 +70,25 @@ func OpenLike(name string, like data.Spec) (*data.Set, error) {
 		}
 		return set, nil
 	}
-	if base, query, _ := strings.Cut(name, "?"); entryText(base) != nil {
-		s, err := entryText(base)()
-		if err != nil {
-			return nil, err
-		}
-		return openText(name, query, like, func() ([]corpus.Source, error) { return []corpus.Source{corpus.Memory(base, s)}, nil }, func(c corpus.Config) (*data.Set, error) { return corpus.Chars(name, s, c) })
-	}
-	if hasKind && kind == "pairs" {
-		path, query, _ := strings.Cut(rest, "?")
-		return openPairs(name, query, like, &pairsEntry{func(string) ([]pairs.Pair, error) { return pairs.ReadTable(path) }, pairs.Config{}, 0.1}, "")
-	}
-	if hasKind && kind == "labelled" {
-		path, query, _ := strings.Cut(rest, "?")
-		return openLabelled(name, query, like, &labelledEntry{func(string) ([]labelled.Example, error) { return labelled.ReadTable(path) }, labelled.Config{}, 0.1}, "")
-	}
 	base, query, _ := strings.Cut(name, "?")
-	if e, err := find(base); err == nil && e.labelled != nil {
-		dir, err := e.here()
-		if err != nil {
-			return nil, err
+	if e, _ := lookup(entries, base); e != nil {
+		switch {
+		case e.text != nil:
+			s, err := e.text()
+			if err != nil {
+				return nil, err
+			}
+			return openText(name, query, like, func() ([]corpus.Source, error) { return []corpus.Source{corpus.Memory(base, s)}, nil }, func(c corpus.Config) (*data.Set, error) { return corpus.Chars(name, s, c) })
+		case e.pairs != nil || e.labelled != nil:
+			dir, err := e.here()
+			if err != nil {
+				return nil, err
+			}
+			if e.pairs != nil {
+				return openPairs(name, query, like, e.pairs, dir)
+			}
+			return openLabelled(name, query, like, e.labelled, dir)
 		}
-		return openLabelled(name, query, like, e.labelled, dir)
-	}
-	if e, err := find(base); err == nil && e.pairs != nil {
-		dir, err := e.here()
-		if err != nil {
-			return nil, err
-		}
-		return openPairs(name, query, like, e.pairs, dir)
 	}
 	e, err := find(name)
 	if err == nil {
@@ -135,9 +130,9 @@ func (e *entry) here() (string, error) {
 
 // openPairs opens pairs of texts.
 func openPairs(name, query string, like data.Spec, e *pairsEntry, dir string) (*data.Set, error) {
-	s, err := settingsOf(query)
+	s, err := settingsOf(name, query)
 	if err != nil {
-		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+		return nil, err
 	}
 	c, share := e.config, s.fraction("split", e.share)
 	for key, to := range map[string]*int{"vocabulary": &c.Vocabulary, "source": &c.Source, "target": &c.Target} {
@@ -176,9 +171,9 @@ func openPairs(name, query string, like data.Spec, e *pairsEntry, dir string) (*
 
 // openLabelled opens texts with a class each.
 func openLabelled(name, query string, like data.Spec, e *labelledEntry, dir string) (*data.Set, error) {
-	s, err := settingsOf(query)
+	s, err := settingsOf(name, query)
 	if err != nil {
-		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+		return nil, err
 	}
 	c, share, tokenizer := e.config, s.fraction("split", e.share), s.take("tokenizer")
 	if n := s.number("length"); n > 0 {
@@ -258,32 +253,17 @@ func (s *settings) finish(known ...string) error {
 	return s.err
 }
 
-// entryText is the text of a named data set that is one, nil of others.
-func entryText(name string) func() (string, error) {
-	for i := range entries {
-		if entries[i].info.Name == name {
-			return entries[i].text
-		}
-	}
-	return nil
-}
-
 // Series is the time series that a name means, "series:PATH" or one of List, before they are cut into parts; nil if it means something else.
 func Series(name string) (*forecast.Series, error) {
 	base, query, _ := strings.Cut(name, "?")
 	path, isPath := strings.CutPrefix(base, "series:")
-	var e *entry
-	for i := range entries {
-		if entries[i].info.Name == base && entries[i].table != nil {
-			e = &entries[i]
-		}
-	}
-	if !isPath && e == nil {
+	e, _ := lookup(entries, base)
+	if !isPath && (e == nil || e.table == nil) {
 		return nil, nil
 	}
-	s, err := settingsOf(query)
+	s, err := settingsOf(name, query)
 	if err != nil {
-		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+		return nil, err
 	}
 	list := func(key string) []string {
 		if v := s.take(key); v != "" {
@@ -327,9 +307,9 @@ func Series(name string) (*forecast.Series, error) {
 
 // openText reads the settings of a text and opens it: by characters in memory, or with a tokenizer.
 func openText(name, query string, like data.Spec, sources func() ([]corpus.Source, error), chars func(c corpus.Config) (*data.Set, error)) (*data.Set, error) {
-	s, err := settingsOf(query)
+	s, err := settingsOf(name, query)
 	if err != nil {
-		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
+		return nil, err
 	}
 	c := corpus.Config{Length: s.number("length"), Stride: s.number("stride"), Test: s.fraction("split", 0.1)}
 	if c.Length == 0 && len(like.Inputs) == 1 && len(like.Inputs[0].Shape) == 1 {
@@ -379,10 +359,11 @@ func openTokens(name, setting string, like data.Spec, c corpus.Config, sources f
 	return corpus.Tokens(name, from, k, c, filepath.Join(dir, "tokens"))
 }
 
-func settingsOf(query string) (*settings, error) {
+// settingsOf reads the settings behind a name.
+func settingsOf(name, query string) (*settings, error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("catalog: %s: settings %q: %w", name, query, err)
 	}
 	s := &settings{values: map[string]string{}}
 	for k, v := range values {
@@ -420,9 +401,9 @@ func (s *settings) fraction(key string, otherwise float64) float64 {
 // openPath opens what belongs to the user.
 func openPath(kind, rest string) (*data.Set, error) {
 	path, query, _ := strings.Cut(rest, "?")
-	s, err := settingsOf(query)
+	s, err := settingsOf(kind+":"+path, query)
 	if err != nil {
-		return nil, fmt.Errorf("catalog: %s:%s: settings %q: %w", kind, path, query, err)
+		return nil, err
 	}
 	fraction, seed := s.fraction("split", 0.2), uint64(0)
 	if v := s.take("seed"); v != "" {
