@@ -6,6 +6,7 @@ package labelled
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -150,9 +151,7 @@ func Train(from []Example, setting string) (*text.Tokenizer, error) {
 
 // New makes a data set of a training and a test part.
 func New(name string, train, test []Example, c Config) (*data.Set, error) {
-	if c.Length == 0 {
-		c.Length = 64
-	}
+	c.Length = cmp.Or(c.Length, 64)
 	if c.Length < 1 || c.Length > 1<<20 {
 		return nil, fmt.Errorf("labelled: texts of at most %d tokens: from 1 to %d are possible", c.Length, 1<<20)
 	}

@@ -1,6 +1,7 @@
 package pairs
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ func counts(s string) map[string]float64 {
 func (m *Memory) vector(s string) map[string]float64 {
 	v := counts(s)
 	sum := 0.0
-	for _, w := range sorted(v) {
+	for _, w := range slices.Sorted(maps.Keys(v)) { // in one order, for the same bits
 		v[w] *= m.weight[w]
 		sum += v[w] * v[w]
 	}
@@ -61,20 +62,11 @@ func (m *Memory) vector(s string) map[string]float64 {
 	return v
 }
 
-func sorted(v map[string]float64) []string {
-	out := make([]string, 0, len(v))
-	for w := range v {
-		out = append(out, w)
-	}
-	slices.Sort(out)
-	return out
-}
-
 // Nearest is the pair whose source is most like s, of equals the first; without a word in common it is the zero pair.
 func (m *Memory) Nearest(s string) Pair {
 	score := map[int32]float64{}
 	v := m.vector(s)
-	for _, w := range sorted(v) {
+	for _, w := range slices.Sorted(maps.Keys(v)) {
 		for _, e := range m.by[w] {
 			score[e.pair] += v[w] * float64(e.share)
 		}

@@ -5,6 +5,7 @@
 package pairs
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,21 +51,13 @@ type Config struct {
 
 // New makes a data set of a training and a test part.
 func New(name string, train, test []Pair, c Config) (*data.Set, error) {
-	if c.Vocabulary == 0 {
-		c.Vocabulary = 4000
-	}
-	if c.Source == 0 {
-		c.Source = 64
-	}
-	if c.Target == 0 {
-		c.Target = 64
-	}
+	c.Vocabulary, c.Source, c.Target = cmp.Or(c.Vocabulary, 4000), cmp.Or(c.Source, 64), cmp.Or(c.Target, 64)
 	if c.Source < 2 || c.Target < 2 {
 		return nil, fmt.Errorf("pairs: texts of %d and %d tokens at most: there must be room for one and the end", c.Source, c.Target)
 	}
 	if c.Tokenizer == nil {
 		var err error
-		if c.Tokenizer, err = tokenizer(train, c.Kind, c.Vocabulary); err != nil {
+		if c.Tokenizer, err = tokenizer(train, cmp.Or(c.Kind, "bpe"), c.Vocabulary); err != nil {
 			return nil, err
 		}
 	}
@@ -97,9 +90,6 @@ func New(name string, train, test []Pair, c Config) (*data.Set, error) {
 }
 
 func tokenizer(from []Pair, kind string, size int) (*text.Tokenizer, error) {
-	if kind == "" {
-		kind = "bpe"
-	}
 	if kind != "bpe" && kind != "unigram" {
 		return nil, fmt.Errorf("pairs: tokenizer %q: want bpe or unigram", kind)
 	}
@@ -129,20 +119,20 @@ func specOf(source, target, vocabulary int, tokenizer json.RawMessage) data.Spec
 type Encoded struct {
 	spec           data.Spec
 	sizes          []data.Spec
-	lengths        [][2]int // of the sizes: tokens of source and target
 	size           []uint8
 	source, target [][]int32 // with <end>, the target without <start>
 	pairs          []Pair
 }
 
 // sizes of batches, as shares of the greatest lengths in eighths.
-var sizes = [][2]int{{2, 2}, {3, 3}, {4, 4}, {6, 6}, {8, 8}}
+var sizes = []int{2, 3, 4, 6, 8}
 
 func encode(from []Pair, c Config, spec data.Spec) (*Encoded, error) {
 	e := &Encoded{spec: spec}
+	var lengths [][2]int // of the sizes: tokens of source and target
 	for _, s := range sizes {
-		l := [2]int{(c.Source*s[0] + 7) / 8, (c.Target*s[1] + 7) / 8}
-		e.lengths = append(e.lengths, l)
+		l := [2]int{(c.Source*s + 7) / 8, (c.Target*s + 7) / 8}
+		lengths = append(lengths, l)
 		e.sizes = append(e.sizes, specOf(l[0], l[1], spec.Classes, spec.Tokenizer))
 	}
 	for _, p := range from {
@@ -161,7 +151,7 @@ func encode(from []Pair, c Config, spec data.Spec) (*Encoded, error) {
 			continue
 		}
 		k := 0
-		for len(s) >= e.lengths[k][0] || len(t) >= e.lengths[k][1] {
+		for len(s) >= lengths[k][0] || len(t) >= lengths[k][1] {
 			k++
 		}
 		e.source, e.target = append(e.source, append(s, 2)), append(e.target, append(t, 2))

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"fmt"
 	"io"
@@ -47,15 +48,8 @@ type Config struct {
 
 // complete puts in the defaults.
 func (c Config) complete() (Config, error) {
-	if c.Length == 0 {
-		c.Length = 128
-	}
-	if c.Stride == 0 {
-		c.Stride = c.Length
-	}
-	if c.Test == 0 {
-		c.Test = 0.1
-	}
+	c.Length = cmp.Or(c.Length, 128)
+	c.Stride, c.Test = cmp.Or(c.Stride, c.Length), cmp.Or(c.Test, 0.1)
 	if c.Length < 1 || c.Stride < 1 || !(c.Test > 0 && c.Test < 1) {
 		return c, fmt.Errorf("text: length %d and stride %d must be at least 1, and the test part %g between 0 and 1", c.Length, c.Stride, c.Test)
 	}
@@ -187,10 +181,17 @@ type windows struct {
 }
 
 func newWindows(v *Vocabulary, tokens []int32, length, stride int) *windows {
+	spec := specOf(length, len(v.names))
+	spec.ClassNames = v.names
+	return &windows{spec, tokens, length, stride}
+}
+
+// specOf is what examples of so many tokens are.
+func specOf(length, classes int) data.Spec {
 	field := func(name string) []data.Field {
 		return []data.Field{{Name: name, Shape: shape.Of(length), DType: dtype.I32}}
 	}
-	return &windows{data.Spec{Inputs: field("tokens"), Targets: field("next"), Classes: len(v.names), ClassNames: v.names}, tokens, length, stride}
+	return data.Spec{Inputs: field("tokens"), Targets: field("next"), Classes: classes}
 }
 
 func (w *windows) Spec() data.Spec { return w.spec }

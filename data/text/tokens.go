@@ -13,14 +13,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/jouleml/joule/data"
-	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/internal/atomicfile"
-	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/text"
 )
@@ -76,11 +75,7 @@ func Memory(name, s string) Source {
 // that text.Load reads.
 func TokenizerFor(setting string, from []Source, test float64) (*text.Tokenizer, error) {
 	kind, number, sized := strings.Cut(setting, ":")
-	known := false
-	for _, k := range text.Kinds {
-		known = known || k == kind
-	}
-	if !known {
+	if !slices.Contains(text.Kinds, kind) {
 		if _, err := os.Stat(setting); err != nil {
 			return nil, fmt.Errorf("text: tokenizer=%s: it is neither a file nor one of byte, char, word:SIZE, wordpiece:SIZE, bpe:SIZE, unigram:SIZE", setting)
 		}
@@ -161,10 +156,8 @@ func Tokens(name string, from []Source, k *text.Tokenizer, c Config, cache strin
 		return nil, fmt.Errorf("text: %w", err)
 	}
 	n := int(info.Size() / int64(width))
-	field := func(name string) []data.Field {
-		return []data.Field{{Name: name, Shape: shape.Of(c.Length), DType: dtype.I32}}
-	}
-	spec := data.Spec{Inputs: field("tokens"), Targets: field("next"), Classes: k.Size(), Tokenizer: j}
+	spec := specOf(c.Length, k.Size())
+	spec.Tokenizer = j
 	cut := n - int(float64(n)*c.Test)
 	file := &tokenFile{f, width}
 	runtime.AddCleanup(file, func(f *os.File) { f.Close() }, f)
