@@ -1,14 +1,12 @@
 package joule_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"go/ast"
 )
 
 // withoutExample are the packages that need none, with the reason.
@@ -21,12 +19,8 @@ var withoutExample = map[string]string{
 
 // Every package that a user may import has an Example, which the tests run.
 func TestEveryPackageHasAnExample(t *testing.T) {
-	out, err := exec.Command("go", "list", "-f", "{{.Name}} {{.ImportPath}} {{.Dir}}", "./...").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	listed := map[string]bool{}
-	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+	for _, line := range packages(t, "{{.Name}} {{.ImportPath}} {{.Dir}}") {
 		f := strings.SplitN(line, " ", 3)
 		pkg := strings.TrimPrefix(f[1]+"/", module)
 		pkg = strings.TrimSuffix(pkg, "/")

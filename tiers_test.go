@@ -49,13 +49,19 @@ func tierOf(pkg string) int {
 	return best
 }
 
-// A lower tier never imports a higher one, and nothing but the command and the benchmarks imports cobra, SQLite or a terminal.
-func TestTiers(t *testing.T) {
-	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...").Output()
+// packages lists the packages of the module, one a line as the format of go list says.
+func packages(t *testing.T, format string) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-f", format, "./...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// A lower tier never imports a higher one, and nothing but the command and the benchmarks imports cobra, SQLite or a terminal.
+func TestTiers(t *testing.T) {
+	for _, line := range packages(t, "{{.ImportPath}} {{join .Imports \" \"}}") {
 		words := strings.Fields(line)
 		pkg := strings.TrimPrefix(words[0], module)
 		if pkg == strings.TrimSuffix(module, "/") {
