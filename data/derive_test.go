@@ -10,6 +10,7 @@ import (
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/internal/race"
 	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 )
@@ -213,7 +214,7 @@ func TestNorm(t *testing.T) {
 }
 
 func TestDerivedAllocateNothing(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	ds := counting(t, 1001)

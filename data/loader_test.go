@@ -14,6 +14,7 @@ import (
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/internal/race"
 	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 )
@@ -311,7 +312,7 @@ func TestCloseEndsTheGoroutine(t *testing.T) {
 }
 
 func TestNextAllocatesNothing(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	l := loader(t, counting(t, 1001), data.LoaderConfig{Batch: 10, Shuffle: true, Transforms: []data.Transform{jitter}})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/internal/race"
 )
 
 // winogradPlan is a plan that uses Winograd's algorithm whatever the rules say.
@@ -52,7 +53,7 @@ func restore() func() {
 }
 
 func TestWinograd(t *testing.T) {
-	if race {
+	if race.Enabled {
 		t.Skip("what it computes is tested without the race detector; TestWinogradThreads shares the work among threads")
 	}
 	pool := par.New(3)
@@ -83,7 +84,7 @@ func TestWinogradThreads(t *testing.T) {
 	sharedFloats, partTiles = 1, 1
 	eachLevel(t, func(t *testing.T) {
 		for i, s := range winogradCases {
-			if race && i%5 != 0 {
+			if race.Enabled && i%5 != 0 {
 				continue
 			}
 			if s.KH == 0 {
