@@ -5,10 +5,10 @@
 package trace
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -84,7 +84,7 @@ func (r *Recorder) Spans() []Span {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := slices.Clone(r.spans)
-	slices.SortStableFunc(out, func(a, b Span) int { return cmp.Compare(a.Start.UnixNano(), b.Start.UnixNano()) })
+	slices.SortStableFunc(out, func(a, b Span) int { return a.Start.Compare(b.Start) })
 	return out
 }
 
@@ -110,11 +110,10 @@ func (r *Recorder) Write(w io.Writer, process string) error {
 		}
 	}
 	events := []event{{Name: "process_name", Phase: "M", PID: 1, Args: map[string]any{"name": process}}}
-	for t, name := range tracks {
-		events = append(events, event{Name: "thread_name", Phase: "M", PID: 1, TID: t, Args: map[string]any{"name": name}},
+	for _, t := range slices.Sorted(maps.Keys(tracks)) {
+		events = append(events, event{Name: "thread_name", Phase: "M", PID: 1, TID: t, Args: map[string]any{"name": tracks[t]}},
 			event{Name: "thread_sort_index", Phase: "M", PID: 1, TID: t, Args: map[string]any{"sort_index": t}})
 	}
-	slices.SortStableFunc(events[1:], func(a, b event) int { return cmp.Compare(a.TID, b.TID) })
 	for _, s := range spans {
 		events = append(events, event{Name: s.Name, Cat: s.Category, Phase: "X", TS: float64(s.Start.Sub(spans[0].Start).Nanoseconds()) / 1e3,
 			Dur: float64(s.End.Sub(s.Start).Nanoseconds()) / 1e3, PID: 1, TID: s.Track, Args: s.Args})
