@@ -2,6 +2,7 @@
 package kernel
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -111,7 +112,7 @@ const header = `# Which kernel variants have passed their tests, on which proces
 // FormatVerified is the text of a record.
 func FormatVerified(lines []Line) []byte {
 	slices.SortFunc(lines, func(a, b Line) int {
-		return strings.Compare(a.CPU+"\x00"+a.Package+"\x00"+a.Variant, b.CPU+"\x00"+b.Package+"\x00"+b.Variant)
+		return cmp.Or(cmp.Compare(a.CPU, b.CPU), cmp.Compare(a.Package, b.Package), cmp.Compare(a.Variant, b.Variant))
 	})
 	var b strings.Builder
 	b.WriteString(header)
