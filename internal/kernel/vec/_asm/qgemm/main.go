@@ -60,6 +60,20 @@ func greatestRow(acc [][]reg.VecVirtual) [][]reg.VecVirtual {
 	return acc[:1]
 }
 
+// addGroup adds to the sums the products of four bytes of each row, at finds them, and four rows of b, and moves b on. It changes bs and x.
+func addGroup(acc [][]reg.VecVirtual, bs []reg.VecVirtual, x reg.VecVirtual, b reg.GPVirtual, at func(row int) Mem) {
+	for v := range bs {
+		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
+	}
+	for r := range acc {
+		VPBROADCASTD(at(r), x)
+		for v := range bs {
+			VPDPBUSD(bs[v], x, acc[r][v])
+		}
+	}
+	ADDQ(U32(uint32(64*len(bs))), b)
+}
+
 // vnni is the tile of rows and so many vectors of 16 columns.
 func vnni(rows, vectors int, most bool) {
 	name, doc := fmt.Sprintf("tileVNNI%d", rows), ""
@@ -82,16 +96,7 @@ func vnni(rows, vectors int, most bool) {
 	}
 	x := ZMM()
 	Label("loop")
-	for v := range bs {
-		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
-	}
-	for r := range rows {
-		VPBROADCASTD(row.At(r), x)
-		for v := range bs {
-			VPDPBUSD(bs[v], x, acc[r][v])
-		}
-	}
-	ADDQ(U32(uint32(64*vectors)), b)
+	addGroup(acc, bs, x, b, row.At)
 	row.Next(4)
 	DECQ(n)
 	JNZ(LabelRef("loop"))
@@ -502,16 +507,7 @@ func window(vectors int) {
 	Label("line")
 	MOVQ(groups, n)
 	Label("loop")
-	for v := range bs {
-		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
-	}
-	for r := range acc {
-		VPBROADCASTD(at[r], x)
-		for v := range bs {
-			VPDPBUSD(bs[v], x, acc[r][v])
-		}
-	}
-	ADDQ(U32(uint32(64*vectors)), b)
+	addGroup(acc, bs, x, b, func(r int) Mem { return at[r] })
 	ADDQ(Imm(4), p0)
 	ADDQ(Imm(4), p1)
 	DECQ(n)
