@@ -16,16 +16,15 @@ func genGrids(c *File) {
 	const sig = "(y, x, b *float32, yStride, xStride, bStride, rows, k int)"
 	table := new(bytes.Buffer)
 	for _, f := range []struct {
-		level       string
-		width       int
+		Level
 		least, most int
-	}{{"AVX2", 32, 1, 2}, {"AVX512", 64, 2, 6}} {
-		fmt.Fprintf(table, "\nvar grids%s = [...]func%s{\n", f.level, sig)
+	}{{Levels[0], 1, 2}, {Levels[1], 2, 6}} {
+		fmt.Fprintf(table, "\nvar grids%s = [...]func%s{\n", f.Suffix, sig)
 		for m := f.least; m <= f.most; m++ {
-			name := fmt.Sprintf("grid%s_%d", f.level, m)
+			name := fmt.Sprintf("grid%s_%d", f.Suffix, m)
 			c.Begin(name, sig, fmt.Sprintf("computes y[i·yStride+r] = Σ x[i·xStride+j]·b[r·bStride+j] over j in [0, k) for i in [0, %d) and r in [0, rows);\n"+
 				"// rows and k > 0, strides in bytes. Every element is summed in the same order whatever its place.", m))
-			genGrid(c, f.width, m)
+			genGrid(&Gen{File: c, Level: f.Level}, m)
 			fmt.Fprintf(table, "%d: %s,\n", m, name)
 		}
 		fmt.Fprintf(table, "}\n")
@@ -33,13 +32,12 @@ func genGrids(c *File) {
 	c.Stubs.Write(table.Bytes())
 }
 
-func genGrid(c *File, width, m int) {
-	wide := width == 64
-	vec := Y
-	if wide {
-		vec = Z
+func genGrid(c *Gen, m int) {
+	lanes, step := uint32(c.Width), operand.U32(uint32(c.Bytes()))
+	mask := reg.Register(reg.Y15)
+	if c.Wide() {
+		mask = reg.K1
 	}
-	lanes := uint32(width / 4)
 	y, x0, x3, xs := reg.RDI, reg.RSI, reg.RDX, reg.R8
 	b0, b3, bs, first := reg.RAX, reg.RBX, reg.R9, reg.R13 // first: of this round's rows
 	count, rows, ys, whole := reg.RCX, reg.R10, reg.R11, reg.R12
@@ -48,19 +46,8 @@ func genGrid(c *File, width, m int) {
 	c.Load(c.Param("k"), whole)
 	c.MOVQ(whole, count)
 	c.ANDQ(operand.U32(lanes-1), count)
-	if wide {
-		c.MOVL(operand.U32(1<<16-1), reg.EAX)
-		c.MOVL(operand.U32(16), reg.EBX)
-		c.SUBL(reg.ECX, reg.EBX)
-		c.SHRXL(reg.EBX, reg.EAX, reg.EAX)
-		c.KMOVW(reg.EAX, reg.K1)
-	} else {
-		c.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.RAX)
-		c.SHLQ(operand.U8(2), count)
-		c.SUBQ(count, reg.RAX)
-		c.VMOVUPS(At(reg.RAX, 0), reg.Y15)
-	}
-	if wide {
+	tailMask(c.File, mask, c.Width)
+	if c.Wide() {
 		c.SHRQ(operand.U8(4), whole)
 	} else {
 		c.SHRQ(operand.U8(3), whole)
@@ -83,32 +70,33 @@ func genGrid(c *File, width, m int) {
 		switch {
 		case !masked:
 			c.VMOVUPS(src, dst)
-		case wide:
-			c.VMOVUPS_Z(src, reg.K1, dst)
+		case c.Wide():
+			c.VMOVUPS_Z(src, mask, dst)
 		default:
-			c.VMASKMOVPS(src, reg.Y15, dst)
+			c.VMASKMOVPS(src, mask, dst)
 		}
 	}
-	bv, xv := vec[4*m:], vec[4*m+4:]
+	bv := func(r int) reg.Register { return c.Phys(4*m + r) }
+	xv := func(i int) reg.Register { return c.Phys(4*m + 4 + i%2) }
 	body := func(n int) {
 		l := func(s string) string { return fmt.Sprintf("%s%d", s, n) }
-		acc := func(i, r int) reg.Register { return vec[4*i+r] }
-		step := func(masked bool) {
+		acc := func(i, r int) reg.Register { return c.Phys(4*i + r) }
+		multiply := func(masked bool) {
 			for r := range n {
 				row := third(b0, bs, r)
 				if r == 3 {
 					row = At(b3, 0)
 				}
-				load(masked, row, bv[r])
+				load(masked, row, bv(r))
 			}
 			for i := range m {
 				row := third(x0, xs, i)
 				if i >= 3 {
 					row = third(x3, xs, i-3)
 				}
-				load(masked, row, xv[i%2])
+				load(masked, row, xv(i))
 				for r := range n {
-					c.VFMADD231PS(bv[r], xv[i%2], acc(i, r))
+					c.VFMADD231PS(bv(r), xv(i), acc(i, r))
 				}
 			}
 		}
@@ -127,25 +115,21 @@ func genGrid(c *File, width, m int) {
 		}
 		for i := range m {
 			for r := range n {
-				if wide {
-					c.VPXORD(acc(i, r), acc(i, r), acc(i, r))
-				} else {
-					c.VXORPS(acc(i, r), acc(i, r), acc(i, r))
-				}
+				c.Zero(acc(i, r))
 			}
 		}
 		c.MOVQ(whole, count)
 		c.TESTQ(count, count)
 		c.JZ(operand.LabelRef(l("tail")))
 		c.Label(l("vector"))
-		step(false)
-		c.ADDQ(operand.U32(uint32(width)), b0)
-		c.ADDQ(operand.U32(uint32(width)), x0)
+		multiply(false)
+		c.ADDQ(step, b0)
+		c.ADDQ(step, x0)
 		if n > 3 {
-			c.ADDQ(operand.U32(uint32(width)), b3)
+			c.ADDQ(step, b3)
 		}
 		if m > 3 {
-			c.ADDQ(operand.U32(uint32(width)), x3)
+			c.ADDQ(step, x3)
 		}
 		c.DECQ(count)
 		c.JNZ(operand.LabelRef(l("vector")))
@@ -153,14 +137,14 @@ func genGrid(c *File, width, m int) {
 		c.Load(c.Param("k"), count)
 		c.TESTQ(operand.U32(lanes-1), count)
 		c.JZ(operand.LabelRef(l("sum")))
-		step(true)
+		multiply(true)
 		c.Label(l("sum"))
 		// Lanes are added up in registers of the first row, which is done by then: the same pairs for four rows as for one.
 		c.MOVQ(y, x0)
 		for i := range m {
 			for r := range n {
 				dst := Y[r]
-				if wide {
+				if c.Wide() {
 					half := Y[4*m+r]
 					c.VEXTRACTF64X4(operand.U8(1), acc(i, r), half)
 					c.VADDPS(half, Y[4*i+r], dst)

@@ -239,18 +239,23 @@ func (g *tiler) loadMask() {
 		return
 	}
 	g.MOVQ(At(regT, tTail), reg.RCX)
-	if g.level == "AVX2" {
-		g.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.RAX)
-		g.SHLQ(operand.U8(2), reg.RCX)
-		g.SUBQ(reg.RCX, reg.RAX)
-		g.VMOVUPS(At(reg.RAX, 0), g.mask)
+	tailMask(g.File, g.mask, g.width/4)
+}
+
+// tailMask makes mask, an opmask or an AVX2 vector, that of the first RCX of so many lanes. It changes RAX, RBX and RCX.
+func tailMask(c *File, mask reg.Register, lanes int) {
+	if mask != reg.K1 {
+		c.LEAQ(operand.NewDataAddr(operand.NewStaticSymbol("lanemask"), 32), reg.RAX)
+		c.SHLQ(operand.U8(2), reg.RCX)
+		c.SUBQ(reg.RCX, reg.RAX)
+		c.VMOVUPS(At(reg.RAX, 0), mask)
 		return
 	}
-	g.MOVL(operand.U32(1<<(g.width/4)-1), reg.EAX)
-	g.MOVL(operand.U32(uint32(g.width/4)), reg.EBX)
-	g.SUBL(reg.ECX, reg.EBX)
-	g.SHRXL(reg.EBX, reg.EAX, reg.EAX)
-	g.KMOVW(reg.EAX, reg.K1)
+	c.MOVL(operand.U32(1<<lanes-1), reg.EAX)
+	c.MOVL(operand.U32(uint32(lanes)), reg.EBX)
+	c.SUBL(reg.ECX, reg.EBX)
+	c.SHRXL(reg.EBX, reg.EAX, reg.EAX)
+	c.KMOVW(reg.EAX, mask)
 }
 
 // load reads vector v of the row at m into dst; lanes that are not in use become 0.
