@@ -4,8 +4,7 @@ package qgemm
 // copy than to multiply.
 func (p *Plan) isGrey() bool {
 	c := p.Conv
-	return p.level == vnni && p.Pool && c != nil && p.N == 32 && c.C == 1 && c.KH == 3 && c.KW == 3 && c.StrideH == 1 && c.StrideW == 1 && c.DilH <= 1 && c.DilW <= 1 &&
-		c.PadTop == 0 && c.PadLeft == 0 && c.OH == c.H-2 && c.OW == c.W-2
+	return p.level == vnni && p.Pool && c != nil && c.plain() && p.N == 32 && c.C == 1 && c.KH == 3 && c.KW == 3 && c.OH == c.H-2 && c.OW == c.W-2
 }
 
 // setGrey keeps weights b [3, 3, 1, 32] as [3, 32, 4], the fourth of a line zero.
@@ -39,5 +38,10 @@ func (p *Plan) grey(w *worker, first, n int) {
 // inPlace reports whether the patches of a window can be read from the image itself: whole words of channels, all patches inside.
 func (p *Plan) inPlace() bool {
 	c := p.Conv
-	return p.level == vnni && c.C%4 == 0 && c.StrideH == 1 && c.StrideW == 1 && c.DilH <= 1 && c.DilW <= 1 && c.PadTop == 0 && c.PadLeft == 0 && c.OH <= c.H-c.KH+1 && c.OW <= c.W-c.KW+1
+	return p.level == vnni && c.plain() && c.C%4 == 0 && c.OH <= c.H-c.KH+1 && c.OW <= c.W-c.KW+1
+}
+
+// plain reports whether the patch of pixel [y, x] begins at that pixel of the image, and its pixels are neighbours there.
+func (c *Conv) plain() bool {
+	return c.StrideH == 1 && c.StrideW == 1 && c.DilH <= 1 && c.DilW <= 1 && c.PadTop == 0 && c.PadLeft == 0
 }
