@@ -57,20 +57,21 @@ type tile struct {
 // Plan is a Spec with its decisions. One Run at a time.
 type Plan struct {
 	Spec
-	level    isa.Level
-	tiles    []tile // from the one of most rows to that of one
-	rowBlock int    // rows of a chunk
-	blocks   int    // of rows
-	group    int    // panels of a chunk
-	out      [][]float32
+	level  isa.Level
+	tiles  []tile // from the one of most rows to that of one
+	blocks int    // of rows
+	group  int    // panels of a chunk
+	out    [][]float32
 
 	y, x, w []float32
 	index   []int32
 	places  []uint8
 }
 
-// most is the most rows of a tile.
-const most = 12
+const (
+	most     = 12       // rows of a tile, at most
+	rowBlock = 8 * most // rows of a chunk
+)
 
 // New plans. It panics if s is wrong.
 func New(s Spec) *Plan {
@@ -79,10 +80,9 @@ func New(s Spec) *Plan {
 	}
 	p := &Plan{Spec: s, level: isa.Current()}
 	p.tiles = tilesOf(p.level, s.Pairs)
-	p.rowBlock = 8 * most
-	p.blocks = (s.M + p.rowBlock - 1) / p.rowBlock
+	p.blocks = (s.M + rowBlock - 1) / rowBlock
 	// A chunk is worth some microseconds: 2¹⁶ products at least.
-	p.group = max(1, min(s.Panels(), 1<<16/(min(max(s.M, 1), p.rowBlock)*s.Kept*Width)))
+	p.group = max(1, min(s.Panels(), 1<<16/(min(max(s.M, 1), rowBlock)*s.Kept*Width)))
 	return p
 }
 
@@ -108,8 +108,8 @@ type body Plan
 // Chunk computes a block of rows of some panels.
 func (f *body) Chunk(i, id int) {
 	p := (*Plan)(f)
-	lo, first := i%p.blocks*p.rowBlock, i/p.blocks*p.group
-	hi := min(lo+p.rowBlock, p.M)
+	lo, first := i%p.blocks*rowBlock, i/p.blocks*p.group
+	hi := min(lo+rowBlock, p.M)
 	for j := first; j < min(first+p.group, p.Panels()); j++ {
 		cols := min(Width, p.N-j*Width)
 		m := lo
