@@ -23,6 +23,15 @@ func VNNI() bool { return Current() == AVX512 && cpu.X86.HasAVX512VNNI }
 // BF16 reports whether bf16 dot products (VDPBF16PS on 512-bit registers) may be used.
 func BF16() bool { return Current() == AVX512 && cpu.X86.HasAVX512BF16 }
 
+// TileConfig is what LDTILECFG reads: palette 1, and for each of the 8 tiles 64 bytes a row and 16 rows (Intel 64 and IA-32 Architectures Software Developer's Manual, vol. 1, ch. 18). Kernels of products on AMX load it first.
+var TileConfig = func() (c [64]uint8) {
+	c[0] = 1
+	for t := range 8 {
+		c[16+2*t], c[48+t] = 64, 16
+	}
+	return c
+}()
+
 // Wide reports whether the CPU starts two multiply-adds of 512 bits in a cycle, so that a whole vector costs no more than half of one: Intel's servers from Skylake on, AMD's from
 // Zen 5 on. Zen 4 takes two cycles for each 512-bit instruction. It chooses among kernels of one result, bit for bit.
 func Wide() bool { return Current() == AVX512 && wide }

@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 )
 
@@ -32,20 +33,11 @@ func (p *Plan) rowsOfA(z, r, n int) []uint32 {
 	return pairs(p.a[(z*p.M+r)*p.K:][:n*p.K])
 }
 
-// tileConfig is what LDTILECFG reads: palette 1, and for each of the 8 tiles 64 bytes a row and 16 rows (Intel 64 and IA-32 Architectures Software Developer's Manual, vol. 1, ch. 18).
-var tileConfig = func() (c [64]uint8) {
-	c[0] = 1
-	for t := range 8 {
-		c[16+2*t], c[48+t] = 64, 16
-	}
-	return c
-}()
-
 // blocksOfTiles computes blocks times 32 rows and 64 columns of c, whose rows are ldc elements apart, from rows of pairs, aRow apart, and a panel.
 func (p *Plan) blocksOfTiles(c []float32, ldc int, a []uint32, aRow int, b []uint32, blocks int) {
 	rows := blocks * blockRows
 	_, _, _ = c[(rows-1)*ldc+width-1], a[(rows-1)*aRow+p.groups-1], b[p.groups*width-1]
-	amxTiles(&c[0], &a[0], &b[0], 4*ldc, 4*aRow, p.groups/blockGroups, blocks, &tileConfig)
+	amxTiles(&c[0], &a[0], &b[0], 4*ldc, 4*aRow, p.groups/blockGroups, blocks, &isa.TileConfig)
 }
 
 // interleave makes pairs of as many elements of x and y as it can, and returns how many.

@@ -1,13 +1,6 @@
 package tgemm
 
-// config is what LDTILECFG reads: palette 1, and for each of the 8 tiles 64 bytes a row and 16 rows (Intel 64 and IA-32 Architectures Software Developer's Manual, vol. 1, ch. 18).
-var config = func() (c [64]uint8) {
-	c[0] = 1
-	for t := range 8 {
-		c[16+2*t], c[48+t] = 64, 16
-	}
-	return c
-}()
+import "github.com/jouleml/joule/internal/isa"
 
 // inRows splits rows rows, ld apart, by steps steps into a block.
 func inRows(dst []uint32, src []float32, ld, rows, steps int) {
@@ -37,5 +30,5 @@ func multiply(c []float32, ldc int, in []float32, ldi int, a []uint32, aBlock in
 		_ = in[last*ldi+pair-1]
 		from = &in[0]
 	}
-	productsAMX(&c[0], from, &a[0], &b[0], 4*ldc, 4*ldi, 4*aBlock, 4*bBlock, steps, pairs, &config)
+	productsAMX(&c[0], from, &a[0], &b[0], 4*ldc, 4*ldi, 4*aBlock, 4*bBlock, steps, pairs, &isa.TileConfig)
 }
