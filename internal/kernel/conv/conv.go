@@ -226,10 +226,8 @@ func (p *Plan) Executed(d Direction) int64 { return p.algorithm(d).flops() }
 
 // BF16 is how many of the Executed multiply bf16, not float32: all on AMX, else none.
 func (p *Plan) BF16(d Direction) int64 {
-	switch a := p.algorithm(d).(type) {
-	case *tileProduct:
-		return a.flops()
-	case *tileFilter:
+	switch a := p.algorithm(d); a.(type) {
+	case *tileProduct, *tileFilter:
 		return a.flops()
 	}
 	return 0

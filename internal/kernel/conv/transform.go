@@ -182,18 +182,14 @@ func diagonal(n int) (l [][3]int) {
 }
 
 // toomProduct is F(m×m, r×r) on six points, and toomGrad F(r×r, m×m), with m = 7−r.
-func toomProduct(r int) algorithm {
-	tr, m := newTransforms(), 7-r
-	a := algorithm{size: 6, step: m, r: r, in: 6, weights: 6, sums: 6, out: m, expand: tr.points, filter: tr.filter[r], result: tr.result[m],
-		inOps: pointsOps, filterOps: filterOps(r), outOps: resultOps(m)}
-	a.over(diagonal(6))
-	return a
-}
+func toomProduct(r int) algorithm { return toom(r, 7-r) }
+func toomGrad(r int) algorithm    { return toom(7-r, 7-r) }
 
-func toomGrad(r int) algorithm {
-	tr, m := newTransforms(), 7-r
-	a := algorithm{size: 6, step: m, r: m, in: 6, weights: 6, sums: 6, out: r, expand: tr.points, filter: tr.filter[m], result: tr.result[r],
-		inOps: pointsOps, filterOps: filterOps(m), outOps: resultOps(r)}
+// toom is an algorithm on six points for so many taps, whose tiles begin step pixels apart.
+func toom(taps, step int) algorithm {
+	tr, out := newTransforms(), 7-taps
+	a := algorithm{size: 6, step: step, r: taps, in: 6, weights: 6, sums: 6, out: out, expand: tr.points, filter: tr.filter[taps], result: tr.result[out],
+		inOps: pointsOps, filterOps: filterOps(taps), outOps: resultOps(out)}
 	a.over(diagonal(6))
 	return a
 }
