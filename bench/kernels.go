@@ -36,8 +36,7 @@ func product(group, name string, s gemm.Spec) work {
 	w.setup = func(threads int) (func() error, func(), error) {
 		a, b, c := randoms(s.M*s.K), randoms(s.K*s.N), make([]float32, s.M*s.N)
 		pool := par.New(threads)
-		if tgemm.Takes(s) { // as the engine chooses
-			p := tgemm.New(s)
+		if p := tgemm.New(s); p != nil { // as the engine chooses
 			scratch := make([]uint32, p.Scratch(threads))
 			return func() error { p.Run(pool, a, b, c, nil, scratch); return nil }, pool.Close, nil
 		}

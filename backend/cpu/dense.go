@@ -63,8 +63,9 @@ func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)
 	b := k.in[1]
 	v, constant := k.c.constant(b)
 	parts := s
-	if parts.PackedB = constant && s.Batch <= 1 && !s.TransA; tgemm.Takes(parts) {
-		return k.threeParts(parts, v)
+	parts.PackedB = constant && s.Batch <= 1 && !s.TransA
+	if p := tgemm.New(parts); p != nil {
+		return k.threeParts(p, v)
 	}
 	vars, fixed := k.c.variables(b)
 	if !fixed || s.Batch > 1 || s.TransA || s.M < fewestPacked || s.M > mostPacked {
@@ -91,16 +92,16 @@ func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)
 	}
 }
 
-// threeParts plans a product on a unit of bf16.
-func (k *call) threeParts(s gemm.Spec, v backend.Var) (name string, run func(a, c, bias []float32)) {
-	b, p := k.in[1], tgemm.New(s)
+// threeParts is a product on a unit of bf16.
+func (k *call) threeParts(p *tgemm.Plan, v backend.Var) (name string, run func(a, c, bias []float32)) {
+	b := k.in[1]
 	scratch := k.c.share(p.Scratch(k.pool.Threads()))
 	k.executed = p.Executed()
 	k.bf16 = k.executed
-	if !s.PackedB {
+	if !p.PackedB {
 		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, *scratch) }
 	}
-	d := k.c.host.Derive(v, fmt.Sprintf("parts %dx%d %v", s.K, s.N, s.TransB), p.PackedLen())
+	d := k.c.host.Derive(v, fmt.Sprintf("parts %dx%d %v", p.K, p.N, p.TransB), p.PackedLen())
 	fill := func(data []float32) { p.PackB(words(data), b.f32()) }
 	return p.String(), func(a, c, bias []float32) {
 		d.Fresh(fill)

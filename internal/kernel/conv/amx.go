@@ -45,17 +45,26 @@ type tileProduct struct {
 	space  []uint32
 }
 
+// planTiles plans the product g that s is; nil where it is none, or tgemm does not take it.
+func (s Spec) planTiles(g gemm.Spec) *tgemm.Plan {
+	if !s.pointwise() {
+		return nil
+	}
+	return tgemm.New(g)
+}
+
 // newTileProduct is the product of s in direction d, Forward or BackwardInput; nil where tgemm does not take it.
 func newTileProduct(s Spec, d Direction) *tileProduct {
 	g := gemm.Spec{M: s.N * s.H * s.W, K: s.Cin, N: s.Cout, Bias: s.Epilogue.Bias, Act: s.Epilogue.Act}
 	if d == BackwardInput {
 		g = gemm.Spec{M: g.M, K: s.Cout, N: s.Cin, TransB: true}
 	}
-	if !s.pointwise() || !tgemm.Takes(g) {
+	p := s.planTiles(g)
+	if p == nil {
 		return nil
 	}
-	t := &tileProduct{tiles: tiles{plan: tgemm.New(g)}}
-	if g.PackedB = true; d == Forward && t.plan.Parts() == 1 && tgemm.Takes(g) {
+	t := &tileProduct{tiles: tiles{plan: p}}
+	if g.PackedB = true; d == Forward && p.Parts() == 1 {
 		t.fixed = tgemm.New(g)
 	}
 	return t
@@ -97,10 +106,11 @@ type tileFilter struct{ tiles }
 // newTileFilter is the product xᵀ·dy of s; nil where tgemm does not take it.
 func newTileFilter(s Spec) *tileFilter {
 	g := gemm.Spec{M: s.Cin, K: s.N * s.H * s.W, N: s.Cout, TransA: true}
-	if !s.pointwise() || !tgemm.Takes(g) {
+	p := s.planTiles(g)
+	if p == nil {
 		return nil
 	}
-	return &tileFilter{tiles{plan: tgemm.New(g)}}
+	return &tileFilter{tiles{plan: p}}
 }
 
 func (t *tileFilter) run(pool *par.Pool, x, dy, dw []float32) {

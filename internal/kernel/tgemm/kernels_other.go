@@ -2,7 +2,7 @@
 
 package tgemm
 
-// Takes accepts nothing on this processor: none of these is called.
+// New plans nothing on this processor: none of these is called.
 
 const notHere = "tgemm: not on this processor"
 

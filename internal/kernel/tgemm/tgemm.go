@@ -162,22 +162,16 @@ func idle(n int) float64 {
 	return sum / 3
 }
 
-// Takes reports whether New plans s, and a plan is expected to be faster than one of package gemm: with AMX, and enough rows and columns to make up for splitting.
-func Takes(s gemm.Spec) bool {
-	if !isa.AMX() || s.M < pair || s.N < blockRows || s.K < stepK || s.LDA|s.LDB|s.LDC != 0 || s.Accumulate || s.Residual || s.PackedB && s.Batch > 1 {
-		return false
-	}
-	s.Batch = max(s.Batch, 1)
-	c := choose(s)
-	return c.cost > 0 && c.cost < 0.9*vecCost*float64(s.Batch)*float64(s.M)*float64(s.N)*float64(s.K)
-}
-
-// New plans a product that Takes accepts; it panics at others.
+// New plans a product if that is expected to be faster than by package gemm: with AMX, and enough rows and columns to make up for splitting. Else it returns nil.
 func New(s gemm.Spec) *Plan {
-	if !Takes(s) {
-		panic(fmt.Sprintf("tgemm: not taken: %+v", s))
+	if !isa.AMX() || s.M < pair || s.N < blockRows || s.K < stepK || s.LDA|s.LDB|s.LDC != 0 || s.Accumulate || s.Residual || s.PackedB && s.Batch > 1 {
+		return nil
 	}
-	return plan(s)
+	p := plan(s)
+	if p.cost <= 0 || p.cost >= 0.9*vecCost*float64(p.Batch)*float64(s.M)*float64(s.N)*float64(s.K) {
+		return nil
+	}
+	return p
 }
 
 func plan(s gemm.Spec) *Plan {
@@ -188,9 +182,6 @@ func plan(s gemm.Spec) *Plan {
 func build(s gemm.Spec, c choice) *Plan {
 	return &Plan{Spec: s, level: isa.Current(), choice: c, add: vec.Binary(vec.Add), relu: vec.Unary(vec.Relu)}
 }
-
-// FLOPs is the number of multiplications and additions that the products ask for.
-func (p *Plan) FLOPs() int64 { return 2 * int64(p.M) * int64(p.N) * int64(p.K) * int64(p.Batch) }
 
 // Executed is the number of multiplications and additions of parts that run.
 func (p *Plan) Executed() int64 {

@@ -217,17 +217,17 @@ func TestDigits(t *testing.T) {
 }
 
 // What is not a matter for tiles is left to package gemm.
-func TestTakes(t *testing.T) {
+func TestTaken(t *testing.T) {
 	for _, s := range []gemm.Spec{{}, {M: 1, N: 512, K: 512}, {M: 512, N: 1, K: 512}, {M: 512, N: 512, K: 1}, {M: 512, N: 512, K: 512, LDB: 600}, {M: 512, N: 512, K: 512, Accumulate: true}} {
-		if Takes(s) {
+		if New(s) != nil {
 			t.Errorf("%+v is taken", s)
 		}
 	}
-	if s := (gemm.Spec{M: 512, N: 512, K: 512}); Takes(s) != isa.AMX() {
-		t.Errorf("%+v: taken %v", s, Takes(s))
+	if s := (gemm.Spec{M: 512, N: 512, K: 512}); (New(s) != nil) != isa.AMX() {
+		t.Errorf("%+v: taken %v", s, New(s) != nil)
 	}
 	defer isa.Use(isa.AVX2)()
-	if Takes(gemm.Spec{M: 512, N: 512, K: 512}) {
+	if New(gemm.Spec{M: 512, N: 512, K: 512}) != nil {
 		t.Error("taken with AVX2")
 	}
 }
