@@ -149,58 +149,82 @@ func distance(a, b string) int {
 	return d[len(a)][len(b)]
 }
 
-// saved is a model in JSON. Layers are listed in the order of their application. A layer that is applied again is listed again under its name. What an entry gives
+// Saved is a model as it is in JSON. Layers are listed in the order of their application. A layer that is applied again is listed again under its name. What an entry gives
 // is referred to by the layer's name, of its second application by name:1, of its third by name:2.
-type saved struct {
+type Saved struct {
 	Class   string       `json:"class"` // Sequential or Functional
 	Name    string       `json:"name"`
-	Inputs  []savedInput `json:"inputs,omitempty"`
-	Layers  []savedLayer `json:"layers"`
+	Inputs  []SavedInput `json:"inputs,omitempty"`
+	Layers  []SavedLayer `json:"layers"`
 	Outputs []string     `json:"outputs,omitempty"`
 }
 
-type savedInput struct {
+// SavedInput is an input of a Functional model.
+type SavedInput struct {
 	Name  string `json:"name"`
 	Shape []int  `json:"shape"` // without the batch
 	DType string `json:"dtype"`
 }
 
-type savedLayer struct {
+// SavedLayer is an application of a layer.
+type SavedLayer struct {
 	Class  string          `json:"class"`
 	Name   string          `json:"name"`
 	Config json.RawMessage `json:"config"`
 	Inputs []string        `json:"inputs,omitempty"`
 
 	Formats map[string]Format `json:"formats,omitempty"` // of its weights
+
+	Value string `json:"-"` // what refers to its result
 }
 
 // MarshalJSON is the model's layers and how values flow between them, without weights. ModelOf reads it.
 func (m *Model) MarshalJSON() ([]byte, error) {
+	s, err := m.saved()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(s)
+}
+
+// Saved is the model as it is in JSON, for those who make another of its layers. Of a Sequential model it names values too: the input is "".
+func (m *Model) Saved() (*Saved, error) {
+	s, err := m.saved()
+	if err != nil || m.chain == nil {
+		return s, err
+	}
+	last := ""
+	for i := range s.Layers {
+		s.Layers[i].Inputs, last = []string{last}, s.Layers[i].Value
+	}
+	s.Outputs = []string{last}
+	return s, nil
+}
+
+func (m *Model) saved() (*Saved, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
-	s := saved{Class: "Functional", Name: m.Name}
-	entry := func(l *Layer) savedLayer {
-		return savedLayer{Class: l.class, Name: l.name, Config: l.Config(), Formats: l.formats}
+	s := &Saved{Class: "Functional", Name: m.Name}
+	times := map[*Layer]int{}
+	entry := func(l *Layer) SavedLayer {
+		times[l]++
+		return SavedLayer{Class: l.class, Name: l.name, Config: l.Config(), Formats: l.formats, Value: reference(l.name, times[l]-1)}
 	}
 	if m.chain != nil {
 		s.Class = "Sequential"
 		for _, l := range m.chain {
 			s.Layers = append(s.Layers, entry(l))
 		}
-		return json.Marshal(s)
+		return s, nil
 	}
 	refs := map[*Value]string{}
 	used := map[string]bool{}
+	names := m.InputNames()
 	for i, v := range m.inputs {
-		name := v.name
-		if name == "" {
-			name = fmt.Sprintf("input_%d", i)
-		}
-		refs[v] = name
-		s.Inputs = append(s.Inputs, savedInput{name, append([]int{}, v.shape...), v.dt.String()})
+		refs[v] = names[i]
+		s.Inputs = append(s.Inputs, SavedInput{names[i], append([]int{}, v.shape...), v.dt.String()})
 	}
-	times := map[*Layer]int{}
 	for _, v := range m.order {
 		if v.layer == nil {
 			continue
@@ -209,8 +233,7 @@ func (m *Model) MarshalJSON() ([]byte, error) {
 		for _, x := range v.from {
 			e.Inputs = append(e.Inputs, refs[x])
 		}
-		refs[v] = reference(v.layer.name, times[v.layer])
-		times[v.layer]++
+		refs[v] = e.Value
 		s.Layers = append(s.Layers, e)
 	}
 	for _, r := range refs {
@@ -222,7 +245,7 @@ func (m *Model) MarshalJSON() ([]byte, error) {
 	for _, v := range m.outputs {
 		s.Outputs = append(s.Outputs, refs[v])
 	}
-	return json.Marshal(s)
+	return s, nil
 }
 
 func reference(layer string, times int) string {
@@ -234,10 +257,23 @@ func reference(layer string, times int) string {
 
 // ModelOf makes a model of what MarshalJSON gave.
 func ModelOf(data []byte) (*Model, error) {
-	var s saved
+	var s Saved
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, fmt.Errorf("nn: model: %w", err)
 	}
+	return s.model()
+}
+
+// Model makes a model of what Model.Saved gave, whatever has become of its layers.
+func (s *Saved) Model() (*Model, error) {
+	c := *s
+	if c.Class == "Sequential" { // its layers follow one another, whatever they say of their inputs
+		c.Outputs = nil
+	}
+	return c.model()
+}
+
+func (s *Saved) model() (*Model, error) {
 	layers := map[string]*Layer{}
 	var chain []*Layer
 	for i, e := range s.Layers {
@@ -254,7 +290,7 @@ func ModelOf(data []byte) (*Model, error) {
 			}
 			l = old
 		}
-		l.formats = e.Formats
+		l.formats = maps.Clone(e.Formats)
 		layers[e.Name] = l
 		chain = append(chain, l)
 	}
@@ -272,7 +308,7 @@ func ModelOf(data []byte) (*Model, error) {
 	return nil, fmt.Errorf("nn: model %q: %w", s.Name, unknown("class", s.Class, []string{"Sequential", "Functional"}))
 }
 
-func (s *saved) functional(chain []*Layer) (*Model, error) {
+func (s *Saved) functional(chain []*Layer) (*Model, error) {
 	at := map[string]*Value{}
 	place := func(name string, v *Value) error {
 		if at[name] != nil {

@@ -30,9 +30,9 @@ func Equalize(m *train.Model) (*train.Model, int, error) {
 		if e.gone || e.kind != takes || e.Class == "Add" || e.after != "" || !equalizable(e) {
 			continue
 		}
-		u := n.only(e.value)
+		u := n.only(e.Value)
 		for u != nil && u.kind == passes && u.Class != "Reshape" {
-			u = n.only(u.value)
+			u = n.only(u.Value)
 		}
 		if u != nil && u.kind == takes && (u.Class == "Dense" || u.Class == "DepthwiseConv2D" || max(1, u.set.Groups) == 1) {
 			pairs = append(pairs, pair{e, u})

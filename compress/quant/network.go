@@ -9,24 +9,15 @@ import (
 	"github.com/jouleml/joule/train"
 )
 
-// network is a model's layers and how values flow, as a saved model has them. A value is named as there; the input of a Sequential is "".
+// network is a model's layers and how values flow, as a saved model has them.
 type network struct {
-	Class   string            `json:"class"`
-	Name    string            `json:"name"`
-	Inputs  []json.RawMessage `json:"inputs,omitempty"`
-	Layers  []*entry          `json:"layers"`
-	Outputs []string          `json:"outputs,omitempty"`
+	nn.Saved
+	Layers []*entry
 }
 
 // entry is an application of a layer, and what becomes of it.
 type entry struct {
-	Class   string          `json:"class"`
-	Name    string          `json:"name"`
-	Config  json.RawMessage `json:"config"`
-	Inputs  []string        `json:"inputs,omitempty"`
-	Formats json.RawMessage `json:"formats,omitempty"`
-
-	value    string   // its result
+	nn.SavedLayer
 	original []string // its operands in the model as it was
 	set      settings // its configuration
 	kind     kind
@@ -68,29 +59,19 @@ type settings struct {
 
 // networkOf reads a model. Names of values are unique there, since each layer's first result has its name.
 func networkOf(m *nn.Model) (*network, error) {
-	j, err := json.Marshal(m)
+	s, err := m.Saved()
 	if err != nil {
-		return nil, err
-	}
-	n := &network{}
-	if err := json.Unmarshal(j, n); err != nil {
 		return nil, fmt.Errorf("quant: %w", err)
 	}
-	times, before := map[string]int{}, ""
-	for _, e := range n.Layers {
-		if e.value = e.Name; times[e.Name] > 0 {
-			e.value = fmt.Sprintf("%s:%d", e.Name, times[e.Name])
-		}
-		times[e.Name]++
-		if n.Class == "Sequential" {
-			e.Inputs, before = []string{before}, e.value
-		}
+	n := &network{Saved: *s}
+	times := map[string]int{}
+	for _, l := range s.Layers {
+		e := &entry{SavedLayer: l}
 		if err := json.Unmarshal(e.Config, &e.set); err != nil {
 			return nil, fmt.Errorf("quant: layer %s: %w", e.Name, err)
 		}
-	}
-	if n.Class == "Sequential" {
-		n.Outputs = []string{before}
+		times[e.Name]++
+		n.Layers = append(n.Layers, e)
 	}
 	for _, e := range n.Layers {
 		if times[e.Name] > 1 {
@@ -102,20 +83,14 @@ func networkOf(m *nn.Model) (*network, error) {
 
 // model is the network as a model again.
 func (n *network) model() (*nn.Model, error) {
-	s := *n
-	if s.Layers = slices.DeleteFunc(slices.Clone(n.Layers), func(e *entry) bool { return e.gone }); s.Class == "Sequential" {
-		s.Outputs = nil
-		for i, e := range s.Layers {
-			c := *e
-			c.Inputs = nil
-			s.Layers[i] = &c
+	s := n.Saved
+	s.Layers = nil
+	for _, e := range n.Layers {
+		if !e.gone {
+			s.Layers = append(s.Layers, e.SavedLayer)
 		}
 	}
-	j, err := json.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	return nn.ModelOf(j)
+	return s.Model()
 }
 
 // users are the applications that take a value; output says whether it is also a result of the model.
@@ -141,13 +116,13 @@ func (n *network) drop(e *entry) {
 	e.gone = true
 	for _, u := range n.Layers {
 		for i, v := range u.Inputs {
-			if v == e.value && !u.gone {
+			if v == e.Value && !u.gone {
 				u.Inputs[i] = e.Inputs[0]
 			}
 		}
 	}
 	for i, v := range n.Outputs {
-		if v == e.value {
+		if v == e.Value {
 			n.Outputs[i] = e.Inputs[0]
 		}
 	}
@@ -166,7 +141,7 @@ func (n *network) classify(keep []string) {
 		switch {
 		case e.Class == "Dropout":
 			n.drop(e)
-		case e.Formats != nil:
+		case len(e.Formats) > 0:
 			e.why = "has weights of few bits"
 		case slices.Contains(products, e.Class):
 			if kept {
@@ -206,7 +181,7 @@ func (n *network) classify(keep []string) {
 // makes reports whether a value comes from a layer of bytes, perhaps through layers that move it.
 func (n *network) makes(value string) bool {
 	for _, e := range n.Layers {
-		if e.gone || e.value != value {
+		if e.gone || e.Value != value {
 			continue
 		}
 		switch e.kind {
@@ -223,7 +198,7 @@ func (n *network) makes(value string) bool {
 
 func (n *network) fold(e *entry) {
 	linear := e.set.Activation == "" || e.set.Activation == nn.Linear
-	if u := n.only(e.value); linear && u != nil && u.Class == "BatchNormalization" {
+	if u := n.only(e.Value); linear && u != nil && u.Class == "BatchNormalization" {
 		e.norm = u
 		n.drop(u)
 	}
@@ -238,7 +213,7 @@ func (n *network) fold(e *entry) {
 }
 
 func (n *network) foldReLU(e *entry) {
-	u := n.only(e.value)
+	u := n.only(e.Value)
 	if u == nil {
 		return
 	}
@@ -255,8 +230,8 @@ func (n *network) flow() (groups map[string]string) {
 	bytes := map[string]bool{}
 	for _, e := range n.Layers {
 		if !e.gone {
-			by[e.value] = e
-			bytes[e.value] = e.kind != floats && e.after == ""
+			by[e.Value] = e
+			bytes[e.Value] = e.kind != floats && e.after == ""
 		}
 	}
 	for changed := true; changed; {
@@ -272,7 +247,7 @@ func (n *network) flow() (groups map[string]string) {
 				no(v)
 			}
 			for _, u := range users {
-				if u.kind == floats || (u.kind == passes || u.kind == joins) && !bytes[u.value] {
+				if u.kind == floats || (u.kind == passes || u.kind == joins) && !bytes[u.Value] {
 					no(v)
 				}
 			}
@@ -284,7 +259,7 @@ func (n *network) flow() (groups map[string]string) {
 			if e.kind == passes || e.kind == joins {
 				for _, v := range e.Inputs {
 					if !bytes[v] {
-						no(e.value)
+						no(e.Value)
 					}
 				}
 			}
@@ -299,14 +274,14 @@ func (n *network) flow() (groups map[string]string) {
 	for changed := true; changed; { // the least name of those that share a scale
 		changed = false
 		for _, e := range by {
-			if e.kind != passes && e.kind != joins || !bytes[e.value] {
+			if e.kind != passes && e.kind != joins || !bytes[e.Value] {
 				continue
 			}
-			least := groups[e.value]
+			least := groups[e.Value]
 			for _, v := range e.Inputs {
 				least = min(least, groups[v])
 			}
-			for _, v := range append(slices.Clone(e.Inputs), e.value) {
+			for _, v := range append(slices.Clone(e.Inputs), e.Value) {
 				if groups[v] != least {
 					groups[v], changed = least, true
 				}

@@ -206,21 +206,21 @@ func (c *conversion) run() (*train.Model, *Report, error) {
 			continue
 		}
 		// The activation, as a layer whose result takes the place of e's.
-		a := &entry{Class: "Activation", Name: e.Name + "_" + string(e.after), Inputs: []string{e.value}}
-		a.value = a.Name
+		a := &entry{SavedLayer: nn.SavedLayer{Class: "Activation", Name: e.Name + "_" + string(e.after), Inputs: []string{e.Value}}}
+		a.Value = a.Name
 		if a.Config, err = json.Marshal(map[string]any{"activation": e.after}); err != nil {
 			return nil, nil, err
 		}
 		for _, u := range c.n.Layers {
 			for i, v := range u.Inputs {
-				if v == e.value {
-					u.Inputs[i] = a.value
+				if v == e.Value {
+					u.Inputs[i] = a.Value
 				}
 			}
 		}
 		for i, v := range c.n.Outputs {
-			if v == e.value {
-				c.n.Outputs[i] = a.value
+			if v == e.Value {
+				c.n.Outputs[i] = a.Value
 			}
 		}
 		layers = append(layers, a)
@@ -251,10 +251,10 @@ func (c *conversion) out(e *entry, config map[string]any) (scale float64, zero i
 	if e.relu {
 		config["activation"] = nn.ReLU
 	}
-	if _, ok := c.groups[e.value]; !ok {
+	if _, ok := c.groups[e.Value]; !ok {
 		return 1, 0
 	}
-	scale, zero = c.rangeOf(e.value).bytes()
+	scale, zero = c.rangeOf(e.Value).bytes()
 	config["output_scale"], config["output_zero"] = scale, zero
 	return scale, zero
 }

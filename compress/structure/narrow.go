@@ -273,7 +273,7 @@ func (n *network) blocks() []Block {
 
 // instead is the value that can stand for an entry's result, nil if there is none.
 func (n *network) instead(e *entry) *string {
-	if slices.Contains(n.Outputs, e.value) {
+	if slices.Contains(n.Outputs, e.Value) {
 		return nil
 	}
 	if e.Class == "Add" && len(e.Inputs) == 2 {
@@ -327,7 +327,7 @@ func (n *network) remove(name string) {
 	n.Layers = slices.Delete(slices.Clone(n.Layers), i, i+1)
 	for _, u := range n.Layers {
 		for k := range u.Inputs {
-			if u.Inputs[k] == e.value {
+			if u.Inputs[k] == e.Value {
 				u.Inputs[k] = v
 			}
 		}
@@ -335,7 +335,7 @@ func (n *network) remove(name string) {
 	for again := true; again && n.Class != "Sequential"; {
 		again = false
 		for i, u := range n.Layers {
-			used := slices.Contains(n.Outputs, u.value) || slices.ContainsFunc(n.Layers, func(k *entry) bool { return slices.Contains(k.Inputs, u.value) })
+			used := slices.Contains(n.Outputs, u.Value) || slices.ContainsFunc(n.Layers, func(k *entry) bool { return slices.Contains(k.Inputs, u.Value) })
 			if !used {
 				n.Layers = slices.Delete(n.Layers, i, i+1)
 				again = true

@@ -22,7 +22,7 @@ func (a *analysis) on(e *entry, in [][]int) []int {
 		a.fix(why, out)
 		return out
 	}
-	if len(e.Formats) > 0 && string(e.Formats) != "null" {
+	if len(e.Formats) > 0 {
 		return opaque("it has weights of another format than floats; narrow the model before that")
 	}
 	out := []int(nil)

@@ -98,27 +98,18 @@ func (d *Dependencies) why(name string) error {
 	return fmt.Errorf("structure: layer %q cannot lose outputs; those that can: %s", name, strings.Join(names, ", "))
 }
 
-// network is a model's layers and how values flow, as a saved model has them. A value is named as there; the input of a Sequential is "".
+// network is a model's layers and how values flow, as a saved model has them.
 type network struct {
-	Class   string            `json:"class"`
-	Name    string            `json:"name"`
-	Inputs  []json.RawMessage `json:"inputs,omitempty"`
-	Layers  []*entry          `json:"layers"`
-	Outputs []string          `json:"outputs,omitempty"`
+	nn.Saved
+	Layers []*entry
 }
 
 // entry is an application of a layer.
 type entry struct {
-	Class   string          `json:"class"`
-	Name    string          `json:"name"`
-	Config  json.RawMessage `json:"config"`
-	Inputs  []string        `json:"inputs,omitempty"`
-	Formats json.RawMessage `json:"formats,omitempty"`
-
-	value string
-	set   settings
-	in    []graph.Type // operands, with a batch of 1
-	out   []int        // the shape of the result, without the batch
+	nn.SavedLayer
+	set settings
+	in  []graph.Type // operands, with a batch of 1
+	out []int        // the shape of the result, without the batch
 }
 
 // settings are the parts of configurations that matter here.
@@ -140,28 +131,16 @@ type settings struct {
 }
 
 func networkOf(m *train.Model) (*network, error) {
-	j, err := json.Marshal(m.Net)
+	s, err := m.Net.Saved()
 	if err != nil {
-		return nil, err
-	}
-	n := &network{}
-	if err := json.Unmarshal(j, n); err != nil {
 		return nil, fmt.Errorf("structure: %w", err)
 	}
-	times, before := map[string]int{}, ""
-	for _, e := range n.Layers {
-		if e.value = e.Name; times[e.Name] > 0 {
-			e.value = fmt.Sprintf("%s:%d", e.Name, times[e.Name])
-		}
-		times[e.Name]++
-		if n.Class == "Sequential" {
-			e.Inputs, before = []string{before}, e.value
-		}
+	n := &network{Saved: *s}
+	for _, l := range s.Layers {
+		e := &entry{SavedLayer: l}
 		// Fields of other types under the same names belong to classes that are not looked at.
 		_ = json.Unmarshal(e.Config, &e.set)
-	}
-	if n.Class == "Sequential" {
-		n.Outputs = []string{before}
+		n.Layers = append(n.Layers, e)
 	}
 	at := 0
 	values := map[string]graph.Type{}
@@ -194,7 +173,7 @@ func networkOf(m *train.Model) (*network, error) {
 		return nil, err
 	}
 	for _, e := range n.Layers {
-		if t, ok := values[e.value]; ok {
+		if t, ok := values[e.Value]; ok {
 			e.out = t.Shape[1:]
 		}
 	}
@@ -203,47 +182,22 @@ func networkOf(m *train.Model) (*network, error) {
 
 // model is the network as a model again.
 func (n *network) model() (*nn.Model, error) {
-	s := *n
-	s.Layers = slices.Clone(n.Layers)
-	if s.Class == "Sequential" {
-		s.Outputs = nil
-		for i, e := range s.Layers {
-			c := *e
-			c.Inputs = nil
-			s.Layers[i] = &c
-		}
+	s := n.Saved
+	s.Layers = nil
+	for _, e := range n.Layers {
+		s.Layers = append(s.Layers, e.SavedLayer)
 	}
-	j, err := json.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	return nn.ModelOf(j)
+	return s.Model()
 }
 
 // maker is the entry that gives a value, nil of an input.
 func (n *network) maker(value string) *entry {
 	for _, e := range n.Layers {
-		if e.value == value {
+		if e.Value == value {
 			return e
 		}
 	}
 	return nil
-}
-
-// inputNames are the names of the model's inputs.
-func (n *network) inputNames() []string {
-	if n.Class == "Sequential" {
-		return []string{""}
-	}
-	var out []string
-	for _, in := range n.Inputs {
-		var s struct {
-			Name string `json:"name"`
-		}
-		_ = json.Unmarshal(in, &s) // it was written by nn
-		out = append(out, s.Name)
-	}
-	return out
 }
 
 // bound is an axis of a parameter whose indices are atoms.
@@ -280,15 +234,12 @@ func Analyze(m *train.Model) (*Dependencies, error) {
 	for _, p := range m.Params() {
 		a.shapes[p.Name] = p.Type.Shape
 	}
-	for _, in := range n.inputNames() {
-		a.values[in] = nil // made when the width is known
-	}
 	for _, e := range n.Layers {
 		a.layer = e
 		in := make([][]int, len(e.in))
 		for i, t := range e.in {
 			v := a.values[e.Inputs[i]]
-			if v == nil {
+			if v == nil { // an input of the model
 				w := 1
 				if len(t.Shape) > 1 {
 					w = t.Shape[len(t.Shape)-1]
@@ -299,7 +250,7 @@ func Analyze(m *train.Model) (*Dependencies, error) {
 			}
 			in[i] = v
 		}
-		a.values[e.value] = a.on(e, in)
+		a.values[e.Value] = a.on(e, in)
 	}
 	for _, v := range n.Outputs {
 		a.fix("it is the model's result", a.values[v])
