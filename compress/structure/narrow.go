@@ -1,6 +1,7 @@
 package structure
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -36,7 +37,7 @@ func Narrow(m *train.Model, widths map[string]int, scores map[string][]float64, 
 		}
 		by := scores[name]
 		if by == nil {
-			if by, err = a.magnitude(m, values); err != nil {
+			if by, err = a.magnitude(values); err != nil {
 				return nil, err
 			}
 		}
@@ -47,15 +48,7 @@ func Narrow(m *train.Model, widths map[string]int, scores map[string][]float64, 
 		for i := range order {
 			order[i] = i
 		}
-		slices.SortStableFunc(order, func(i, j int) int {
-			switch {
-			case by[i] > by[j]:
-				return -1
-			case by[i] < by[j]:
-				return 1
-			}
-			return 0
-		})
+		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(by[j], by[i]) })
 		dead := make([]bool, a.Units)
 		for _, u := range order[n:] {
 			dead[u] = true
@@ -86,7 +79,7 @@ func Narrow(m *train.Model, widths map[string]int, scores map[string][]float64, 
 			return nil, err
 		}
 	}
-	if err := d.net.reshapes(m); err != nil {
+	if err := d.net.reshapes(); err != nil {
 		return nil, err
 	}
 	net, err := d.net.model()
@@ -224,7 +217,7 @@ func (e *entry) configure(field string, v any) error {
 }
 
 // reshapes gives layers that name the shape of their result the one that it has now: only the last dimension can have changed.
-func (n *network) reshapes(m *train.Model) error {
+func (n *network) reshapes() error {
 	for _, e := range n.Layers {
 		if e.Class != "Reshape" || len(e.set.Target) == 0 || slices.Contains(e.set.Target, -1) {
 			continue

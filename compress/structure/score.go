@@ -20,14 +20,14 @@ func (d *Dependencies) Magnitude(m *train.Model) (map[string][]float64, error) {
 	}
 	out := map[string][]float64{}
 	for _, a := range d.Axes {
-		if out[a.Name], err = a.magnitude(m, values); err != nil {
+		if out[a.Name], err = a.magnitude(values); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func (a *Axis) magnitude(m *train.Model, values map[string]*tensor.Tensor) ([]float64, error) {
+func (a *Axis) magnitude(values map[string]*tensor.Tensor) ([]float64, error) {
 	gives, takes, factors := make([]float64, a.Units), make([]float64, a.Units), []float64(nil)
 	for _, p := range a.places {
 		sum := gives

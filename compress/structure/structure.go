@@ -352,12 +352,7 @@ func (a *analysis) collect(d *Dependencies) {
 	unit := map[int]int{} // of roots of atoms
 	totals := map[string]float64{}
 	for p, s := range a.shapes {
-		for _, e := range a.n.Layers {
-			if strings.HasPrefix(p, e.Name+"/") {
-				totals[e.Name] += float64(s.Size())
-				break
-			}
-		}
+		totals[a.owner(p)] += float64(s.Size())
 	}
 	for at := range a.axes {
 		r := root(a.axes, at)
