@@ -37,9 +37,6 @@ func (p *Movement) Wrap(c *nn.Call, param nn.Param, w *graph.Node) *graph.Node {
 	return op.Add(masked, op.Mul(op.Sub(s, op.StopGradient(s)), op.StopGradient(w))) // the second part is zero, and gives s its gradient
 }
 
-// AfterStep implements train.Callback.
-func (p *Movement) AfterStep(t *train.Training) error { return p.Magnitude.AfterStep(t) }
-
 // SNIP prunes once, before the first step: the weights that go are those of the least |∂L/∂w·w| over some examples (arXiv:1810.02340). The schedule of Magnitude has no effect.
 type SNIP struct {
 	Magnitude

@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -48,7 +49,7 @@ func (p Pattern) gone(s []float32, k, n int, share float64) []bool {
 				for i := range rows {
 					rows[i] = at + i
 				}
-				slices.SortStableFunc(rows, func(a, b int) int { return compare(s[a*n+j], s[b*n+j]) })
+				slices.SortStableFunc(rows, func(a, b int) int { return cmp.Compare(s[a*n+j], s[b*n+j]) })
 				for _, i := range rows[:away] {
 					out[i*n+j] = true
 				}
@@ -67,7 +68,7 @@ func (p Pattern) gone(s []float32, k, n int, share float64) []bool {
 				worth[i] += float64(s[i*n+j])
 			}
 		}
-		slices.SortStableFunc(rows, func(a, b int) int { return compare(worth[a], worth[b]) })
+		slices.SortStableFunc(rows, func(a, b int) int { return cmp.Compare(worth[a], worth[b]) })
 		for _, i := range rows[:away] {
 			for j := from; j < to; j++ {
 				out[i*n+j] = true
@@ -75,14 +76,4 @@ func (p Pattern) gone(s []float32, k, n int, share float64) []bool {
 		}
 	}
 	return out
-}
-
-func compare[T float32 | float64](a, b T) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
