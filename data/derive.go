@@ -170,7 +170,7 @@ func Labels(ds Dataset) ([]int, error) {
 		}
 		return labels, nil
 	}
-	err := each(ds, func(first int, x, y []*tensor.Tensor) error {
+	err := Each(ds, 256, func(first int, x, y []*tensor.Tensor) error {
 		for k := range x[0].Shape()[0] {
 			labels[first+k] = int(y[0].At(k))
 			if labels[first+k] < 0 || labels[first+k] >= spec.Classes {
@@ -182,9 +182,8 @@ func Labels(ds Dataset) ([]int, error) {
 	return labels, err
 }
 
-// each calls f with all examples of ds in order, in batches; first is the number of a batch's first example.
-func each(ds Dataset, f func(first int, x, y []*tensor.Tensor) error) error {
-	const batch = 256
+// Each calls f with all examples of ds in order, in batches, of which the last may be smaller; first is the number of a batch's first example. x and y are good until f returns.
+func Each(ds Dataset, batch int, f func(first int, x, y []*tensor.Tensor) error) error {
 	n := ds.Len()
 	idx := make([]int, min(batch, n))
 	x, y := ds.Spec().Tensors(len(idx))

@@ -27,7 +27,7 @@ func FitNorm(train Dataset) (Norm, error) {
 	// Two passes in float64: the squares of the deviations lose nothing to a large mean.
 	sum, squares := make([]float64, channels), make([]float64, channels)
 	var count float64
-	err = each(train, func(_ int, x, _ []*tensor.Tensor) error {
+	err = Each(train, 256, func(_ int, x, _ []*tensor.Tensor) error {
 		count += float64(x[0].Len() / channels)
 		for i, v := range x[0].F32() {
 			sum[i%channels] += float64(v)
@@ -40,7 +40,7 @@ func FitNorm(train Dataset) (Norm, error) {
 	for c := range sum {
 		sum[c] /= count
 	}
-	err = each(train, func(_ int, x, _ []*tensor.Tensor) error {
+	err = Each(train, 256, func(_ int, x, _ []*tensor.Tensor) error {
 		for i, v := range x[0].F32() {
 			d := float64(v) - sum[i%channels]
 			squares[i%channels] += d * d

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/internal/atomicfile"
@@ -130,20 +131,14 @@ func hashData(sum hash.Hash, ds data.Dataset) error {
 		return fmt.Errorf("transfer: %w", err)
 	}
 	sum.Write(j)
-	const some = 256
-	for at := 0; at < ds.Len(); at += some {
-		n := min(some, ds.Len()-at)
-		x, y := ds.Spec().Tensors(n)
-		idx := make([]int, n)
-		for i := range idx {
-			idx[i] = at + i
-		}
-		if err := ds.Fill(idx, x, y); err != nil {
-			return fmt.Errorf("transfer: %w", err)
-		}
-		for _, t := range append(x, y...) {
+	err = data.Each(ds, 256, func(_ int, x, y []*tensor.Tensor) error {
+		for _, t := range slices.Concat(x, y) {
 			sum.Write(t.Bytes())
 		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("transfer: %w", err)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/train"
 )
 
@@ -230,22 +231,18 @@ func likeness(a, b side) *cosines {
 func vectorsOf(m *train.Model, ds data.Dataset) ([][]float32, error) {
 	const some = 32
 	var out [][]float32
-	for at := 0; at+some <= min(ds.Len(), 256); at += some {
-		x, y := ds.Spec().Tensors(some)
-		idx := make([]int, some)
-		for i := range idx {
-			idx[i] = at + i
-		}
-		if err := ds.Fill(idx, x, y); err != nil {
-			return nil, err
-		}
+	err := data.Each(data.Take(ds, min(ds.Len(), 256)/some*some), some, func(_ int, x, _ []*tensor.Tensor) error {
 		v, err := m.PredictBatch(x...)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for i := range idx {
+		for i := range some {
 			out = append(out, slices.Clone(v.Slice(i, i+1).F32()))
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%d test examples are too few to compare vectors: at least %d", ds.Len(), some)

@@ -65,15 +65,7 @@ func (p *SNIP) Choose(ctx context.Context, m *train.Model, ds data.Dataset) erro
 	}
 	batch := min(32, n)
 	sums := map[string][]float32{}
-	x, y := ds.Spec().Tensors(batch)
-	for at := 0; at+batch <= n; at += batch {
-		idx := make([]int, batch)
-		for i := range idx {
-			idx[i] = at + i
-		}
-		if err := ds.Fill(idx, x, y); err != nil {
-			return err
-		}
+	err := data.Each(data.Take(ds, n/batch*batch), batch, func(_ int, x, y []*tensor.Tensor) error {
 		grads, err := m.Gradients(x, y)
 		if err != nil {
 			return fmt.Errorf("prune: %w", err)
@@ -90,9 +82,10 @@ func (p *SNIP) Choose(ctx context.Context, m *train.Model, ds data.Dataset) erro
 				sums[name][i] += v
 			}
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
 	}
 	p.score = func(_ *train.Model, name string, w, _ *tensor.Tensor) ([]float32, error) {
 		out := make([]float32, w.Len())

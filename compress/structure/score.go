@@ -90,19 +90,11 @@ func (d *Dependencies) Taylor(ctx context.Context, m *train.Model, ds data.Datas
 		out[a.Name] = make([]float64, a.Units)
 	}
 	batch := min(32, n)
-	x, y := ds.Spec().Tensors(batch)
-	count := 0
-	for at := 0; at+batch <= n; at += batch {
-		idx := make([]int, batch)
-		for i := range idx {
-			idx[i] = at + i
-		}
-		if err := ds.Fill(idx, x, y); err != nil {
-			return nil, err
-		}
+	count := n / batch
+	err = data.Each(data.Take(ds, count*batch), batch, func(_ int, x, y []*tensor.Tensor) error {
 		grads, err := m.Gradients(x, y)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, a := range d.Axes {
 			sums := make([]float64, a.Units)
@@ -118,10 +110,10 @@ func (d *Dependencies) Taylor(ctx context.Context, m *train.Model, ds data.Datas
 				out[a.Name][u] += s * s
 			}
 		}
-		count++
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, err
 	}
 	for name, s := range out {
 		for u := range s {
