@@ -153,7 +153,7 @@ func (d *dense) call(c *Call, x []*graph.Node) *graph.Node {
 	default:
 		y = d.add(c, c.product(flat, "kernel", d.KernelInit, k, d.Units), d.Units)
 	}
-	if a := d.Activation; a != Linear && a != "" && a != Softmax && a != LogSoftmax { // whose gradient needs y: then it takes half the room
+	if a := d.Activation; a != Linear && a != "" && a.elementwise() { // whose gradient needs y: then it takes half the room
 		y = c.round(y)
 	}
 	y = d.Activation.on(c, y)

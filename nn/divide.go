@@ -2,6 +2,7 @@ package nn
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/jouleml/joule/graph"
 )
@@ -101,16 +102,9 @@ func (m *Model) Divide(input []graph.Type, fixed func(param string) bool) (body,
 	}
 	in := []*Value{at[border[0]]}
 	for i, v := range inputs {
-		for _, o := range order {
-			if still[o] || at[v] != nil {
-				continue
-			}
-			for _, f := range o.from {
-				if f == v && at[v] == nil {
-					at[v] = InputOf(v.name, v.dt, v.shape...)
-					in, kept = append(in, at[v]), append(kept, i)
-				}
-			}
+		if at[v] == nil && slices.ContainsFunc(order, func(o *Value) bool { return !still[o] && slices.Contains(o.from, v) }) {
+			at[v] = InputOf(v.name, v.dt, v.shape...)
+			in, kept = append(in, at[v]), append(kept, i)
 		}
 	}
 	for _, v := range order {
