@@ -65,8 +65,11 @@ func (p *Magnitude) Check() error {
 	return nil
 }
 
-func (p *Magnitude) on(param nn.Param) bool {
-	return param.Decay && !slices.ContainsFunc(p.Skip, func(s string) bool { return train.Matches(s, param.Name) })
+func (p *Magnitude) on(param nn.Param) bool { return chosen(param, p.Skip) }
+
+// chosen reports whether a parameter is a kernel that no pattern of skip matches.
+func chosen(param nn.Param, skip []string) bool {
+	return param.Decay && !slices.ContainsFunc(skip, func(s string) bool { return train.Matches(s, param.Name) })
 }
 
 // Freezes implements train.Wrapper.

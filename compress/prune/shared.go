@@ -40,9 +40,7 @@ func (p *Shared) Check() error {
 	return nil
 }
 
-func (p *Shared) on(param nn.Param) bool {
-	return param.Decay && !slices.ContainsFunc(p.Skip, func(s string) bool { return train.Matches(s, param.Name) })
-}
+func (p *Shared) on(param nn.Param) bool { return chosen(param, p.Skip) }
 
 // Freezes implements train.Wrapper: values are learned in place of weights.
 func (p *Shared) Freezes(param nn.Param) bool { return p.on(param) }
