@@ -211,7 +211,7 @@ func compute(ctx context.Context, w io.Writer, m *train.Model, spec data.Spec, k
 // rowSize is the number of bytes of an example.
 func rowSize(s data.Spec) int {
 	n := 0
-	for _, f := range append(append([]data.Field{}, s.Inputs...), s.Targets...) {
+	for _, f := range slices.Concat(s.Inputs, s.Targets) {
 		n += f.Shape.Size() * f.DType.Size()
 	}
 	return n
@@ -294,13 +294,13 @@ func (s *stored) Len() int { return s.n }
 
 // Fill implements data.Dataset.
 func (s *stored) Fill(idx []int, x, y []*tensor.Tensor) error {
-	raw := make([]byte, s.row)
+	raw, parts := make([]byte, s.row), slices.Concat(x, y)
 	for k, i := range idx {
 		if _, err := s.f.ReadAt(raw, s.base+int64(i)*int64(s.row)); err != nil {
 			return fmt.Errorf("transfer: example %d: %w", i, err)
 		}
 		at := raw
-		for _, t := range append(append([]*tensor.Tensor{}, x...), y...) {
+		for _, t := range parts {
 			at = at[copy(t.Slice(k, k+1).Bytes(), at):]
 		}
 	}
@@ -320,7 +320,7 @@ const FieldTeacher = "teacher"
 func (t *taught) with(s data.Spec) data.Spec {
 	f := t.field
 	f.Name = FieldTeacher
-	s.Targets = append(append([]data.Field{}, s.Targets...), f)
+	s.Targets = append(slices.Clone(s.Targets), f)
 	return s
 }
 
