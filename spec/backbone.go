@@ -51,10 +51,8 @@ func (s *Spec) readBackbone(n *yaml.Node) (layerSpec, error) {
 	case b.adapters < 0:
 		return l, at(s.file, n, "Backbone: adapters %d must not be negative", b.adapters)
 	}
-	for _, o := range s.layers {
-		if o.backbone != nil {
-			return l, at(s.file, n, "a model begins with one Backbone, this has two")
-		}
+	if s.backbone() != nil {
+		return l, at(s.file, n, "a model begins with one Backbone, this has two")
 	}
 	l.backbone = b
 	return l, nil
