@@ -103,13 +103,27 @@ func (m *Model) PackedSize() (packed, plain int64, err error) {
 	if err := checkpoint.WritePacked(&n, s); err != nil {
 		return 0, 0, fmt.Errorf("train: %w", err)
 	}
+	return int64(n), plainSize(s), nil
+}
+
+// PlainSize is the size of the file without packing alone, which takes no work.
+func (m *Model) PlainSize() (int64, error) {
+	s, err := m.packed()
+	if err != nil {
+		return 0, err
+	}
+	return plainSize(s), nil
+}
+
+func plainSize(s *checkpoint.State) int64 {
+	var n int64
 	for _, t := range s.Tensors {
-		plain += int64(len(t.Value.Bytes()))
+		n += int64(len(t.Value.Bytes()))
 	}
 	for _, text := range s.Sections {
-		plain += int64(len(text))
+		n += int64(len(text))
 	}
-	return int64(n), plain, nil
+	return n
 }
 
 type counter int64

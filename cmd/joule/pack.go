@@ -85,7 +85,7 @@ func packCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, plain, err := m.PackedSize()
+			plain, err := m.PlainSize()
 			if err != nil {
 				return err
 			}

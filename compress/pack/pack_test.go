@@ -51,6 +51,9 @@ func TestPack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n, err := m.PlainSize(); n != plain {
+		t.Errorf("%d bytes without packing, and %d: %v", n, plain, err)
+	}
 	l := energy.NewLedger(energy.CPU, m.Cores())
 	for _, c := range []struct {
 		o     Options

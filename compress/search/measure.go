@@ -37,7 +37,7 @@ func Measure(ctx context.Context, m *train.Model, ds data.Dataset) (Measures, *e
 	for _, p := range m.Params() {
 		out.Bytes += p.Type.Bytes()
 	}
-	if _, out.Disk, err = m.PackedSize(); err != nil {
+	if out.Disk, err = m.PlainSize(); err != nil {
 		return out, nil, err
 	}
 	if out.Detail, err = detail(m); err != nil {
