@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/tensor"
@@ -133,15 +132,4 @@ func (a *Axis) Saves(cost map[string]float64) float64 {
 		sum += a.Shares[layer] * cost[layer]
 	}
 	return sum
-}
-
-// Dead are the units of an axis that give the same whatever the input, or that nothing listens to: those whose score is next to nothing beside the greatest.
-func Dead(scores []float64) int {
-	n, top := 0, slices.Max(append([]float64{0}, scores...))
-	for _, s := range scores {
-		if s <= 1e-6*top {
-			n++
-		}
-	}
-	return n
 }

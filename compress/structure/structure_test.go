@@ -94,6 +94,35 @@ func near(t *testing.T, what string, a, b []float32) {
 	}
 }
 
+// change gives the weights that take the units of an axis other values.
+func change(t *testing.T, m *train.Model, a *Axis, f func(unit int, w float32) float32) {
+	t.Helper()
+	for _, p := range a.places {
+		if p.role != taken {
+			continue
+		}
+		v, err := m.State().Get(p.param)
+		if err != nil {
+			t.Fatal(err)
+		}
+		each(v, p, func(u, i int, w float32) { v.F32()[i] = f(u, w) })
+		if err := m.State().Set(p.param, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dead counts the units whose score is next to nothing beside the greatest: those that give the same whatever the input, or that nothing listens to.
+func dead(scores []float64) int {
+	n, top := 0, slices.Max(append([]float64{0}, scores...))
+	for _, s := range scores {
+		if s <= 1e-6*top {
+			n++
+		}
+	}
+	return n
+}
+
 // models are networks with everything that features go through.
 var models = map[string]struct {
 	in   data.Field
@@ -173,24 +202,12 @@ func TestNarrow(t *testing.T) {
 					deaf = deaf[:1]
 				}
 				widths[a.Name] = a.Units - len(deaf)
-				for _, p := range a.places {
-					if p.role != taken {
-						continue
+				change(t, m, a, func(u int, w float32) float32 {
+					if slices.Contains(deaf, u) {
+						return 0
 					}
-					v, err := m.State().Get(p.param)
-					if err != nil {
-						t.Fatal(err)
-					}
-					w := v.F32()
-					each(v, p, func(u, i int, _ float32) {
-						if slices.Contains(deaf, u) {
-							w[i] = 0
-						}
-					})
-					if err := m.State().Set(p.param, v); err != nil {
-						t.Fatal(err)
-					}
-				}
+					return w
+				})
 			}
 			want := predict(t, m)
 			scores, err := d.Magnitude(m)
@@ -198,7 +215,7 @@ func TestNarrow(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, a := range d.Axes {
-				if Dead(scores[a.Name]) != a.Units-widths[a.Name] {
+				if dead(scores[a.Name]) != a.Units-widths[a.Name] {
 					t.Errorf("%s: scores %v, %d were made deaf", a.Name, scores[a.Name], a.Units-widths[a.Name])
 				}
 			}
@@ -328,28 +345,16 @@ func TestTaylor(t *testing.T) {
 			const h = 1e-2
 			var at [2]float64
 			for i, f := range []float32{1 + h, 1 - h} {
-				old := map[string]*tensor.Tensor{}
-				for _, p := range a.places {
-					if p.role != taken {
-						continue
-					}
-					v, err := m.State().Get(p.param)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if old[p.param] == nil {
-						old[p.param] = v.Clone()
-					}
-					w := v.F32()
-					each(v, p, func(u, i int, _ float32) {
-						if u == 1 {
-							w[i] *= f
-						}
-					})
-					if err := m.State().Set(p.param, v); err != nil {
-						t.Fatal(err)
-					}
+				old, err := parameters(m)
+				if err != nil {
+					t.Fatal(err)
 				}
+				change(t, m, a, func(u int, w float32) float32 {
+					if u == 1 {
+						return w * f
+					}
+					return w
+				})
 				at[i] = loss()
 				for n, v := range old {
 					if err := m.State().Set(n, v); err != nil {
