@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -218,16 +217,10 @@ func (a *Answerer) group(ctx context.Context, texts []string, places int, o Opti
 		}
 	}
 	for i := range texts {
-		best := searches[i].best(o.LengthPenalty)
+		best := best(searches[i].done, o.LengthPenalty)
 		out[i].Text, out[i].Tokens, out[i].LogProb, out[i].Why = a.tok.Decode(best.tokens), len(best.tokens), best.logp, best.why
 	}
 	return out, nil
-}
-
-// ended is a text that has come to its end, and why.
-type ended struct {
-	beam
-	why string
 }
 
 // search is the course of one text: the beams, in which rows of the scores they are, and what has ended.
@@ -250,7 +243,8 @@ func (s *search) step(scores []float32, vocabulary int, end int32, o Options, la
 	var all []grown
 	for i, b := range s.live {
 		row := scores[i*vocabulary:][:vocabulary]
-		total := logSum(row)
+		most, rest := logSum(row)
+		total := most + rest
 		for _, c := range top(row, b.tokens, o.Repetition, 2*o.Beams) {
 			all = append(all, grown{i, candidate{c.token, b.logp + float64(row[c.token]) - total}})
 		}
@@ -285,18 +279,6 @@ func (s *search) step(scores []float32, vocabulary int, end int32, o Options, la
 	return nil
 }
 
-// logSum is the logarithm of the sum of the exponentials of scores.
-func logSum(scores []float32) float64 {
-	most, sum := math.Inf(-1), 0.0
-	for _, s := range scores {
-		most = max(most, float64(s))
-	}
-	for _, s := range scores {
-		sum += math.Exp(float64(s) - most)
-	}
-	return most + math.Log(sum)
-}
-
 // top are the n best tokens, the best first, of equals the lower number first.
 func top(scores []float32, text []int32, penalty float64, n int) []candidate {
 	if penalty != 0 && penalty != 1 {
@@ -319,11 +301,4 @@ func top(scores []float32, text []int32, penalty float64, n int) []candidate {
 		}
 	}
 	return cs
-}
-
-// best is the continuation of the greatest score.
-func (s *search) best(penalty float64) ended {
-	return slices.MaxFunc(s.done, func(a, b ended) int {
-		return cmp.Compare(a.score(penalty), b.score(penalty))
-	})
 }

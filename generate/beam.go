@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -18,6 +19,17 @@ func (b beam) score(penalty float64) float64 {
 	return b.logp / math.Pow(float64(max(1, len(b.tokens))), penalty)
 }
 
+// ended is a continuation that has come to its end, and why.
+type ended struct {
+	beam
+	why string
+}
+
+// best is the one of the greatest score, of equals the first.
+func best(done []ended, penalty float64) ended {
+	return slices.MaxFunc(done, func(a, b ended) int { return cmp.Compare(a.score(penalty), b.score(penalty)) })
+}
+
 // search keeps, token by token, the most probable continuations, and gives the best of those that have ended.
 func (g *Generator) search(ctx context.Context, prompt []int32, o Options, emit func(string) error) (Result, error) {
 	d, err := g.m.Decoder(o.Beams, g.room)
@@ -30,10 +42,6 @@ func (g *Generator) search(ctx context.Context, prompt []int32, o Options, emit 
 		next[i] = prompt
 	}
 	live := []beam{{}}
-	type ended struct {
-		beam
-		why string
-	}
 	var done []ended
 	for n := 0; n < o.Tokens && len(live) > 0; n++ {
 		if err := ctx.Err(); err != nil {
@@ -53,22 +61,15 @@ func (g *Generator) search(ctx context.Context, prompt []int32, o Options, emit 
 			s := scores[i*vocabulary:][:vocabulary]
 			cs := penalised(s, f.text[i], o.Repetition)
 			sortBest(cs)
+			top, rest := logSum(s)
 			for _, c := range cs[:min(len(cs), 2*o.Beams)] {
-				steps = append(steps, step{i, candidate{c.token, b.logp + logProb(s, c.token)}})
+				steps = append(steps, step{i, candidate{c.token, b.logp + (float64(s[c.token]) - top - rest)}})
 			}
 		}
 		if len(steps) == 0 {
 			return Result{}, errors.New("generate: the model's scores are not numbers: it has diverged in training")
 		}
-		slices.SortStableFunc(steps, func(a, b step) int {
-			switch {
-			case a.p > b.p:
-				return -1
-			case a.p < b.p:
-				return 1
-			}
-			return 0
-		})
+		slices.SortStableFunc(steps, func(a, b step) int { return cmp.Compare(b.p, a.p) })
 		var from []int
 		var grown []beam
 		for _, s := range steps {
@@ -103,13 +104,7 @@ func (g *Generator) search(ctx context.Context, prompt []int32, o Options, emit 
 	for _, b := range live {
 		done = append(done, ended{b, "tokens"})
 	}
-	best := 0
-	for i := range done {
-		if done[i].score(o.LengthPenalty) > done[best].score(o.LengthPenalty) {
-			best = i
-		}
-	}
-	b := done[best]
+	b := best(done, o.LengthPenalty)
 	w := &writer{tok: g.tok, stop: o.Stop, emit: emit}
 	for _, t := range b.tokens {
 		if _, err := w.add(t); err != nil {

@@ -411,6 +411,12 @@ func normalise(cs []candidate) {
 
 // logProb is the logarithm of the probability that scores give a token.
 func logProb(scores []float32, token int32) float64 {
+	top, rest := logSum(scores)
+	return float64(scores[token]) - top - rest
+}
+
+// logSum is the logarithm of the sum of the exponentials of scores, in two parts: the greatest score, and what the others add.
+func logSum(scores []float32) (top, rest float64) {
 	top, sum := math.Inf(-1), 0.0
 	for _, s := range scores {
 		top = max(top, float64(s))
@@ -418,5 +424,5 @@ func logProb(scores []float32, token int32) float64 {
 	for _, s := range scores {
 		sum += math.Exp(float64(s) - top)
 	}
-	return float64(scores[token]) - top - math.Log(sum)
+	return top, math.Log(sum)
 }
