@@ -244,13 +244,9 @@ func (s *Spec) adapting() ([]train.Option, error) {
 	case a.once && s.Once:
 		out = append(out, train.Distil(train.Teacher{Cached: true, Temperature: a.temperature, Weight: a.weight}))
 	case a.teacher != "":
-		path, err := s.resolve(a.teacherNode, a.teacher)
+		m, err := s.openTeacher()
 		if err != nil {
 			return nil, err
-		}
-		m, err := train.Load(path)
-		if err != nil {
-			return nil, at(s.file, a.teacherNode, "teacher: %w", err)
 		}
 		out = append(out, train.Distil(train.Teacher{Model: m, Temperature: a.temperature, Weight: a.weight, Hints: a.hints}))
 	}
@@ -265,15 +261,19 @@ func (s *Spec) Cached() bool { return s.adapted.cache && s.Once }
 
 // Teacher is the model whose predictions the training data needs as a second target (transfer.Predictions), nil where there is none such.
 func (s *Spec) Teacher(opts ...train.Option) (*train.Model, error) {
-	a := &s.adapted
-	if !a.once || !s.Once {
+	if !s.adapted.once || !s.Once {
 		return nil, nil
 	}
+	return s.openTeacher(append(opts, train.Fixed())...)
+}
+
+func (s *Spec) openTeacher(opts ...train.Option) (*train.Model, error) {
+	a := &s.adapted
 	path, err := s.resolve(a.teacherNode, a.teacher)
 	if err != nil {
 		return nil, err
 	}
-	m, err := train.Load(path, append(opts, train.Fixed())...)
+	m, err := train.Load(path, opts...)
 	if err != nil {
 		return nil, at(s.file, a.teacherNode, "teacher: %w", err)
 	}
