@@ -232,7 +232,7 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 		}
 	}
 	for _, k := range e.kept {
-		k.Computed()
+		k.Made()
 	}
 	for _, i := range e.ends {
 		e.give(i, out[i])
