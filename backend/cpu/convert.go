@@ -15,6 +15,14 @@ func cast[T any](raw []byte, n int) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(raw))), n)
 }
 
+// bytesOf sees floats as the bytes that they lie in.
+func bytesOf(x []float32) []uint8 {
+	return unsafe.Slice((*uint8)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
+}
+
+// words sees floats as other numbers of four bytes that lie in the same memory.
+func words[T int32 | uint32](x []float32) []T { return cast[T](bytesOf(x), len(x)) }
+
 func widenOf[T float32 | float64 | int8 | uint8 | int32 | int64](dst []float64, raw []byte) {
 	for i, x := range cast[T](raw, len(dst)) {
 		dst[i] = float64(x)

@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"slices"
-	"unsafe"
 
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/dtype"
@@ -61,39 +60,24 @@ const (
 // product plans the product of a node's first two operands.
 func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)) {
 	b := k.in[1]
-	v, constant := k.c.constant(b)
+	_, constant := k.c.constant(b)
 	parts := s
 	parts.PackedB = constant && s.Batch <= 1 && !s.TransA
 	if p := tgemm.New(parts); p != nil {
-		return k.threeParts(p, v)
+		return k.threeParts(p)
 	}
-	vars, fixed := k.c.variables(b)
-	if !fixed || s.Batch > 1 || s.TransA || s.M < fewestPacked || s.M > mostPacked {
+	if _, fixed := k.c.variables(b); !fixed || s.Batch > 1 || s.TransA || s.M < fewestPacked || s.M > mostPacked {
 		p := gemm.New(s)
 		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, nil) }
 	}
 	s.PackedB, s.StrideB = true, 0
 	p := gemm.New(s)
-	if !constant { // it is made of variables: packed for this program alone
-		data, seen := make([]float32, p.PackedLen()), k.c.host.Watch(vars...)
-		k.scratch += 4 * int64(len(data))
-		return p.String(), func(a, c, bias []float32) {
-			if seen.Changed() {
-				p.PackB(data, b.f32())
-			}
-			p.Run(k.pool, a, data, c, bias, nil)
-		}
-	}
-	d := k.c.host.Derive(v, fmt.Sprintf("panels %dx%d %v %v", s.K, s.N, s.TransB, isa.Current()), p.PackedLen())
-	fill := func(data []float32) { p.PackB(data, b.f32()) }
-	return p.String(), func(a, c, bias []float32) {
-		d.Fresh(fill)
-		p.Run(k.pool, a, d.Data, c, bias, nil)
-	}
+	packed := k.derived(b, fmt.Sprintf("panels %dx%d %v %v", s.K, s.N, s.TransB, isa.Current()), p.PackedLen(), func(data []float32) { p.PackB(data, b.f32()) })
+	return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, packed(), c, bias, nil) }
 }
 
 // threeParts is a product on a unit of bf16.
-func (k *call) threeParts(p *tgemm.Plan, v backend.Var) (name string, run func(a, c, bias []float32)) {
+func (k *call) threeParts(p *tgemm.Plan) (name string, run func(a, c, bias []float32)) {
 	b := k.in[1]
 	scratch := k.c.share(p.Scratch(k.pool.Threads()))
 	k.executed = p.Executed()
@@ -101,17 +85,33 @@ func (k *call) threeParts(p *tgemm.Plan, v backend.Var) (name string, run func(a
 	if !p.PackedB {
 		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, *scratch) }
 	}
-	d := k.c.host.Derive(v, fmt.Sprintf("parts %dx%d %v", p.K, p.N, p.TransB), p.PackedLen())
-	fill := func(data []float32) { p.PackB(words(data), b.f32()) }
-	return p.String(), func(a, c, bias []float32) {
-		d.Fresh(fill)
-		p.RunPacked(k.pool, a, words(d.Data), c, bias, *scratch)
-	}
+	packed := k.derived(b, fmt.Sprintf("parts %dx%d %v", p.K, p.N, p.TransB), p.PackedLen(), func(data []float32) { p.PackB(words[uint32](data), b.f32()) })
+	return p.String(), func(a, c, bias []float32) { p.RunPacked(k.pool, a, words[uint32](packed()), c, bias, *scratch) }
 }
 
-// words is the same memory as uint32.
-func words(x []float32) []uint32 {
-	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
+// derived gives what fill makes of b in memory of n elements. That of a variable is made once and shared with programs that ask for the same, in the words of how; that of a value which follows
+// from variables is made once for this program; and others' at each run.
+func (k *call) derived(b *buf, how string, n int, fill func(data []float32)) func() []float32 {
+	if v, ok := k.c.constant(b); ok {
+		d := k.c.host.Derive(v, how, n)
+		return func() []float32 {
+			d.Fresh(fill)
+			return d.Data
+		}
+	}
+	own := make([]float32, n)
+	k.scratch += 4 * int64(n)
+	changed := func() bool { return true }
+	if vars, ok := k.c.variables(b); ok {
+		seen := k.c.host.Watch(vars...)
+		changed = seen.Changed
+	}
+	return func() []float32 {
+		if changed() {
+			fill(own)
+		}
+		return own
+	}
 }
 
 // constant reports whether a value is a variable, seen through reshapes, that no run of this graph changes.

@@ -74,14 +74,9 @@ func makeRecurrent(k *call) (string, func(), error) {
 		}, nil
 	}
 	packed := func() []float32 { return nil }
-	if v, ok := k.c.constant(k.in[1]); ok {
-		d := k.c.host.Derive(v, fmt.Sprintf("recurrent %v", isa.Current()), p.PackedLen())
+	if _, ok := k.c.constant(k.in[1]); ok {
 		u := k.in[1]
-		fill := func(data []float32) { p.PackU(data, u.f32()) }
-		packed = func() []float32 {
-			d.Fresh(fill)
-			return d.Data
-		}
+		packed = k.derived(u, fmt.Sprintf("recurrent %v", isa.Current()), p.PackedLen(), func(data []float32) { p.PackU(data, u.f32()) })
 	}
 	return "recurrent", func() {
 		o := read()

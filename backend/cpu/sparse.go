@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"unsafe"
 
 	"github.com/jouleml/joule/internal/kernel/spgemm"
 	"github.com/jouleml/joule/op"
@@ -19,32 +18,13 @@ func makeSparse(k *call) (string, func(), error) {
 	}
 	// Indices come from files: kernels read only where they have been seen to be.
 	fill := func(data []float32) {
-		to := intsOf(data)
+		to := words[int32](data)
 		for i, v := range view[int32](ix) {
 			to[i] = min(max(v, 0), int32(a.K-1))
 		}
 	}
-	name := fmt.Sprintf("sparse blocks %d of %d", a.Kept, a.K)
-	v, constant := k.c.constant(ix)
-	if !constant {
-		own := make([]float32, ix.n)
-		k.scratch += int64(4 * ix.n)
-		return name, func() {
-			fill(own)
-			p.Run(k.pool, y.f32(), x.f32(), w.f32(), intsOf(own), nil)
-		}, nil
-	}
-	d := k.c.host.Derive(v, fmt.Sprintf("inputs of %d", a.K), ix.n)
-	return name, func() {
-		d.Fresh(fill)
-		p.Run(k.pool, y.f32(), x.f32(), w.f32(), intsOf(d.Data), nil)
+	inputs := k.derived(ix, fmt.Sprintf("inputs of %d", a.K), ix.n, fill)
+	return fmt.Sprintf("sparse blocks %d of %d", a.Kept, a.K), func() {
+		p.Run(k.pool, y.f32(), x.f32(), w.f32(), words[int32](inputs()), nil)
 	}, nil
-}
-
-// intsOf sees floats as the numbers that they lie in.
-func intsOf(x []float32) []int32 {
-	if len(x) == 0 {
-		return nil
-	}
-	return unsafe.Slice((*int32)(unsafe.Pointer(&x[0])), len(x))
 }

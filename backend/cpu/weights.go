@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"unsafe"
 
 	"github.com/jouleml/joule/internal/kernel/wgemm"
 	"github.com/jouleml/joule/internal/par"
@@ -25,38 +24,13 @@ func makeQMatMul(k *call) (string, func(), error) {
 	}, nil
 }
 
-// packedWeights gives weights and scales in the kernel's order. That of variables is made once and shared; of others it is made at each run.
+// packedWeights gives weights and scales in the kernel's order. See derived.
 func (k *call) packedWeights(p *wgemm.Plan, w, scale *buf) func() ([]uint8, []float32) {
 	k.scratch += int64(p.ScratchBytes())
-	fillW := func(data []float32) { p.PackWeights(bytesOf(data), w.raw) }
-	fillS := func(data []float32) { p.PackScales(data, scale.f32()) }
-	vw, okW := k.c.constant(w)
-	vs, okS := k.c.constant(scale)
-	nw, ns := (p.WeightBytes()+3)/4, p.ScaleLen()
-	if !okW || !okS {
-		dw, ds := make([]float32, nw), make([]float32, ns)
-		k.scratch += int64(4 * (nw + ns))
-		return func() ([]uint8, []float32) {
-			fillW(dw)
-			fillS(ds)
-			return bytesOf(dw), ds
-		}
-	}
 	how := fmt.Sprintf("%s %dx%d %d %d", wgemm.Layout(), p.N, p.K, p.Bits, p.Group)
-	dw, ds := k.c.host.Derive(vw, how, nw), k.c.host.Derive(vs, how, ns)
-	return func() ([]uint8, []float32) {
-		dw.Fresh(fillW)
-		ds.Fresh(fillS)
-		return bytesOf(dw.Data), ds.Data
-	}
-}
-
-// bytesOf sees floats as the bytes that they lie in.
-func bytesOf(x []float32) []uint8 {
-	if len(x) == 0 {
-		return nil
-	}
-	return unsafe.Slice((*uint8)(unsafe.Pointer(&x[0])), 4*len(x))
+	weights := k.derived(w, how, (p.WeightBytes()+3)/4, func(data []float32) { p.PackWeights(bytesOf(data), w.raw) })
+	scales := k.derived(scale, how, p.ScaleLen(), func(data []float32) { p.PackScales(data, scale.f32()) })
+	return func() ([]uint8, []float32) { return bytesOf(weights()), scales() }
 }
 
 func makeQRows(k *call) (string, func(), error) {
