@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"slices"
+
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/internal/kernel/bgemm"
@@ -70,13 +72,9 @@ func (d *plainDot[R]) run(pool *par.Pool) {
 	pool.Run(d.p.Batch*((d.p.M+plainRows-1)/plainRows), d)
 }
 
-func newPlainDot[R gemm.Number](n *graph.Node) *plainDot[R] {
-	p, _ := op.Matrices(n)
-	return &plainDot[R]{p: p, spec: gemm.Spec{N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB}}
-}
-
 func makePlainDot[T gemm.Number](k *call) (string, func(), error) {
-	d := newPlainDot[T](k.n)
+	p, _ := op.Matrices(k.n)
+	d := &plainDot[T]{p: p, spec: gemm.Spec{N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB}}
 	a, b, c := k.in[0], k.in[1], k.out[0]
 	return "gemm in plain Go", func() {
 		d.a, d.b, d.c = view[T](a), view[T](b), view[T](c)
@@ -106,27 +104,10 @@ func makeIntDot(k *call) (string, func(), error) {
 // widens reports whether a node on bf16 is to be computed in f32.
 func widens(n *graph.Node) bool {
 	o := n.Op()
-	if o.Kind == graph.Leaf || o == op.ConvertOp || o == op.ReshapeOp || o == op.StopGradientOp || !hasBF16(n) {
+	if o.Kind == graph.Leaf || o == op.ConvertOp || o == op.ReshapeOp || o == op.StopGradientOp || o == op.DotOp { // of products see sumsInF32
 		return false
 	}
-	if o == op.DotOp {
-		return false // see sumsInF32
-	}
-	for _, r := range rows[o] {
-		if r.ok == nil || r.ok(n) {
-			return false
-		}
-	}
-	return true
-}
-
-func hasBF16(n *graph.Node) bool {
-	for _, x := range n.Inputs() {
-		if x.DType() == dtype.BF16 {
-			return true
-		}
-	}
-	return false
+	return rowOf(n) < 0 && slices.ContainsFunc(n.Inputs(), func(x *graph.Node) bool { return x.DType() == dtype.BF16 })
 }
 
 // widen16 is n of operands in f32, its results brought back to bf16.

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -41,12 +42,15 @@ var rows = map[*graph.Op][]row{}
 
 func init() { rows[op.RegionOp] = []row{{name: "region", make: makeRegion}} }
 
+// rowOf is the place of the first row that takes a node, -1 if none does.
+func rowOf(n *graph.Node) int {
+	return slices.IndexFunc(rows[n.Op()], func(r row) bool { return r.ok == nil || r.ok(n) })
+}
+
 // choose is the row that runs a node, and why.
 func choose(n *graph.Node) (row, string) {
-	for i, r := range rows[n.Op()] {
-		if r.ok == nil || r.ok(n) {
-			return r, fmt.Sprintf("row %d of %d", i+1, len(rows[n.Op()]))
-		}
+	if i := rowOf(n); i >= 0 {
+		return rows[n.Op()][i], fmt.Sprintf("row %d of %d", i+1, len(rows[n.Op()]))
 	}
 	if pass.Fusible(n) {
 		return row{make: makeRegion}, "elementwise"
@@ -54,14 +58,7 @@ func choose(n *graph.Node) (row, string) {
 	return row{make: makeReference}, "no row takes it"
 }
 
-func hasKernel(n *graph.Node) bool {
-	for _, r := range rows[n.Op()] {
-		if r.ok == nil || r.ok(n) {
-			return true
-		}
-	}
-	return pass.Fusible(n)
-}
+func hasKernel(n *graph.Node) bool { return rowOf(n) >= 0 || pass.Fusible(n) }
 
 // allF32 accepts nodes whose operands and results are all f32.
 func allF32(n *graph.Node) bool {
