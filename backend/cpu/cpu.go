@@ -146,16 +146,10 @@ func (b *buf) f32() []float32 { return view[float32](b) }
 
 // step is one kernel call.
 type step struct {
-	node   *graph.Node
-	kernel string
-	// executed is the arithmetic of a run where it is not what the op counts.
-	executed, bf16 int64
-	run            func()
-	in             []*buf
-	out            []*buf
-	once           []*backend.Kept // not nil: the kept values that the step serves
-	calls          int64
-	time           time.Duration
+	backend.NodeTime // what is known of it, and what it has taken
+	run              func()
+	in, out          []*buf
+	once             []*backend.Kept // not nil: the kept values that the step serves
 }
 
 type exec struct {
@@ -210,16 +204,16 @@ func (e *exec) Run(in, out []*tensor.Tensor) error {
 			continue
 		}
 		if rec != nil {
-			rec.Label(s.label(), s.node.Phase().String())
+			rec.Label(s.label(), s.Node.Phase().String())
 		}
 		s.run()
 		now := time.Now()
 		if rec != nil {
-			rec.Add(trace.Span{Name: s.label(), Category: s.node.Phase().String(), Track: trace.Nodes, Start: last, End: now,
-				Args: map[string]any{"op": s.node.Op().Name, "layer": s.node.Scope(), "kernel": s.kernel, "result": fmt.Sprint(s.node.Types())}})
+			rec.Add(trace.Span{Name: s.label(), Category: s.Node.Phase().String(), Track: trace.Nodes, Start: last, End: now,
+				Args: map[string]any{"op": s.Node.Op().Name, "layer": s.Node.Scope(), "kernel": s.Kernel, "result": fmt.Sprint(s.Node.Types())}})
 		}
-		s.calls++
-		s.time += now.Sub(last)
+		s.Calls++
+		s.Time += now.Sub(last)
 		last = now
 		if e.nan || e.check {
 			if err := e.inspect(s); err != nil {
@@ -269,17 +263,17 @@ func (e *exec) give(i int, out *tensor.Tensor) {
 
 // label names a step on a timeline: its layer and op.
 func (s *step) label() string {
-	if s.node.Scope() == "" {
-		return s.node.Op().Name
+	if s.Node.Scope() == "" {
+		return s.Node.Op().Name
 	}
-	return s.node.Scope() + " " + s.node.Op().Name
+	return s.Node.Scope() + " " + s.Node.Op().Name
 }
 
 // Profile implements backend.Executable.
 func (e *exec) Profile() []backend.NodeTime {
 	out := make([]backend.NodeTime, len(e.steps))
 	for i, s := range e.steps {
-		out[i] = backend.NodeTime{Node: s.node, Calls: s.calls, Time: s.time, Kernel: s.kernel, Executed: s.executed, BF16: s.bf16}
+		out[i] = s.NodeTime
 	}
 	return out
 }
@@ -287,7 +281,7 @@ func (e *exec) Profile() []backend.NodeTime {
 // Reset implements backend.Executable.
 func (e *exec) Reset() {
 	for i := range e.steps {
-		e.steps[i].calls, e.steps[i].time = 0, 0
+		e.steps[i].Calls, e.steps[i].Time = 0, 0
 	}
 }
 
@@ -299,7 +293,7 @@ func (e *exec) Memory() int64 { return e.bytes }
 
 // inspect serves JOULE_DEBUG nan and check=ref on a step that has just run.
 func (e *exec) inspect(s *step) error {
-	where := fmt.Sprintf("layer %s (made at %s): %s of %s pass, node %v, kernel %s", s.node.Scope(), s.node.Site(), s.node.Op().Name, s.node.Phase(), s.node, s.kernel)
+	where := fmt.Sprintf("layer %s (made at %s): %s of %s pass, node %v, kernel %s", s.Node.Scope(), s.Node.Site(), s.Node.Op().Name, s.Node.Phase(), s.Node, s.Kernel)
 	if e.nan {
 		for _, b := range s.out {
 			if i := notFinite(b); i >= 0 {
@@ -344,7 +338,7 @@ func diverges(s *step) error {
 		for i, b := range s.in {
 			in[i] = g.Input(fmt.Sprint("x", i), b.t)
 		}
-		n := g.Apply(s.node.Op(), s.node.Attrs(), in...)
+		n := g.Apply(s.Node.Op(), s.Node.Attrs(), in...)
 		for i := range n.Types() {
 			g.Output(fmt.Sprint("y", i), n.Part(i))
 		}

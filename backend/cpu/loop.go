@@ -105,7 +105,7 @@ func makeLoop(k *call) (string, func(), error) {
 	}
 	name := fmt.Sprintf("loop of %d kernels", len(l.body.steps))
 	for _, s := range l.body.steps {
-		if strings.Contains(s.kernel, "reference") {
+		if strings.Contains(s.Kernel, "reference") {
 			name += " (some on the reference)"
 			break
 		}

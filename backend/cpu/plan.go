@@ -115,7 +115,7 @@ func (c *compiler) node(n *graph.Node) error {
 		fmt.Fprintf(os.Stderr, "%v %s%v @%s: %s (%s)\n", n, n.Op().Name, n.Types(), n.Scope(), name, why)
 	}
 	c.e.bytes += k.scratch
-	s := step{node: n, kernel: name, executed: k.executed, bf16: k.bf16, run: run, in: in, out: out}
+	s := step{NodeTime: backend.NodeTime{Node: n, Kernel: name, Executed: k.executed, BF16: k.bf16}, run: run, in: in, out: out}
 	if f := c.fixed[n.ID()]; f != nil {
 		s.once = f.feeds
 		for i, v := range f.kept {
@@ -183,7 +183,7 @@ func (c *compiler) updates() {
 		if !c.planned(r) { // a variable or input itself: keep its value before anything overwrites it
 			keep := &buf{t: b.t, n: b.n, node: u.Value, raw: tensor.AlignedBytes(b.t.Bytes())}
 			from := r
-			c.e.steps = slices.Insert(c.e.steps, 0, step{node: u.Value, kernel: "copy", run: func() { copy(keep.raw, from.raw) }, in: []*buf{from}, out: []*buf{keep}})
+			c.e.steps = slices.Insert(c.e.steps, 0, step{NodeTime: backend.NodeTime{Node: u.Value, Kernel: "copy"}, run: func() { copy(keep.raw, from.raw) }, in: []*buf{from}, out: []*buf{keep}})
 			c.e.late = append(c.e.late, copying{keep, v})
 			for k := range made {
 				made[k]++
