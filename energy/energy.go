@@ -100,13 +100,16 @@ func (c Cost) Add(d Cost) Cost {
 
 // Times is the cost of n repetitions.
 func (c Cost) Times(n int64) Cost {
-	return Cost{c.FLOPs * n, c.Executed * n, c.BF16 * n, c.Int8 * n, c.Read * n, c.Written * n}
+	return c.each(func(x int64) int64 { return x * n })
 }
 
 // Part is a share of it.
 func (c Cost) Part(share float64) Cost {
-	part := func(x int64) int64 { return int64(math.Round(float64(x) * share)) }
-	return Cost{part(c.FLOPs), part(c.Executed), part(c.BF16), part(c.Int8), part(c.Read), part(c.Written)}
+	return c.each(func(x int64) int64 { return int64(math.Round(float64(x) * share)) })
+}
+
+func (c Cost) each(f func(x int64) int64) Cost {
+	return Cost{f(c.FLOPs), f(c.Executed), f(c.BF16), f(c.Int8), f(c.Read), f(c.Written)}
 }
 
 // Run makes the arithmetic that ran n operations, in the proportions of types that c has.
