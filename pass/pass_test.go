@@ -136,21 +136,12 @@ func TestConversions(t *testing.T) {
 		}
 		return g
 	}
-	converts := func(g *graph.Graph) (n int) {
-		live := g.Live()
-		for _, x := range g.Nodes() {
-			if live[x.ID()] && x.Op() == op.ConvertOp {
-				n++
-			}
-		}
-		return n
-	}
 	for p, want := range map[graph.Phase]int{graph.Forward: 3, graph.Backward: 1} { // in the forward pass: to bf16 and back, and to bf16 for z
 		g, err := pass.Apply(build(p), pass.Pass{Name: "digits", Run: pass.Digits}, pass.Pass{Name: "simplify", Run: pass.Simplify})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := converts(g); n != want {
+		if n := count(g)[op.ConvertOp]; n != want {
 			t.Errorf("%v: %d conversions are left, want %d:\n%s", p, n, want, graph.Print(g))
 		}
 		got, was := run(t, g), run(t, build(p))
