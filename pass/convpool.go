@@ -32,11 +32,7 @@ func ConvPool(ok func(a op.ConvPoolAttrs, x, w graph.Type) bool) func(g *graph.G
 				}
 			}
 		}
-		m := map[*graph.Node]*graph.Node{} // new nodes by old
-		return graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
-			for i, x := range n.Inputs() {
-				m[x] = in[i]
-			}
+		return rewrite(g, func(to *graph.Graph, n *graph.Node, m map[*graph.Node]*graph.Node) *graph.Node {
 			c := at[n]
 			if c == nil {
 				return nil
@@ -81,8 +77,7 @@ func (f *fuser) convPool(p *graph.Node, ok func(a op.ConvPoolAttrs, x, w graph.T
 	if a == nil || a.product.Op() != op.ConvOp {
 		return nil
 	}
-	sum := r.Input(0)
-	c := &convPool{attrs: op.ConvPoolAttrs{Conv: a.product.Attrs().(op.ConvAttrs), Pool: p.Attrs().(op.PoolAttrs)}, conv: a.product, bias: sum.Input(a.biasAt).Input(0), pooled: p}
+	c := &convPool{attrs: op.ConvPoolAttrs{Conv: a.product.Attrs().(op.ConvAttrs), Pool: p.Attrs().(op.PoolAttrs)}, conv: a.product, bias: a.bias, pooled: p}
 	if !ok(c.attrs, c.conv.Input(0).Type(), c.conv.Input(1).Type()) {
 		return nil
 	}

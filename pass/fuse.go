@@ -24,17 +24,27 @@ func Fuse(g *graph.Graph) (*graph.Graph, error) {
 			match[n] = a
 		}
 	}
-	return graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
+	return rewrite(g, func(to *graph.Graph, n *graph.Node, m map[*graph.Node]*graph.Node) *graph.Node {
 		a := match[n]
 		if a == nil {
 			return nil
 		}
-		// The operands of the pattern were rewritten before n was; their new nodes are found through the copies of the nodes between.
-		x, w, b := a.operands(in)
+		x, w, b := m[a.product.Input(0)], m[a.product.Input(1)], m[a.bias]
 		if a.product.Op() == op.DotOp {
 			return to.Apply(op.LinearOp, op.ActAttrs{Act: a.act}, x, w, b)
 		}
 		return to.Apply(op.ConvActOp, op.ConvActAttrs{Conv: a.product.Attrs().(op.ConvAttrs), Act: a.act}, x, w, b)
+	})
+}
+
+// rewrite is graph.Rewrite for patterns of several nodes: m has the new nodes of the operands of n and of all nodes before it.
+func rewrite(g *graph.Graph, f func(to *graph.Graph, n *graph.Node, m map[*graph.Node]*graph.Node) *graph.Node) (*graph.Graph, error) {
+	m := map[*graph.Node]*graph.Node{}
+	return graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
+		for i, x := range n.Inputs() {
+			m[x] = in[i]
+		}
+		return f(to, n, m)
 	})
 }
 
@@ -75,23 +85,8 @@ func (f *fuser) sole(n *graph.Node) *graph.Node {
 
 // affine is a product plus bias, and its activation.
 type affine struct {
-	product *graph.Node
-	depth   int // nodes between the last and the product: 1 for the sum, 2 for the rectified sum
-	biasAt  int // which operand of the sum is the bias
-	act     string
-}
-
-// operands finds x, w and bias in the new graph, from the new operands of the pattern's last node.
-func (a *affine) operands(in []*graph.Node) (x, w, b *graph.Node) {
-	sum := in
-	if a.depth == 2 {
-		if in[0].Op() == op.LinearOp || in[0].Op() == op.ConvActOp { // the sum below was fused already: take it apart
-			return in[0].Input(0), in[0].Input(1), in[0].Input(2)
-		}
-		sum = in[0].Inputs()
-	}
-	p := sum[1-a.biasAt]
-	return p.Input(0), p.Input(1), sum[a.biasAt].Input(0)
+	product, bias *graph.Node
+	act           string
 }
 
 // affine matches the last node of a pattern.
@@ -99,7 +94,7 @@ func (f *fuser) affine(n *graph.Node) *affine {
 	if n.Op() == op.ReluOp {
 		if s := n.Input(0); f.sole(s) == n {
 			if a := f.affine(s); a != nil {
-				a.depth, a.act = 2, "relu"
+				a.act = "relu"
 				return a
 			}
 		}
@@ -118,7 +113,7 @@ func (f *fuser) affine(n *graph.Node) *affine {
 			continue
 		}
 		if p.Op() == op.ConvOp || p.Op() == op.DotOp && matmul(p) {
-			return &affine{product: p, depth: 1, biasAt: i}
+			return &affine{product: p, bias: b.Input(0)}
 		}
 	}
 	return nil

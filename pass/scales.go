@@ -31,11 +31,7 @@ func Scales(g *graph.Graph) (*graph.Graph, error) {
 			delete(at, s.n)
 		}
 	}
-	m := map[*graph.Node]*graph.Node{} // new nodes by old
-	return graph.Rewrite(g, func(to *graph.Graph, n *graph.Node, in []*graph.Node) *graph.Node {
-		for i, x := range n.Inputs() {
-			m[x] = in[i]
-		}
+	return rewrite(g, func(to *graph.Graph, n *graph.Node, m map[*graph.Node]*graph.Node) *graph.Node {
 		c := at[n]
 		if c == nil {
 			return nil
