@@ -42,10 +42,7 @@ func TestOnePlan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var vars []backend.Var
-		for _, v := range g.Variables() {
-			vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
-		}
+		vars := backendtest.Vars(g)
 		run := func(b backend.Backend, threads int) ([]*tensor.Tensor, []backend.NodeTime) {
 			st, err := b.NewState(vars)
 			if err != nil {

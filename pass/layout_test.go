@@ -86,7 +86,7 @@ func TestLayoutOfImages(t *testing.T) {
 		if a, b := pass.Moved(g), pass.Moved(h); b >= a {
 			t.Errorf("back=%v: %d bytes moved, %d before", back, b, a)
 		}
-		same(t, runState(t, h), runState(t, g))
+		same(t, run(t, h), run(t, g))
 	}
 }
 
@@ -200,7 +200,7 @@ func TestLayoutOfFlattenedAxes(t *testing.T) {
 			if n := transposes(h); n != want {
 				t.Errorf("%s, changes %v: %d transposes are left, want %d\n%s", name, changes, n, want, graph.Print(h))
 			}
-			same(t, runState(t, h), runState(t, g))
+			same(t, run(t, h), run(t, g))
 		}
 	}
 }
@@ -235,7 +235,7 @@ func TestLayoutProperties(t *testing.T) {
 		if a, b := pass.Moved(g), pass.Moved(h); b > a {
 			t.Errorf("seed %d: %d bytes moved, %d before", seed, b, a)
 		}
-		same(t, runState(t, h), runState(t, g))
+		same(t, run(t, h), run(t, g))
 		if t.Failed() {
 			t.Fatalf("seed %d\n%s\nbecame\n%s", seed, graph.Print(g), graph.Print(h))
 		}

@@ -41,22 +41,48 @@ func network(t *testing.T) *graph.Graph {
 	return g
 }
 
+// run runs g on the reference, with variables of fixed values, all above 0.
 func run(t *testing.T, g *graph.Graph) []*tensor.Tensor {
 	t.Helper()
-	st, _ := ref.Backend{}.NewState(nil)
+	out, _ := runs(t, g, 1, func(i, j int) float64 { return 0.25 + float64((j*5+i*3)%7)/8 })
+	return out
+}
+
+// runs runs g on the reference n times, with variables whose elements value gives: j of variable i. It gives the outputs of the last run, and what the variables then hold.
+func runs(t *testing.T, g *graph.Graph, n int, value func(i, j int) float64) (out, left []*tensor.Tensor) {
+	t.Helper()
+	vars := backendtest.Vars(g)
+	st, err := backend.NewHost(vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range vars {
+		x := tensor.New(v.Type.DType, v.Type.Shape...)
+		for j := range x.Len() {
+			x.Set(j, value(i, j))
+		}
+		if err := st.Set(v.Name, x); err != nil {
+			t.Fatal(err)
+		}
+	}
 	e, err := ref.Backend{}.Compile(g, st, backend.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s graph.Sample
-	for _, x := range g.Inputs() {
-		s.In = append(s.In, x.Type())
+	out = backend.NewOutputs(g)
+	for range n {
+		if err := e.Run(backendtest.Inputs(g, 3), out); err != nil {
+			t.Fatal(err)
+		}
 	}
-	out := backend.NewOutputs(g)
-	if err := e.Run(backendtest.Operands(s, 3), out); err != nil {
-		t.Fatal(err)
+	for _, v := range vars {
+		x, err := st.Get(v.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, x)
 	}
-	return out
+	return out, left
 }
 
 func all() []pass.Pass {

@@ -3,50 +3,11 @@ package pass_test
 import (
 	"testing"
 
-	"github.com/jouleml/joule/backend"
-	"github.com/jouleml/joule/backend/backendtest"
-	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/pass"
-	"github.com/jouleml/joule/tensor"
 )
-
-// runState runs g on the reference with variables of fixed values, all above 0.
-func runState(t *testing.T, g *graph.Graph) []*tensor.Tensor {
-	t.Helper()
-	var vars []backend.Var
-	for _, v := range g.Variables() {
-		vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
-	}
-	st, err := backend.NewHost(vars)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, v := range vars {
-		x := tensor.New(v.Type.DType, v.Type.Shape...)
-		for j := range x.Len() {
-			x.Set(j, 0.25+float64((j*5+i*3)%7)/8)
-		}
-		if err := st.Set(v.Name, x); err != nil {
-			t.Fatal(err)
-		}
-	}
-	e, err := ref.Backend{}.Compile(g, st, backend.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s graph.Sample
-	for _, x := range g.Inputs() {
-		s.In = append(s.In, x.Type())
-	}
-	out := backend.NewOutputs(g)
-	if err := e.Run(backendtest.Operands(s, 3), out); err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
 
 // What is done to channels behind a product is folded into its weights, if these and the numbers follow from variables that stay as they are, and if nothing else reads what lies between.
 func TestScales(t *testing.T) {
@@ -111,6 +72,6 @@ func TestScales(t *testing.T) {
 		if c.name != "a bias alone" && folded != c.folds {
 			t.Errorf("%s: folded %v\n%s", c.name, folded, graph.Print(h))
 		}
-		same(t, runState(t, h), runState(t, g))
+		same(t, run(t, h), run(t, g))
 	}
 }

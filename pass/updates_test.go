@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/backendtest"
-	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
@@ -54,41 +52,8 @@ func TestUpdates(t *testing.T) {
 	}
 	var got [2][]*tensor.Tensor
 	for i, g := range []*graph.Graph{g, h} {
-		var vars []backend.Var
-		for _, v := range g.Variables() {
-			vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
-		}
-		st, err := backend.NewHost(vars)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for k, v := range vars {
-			x := tensor.New(v.Type.DType, v.Type.Shape...)
-			for j := range x.Len() {
-				x.Set(j, float64((j*5+k*3)%7-3)/8)
-			}
-			if err := st.Set(v.Name, x); err != nil {
-				t.Fatal(err)
-			}
-		}
-		e, err := ref.Backend{}.Compile(g, st, backend.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := backend.NewOutputs(g)
-		for range 2 {
-			if err := e.Run(nil, out); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got[i] = out
-		for _, v := range vars {
-			x, err := st.Get(v.Name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got[i] = append(got[i], x)
-		}
+		out, left := runs(t, g, 2, func(i, j int) float64 { return float64((j*5+i*3)%7-3) / 8 })
+		got[i] = append(out, left...)
 	}
 	for i := range got[0] {
 		if err := backendtest.Close(got[1][i], got[0][i], 0); err != nil {

@@ -38,6 +38,23 @@ func Operands(s graph.Sample, seed uint64) []*tensor.Tensor {
 	return out
 }
 
+// Inputs makes values for the inputs of g, the same for the same seed.
+func Inputs(g *graph.Graph, seed uint64) []*tensor.Tensor {
+	var s graph.Sample
+	for _, x := range g.Inputs() {
+		s.In = append(s.In, x.Type())
+	}
+	return Operands(s, seed)
+}
+
+// Vars declares the variables of g.
+func Vars(g *graph.Graph) (vars []backend.Var) {
+	for _, v := range g.Variables() {
+		vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
+	}
+	return vars
+}
+
 func fill(t *tensor.Tensor, rng *rand.Rand, lo, hi float64) {
 	for i := range t.Len() {
 		switch {

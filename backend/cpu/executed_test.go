@@ -3,7 +3,6 @@ package cpu_test
 import (
 	"testing"
 
-	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/grad"
@@ -22,12 +21,7 @@ func TestExecutedArithmetic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := cpu.Backend{}
-	s, err := b.NewState([]backend.Var{{Name: "w", Type: graph.T(dtype.F32, 3, 3, 32, 32)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := b.Compile(g, s, backend.Options{})
+	e, _, err := compiled(g, cpu.Backend{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,12 +49,7 @@ func TestExecutedInParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := cpu.Backend{}
-	s, err := b.NewState(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := b.Compile(g, s, backend.Options{})
+	e, _, err := compiled(g, cpu.Backend{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,12 +76,7 @@ func TestExecutedConvolutionInParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := cpu.Backend{}
-	s, err := b.NewState(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := b.Compile(g, s, backend.Options{})
+	e, _, err := compiled(g, cpu.Backend{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,10 +34,7 @@ func exported(n, c, size, convs int) (*graph.Graph, error) {
 
 // compiled compiles a graph for a backend, with all variables set to small numbers.
 func compiled(g *graph.Graph, b backend.Backend) (backend.Executable, []*tensor.Tensor, error) {
-	var vars []backend.Var
-	for _, v := range g.Variables() {
-		vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
-	}
+	vars := backendtest.Vars(g)
 	st, err := b.NewState(vars)
 	if err != nil {
 		return nil, nil, err
@@ -52,11 +49,7 @@ func compiled(g *graph.Graph, b backend.Backend) (backend.Executable, []*tensor.
 		}
 	}
 	e, err := b.Compile(g, st, backend.Options{Threads: 2})
-	var in []graph.Type
-	for _, x := range g.Inputs() {
-		in = append(in, x.Type())
-	}
-	return e, backendtest.Operands(graph.Sample{In: in}, 5), err
+	return e, backendtest.Inputs(g, 5), err
 }
 
 // Of a network in another order of axes one transpose is left, of the images, and it says so; bias and rectifier run inside the convolutions.

@@ -51,11 +51,7 @@ func runOn(t testing.TB, g *graph.Graph, threads int) ([]*tensor.Tensor, backend
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s graph.Sample
-	for _, x := range g.Inputs() {
-		s.In = append(s.In, x.Type())
-	}
-	in, out := backendtest.Operands(s, 9), backend.NewOutputs(g)
+	in, out := backendtest.Inputs(g, 9), backend.NewOutputs(g)
 	if err := e.Run(in, out); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,34 @@ func normStep(rows, n int, rms bool) (*graph.Graph, error) {
 	})
 }
 
+// runs runs g on b n times, with variables of zeros. It gives the outputs of the last run, behind them what the variables then hold, and the profile.
+func runs(t *testing.T, g *graph.Graph, b backend.Backend, threads, n int) ([]*tensor.Tensor, []backend.NodeTime) {
+	t.Helper()
+	vars := backendtest.Vars(g)
+	st, err := b.NewState(vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Compile(g, st, backend.Options{Threads: threads})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, out := backendtest.Inputs(g, 3), backend.NewOutputs(g)
+	for range n {
+		if err := e.Run(in, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, v := range vars {
+		x, err := st.Get(v.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, x)
+	}
+	return out, e.Profile()
+}
+
 // Normalisations of rows and their gradients run on their kernels, both of them, and agree with the reference.
 func TestRowNorms(t *testing.T) {
 	for _, rms := range []bool{false, true} {
@@ -47,29 +75,9 @@ func TestRowNorms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := graph.Sample{}
-			for _, x := range g.Inputs() {
-				s.In = append(s.In, x.Type())
-			}
-			in := backendtest.Operands(s, 3)
-			run := func(b backend.Backend, threads int) ([]*tensor.Tensor, []backend.NodeTime) {
-				st, err := b.NewState(nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				e, err := b.Compile(g, st, backend.Options{Threads: threads})
-				if err != nil {
-					t.Fatal(err)
-				}
-				out := backend.NewOutputs(g)
-				if err := e.Run(in, out); err != nil {
-					t.Fatal(err)
-				}
-				return out, e.Profile()
-			}
-			want, _ := run(ref.Backend{}, 1)
+			want, _ := runs(t, g, ref.Backend{}, 1, 1)
 			for _, threads := range []int{1, 3} {
-				got, profile := run(cpu.Backend{}, threads)
+				got, profile := runs(t, g, cpu.Backend{}, threads, 1)
 				for i := range want {
 					if err := backendtest.Close(got[i], want[i], 2e-5); err != nil {
 						t.Errorf("rms %v %v: result %d: %v", rms, size, i, err)
@@ -118,41 +126,8 @@ func TestBatchNormBlock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := graph.Sample{}
-		for _, x := range g.Inputs() {
-			s.In = append(s.In, x.Type())
-		}
-		var vars []backend.Var
-		for _, v := range g.Variables() {
-			vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
-		}
-		in := backendtest.Operands(s, 3)
-		run := func(b backend.Backend, threads int) ([]*tensor.Tensor, []backend.NodeTime) {
-			st, err := b.NewState(vars)
-			if err != nil {
-				t.Fatal(err)
-			}
-			e, err := b.Compile(g, st, backend.Options{Threads: threads})
-			if err != nil {
-				t.Fatal(err)
-			}
-			out := backend.NewOutputs(g)
-			for range 2 {
-				if err := e.Run(in, out); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for _, v := range vars {
-				x, err := st.Get(v.Name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				out = append(out, x)
-			}
-			return out, e.Profile()
-		}
-		want, _ := run(ref.Backend{}, 1)
-		one, profile := run(cpu.Backend{}, 1)
+		want, _ := runs(t, g, ref.Backend{}, 1, 2)
+		one, profile := runs(t, g, cpu.Backend{}, 1, 2)
 		for i := range want {
 			if err := backendtest.Close(one[i], want[i], 2e-4); err != nil {
 				t.Errorf("%v: result %d: %v", size, i, err)
@@ -164,7 +139,7 @@ func TestBatchNormBlock(t *testing.T) {
 			}
 		}
 		for _, threads := range []int{2, 3} {
-			got, _ := run(cpu.Backend{}, threads)
+			got, _ := runs(t, g, cpu.Backend{}, threads, 2)
 			for i := range one {
 				if !slices.Equal(got[i].Bytes(), one[i].Bytes()) {
 					t.Errorf("%v: result %d is of other bits with %d threads", size, i, threads)
@@ -179,11 +154,7 @@ func BenchmarkLayerNormStep(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := graph.Sample{}
-	for _, x := range g.Inputs() {
-		s.In = append(s.In, x.Type())
-	}
-	in, out := backendtest.Operands(s, 3), backend.NewOutputs(g)
+	in, out := backendtest.Inputs(g, 3), backend.NewOutputs(g)
 	st, _ := cpu.Backend{}.NewState(nil)
 	e, err := cpu.Backend{}.Compile(g, st, backend.Options{})
 	if err != nil {

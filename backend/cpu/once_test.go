@@ -157,10 +157,7 @@ func TestFoldedNormalisation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var vars []backend.Var
-	for _, v := range g.Variables() {
-		vars = append(vars, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
-	}
+	vars := backendtest.Vars(g)
 	in := backendtest.Operands(graph.Sample{In: []graph.Type{g.Inputs()[0].Type()}}, 5)
 	var outs [2][]*tensor.Tensor
 	for i, b := range []backend.Backend{ref.Backend{}, cpu.Backend{}} {

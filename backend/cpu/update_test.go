@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/backend"
+	"github.com/jouleml/joule/backend/backendtest"
 	"github.com/jouleml/joule/backend/cpu"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -25,11 +26,7 @@ func TestOneValueForSeveralVariables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var vs []backend.Var
-	for _, v := range g.Variables() {
-		vs = append(vs, backend.Var{Name: graph.NameOf(v), Type: v.Type()})
-	}
-	st, err := cpu.Backend{}.NewState(vs)
+	st, err := cpu.Backend{}.NewState(backendtest.Vars(g))
 	if err != nil {
 		t.Fatal(err)
 	}
