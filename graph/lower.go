@@ -15,18 +15,26 @@ func Lower(b *stablehlo.Builder, g *Graph, vals [][]stablehlo.Value) (err error)
 
 // LowerBody writes a body, such as that of a loop, for given values of its inputs, and gives those of its outputs. It is for ops' Lower: what goes wrong panics as builders do.
 func LowerBody(b *stablehlo.Builder, body *Graph, in []stablehlo.Value) []stablehlo.Value {
+	out, err := lowerBody(b, body, in)
+	if err != nil {
+		panic(&Error{Op: "body", Rule: err.Error()})
+	}
+	return out
+}
+
+func lowerBody(b *stablehlo.Builder, body *Graph, in []stablehlo.Value) ([]stablehlo.Value, error) {
 	vals := make([][]stablehlo.Value, len(body.nodes))
 	for i, n := range body.inputs {
 		vals[n.id] = in[i : i+1]
 	}
 	if err := lower(b, body, vals); err != nil {
-		panic(&Error{Op: "body", Rule: err.Error()})
+		return nil, err
 	}
 	out := make([]stablehlo.Value, len(body.outputs))
 	for i, o := range body.outputs {
 		out[i] = vals[o.Node.id][0]
 	}
-	return out
+	return out, nil
 }
 
 // lower writes the live nodes of g that have no values yet.
@@ -86,16 +94,5 @@ func lowerNode(b *stablehlo.Builder, n *Node, in []stablehlo.Value) ([]stablehlo
 	if err != nil {
 		return nil, err
 	}
-	vals := make([][]stablehlo.Value, len(g.Nodes()))
-	for i, x := range g.Inputs() {
-		vals[x.ID()] = in[i : i+1]
-	}
-	if err := lower(b, g, vals); err != nil {
-		return nil, err
-	}
-	out := make([]stablehlo.Value, len(g.Outputs()))
-	for i, y := range g.Outputs() {
-		out[i] = vals[y.Node.ID()][0]
-	}
-	return out, nil
+	return lowerBody(b, g, in)
 }
