@@ -84,6 +84,7 @@ func inOrder(first, second []int) (swapped, ok bool) {
 	return true, slices.IsSorted(append(slices.Clone(second), first...))
 }
 
+// sizeOf is the number of elements along some axes.
 func sizeOf(sh shape.Shape, axes []int) int {
 	n := 1
 	for _, a := range axes {
@@ -180,11 +181,7 @@ func init() {
 			}
 		},
 		FLOPs: func(a DotAttrs, in, out []typ) int64 {
-			k := 1
-			for _, i := range a.ContractA {
-				k *= in[0].Shape[i]
-			}
-			return 2 * int64(out[0].Shape.Size()) * int64(k)
+			return 2 * int64(out[0].Shape.Size()) * int64(sizeOf(in[0].Shape, a.ContractA))
 		},
 		Lower: func(a DotAttrs, b text, in []hlo, out []typ) []hlo {
 			e := stablehlo.Of(out[0].DType)

@@ -374,11 +374,8 @@ func prodTree(x *node, axes []int) *node {
 			perm = append(perm, i)
 		}
 	}
-	n := 1
-	for _, a := range axes {
-		perm = append(perm, a)
-		n *= sh[a]
-	}
+	perm = append(perm, axes...)
+	n := sizeOf(sh, axes)
 	if n == 0 {
 		return Full(x.Graph(), typ{DType: x.DType(), Shape: to}, 1)
 	}
