@@ -17,7 +17,6 @@ import (
 	"github.com/jouleml/joule/compress/pack"
 	"github.com/jouleml/joule/compress/search"
 	"github.com/jouleml/joule/data"
-	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
@@ -108,26 +107,17 @@ type candidates struct {
 
 // search runs the search, from where it stands, and prints what it finds.
 func (k *candidates) search(c *cobra.Command, to string) error {
-	m, of, err := k.f.load(k.state.Ref)
+	s, err := k.f.subject(k.state.Ref, k.state.Data)
 	if err != nil {
 		return err
 	}
-	path, err := k.f.file(k.state.Ref)
-	if err != nil {
-		return err
-	}
-	if k.state.Data == "" {
-		k.state.Data = of
-	}
-	if k.state.Data == "" {
+	m, set := s.model, s.set
+	if set == nil {
 		return usageError{errors.New("--data says which data set to learn from and to measure on")}
 	}
-	set, err := catalog.Open(k.state.Data)
-	if err != nil {
-		return err
-	}
+	k.state.Data = s.data
 	if k.run == nil {
-		if err := k.begin(path); err != nil {
+		if err := k.begin(s.path); err != nil {
 			return err
 		}
 	}
@@ -151,9 +141,7 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 		if err != nil {
 			return err
 		}
-		if to == "" {
-			to = strings.TrimSuffix(path, filepath.Ext(path)) + ".compressed.safetensors"
-		}
+		to = cmp.Or(to, s.beside("compressed"))
 		save := q.Save
 		if best.Packed() {
 			save = q.SavePacked

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/data/folder"
 	"github.com/jouleml/joule/data/pairs"
@@ -60,36 +62,67 @@ func (f modelFlags) file(ref string) (string, error) {
 
 // load opens the model of a run, or a model file, and says which data it was trained on ("" of a file).
 func (f *modelFlags) load(ref string, opts ...train.Option) (m *train.Model, data string, err error) {
+	m, _, data, err = f.open(ref, opts...)
+	return m, data, err
+}
+
+// open is load that also gives the model's file.
+func (f *modelFlags) open(ref string, opts ...train.Option) (m *train.Model, path, data string, err error) {
 	if f.threads < 0 {
-		return nil, "", usageError{errors.New("--threads must not be negative")}
+		return nil, "", "", usageError{errors.New("--threads must not be negative")}
 	}
 	own, err := f.on.options(train.Threads(f.threads))
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	opts = append(opts, own...)
-	path, err := f.file(ref)
-	if err != nil {
-		return nil, "", err
+	if path, err = f.file(ref); err != nil {
+		return nil, "", "", err
 	}
 	if path == ref || transfer.IsBERT(path) {
 		if transfer.IsBERT(path) {
 			opts = append(opts, train.Fixed())
 		}
 		m, err = transfer.Open(path, opts...)
-		return m, "", err
+		return m, path, "", err
 	}
 	info, err := runs.Open(f.out).Get(ref)
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if m, err = train.Load(path, opts...); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if s, err := spec.Parse([]byte(info.Spec), "the specification of run "+info.ID); err == nil {
 		data = s.Data
 	}
-	return m, data, nil
+	return m, path, data, nil
+}
+
+// subject is a trained model with the data that it is measured on.
+type subject struct {
+	model *train.Model
+	path  string    // its file
+	data  string    // the name of the data, "" if there are none
+	set   *data.Set // as the model wants them; nil if there are none
+}
+
+// subject loads a model and opens the data set on, or, where that is "", the one that it was trained on, if its file says so.
+func (f *modelFlags) subject(ref, on string, opts ...train.Option) (*subject, error) {
+	m, path, of, err := f.open(ref, opts...)
+	if err != nil {
+		return nil, err
+	}
+	s := &subject{model: m, path: path, data: cmp.Or(on, of)}
+	if s.data != "" {
+		s.set, err = openLike(s.data, m)
+	}
+	return s, err
+}
+
+// beside names a file that is made of the model where nobody has named one.
+func (s *subject) beside(kind string) string {
+	return strings.TrimSuffix(s.path, filepath.Ext(s.path)) + "." + kind + ".safetensors"
 }
 
 func evalCmd() *cobra.Command {
@@ -114,19 +147,13 @@ func evalCmd() *cobra.Command {
 			}
 			defer func() { err = r.leave(err) }()
 			f.threads = r.threads(f.threads, c.ErrOrStderr())
-			m, of, err := f.load(first(args, "last"), train.Across(train.Parallel{Comm: r.comm}))
+			s, err := f.subject(first(args, "last"), on, train.Across(train.Parallel{Comm: r.comm}))
 			if err != nil {
 				return err
 			}
-			if on == "" {
-				on = of
-			}
-			if on == "" {
+			m, set := s.model, s.set
+			if set == nil {
 				return usageError{errors.New("--data says which data set to evaluate on")}
-			}
-			set, err := openLike(on, m)
-			if err != nil {
-				return err
 			}
 			meter, err := r.meter(&counters)
 			if err != nil {

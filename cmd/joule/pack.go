@@ -1,14 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,48 +32,34 @@ func packCmd() *cobra.Command {
 			if err := o.Check(); err != nil {
 				return usageError{err}
 			}
-			ref := first(args, "last")
-			m, of, err := f.load(ref)
+			s, err := f.subject(first(args, "last"), on)
 			if err != nil {
 				return err
 			}
-			path, err := f.file(ref)
-			if err != nil {
-				return err
-			}
-			if to == "" {
-				to = strings.TrimSuffix(path, filepath.Ext(path)) + ".packed.safetensors"
-			}
-			if on == "" {
-				on = of
-			}
+			m, set := s.model, s.set
+			to := cmp.Or(to, s.beside("packed"))
 			learns := o.Sparsity > 0 || o.Values > 0 || o.Int8
 			changes := learns || o.Sparse
-			if on == "" && learns {
+			if set == nil && learns {
 				return usageError{errors.New("--data says which data set to learn from and to measure on")}
 			}
 			q := m
-			var examples, test data.Dataset
+			var examples data.Dataset
 			var before, after []train.Log
 			l := energy.NewLedger(energy.CPU, m.Cores())
-			if on != "" {
-				set, err := openLike(on, m)
-				if err != nil {
-					return err
-				}
+			if set != nil {
 				examples = set.Train
 				if before, err = m.Evaluate(c.Context(), set.Test, 128); err != nil {
 					return err
 				}
-				test = set.Test
 			}
 			if changes {
 				if q, err = pack.Pack(c.Context(), m, examples, o, l); err != nil {
 					return err
 				}
 			}
-			if test != nil {
-				if after, err = q.Evaluate(c.Context(), test, 128); err != nil {
+			if set != nil {
+				if after, err = q.Evaluate(c.Context(), set.Test, 128); err != nil {
 					return err
 				}
 			}

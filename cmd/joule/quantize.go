@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,32 +34,16 @@ func quantizeCmd() *cobra.Command {
 			"metrics on the test data, size, time and energy of a prediction. It says so where the new model is worse.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			ref := first(args, "last")
-			m, of, err := f.load(ref)
+			s, err := f.subject(first(args, "last"), on)
 			if err != nil {
 				return err
 			}
-			path, err := f.file(ref)
-			if err != nil {
-				return err
-			}
-			if on == "" {
-				on = of
-			}
-			if on == "" {
+			m, set := s.model, s.set
+			if set == nil {
 				return usageError{errors.New("--data says which data set to measure on")}
 			}
-			kind := "int8"
-			if weights != "" {
-				kind = weights
-			}
-			if to == "" {
-				to = strings.TrimSuffix(path, filepath.Ext(path)) + "." + kind + ".safetensors"
-			}
-			set, err := openLike(on, m)
-			if err != nil {
-				return err
-			}
+			kind := cmp.Or(weights, "int8")
+			to := cmp.Or(to, s.beside(kind))
 			var q *train.Model
 			var r *quant.Report
 			switch weights {
