@@ -5,18 +5,11 @@ import "math/bits"
 // ManyRanks is the number above which a sum over a number of ranks that is no power of two goes in blocks: up to it messages between all pairs are few, and each rank sends the least bytes.
 const ManyRanks = 16
 
-// reach is a stretch of a vector.
-type reach struct{ lo, hi int }
-
 // narrow is the stretch that rank i of a block is left with after halving for distances 1, 2, … below size, of n numbers.
 func narrow(n, i, size int) reach {
 	at := reach{0, n}
 	for d := 1; d < size; d *= 2 {
-		if m := at.lo + (at.hi-at.lo)/2/16*16; i&d != 0 {
-			at.lo = m
-		} else {
-			at.hi = m
-		}
+		at, _ = at.half(i, d)
 	}
 	return at
 }
@@ -36,8 +29,6 @@ func single(own [][]Range) bool {
 // blocks to greater ones, and the same way back.
 func (c *Comm) blocks(own, out []float32) error {
 	n, me, size := c.Size(), c.Rank(), len(out)
-	copy(out, own) // nothing where they are the same
-	tmp := c.room(size)
 	// The blocks before and after this rank's own.
 	base, block, before, after := 0, 0, 0, 0
 	for left := n; ; {
@@ -52,23 +43,6 @@ func (c *Comm) blocks(own, out []float32) error {
 		before, base = block, base+block
 	}
 	i := me - base
-	half := func(d int) (keep, give reach) {
-		whole := narrow(size, i, d)
-		m := whole.lo + (whole.hi-whole.lo)/2/16*16
-		keep, give = reach{whole.lo, m}, reach{m, whole.hi}
-		if i&d != 0 {
-			keep, give = give, keep
-		}
-		return keep, give
-	}
-	for d := 1; d < block; d *= 2 {
-		keep, give := half(d)
-		if err := c.swap(base+(i^d), bytesOf(out[give.lo:give.hi]), bytesOf(tmp[keep.lo:keep.hi])); err != nil {
-			return err
-		}
-		add(out[keep.lo:keep.hi], tmp[keep.lo:keep.hi])
-	}
-	at := narrow(size, i, block)
 	// To the greater block before this one, and back.
 	others := func(send bool) error {
 		var rs []Request
@@ -89,38 +63,33 @@ func (c *Comm) blocks(own, out []float32) error {
 		}
 		return c.wait(rs...)
 	}
-	if after > 0 {
-		r, err := c.recv(base+block+i%after, tagSum, bytesOf(tmp[at.lo:at.hi]))
-		if err != nil {
-			return err
+	return c.halvingWithin(base, block, own, out, func(at reach) error {
+		if after > 0 {
+			tmp := c.room(size)[at.lo:at.hi]
+			r, err := c.recv(base+block+i%after, tagSum, bytesOf(tmp))
+			if err != nil {
+				return err
+			}
+			if err := c.wait(r); err != nil {
+				return err
+			}
+			add(out[at.lo:at.hi], tmp)
 		}
-		if err := c.wait(r); err != nil {
-			return err
+		if before > 0 {
+			if err := others(true); err != nil {
+				return err
+			}
+			if err := others(false); err != nil {
+				return err
+			}
 		}
-		add(out[at.lo:at.hi], tmp[at.lo:at.hi])
-	}
-	if before > 0 {
-		if err := others(true); err != nil {
-			return err
+		if after > 0 {
+			s, err := c.send(base+block+i%after, tagSum, bytesOf(out[at.lo:at.hi]))
+			if err != nil {
+				return err
+			}
+			return c.wait(s)
 		}
-		if err := others(false); err != nil {
-			return err
-		}
-	}
-	if after > 0 {
-		s, err := c.send(base+block+i%after, tagSum, bytesOf(out[at.lo:at.hi]))
-		if err != nil {
-			return err
-		}
-		if err := c.wait(s); err != nil {
-			return err
-		}
-	}
-	for d := block / 2; d >= 1; d /= 2 {
-		keep, give := half(d)
-		if err := c.swap(base+(i^d), bytesOf(out[keep.lo:keep.hi]), bytesOf(out[give.lo:give.hi])); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }

@@ -135,36 +135,47 @@ func (c *Comm) swap(with int, a, b []byte) error {
 // halving is Rabenseifner's algorithm (ibid.) with the distances 1, 2, 4, …: with each partner a rank gives one half of what it still adds and takes the other, then the finished
 // parts go back the same way: 2·log2(n) messages, 2·(n-1)/n of the bytes. The distances make the order of additions that of the tree.
 func (c *Comm) halving(own, out []float32) error {
-	n, me := c.Size(), c.Rank()
+	return c.halvingWithin(0, c.Size(), own, out, func(reach) error { return nil })
+}
+
+// reach is a stretch of a vector.
+type reach struct{ lo, hi int }
+
+// half is what is left of a stretch after halving with the partner d away, for rank i of those that halve, and what that one takes.
+func (at reach) half(i, d int) (keep, give reach) {
+	m := at.lo + (at.hi-at.lo)/2/16*16
+	keep, give = reach{at.lo, m}, reach{m, at.hi}
+	if i&d != 0 {
+		keep, give = give, keep
+	}
+	return keep, give
+}
+
+// halvingWithin is halving of the n ranks from base on, a power of two; between is called when this rank has their sum of the stretch at.
+func (c *Comm) halvingWithin(base, n int, own, out []float32, between func(at reach) error) error {
+	i := c.Rank() - base
 	copy(out, own) // nothing where they are the same
 	tmp := c.room(len(out))
-	type span struct{ lo, hi int }
-	at := span{0, len(out)}
-	var way []span
+	at := reach{0, len(out)}
+	var way []reach
 	for d := 1; d < n; d *= 2 {
-		way = append(way, at)
-		m := at.lo + (at.hi-at.lo)/2/16*16
-		keep, give := span{at.lo, m}, span{m, at.hi}
-		if me&d != 0 {
-			keep, give = give, keep
-		}
-		if err := c.swap(me^d, bytesOf(out[give.lo:give.hi]), bytesOf(tmp[keep.lo:keep.hi])); err != nil {
+		keep, give := at.half(i, d)
+		if err := c.swap(base+(i^d), bytesOf(out[give.lo:give.hi]), bytesOf(tmp[keep.lo:keep.hi])); err != nil {
 			return err
 		}
 		add(out[keep.lo:keep.hi], tmp[keep.lo:keep.hi])
-		at = keep
+		way, at = append(way, at), keep
+	}
+	if err := between(at); err != nil {
+		return err
 	}
 	for d := n / 2; d >= 1; d /= 2 {
 		whole := way[len(way)-1]
 		way = way[:len(way)-1]
-		other := span{at.hi, whole.hi}
-		if at.lo != whole.lo {
-			other = span{whole.lo, at.lo}
-		}
-		if err := c.swap(me^d, bytesOf(out[at.lo:at.hi]), bytesOf(out[other.lo:other.hi])); err != nil {
+		keep, give := whole.half(i, d)
+		if err := c.swap(base+(i^d), bytesOf(out[keep.lo:keep.hi]), bytesOf(out[give.lo:give.hi])); err != nil {
 			return err
 		}
-		at = whole
 	}
 	return nil
 }
