@@ -180,15 +180,19 @@ func (m *Model) Merge() error {
 		return nil
 	}
 	var names, floats []string
-	g, err := graph.Build(func(g *graph.Graph) {
-		call := &nn.Call{G: g, Wrap: func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
-			y := m.wrap()(c, p, w)
+	x, _ := m.Spec.Tensors(1)
+	out, err := m.once(x, func(g *graph.Graph, call *nn.Call) {
+		call.Operand = nil // values of parameters do not depend on operands
+		wrap := call.Wrap
+		call.Wrap = func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
+			y := wrap(c, p, w)
 			if y != w {
 				g.Output(p.Name, y)
 				names = append(names, p.Name)
 			}
 			return y
-		}, Change: func(c *nn.Call, p nn.Param, w func() *graph.Node) []*graph.Node {
+		}
+		call.Change = func(c *nn.Call, p nn.Param, w func() *graph.Node) []*graph.Node {
 			factors := m.changer(c, p)
 			if len(factors) == 0 {
 				return nil
@@ -200,25 +204,9 @@ func (m *Model) Merge() error {
 			g.Output(p.Name, op.Add(w(), op.Reshape(change, p.Type.Shape...)))
 			names, floats = append(names, p.Name), append(floats, p.Name)
 			return factors
-		}}
-		var x []*graph.Node
-		for i, t := range fieldTypes(m.Spec.Inputs, 1) {
-			x = append(x, g.Input(fmt.Sprintf("x%d", i), t))
 		}
-		m.Net.Call(call, x)
 	})
 	if err != nil {
-		return err
-	}
-	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
-	if err != nil {
-		return err
-	}
-	in, out := make([]*tensor.Tensor, len(g.Inputs())), backend.NewOutputs(g)
-	for i, n := range g.Inputs() {
-		in[i] = tensor.New(n.DType(), n.Shape()...)
-	}
-	if err := e.Run(in, out); err != nil {
 		return err
 	}
 	net := m.Net

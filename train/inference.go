@@ -32,26 +32,18 @@ func (m *Model) With(net *nn.Model, more ...Option) (*Model, error) {
 // LayerInputs are the first operands of all layers, by name, for one batch: of a layer that is applied several times, those of the first.
 func (m *Model) LayerInputs(x ...*tensor.Tensor) (map[string]*tensor.Tensor, error) {
 	var names []string
-	g, err := graph.Build(func(g *graph.Graph) {
+	out, err := m.once(x, func(g *graph.Graph, call *nn.Call) {
 		seen := map[string]bool{}
-		call := &nn.Call{G: g, Policy: m.precision, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
+		call.Policy = m.precision
+		call.Tap = func(l *nn.Layer, in []*graph.Node) {
 			if !seen[l.Name()] && len(in) > 0 {
 				seen[l.Name()] = true
 				names = append(names, l.Name())
 				g.Output("input of "+l.Name(), in[0])
 			}
-		}}
-		m.forward(g, x[0].Shape()[0], call)
+		}
 	})
 	if err != nil {
-		return nil, err
-	}
-	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
-	if err != nil {
-		return nil, err
-	}
-	out := backend.NewOutputs(g)
-	if err := e.Run(x, out); err != nil {
 		return nil, err
 	}
 	by := map[string]*tensor.Tensor{}
@@ -70,21 +62,13 @@ type AttentionMap struct {
 // AttentionMaps are the probabilities that every attention of the model gives its keys for one batch, in the order of the layers.
 func (m *Model) AttentionMaps(x ...*tensor.Tensor) ([]AttentionMap, error) {
 	var out []AttentionMap
-	g, err := graph.Build(func(g *graph.Graph) {
-		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Attend: func(part string, p *graph.Node) {
+	p, err := m.once(x, func(g *graph.Graph, call *nn.Call) {
+		call.Attend = func(part string, p *graph.Node) {
 			out = append(out, AttentionMap{Part: part})
 			g.Output(fmt.Sprintf("%d %s", len(out), part), p)
-		}})
+		}
 	})
 	if err != nil {
-		return nil, err
-	}
-	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
-	if err != nil {
-		return nil, err
-	}
-	p := backend.NewOutputs(g)
-	if err := e.Run(x, p); err != nil {
 		return nil, err
 	}
 	for i := range out {
@@ -97,13 +81,31 @@ func (m *Model) AttentionMaps(x ...*tensor.Tensor) ([]AttentionMap, error) {
 func (m *Model) ProductDepths() (map[string]int, error) {
 	out := map[string]int{}
 	_, err := graph.Build(func(g *graph.Graph) {
-		m.forward(g, 1, &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Products: func(param string, x *graph.Node) { out[param] = x.Shape()[1] }})
+		m.forward(g, 1, func(_ *graph.Graph, call *nn.Call) {
+			call.Products = func(param string, x *graph.Node) { out[param] = x.Shape()[1] }
+		})
 	})
 	return out, err
 }
 
-// forward adds the model's nodes for a batch of n.
-func (m *Model) forward(g *graph.Graph, n int, call *nn.Call) {
+// once runs a graph of the model's own on one batch and gives its outputs: look adds them while the layers are called.
+func (m *Model) once(x []*tensor.Tensor, look func(g *graph.Graph, call *nn.Call)) ([]*tensor.Tensor, error) {
+	g, err := graph.Build(func(g *graph.Graph) { m.forward(g, x[0].Shape()[0], look) })
+	if err != nil {
+		return nil, err
+	}
+	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
+	if err != nil {
+		return nil, err
+	}
+	out := backend.NewOutputs(g)
+	return out, e.Run(x, out)
+}
+
+// forward adds the model's nodes, as it predicts in f32, for a batch of n; look may change how the layers are called.
+func (m *Model) forward(g *graph.Graph, n int, look func(g *graph.Graph, call *nn.Call)) {
+	call := &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand()}
+	look(g, call)
 	var in []*graph.Node
 	for i, t := range fieldTypes(m.Spec.Inputs, n) {
 		in = append(in, g.Input(fmt.Sprintf("x%d", i), t))
@@ -123,9 +125,9 @@ type Moments struct {
 func (m *Model) ProductMoments(x ...*tensor.Tensor) (map[string]Moments, error) {
 	out := map[string]Moments{}
 	var order []string
-	g, err := graph.Build(func(g *graph.Graph) {
+	values, err := m.once(x, func(g *graph.Graph, call *nn.Call) {
 		by := map[*graph.Node]string{}
-		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Products: func(param string, v *graph.Node) {
+		call.Products = func(param string, v *graph.Node) {
 			if out[param].Shared != "" { // applied again
 				return
 			}
@@ -140,17 +142,9 @@ func (m *Model) ProductMoments(x ...*tensor.Tensor) (map[string]Moments, error) 
 				g.Output("top "+param, op.ReduceMax(op.Abs(v), 0))
 			}
 			out[param] = Moments{Rows: v.Shape()[0], Shared: by[root]}
-		}})
+		}
 	})
 	if err != nil {
-		return nil, err
-	}
-	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
-	if err != nil {
-		return nil, err
-	}
-	values := backend.NewOutputs(g)
-	if err := e.Run(x, values); err != nil {
 		return nil, err
 	}
 	for i, param := range order {
@@ -169,25 +163,17 @@ func (m *Model) ProductMoments(x ...*tensor.Tensor) (map[string]Moments, error) 
 func (m *Model) Operands(f func(application, operand int, x *tensor.Tensor), x ...*tensor.Tensor) error {
 	type place struct{ application, operand int }
 	var order []place
-	g, err := graph.Build(func(g *graph.Graph) {
+	out, err := m.once(x, func(g *graph.Graph, call *nn.Call) {
 		n := 0
-		m.forward(g, x[0].Shape()[0], &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Tap: func(l *nn.Layer, in []*graph.Node) {
+		call.Tap = func(l *nn.Layer, in []*graph.Node) {
 			for i, v := range in {
 				order = append(order, place{n, i})
 				g.Output(fmt.Sprintf("operand %d of %d", i, n), v)
 			}
 			n++
-		}})
+		}
 	})
 	if err != nil {
-		return err
-	}
-	e, err := m.backend.Compile(g, m.state, backend.Options{Threads: m.threads})
-	if err != nil {
-		return err
-	}
-	out := backend.NewOutputs(g)
-	if err := e.Run(x, out); err != nil {
 		return err
 	}
 	for i, p := range order {
