@@ -323,7 +323,7 @@ func (t *Teacher) check(m *Model) error {
 		return errors.New("train: hints need the layers of a teacher that is another model and predicts in the same step")
 	case t.Self && len(m.wraps) > 0:
 		return errors.New("train: a model with values in place of parameters (masks, low-rank changes) cannot be its own teacher")
-	case (t.Self) && m.sharing():
+	case t.Self && m.sharing():
 		return errors.New("train: a model that is its own teacher cannot be shared out among ranks or shards")
 	case !t.Cached && !t.Self && t.Model == nil:
 		return errors.New("train: the teacher is missing")
@@ -356,14 +356,8 @@ func (t *Teacher) enter(s backend.State) error {
 	if t.Model == nil {
 		return nil
 	}
-	for _, p := range t.Model.params {
-		v, err := t.Model.state.Get(p.Name)
-		if err == nil {
-			err = s.Set(teacherPrefix+p.Name, v)
-		}
-		if err != nil {
-			return fmt.Errorf("train: the teacher: %w", err)
-		}
+	if err := copyParams(s, t.Model.state, t.Model.params, teacherPrefix); err != nil {
+		return fmt.Errorf("train: the teacher: %w", err)
 	}
 	return nil
 }
@@ -416,14 +410,8 @@ func (m *Model) learnFromSelf(epoch, epochs int) error {
 	if m.teacher == nil || !m.teacher.Self {
 		return nil
 	}
-	for _, p := range m.params {
-		v, err := m.state.Get(p.Name)
-		if err == nil {
-			err = m.state.Set(teacherPrefix+p.Name, v)
-		}
-		if err != nil {
-			return fmt.Errorf("train: %w", err)
-		}
+	if err := copyParams(m.state, m.state, m.params, teacherPrefix); err != nil {
+		return fmt.Errorf("train: %w", err)
 	}
 	share := 0.0
 	if epochs > 1 {

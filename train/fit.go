@@ -668,12 +668,11 @@ func (m *Model) Predict(ctx context.Context, ds data.Dataset, batch int) (*tenso
 		return nil, err
 	}
 	if out == nil { // fewer batches than ranks
-		g, _, err := m.graph(programKey{mode: predict, batch: 1})
+		f, err := m.Outputs()
 		if err != nil {
 			return nil, err
 		}
-		t := g.Outputs()[0].Node.Type()
-		place(t.DType, t.Shape[1:])
+		place(f.DType, f.Shape)
 	}
 	row := len(out.Bytes()) / max(1, ds.Len())
 	for r, p := range parts {

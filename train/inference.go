@@ -260,18 +260,18 @@ func (m *Model) Divide() (*Divided, error) {
 	if d.Body, err = Compile(body, features, m.opt, predictionOnly, Fixed(), Threads(m.threads), On(m.backend), DTypePolicy(m.precision)); err != nil {
 		return nil, err
 	}
-	g, _, err := d.Body.graph(programKey{mode: predict, batch: 1})
+	given, err := d.Body.Outputs()
 	if err != nil {
 		return nil, err
 	}
-	t := g.Outputs()[0].Node.Type()
-	if t.DType != dtype.F32 {
-		return nil, fmt.Errorf("train: the frozen layers give %v; features are f32", t)
+	if given.DType != dtype.F32 {
+		return nil, fmt.Errorf("train: the frozen layers give %v; features are f32", graph.Type{DType: given.DType, Shape: given.Shape})
 	}
-	d.Body.Spec.Targets[0].Shape = t.Shape[1:].Clone()
+	given.Name = "features"
+	d.Body.Spec.Targets[0] = given
 	spec := m.Spec
 	spec.Norm = nil
-	spec.Inputs = []data.Field{{Name: "features", DType: t.DType, Shape: t.Shape[1:].Clone()}}
+	spec.Inputs = []data.Field{given}
 	for _, i := range kept {
 		spec.Inputs = append(spec.Inputs, m.Spec.Inputs[i])
 	}
@@ -298,8 +298,8 @@ func (m *Model) Divide() (*Divided, error) {
 		return nil, err
 	}
 	for _, part := range []*Model{d.Body, d.Head} {
-		if err := part.adopt(m); err != nil {
-			return nil, err
+		if err := copyParams(part.state, m.state, part.params, ""); err != nil {
+			return nil, fmt.Errorf("train: %w", err)
 		}
 	}
 	return d, nil
@@ -308,15 +308,15 @@ func (m *Model) Divide() (*Divided, error) {
 // predictionOnly is the loss of a model that has none.
 var predictionOnly = Loss{Name: "none", each: func(pred, _ *graph.Node) *graph.Node { return op.SumAll(pred) }, target: func(graph.Type, graph.Type) string { return "" }}
 
-// adopt takes the values of its parameters from another model.
-func (m *Model) adopt(from *Model) error {
-	for _, p := range m.params {
-		v, err := from.state.Get(p.Name)
-		if err == nil {
-			err = m.state.Set(p.Name, v)
-		}
+// copyParams copies the values of params from one state to another, where prefix stands before their names.
+func copyParams(to, from backend.State, params []nn.Param, prefix string) error {
+	for _, p := range params {
+		v, err := from.Get(p.Name)
 		if err != nil {
-			return fmt.Errorf("train: %w", err)
+			return err
+		}
+		if err := to.Set(prefix+p.Name, v); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -324,14 +324,8 @@ func (m *Model) adopt(from *Model) error {
 
 // Join gives the model the weights of the head of its division.
 func (m *Model) Join(d *Divided) error {
-	for _, p := range d.Head.params {
-		v, err := d.Head.state.Get(p.Name)
-		if err == nil {
-			err = m.state.Set(p.Name, v)
-		}
-		if err != nil {
-			return fmt.Errorf("train: %w", err)
-		}
+	if err := copyParams(m.state, d.Head.state, d.Head.params, ""); err != nil {
+		return fmt.Errorf("train: %w", err)
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (m *Model) FrozenPart() string {
 	return out
 }
 
-// like are the rules for another model that has some of this one's parameters.
+// rulesFor are the rules for another model that has some of this one's parameters.
 func (m *Model) rulesFor(params []string) []freezing {
 	return slices.DeleteFunc(slices.Clone(m.frozen), func(r freezing) bool {
 		return !slices.ContainsFunc(params, func(n string) bool { return Matches(r.pattern, n) })
