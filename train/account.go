@@ -237,11 +237,7 @@ type NodeCost struct {
 // Moved is how many bytes the transposes of the train step (or of prediction) for a batch size read and write in a run: as the program asks, and as the backend's passes leave them. It is
 // 0, 0 where no such step has run, or where the backend does not say.
 func (m *Model) Moved(batch int, prediction bool) (asked, left int64) {
-	k := programKey{mode: train, batch: batch}
-	if prediction {
-		k.mode = predict
-	}
-	if p := m.programs[k]; p != nil {
+	if p := m.stepped(batch, prediction); p != nil {
 		if b, ok := p.exec.(backend.Mover); ok {
 			return b.Moved()
 		}
@@ -249,14 +245,18 @@ func (m *Model) Moved(batch int, prediction bool) (asked, left int64) {
 	return 0, 0
 }
 
+// stepped is the program of the train step (or of prediction) for a batch size, nil where none has been made.
+func (m *Model) stepped(batch int, prediction bool) *program {
+	if prediction {
+		return m.programs[programKey{mode: predict, batch: batch}]
+	}
+	return m.programs[programKey{mode: train, batch: batch, stage: m.stage()}]
+}
+
 // NodeCosts are the nodes of the train step (or of prediction) for a batch size, in the order in which they run, with the mean time since the last
 // StartAccount. It is nil where no such step has run.
 func (m *Model) NodeCosts(batch int, prediction bool) []NodeCost {
-	k := programKey{mode: train, batch: batch, stage: m.stage()}
-	if prediction {
-		k.mode, k.stage = predict, 0
-	}
-	p := m.programs[k]
+	p := m.stepped(batch, prediction)
 	if p == nil {
 		return nil
 	}
