@@ -118,22 +118,12 @@ func (o *Optimizer) BuildMomenta(g *graph.Graph, params []nn.Param, momenta []*g
 		}
 		return op.Sub(w, op.Div(op.Mul(alpha, u.grad), op.Add(op.Sqrt(u.slot("v")), u.num(a.Epsilon))))
 	}
-	ws := make([]*graph.Node, len(params))
-	for i, p := range params {
-		ws[i] = g.Variable(p.Name, p.Type)
-	}
-	for i, w := range own.updates(g, params, ws, momenta, nil, rate) {
-		g.Update(ws[i], w)
-	}
+	own.Build(g, params, momenta, rate)
 }
 
 // Squares is the sum of squares, scalar f32, that Factors takes of a gradient, or of each part of it.
-func (o *Optimizer) Squares(g *graph.Graph, grad *graph.Node) (s *graph.Node) {
-	g.During(graph.Update, func() {
-		d := o.clipValue(g, grad)
-		s = op.SumSquares(d)
-	})
-	return s
+func (o *Optimizer) Squares(g *graph.Graph, grad *graph.Node) *graph.Node {
+	return op.SumSquares(o.clipValue(g, grad))
 }
 
 // LimitsNorms reports whether ClipNorm or GlobalClipNorm is set, for which whole gradients must be known.

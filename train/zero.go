@@ -110,6 +110,11 @@ func (p *Parallel) checkZero() error {
 func (g *group) newZero() *zero {
 	z := &zero{g: g, stage: g.zeroStage(), parts: make([][]part, g.ranks()), held: make([]*vector, len(g.flat.buckets))}
 	z.freed = sync.NewCond(&z.mu)
+	params := map[string]nn.Param{}
+	for _, p := range g.m.params {
+		p.RateFactor = g.m.rateFactor(p.Name)
+		params[p.Name] = p
+	}
 	size := 0
 	for i, b := range g.flat.buckets {
 		lo, hi := dist.SegmentOf(b.hi-b.lo, g.rank(), g.ranks())
@@ -118,18 +123,13 @@ func (g *group) newZero() *zero {
 		for r := range z.parts {
 			lo, hi := dist.SegmentOf(b.hi-b.lo, r, g.ranks())
 			lo, hi = lo+b.lo, hi+b.lo
-			for _, m := range g.flat.members {
-				name, ok := strings.CutPrefix(m.name, gradPrefix)
-				if from, to := max(lo, m.off), min(hi, m.off+m.len); ok && m.bucket == i && from < to {
-					p := nn.Param{Name: name, Type: graph.T(dtype.F32, to-from)}
-					for _, q := range g.m.params {
-						if q.Name == name {
-							p.Trainable, p.Decay, p.RateFactor = q.Trainable, q.Decay, g.m.rateFactor(name)
-						}
-					}
+			g.eachGradient(i, func(m *member, _ int) {
+				if from, to := max(lo, m.off), min(hi, m.off+m.len); from < to {
+					p := params[strings.TrimPrefix(m.name, gradPrefix)]
+					p.Type = graph.T(dtype.F32, to-from)
 					z.parts[r] = append(z.parts[r], part{p, from - m.off, to - m.off, from, i})
 				}
-			}
+			})
 		}
 	}
 	z.mine = newVector(size)
