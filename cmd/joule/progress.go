@@ -44,7 +44,7 @@ const stepTimesCap = 1 << 14
 
 func newProgress(j *job, m energy.Meter) *progress {
 	p := &progress{j: j, w: j.out, meter: m, stride: 1}
-	if f, ok := j.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !j.f.quiet && !j.f.json && os.Getenv("TERM") != "dumb" {
+	if f, ok := j.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && j.f.talks() && os.Getenv("TERM") != "dumb" {
 		p.live = true
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
 			p.width = w

@@ -23,12 +23,13 @@ import (
 
 // Files of a run's folder.
 const (
-	modelFile   = "model.safetensors"
-	layersFile  = "model.json"
-	ledgerFile  = "ledger.json"
-	reportFile  = "report.html"
-	historyFile = "history.csv"
-	eventsDir   = "events"
+	modelFile      = "model.safetensors"
+	layersFile     = "model.json"
+	ledgerFile     = "ledger.json"
+	reportFile     = "report.html"
+	historyFile    = "history.csv"
+	eventsDir      = "events"
+	checkpointsDir = "checkpoints"
 )
 
 func reportCmd() *cobra.Command {
@@ -99,7 +100,7 @@ func trained(r *report.Run, f modelFlags) error {
 	}
 	m, err := train.Load(filepath.Join(r.Info.Dir, modelFile), train.Threads(f.threads))
 	if errors.Is(err, fs.ErrNotExist) {
-		found, e := checkpoint.Latest(filepath.Join(r.Info.Dir, "checkpoints"))
+		found, e := checkpoint.Latest(filepath.Join(r.Info.Dir, checkpointsDir))
 		if e != nil {
 			return fmt.Errorf("the run has no model and no checkpoint: %w", e)
 		}
@@ -120,14 +121,14 @@ func ledgerOf(i *runs.Info) json.RawMessage {
 	if b, err := os.ReadFile(filepath.Join(i.Dir, ledgerFile)); err == nil && json.Valid(b) {
 		return b
 	}
-	found, err := checkpoint.Latest(filepath.Join(i.Dir, "checkpoints"))
+	found, err := checkpoint.Latest(filepath.Join(i.Dir, checkpointsDir))
 	if err != nil {
 		return nil
 	}
 	return found.Sections[checkpoint.SectionLedger]
 }
 
-// report writes report.html as the run stands; o is how it ended. What goes wrong is told, but a run does not fail by it.
+// writeReport writes report.html as the run stands; o is how it ended. What goes wrong is told, but a run does not fail by it.
 func (j *job) writeReport(ctx context.Context, o *runs.Outcome) {
 	info := j.run.Info()
 	info.State, info.Results, info.Ledger, info.Settings = o.State, o.Results, o.Ledger, o.Settings

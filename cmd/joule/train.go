@@ -159,7 +159,7 @@ func (f *trainFlags) resumable(id string) bool {
 	if id == "" {
 		return false
 	}
-	_, err := checkpoint.Latest(filepath.Join(f.out, id, "checkpoints"))
+	_, err := checkpoint.Latest(filepath.Join(f.out, id, checkpointsDir))
 	return err == nil
 }
 
@@ -216,6 +216,9 @@ func (f *trainFlags) shared(c *cobra.Command, args []string, r *ranks) error {
 	return j.train(c.Context())
 }
 
+// talks reports whether it is printed what goes on.
+func (f *trainFlags) talks() bool { return !f.quiet && !f.json }
+
 // prepare opens the data and compiles the model.
 func (j *job) prepare() error {
 	f := j.f
@@ -239,7 +242,7 @@ func (j *job) prepare() error {
 	if err != nil {
 		return err
 	}
-	if f.on.opened != nil && !f.quiet && !f.json {
+	if f.on.opened != nil && f.talks() {
 		fmt.Fprintln(j.out, f.on.opened)
 	}
 	j.spec.Once = !f.dryRun
@@ -256,14 +259,14 @@ func (j *job) prepare() error {
 			j.model = j.divided.Head
 		}
 	}
-	if err == nil && len(j.spec.Taken) > 0 && !f.quiet && !f.json {
+	if err == nil && len(j.spec.Taken) > 0 && f.talks() {
 		fmt.Fprintf(j.out, "took over %s", strings.Join(j.spec.Taken, ", "))
 		if len(j.spec.Left) > 0 {
 			fmt.Fprintf(j.out, "; new are %s", strings.Join(j.spec.Left, ", "))
 		}
 		fmt.Fprintln(j.out)
 	}
-	if err == nil && !f.quiet && !f.json {
+	if err == nil && f.talks() {
 		if frozen := cmp.Or(j.whole, j.model).FrozenPart(); frozen != "" {
 			fmt.Fprintln(j.out, frozen)
 		}
@@ -312,7 +315,7 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 		}
 	}
 	if !computed {
-		if !j.f.quiet && !j.f.json {
+		if j.f.talks() {
 			fmt.Fprintf(j.out, "what %s said about %d examples was read from %s\n", who, examples, dir)
 		}
 		return &out, nil
@@ -326,7 +329,7 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 			l.Lines[i].Layer = strings.TrimSuffix("teacher/"+l.Lines[i].Layer, "/")
 		}
 	}
-	if !j.f.quiet && !j.f.json {
+	if j.f.talks() {
 		fmt.Fprintf(j.out, "%s said once what %d examples are: %s, %v\n", who, examples, energy.SI(l.Seconds, "s"), l.Joules)
 	}
 	past := energy.NewLedger(j.model.EnergyModel(), j.model.Cores())
@@ -368,7 +371,7 @@ func (j *job) newest(store *runs.Store) (*resumed, *checkpoint.State, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	found, err := checkpoint.Latest(filepath.Join(info.Dir, "checkpoints"))
+	found, err := checkpoint.Latest(filepath.Join(info.Dir, checkpointsDir))
 	if err != nil {
 		return nil, nil, fmt.Errorf("run %s cannot be resumed: %w", info.ID, err)
 	}
@@ -543,7 +546,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	j.shown = newProgress(j, meter)
 	var folder, events string
 	if j.run != nil {
-		folder, events = j.run.Path("checkpoints"), j.run.Path("events")
+		folder, events = j.run.Path(checkpointsDir), j.run.Path(eventsDir)
 	}
 	j.check = &train.Checkpoints{Dir: folder, Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
 	set := j.set
@@ -630,7 +633,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		}
 	}
 	j.report(h, r, test, l, reports)
-	if !j.f.quiet && !j.f.json {
+	if j.f.talks() {
 		if err := j.reportForecast(ctx, j.out); err != nil {
 			return nil, err
 		}
