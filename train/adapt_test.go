@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/compress/lora"
 	"github.com/jouleml/joule/compress/prune"
 	"github.com/jouleml/joule/data"
@@ -275,9 +276,20 @@ func TestLoRA(t *testing.T) {
 		t.Error("an adapter that has learnt nothing changes predictions")
 	}
 	w := values(t, m, "body/kernel")
-	fitted(t, m, 3)
+	dir := t.TempDir()
+	fitted(t, m, 3, &train.Checkpoints{Dir: dir})
 	if !slices.Equal(w, values(t, m, "body/kernel")) {
 		t.Error("a kernel with an adapter moved")
+	}
+	found, err := checkpoint.Latest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := train.Load(found.Path); err == nil || !strings.Contains(err.Error(), "lora/body/kernel/") || !strings.Contains(err.Error(), "Wrapped") {
+		t.Errorf("a checkpoint without its adapter: %v", err)
+	}
+	if again, err := train.Load(found.Path, train.Wrapped(l)); err != nil || !same(predicted(t, m), predicted(t, again), 0) {
+		t.Errorf("a checkpoint with its adapter predicts something else: %v", err)
 	}
 	if err := m.Save(filepath.Join(t.TempDir(), "x.safetensors")); err == nil || !strings.Contains(err.Error(), "Merge") {
 		t.Error(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data"
@@ -246,5 +247,21 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 			return nil, fmt.Errorf("train: the weights of %s are missing", p.Name)
 		}
 	}
+	if s.Sections[SectionProgress] == nil { // Save has merged what wrappers put in place of parameters
+		return m, nil
+	}
+	for _, t := range s.Tensors {
+		if !forTraining(t.Name) && !m.has(t.Name) {
+			return nil, fmt.Errorf("train: %s belongs to values in place of parameters (masks, low-rank changes), in the middle of a training: load it with the same Wrapped, or train to the end, where they are merged", t.Name)
+		}
+	}
 	return m, nil
+}
+
+// forTraining reports whether a variable of a checkpoint is one that a model can predict without.
+func forTraining(name string) bool {
+	if _, carried := nn.Carried(name); carried || name == seedVar || name == shareVar {
+		return true
+	}
+	return slices.ContainsFunc([]string{optimizerPrefix, accumulatedPrefix, outerPrefix, teacherPrefix}, func(p string) bool { return strings.HasPrefix(name, p) })
 }
