@@ -29,8 +29,8 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 		p.exec.Reset()
 	}
 	m.retired, m.waited, m.waits = nil, 0, 0
-	if m.shared != nil {
-		m.shared.restart()
+	if m.exchanged != nil {
+		m.exchanged.restart(m.Comm())
 	}
 	a := &Account{m: m, start: time.Now(), meter: meter, model: m.EnergyModel()}
 	if meter != nil {

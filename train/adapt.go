@@ -174,7 +174,7 @@ func (m *Model) wrap() func(c *nn.Call, p nn.Param, w *graph.Node) *graph.Node {
 }
 
 // Merge gives parameters the values that wrappers have put in their place, and removes the wrappers: what remains is an ordinary model that predicts the same. Matrices of few bits that
-// have been changed become floats; their operands are then no longer rounded to 8 bits, so predictions are the same but for that.
+// have been changed become floats; their operands are then no longer rounded to 8 bits, so predictions are the same but for that. With Parallel.Zero all ranks must call it.
 func (m *Model) Merge() error {
 	if len(m.wraps) == 0 {
 		return nil
@@ -233,15 +233,21 @@ func (m *Model) Reformat(net *nn.Model, values map[string]*tensor.Tensor) error 
 }
 
 func (m *Model) become(net *nn.Model, values map[string]*tensor.Tensor) error {
-	old := m.state
+	if err := m.Unshare(); err != nil { // the parts of ranks may be others afterwards
+		return err
+	}
+	old, whole := m.state, m.unshared
 	for _, p := range m.programs { // accounts still count what they have cost
 		m.retired = append(m.retired, p)
 	}
-	m.Net, m.programs, m.declared = net, map[programKey]*program{}, nil
+	m.Net, m.programs, m.declared, m.shared, m.unshared = net, map[programKey]*program{}, nil, nil, nil
 	if err := m.declare(); err != nil {
 		return err
 	}
 	for _, v := range m.state.Vars() {
+		if m.sharded(v.Name) {
+			continue
+		}
 		t := values[v.Name]
 		if t == nil {
 			var err error
@@ -253,7 +259,20 @@ func (m *Model) become(net *nn.Model, values map[string]*tensor.Tensor) error {
 			return err
 		}
 	}
-	return nil
+	if whole != nil {
+		m.unshared = map[string]*tensor.Tensor{}
+		for _, v := range m.declared {
+			if !m.sharded(v.Name) {
+				continue
+			}
+			t := whole[v.Name]
+			if t == nil || !graph.TypeOf(t).Equal(v.Type) {
+				t = tensor.New(v.Type.DType, v.Type.Shape...)
+			}
+			m.unshared[v.Name] = t
+		}
+	}
+	return m.reshare()
 }
 
 // LoadWeights copies the parameters that match one of the patterns (none: all) from a model file, as far as it has them with the same name and shape, and says which were

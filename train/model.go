@@ -81,12 +81,13 @@ type Model struct {
 
 	recompute []string // patterns of layers, nil: none, empty: all Transformer blocks
 
-	parallel Parallel
-	split    *nn.Split                 // this rank's part of layers in training; nil: whole
-	norms    *op.Group                 // whose statistics batch normalisations take; nil: their own
-	shared   *group                    // once steps are shared out
-	declared []backend.Var             // what training needs, in the order of a checkpoint
-	unshared map[string]*tensor.Tensor // on rank 0: whole state that is shared out among ranks, if it is at hand
+	parallel  Parallel
+	split     *nn.Split                 // this rank's part of layers in training; nil: whole
+	norms     *op.Group                 // whose statistics batch normalisations take; nil: their own
+	shared    *group                    // once steps are shared out
+	exchanged *exchanged                // likewise; it goes on when Merge begins another group
+	declared  []backend.Var             // what training needs, in the order of a checkpoint
+	unshared  map[string]*tensor.Tensor // on rank 0: whole state that is shared out among ranks, if it is at hand
 
 	params   []nn.Param
 	state    backend.State

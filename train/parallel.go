@@ -141,8 +141,7 @@ type group struct {
 	open  []int    // members of each bucket that are not ready
 	queue chan int // buckets that are
 
-	account, before exchangeAccount // now, and when the account was opened
-	stats           dist.Stats      // likewise
+	*exchanged
 }
 
 // slot is a vector of everything that is added up: moved averages, gradients, then control values; and views of it.
@@ -187,6 +186,12 @@ type exchangeAccount struct {
 	busy   time.Duration // sums in progress, hidden or not
 }
 
+// exchanged is what a model's groups have cost.
+type exchanged struct {
+	account, before exchangeAccount // now, and when the account was opened
+	stats           dist.Stats      // likewise
+}
+
 // group prepares the sharing at its first use.
 func (m *Model) group() (*group, error) {
 	if m.shared != nil {
@@ -209,7 +214,10 @@ func (m *Model) group() (*group, error) {
 	case p.Shards < n:
 		return nil, fmt.Errorf("train: %d shards cannot be shared out to %d ranks: at least one for each is needed", p.Shards, n)
 	}
-	g := &group{Parallel: p, m: m, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
+	if m.exchanged == nil {
+		m.exchanged = &exchanged{}
+	}
+	g := &group{Parallel: p, m: m, exchanged: m.exchanged, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
 	g.lo, g.hi = dist.Part(p.Shards, p.rank(), n)
 	if p.SyncNorm && n > 1 {
 		all := make([]int, n)
@@ -503,22 +511,22 @@ type Exchange struct {
 
 // Exchange is this rank's; zero where steps are not shared out.
 func (m *Model) Exchange() Exchange {
-	if m.shared == nil {
+	if m.exchanged == nil {
 		return Exchange{}
 	}
-	a, b := m.shared.account, m.shared.before
+	a, b := m.exchanged.account, m.exchanged.before
 	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds()}
 	if c := m.Comm(); c != nil {
 		s := c.Stats()
-		e.Sent, e.Received, e.Messages = s.Sent-m.shared.stats.Sent, s.Received-m.shared.stats.Received, s.Messages-m.shared.stats.Messages
+		e.Sent, e.Received, e.Messages = s.Sent-m.exchanged.stats.Sent, s.Received-m.exchanged.stats.Received, s.Messages-m.exchanged.stats.Messages
 	}
 	return e
 }
 
 // restart begins a new account of the exchange.
-func (g *group) restart() {
-	g.before = g.account
-	if c := g.m.Comm(); c != nil {
-		g.stats = c.Stats()
+func (x *exchanged) restart(c *dist.Comm) {
+	x.before = x.account
+	if c != nil {
+		x.stats = c.Stats()
 	}
 }

@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/compress/lora"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/train"
 )
@@ -245,4 +247,50 @@ func TestZeroRefuses(t *testing.T) {
 		}
 		return m.Save(t.TempDir() + "/m.safetensors")
 	})
+}
+
+// A model that has been merged learns on where steps, or steps and state, are shared out: with the bits of one process, and the same checkpoint.
+func TestMergedLearnsOn(t *testing.T) {
+	ctx := context.Background()
+	fit := func(p train.Parallel) (*train.Model, *checkpoint.State, error) {
+		m, err := train.Compile(nn.Sequential(nn.Dense(16, nn.ReLU).Named("body"), nn.Dense(3, nn.Softmax).Named("head")), points(8).Spec(), optim.Adam(optim.Rate(0.01)),
+			train.SparseCategoricalCrossentropy, train.Seed(3), train.Threads(1), train.Wrapped(&lora.Adapter{Rank: 2, On: []string{"body"}}), train.Across(p))
+		if err != nil {
+			return nil, nil, err
+		}
+		if _, err = m.Fit(ctx, points(64)); err != nil {
+			return nil, nil, err
+		}
+		if err = m.Merge(); err != nil {
+			return nil, nil, err
+		}
+		before := weights(t, m)
+		keep := &keepLast{}
+		if _, err = m.Fit(ctx, points(64), train.Callbacks(keep)); err == nil && weights(t, m) == before {
+			err = errors.New("the merged model learns nothing")
+		}
+		if n := m.Exchange().Steps; err == nil && n != 4 {
+			err = fmt.Errorf("the account has %d steps of 2 before merging and 2 after it", n)
+		}
+		return m, keep.s, err
+	}
+	one, state, err := fit(train.Parallel{Shards: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, wantState := weights(t, one), tensorBits(state)
+	for zero := range 3 {
+		allRanks(t, 2, func(c *dist.Comm) error {
+			m, s, err := fit(train.Parallel{Comm: c, Zero: zero})
+			switch {
+			case err != nil:
+				return err
+			case weights(t, m) != want:
+				return fmt.Errorf("stage %d: other weights than one process", zero)
+			case c.Rank() == 0 && tensorBits(s) != wantState:
+				return fmt.Errorf("stage %d: other checkpoint than one process", zero)
+			}
+			return nil
+		})
+	}
 }
