@@ -30,7 +30,6 @@ type zero struct {
 	mine  *vector  // sums of this rank's segments, then the new values
 
 	update, gather, squares *program
-	factors                 []*tensor.Tensor // of norms, by part; nil where none are limited
 
 	// Of stage 2: the buckets that are being filled or sent.
 	mu    sync.Mutex
@@ -233,8 +232,10 @@ func (z *zero) program(k mode, at **program) (*program, error) {
 	}
 	switch {
 	case k == apply:
-		for range z.factors {
-			p.in = append(p.in, tensor.New(dtype.F32))
+		if z.g.m.opt.LimitsNorms() {
+			for range z.parts[z.g.rank()] {
+				p.in = append(p.in, tensor.New(dtype.F32))
+			}
 		}
 		p.in = append(p.in, tensor.New(dtype.F32))
 		for _, q := range z.parts[z.g.rank()] {
@@ -261,18 +262,14 @@ func (z *zero) apply(k mode, rate float64) error {
 		}
 		return z.spread(true)
 	}
-	n := len(z.parts[z.g.rank()])
-	if z.g.m.opt.LimitsNorms() {
-		if err := z.limit(); err != nil {
-			return err
-		}
-	}
 	p, err := z.program(apply, &z.update)
 	if err != nil {
 		return err
 	}
-	for i, f := range z.factors {
-		p.in[n+i].F32()[0] = f.F32()[0]
+	if z.g.m.opt.LimitsNorms() {
+		if err := z.limit(p.in[len(z.parts[z.g.rank()]):]); err != nil {
+			return err
+		}
 	}
 	p.in[len(p.in)-1].F32()[0] = float32(rate)
 	if err := p.exec.Run(p.in, p.out); err != nil {
@@ -281,8 +278,8 @@ func (z *zero) apply(k mode, rate float64) error {
 	return z.spread(false)
 }
 
-// limit finds the factors that bring norms within their limits.
-func (z *zero) limit() error {
+// limit finds the factors that bring norms within their limits, of this rank's parts.
+func (z *zero) limit(factors []*tensor.Tensor) error {
 	own := z.parts[z.g.rank()]
 	p, err := z.program(applySquares, &z.squares)
 	if err != nil {
@@ -291,30 +288,23 @@ func (z *zero) limit() error {
 	if err := p.exec.Run(p.in, p.out); err != nil {
 		return err
 	}
-	mine := map[string]float64{}
+	// The sums of all members' parts: one that is no gradient has none.
+	at := func(q part) int { return z.g.flat.byName[gradPrefix+q.param.Name] }
+	n := len(z.g.flat.members)
+	mine, all := newVector(n), newVector(n*z.g.ranks())
 	for i, q := range own {
-		mine[q.param.Name] = p.out[i].At(0)
+		mine.all[at(q)] = p.out[i].F32()[0]
 	}
-	all, err := dist.Gather(z.g.m.Comm(), mine)
-	if err != nil {
+	if err := z.g.m.Comm().AllGather(mine.raw, all.raw); err != nil {
 		return err
 	}
-	index := map[string]int{}
-	var squares []float64
-	for _, m := range z.g.flat.members {
-		if name, ok := strings.CutPrefix(m.name, gradPrefix); ok {
-			index[name] = len(squares)
-			s := 0.0
-			for _, a := range all { // in the order of the ranks
-				s += a[name]
-			}
-			squares = append(squares, s)
-		}
+	squares := make([]float64, n)
+	for i, s := range all.all { // in the order of the ranks
+		squares[i%n] += float64(s)
 	}
-	factors := z.g.m.opt.Factors(squares)
-	z.factors = z.factors[:0]
-	for _, q := range own {
-		z.factors = append(z.factors, tensor.Of(factors[index[q.param.Name]:][:1]).Reshape())
+	by := z.g.m.opt.Factors(squares)
+	for i, q := range own {
+		factors[i].F32()[0] = by[at(q)]
 	}
 	return nil
 }
