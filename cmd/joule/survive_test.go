@@ -36,6 +36,7 @@ func TestSurvivingRanks(t *testing.T) {
 		times = n
 	}
 	want := undisturbed(t, "3")
+	const hang = time.Minute // a job takes two seconds
 	r := rand.New(rand.NewPCG(5, 6))
 	recovered := 0
 	for kill := range times {
@@ -60,9 +61,17 @@ func TestSurvivingRanks(t *testing.T) {
 		}
 		time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 		_ = syscall.Kill(ps[kill%3], syscall.SIGKILL)
-		done := time.AfterFunc(2*time.Minute, func() { _ = c.Process.Kill() })
+		done := time.AfterFunc(hang, func() { // with what each goroutine was at
+			for _, p := range processes(c.Process.Pid) {
+				_ = syscall.Kill(p, syscall.SIGQUIT)
+			}
+			time.Sleep(2 * time.Second)
+			_ = c.Process.Kill()
+		})
 		_ = c.Wait() // the launcher reports the rank that was killed
-		done.Stop()
+		if !done.Stop() {
+			t.Fatalf("after kill %d the job did not end within %v\n%s", kill+1, hang, out.String())
+		}
 		if finalBits(t, dir) != want {
 			t.Fatalf("after kill %d other bits than undisturbed\n%s", kill+1, out.String())
 		}

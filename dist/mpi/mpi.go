@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/jouleml/joule/dist"
@@ -172,6 +173,7 @@ type world struct {
 	finish     chan struct{} // closed: finalize
 	finished   chan error
 	closed     bool
+	shrunk     bool // ranks have died
 	maxCount   int
 	open       map[*request]bool // messages on their way: also one that nobody waits for any more must keep its memory
 }
@@ -420,7 +422,7 @@ func (w *world) Shrink() (dist.Transport, error) {
 	if err := w.check(w.call(w.f.shrink, w.world, ptr(comm)), "MPIX_Comm_shrink"); err != nil {
 		return nil, fmt.Errorf("mpi: %w", err)
 	}
-	left := &world{abi: w.abi, f: w.f, version: w.version, finish: w.finish, finished: w.finished, maxCount: w.maxCount, open: w.open}
+	left := &world{abi: w.abi, f: w.f, version: w.version, finish: w.finish, finished: w.finished, maxCount: w.maxCount, open: w.open, shrunk: true}
 	left.world = *comm
 	if err := w.check(w.call(w.f.Comm_set_errhandler, left.world, w.errorsReturn), "MPI_Comm_set_errhandler"); err != nil {
 		return nil, fmt.Errorf("mpi: %w", err)
@@ -431,14 +433,25 @@ func (w *world) Shrink() (dist.Transport, error) {
 // Abort implements dist.Transport.
 func (w *world) Abort(code int) { w.call(w.f.Abort, w.world, uintptr(code)) }
 
-// Close implements dist.Transport: MPI_Finalize.
+// farewell is how long ranks that went on without another wait for MPI_Finalize.
+const farewell = 3 * time.Second
+
+// Close implements dist.Transport: MPI_Finalize. After a rank has died, Open MPI's may wait for it for ever (open-mpi/ompi#11404); the process then ends without it.
 func (w *world) Close() error {
 	if w.closed {
 		return nil
 	}
 	w.closed = true
 	close(w.finish)
-	return <-w.finished
+	if !w.shrunk {
+		return <-w.finished
+	}
+	select {
+	case err := <-w.finished:
+		return err
+	case <-time.After(farewell):
+		return nil
+	}
 }
 
 // atExit is set once a library has been initialised that says farewell to its launcher in C's exit handlers, as MPICH's do.
