@@ -45,16 +45,15 @@ func (g *Group) Sum(x []float32) {
 	}
 }
 
-// AllReduceAttrs say what is added up: the value (Sum), the gradient that comes back (Back), or both.
+// AllReduceAttrs say over which processes a value is added up.
 type AllReduceAttrs struct {
-	Of        string // the group's name, for people
-	Sum, Back bool
-	Group     *Group `json:"-"`
+	Of    string // the group's name, for people
+	Group *Group `json:"-"`
 }
 
 func init() {
 	AllReduceOp = add(def[AllReduceAttrs]{
-		Name: "all_reduce", Doc: "x added up in f32 over the processes of a group, or x itself whose gradient is", Why: "it leaves the process", Kind: graph.Other,
+		Name: "all_reduce", Doc: "x added up in f32 over the processes of a group; its gradient is, too", Why: "it leaves the process", Kind: graph.Other,
 		Infer: func(_ AllReduceAttrs, in []typ) ([]typ, error) {
 			if err := floats(1)(in); err != nil {
 				return nil, err
@@ -63,7 +62,7 @@ func init() {
 		},
 		Ref: func(a AllReduceAttrs, in, out []value) {
 			copy(out[0].Data, in[0].Data)
-			if !a.Sum || a.Group == nil {
+			if a.Group == nil {
 				return
 			}
 			x := make([]float32, len(out[0].Data))
@@ -76,30 +75,18 @@ func init() {
 			}
 		},
 		Grad: func(a AllReduceAttrs, n *node, d []*node) []*node {
-			a.Sum, a.Back = a.Back, a.Sum
 			return []*node{Apply(AllReduceOp, a, d[0])}
 		},
 		NoLower: "messages between processes are the CPU backend's; XLA has devices of its own (docs/xla.md)",
 		Samples: []graph.Sample{
-			{Name: "alone", Attrs: AllReduceAttrs{Of: "nobody", Sum: true, Back: true}, In: types(f32(3, 37))},
-			{Name: "gradient", Attrs: AllReduceAttrs{Back: true}, In: types(f32(5))},
-			{Name: "none", Attrs: AllReduceAttrs{Sum: true}, In: types(f32(0, 3))},
-			{Name: "type", Attrs: AllReduceAttrs{Sum: true}, In: types(graph.T(dtype.I32, 3)), Bad: "not supported"},
+			{Name: "alone", Attrs: AllReduceAttrs{Of: "nobody"}, In: types(f32(3, 37))},
+			{Name: "none", Attrs: AllReduceAttrs{}, In: types(f32(0, 3))},
+			{Name: "type", Attrs: AllReduceAttrs{}, In: types(graph.T(dtype.I32, 3)), Bad: "not supported"},
 		},
 	})
 }
 
 // AllReduce adds x up over the group, where the loss is the sum of all ranks' losses: so is then its gradient.
 func AllReduce(x *node, g *Group) *node {
-	return Apply(AllReduceOp, AllReduceAttrs{Of: g.Name, Sum: true, Back: true, Group: g}, x)
-}
-
-// SumParts adds the ranks' parts of one value up, where all ranks then compute the same loss: each part's gradient is that of the sum (function g of Shoeybi et al., arXiv:1909.08053).
-func SumParts(x *node, g *Group) *node {
-	return Apply(AllReduceOp, AllReduceAttrs{Of: g.Name, Sum: true, Group: g}, x)
-}
-
-// ShareOut is a value that is the same on all ranks, of which each computes a part of what follows: its gradient is added up (function f, ibid.).
-func ShareOut(x *node, g *Group) *node {
-	return Apply(AllReduceOp, AllReduceAttrs{Of: g.Name, Back: true, Group: g}, x)
+	return Apply(AllReduceOp, AllReduceAttrs{Of: g.Name, Group: g}, x)
 }

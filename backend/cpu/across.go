@@ -9,7 +9,7 @@ func init() {
 		x, y := k.in[0], k.out[0]
 		return "all_reduce", func() {
 			copy(y.raw, x.raw)
-			if a.Sum && a.Group != nil {
+			if a.Group != nil {
 				a.Group.Sum(y.f32())
 			}
 		}, nil
