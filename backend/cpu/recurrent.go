@@ -76,7 +76,7 @@ func makeRecurrent(k *call) (string, func(), error) {
 	packed := func() []float32 { return nil }
 	if _, ok := k.c.constant(k.in[1]); ok {
 		u := k.in[1]
-		packed = k.derived(u, fmt.Sprintf("recurrent %v", isa.Current()), p.PackedLen(), func(data []float32) { p.PackU(data, u.f32()) })
+		packed = k.derived(u, fmt.Sprintf("recurrent %s %v", p.Layout(), isa.Current()), p.PackedLen(), func(data []float32) { p.PackU(data, u.f32()) })
 	}
 	return "recurrent", func() {
 		o := read()

@@ -139,6 +139,14 @@ func multiples(n, step int) []int {
 // PackedLen is the number of floats that PackU writes.
 func (p *Plan) PackedLen() int { return gemm.NewPanels(p.Units, p.wide).Len() }
 
+// Layout names the order of what PackU writes. Plans of one cell and size with the same layout, on the same instruction set, can share it.
+func (p *Plan) Layout() string {
+	if p.streams() {
+		return "blocks"
+	}
+	return "panels"
+}
+
 // PackU copies weights into the order in which Run reads them, for Operands.Packed.
 func (p *Plan) PackU(dst, u []float32) {
 	if p.streams() {
