@@ -53,7 +53,7 @@ func TestProductCost(t *testing.T) {
 	}
 }
 
-// A product counts as one of a narrow type where both operands are of it: weights of few bits are multiplied with f32.
+// A product counts as one of a narrow type where both operands are of it, and where it brings its operand to bytes.
 func TestArithmeticOfNarrowTypes(t *testing.T) {
 	dot := func(x, w dtype.Type) energy.Cost {
 		g, err := backendtest.Single(op.DotOp, op.DotAttrs{ContractA: []int{1}, ContractB: []int{0}}, []graph.Type{graph.T(x, 2, 3), graph.T(w, 3, 4)})
@@ -70,5 +70,14 @@ func TestArithmeticOfNarrowTypes(t *testing.T) {
 	}
 	if c := dot(dtype.I8, dtype.I8); c.Int8 != 48 || c.BF16 != 0 {
 		t.Errorf("int8: %+v", c)
+	}
+	a := op.WeightAttrs{Bits: 8, K: 3}
+	w, scale := a.Types(4)
+	g, err := backendtest.Single(op.QMatMulOp, a, []graph.Type{graph.T(dtype.F32, 2, 3), w, scale})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := cost.Graph(g); c.Int8 != 48 {
+		t.Errorf("weights of 8 bits: %+v", c)
 	}
 }

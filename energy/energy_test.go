@@ -196,7 +196,10 @@ func TestEstimateByType(t *testing.T) {
 	bytes, halves := wide, wide
 	bytes.Int8, halves.BF16 = 1e9, 1e9
 	for _, has := range []bool{false, true} {
-		m := processor(has, has, false)
+		m, tiles := processor(has, has, false, false), processor(has, has, has, has)
+		if has != (tiles.Int8.Value < m.Int8.Value) || tiles.Int8.Low > m.Int8.Low || tiles.BF16.Value > m.BF16.Value {
+			t.Errorf("with tiles %v: bytes take %v, without %v", has, tiles.Int8, m.Int8)
+		}
 		f, h, b := m.Estimate(wide, 0, 1, true), m.Estimate(halves, 0, 1, true), m.Estimate(bytes, 0, 1, true)
 		if b.Value >= f.Value || h.Value > f.Value || has != (h.Value < f.Value) {
 			t.Errorf("with instructions %v: f32 %v, bf16 %v, bytes %v", has, f, h, b)

@@ -45,12 +45,12 @@ func (r Range) plus(s Range) Range { return Range{r.Value + s.Value, r.Low + s.L
 // those of a multiply-add of f32, VPDPBUSD four times. Without them bytes take three instructions for four times the operations (VPMADDUBSW, VPMADDWD, VPADDD, on bytes halved so
 // that nothing saturates), and bf16 is multiplied as f32. The low ends are the arithmetic's alone: a multiply and an add of 4.6 pJ in f32, of 1.5 in 16-bit floats and of 0.23 in
 // bytes in 45 nm (the table quoted above). The high ends, that half of the gain is lost to what an instruction costs anyway, are a judgement. TDPBF16PS does
-// 1024 operations in a cycle, where two multiply-adds of f32 do 64: the low end; the value is what a core at its limit of power has done (2.1 TFLOP/s beside 217 GFLOP/s, package tgemm). Bytes on AMX are
-// charged as without it.
+// 1024 operations in a cycle, where two multiply-adds of f32 do 64: the low end; the value is what a core at its limit of power has done (2.1 TFLOP/s beside 217 GFLOP/s, package tgemm). TDPBSSD does
+// 2048: the low end; a core has done 4.8 TOP/s (package wgemm), of which the value is about.
 // These are not measurements of this machine: hence the wide intervals.
-var CPU = processor(isa.BF16(), isa.VNNI(), isa.AMX())
+var CPU = processor(isa.BF16(), isa.VNNI(), isa.AMX(), isa.AMXInt8())
 
-func processor(bf16, vnni, amx bool) Model {
+func processor(bf16, vnni, amx, amxInt8 bool) Model {
 	m := Model{
 		Name:      "cpu model",
 		Idle:      Range{1, 0.3, 3},
@@ -69,6 +69,9 @@ func processor(bf16, vnni, amx bool) Model {
 	}
 	if vnni {
 		m.Int8 = Range{0.25, 0.05, 0.625}
+	}
+	if amxInt8 {
+		m.Int8 = Range{0.05, 0.03, 0.25}
 	}
 	return m
 }

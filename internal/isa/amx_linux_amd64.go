@@ -11,6 +11,9 @@ import (
 // which this does at the first call. Signals then carry the tiles' 8 kB, for which Go's signal stacks have room.
 func AMX() bool { return Current() == AVX512 && granted() }
 
+// AMXInt8 reports whether products of tiles of bytes (TDPBSSD) may be used.
+func AMXInt8() bool { return cpu.X86.HasAMXInt8 && VNNI() && AMX() }
+
 var granted = sync.OnceValue(func() bool {
 	const requestPermission, tileData = 0x1023, 18 // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 	if !cpu.X86.HasAMXTile || !cpu.X86.HasAMXBF16 {

@@ -1,5 +1,11 @@
 package wgemm
 
+import (
+	"unsafe"
+
+	"github.com/jouleml/joule/internal/isa"
+)
+
 type kernel = func(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride, groups, inner int)
 
 var (
@@ -25,7 +31,7 @@ func (p *Plan) run(y []float32, q []int8, w []uint8, scale []float32, aux []int3
 	default:
 		k = tiles4AVX2[n]
 	}
-	k(&y[0], &q[0], &w[0], &scale[0], &aux[0], p.padded, p.groups, p.inner)
+	k(&y[0], &q[0], &w[0], &scale[0], &aux[0], p.stride, p.groups, p.inner)
 }
 
 // greatest is the greatest magnitude in x, NaNs aside.
@@ -45,4 +51,27 @@ func round(l level, q []int8, x []float32, inverse float32) int32 {
 	}
 	_ = q[len(x)-1]
 	return quantizeAVX2(&q[0], &x[0], inverse, n/8) + roundGo(q[n:], x[n:], inverse)
+}
+
+// quantizeRow is toBytes on vectors of 512 bits; q may be longer than x.
+func quantizeRow(q []int8, x []float32) (scale float32, sum int32) {
+	_, _ = q[len(x)-1], x[len(x)-1]
+	return quantizeAVX512(&q[0], &x[0], len(x)/16, 1<<(len(x)%16)-1, 127, tiny)
+}
+
+// hasUnit reports whether there is a matrix unit for bytes.
+func hasUnit() bool { return isa.AMXInt8() }
+
+// onUnit computes rows rows from the first on and the columns of panel j.
+func (p *Plan) onUnit(k *worker, j, first, rows int) {
+	w := p.w[j*p.panelBytes():]
+	if p.Bits == 4 {
+		_, _ = w[p.panelBytes()-1], k.wide[2*p.panelBytes()-1]
+		unpackAVX512(&k.wide[0], &w[0], p.groups*p.inner)
+		w = unsafe.Slice((*uint8)(unsafe.Pointer(unsafe.SliceData(k.wide))), len(k.wide))
+	}
+	cols := min(p.cols, p.N-j*p.cols)
+	y, q, sx, s := p.y[first*p.N+j*p.cols:], p.q[first*p.stride:], p.sx[first*p.groups:], p.s[j*p.groups*p.cols:]
+	_, _, _, _, _ = y[(rows-1)*p.N+cols-1], q[(rows+15)/16*16*p.stride-1], sx[rows*p.groups-1], s[p.groups*p.cols-1], w[p.groups*p.steps*unitStep-1]
+	productsAMX(&y[0], &q[0], (*int8)(unsafe.Pointer(&w[0])), &s[0], &sx[0], 4*p.N, p.stride, 4*p.groups, p.groups, p.steps, rows, 1<<cols-1, &k.scratch, &isa.TileConfig)
 }

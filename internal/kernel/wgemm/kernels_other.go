@@ -9,3 +9,13 @@ func (p *Plan) run(y []float32, q []int8, w []uint8, scale []float32, aux []int3
 func greatest(_ level, x []float32) float32 { return greatestGo(x) }
 
 func round(_ level, q []int8, x []float32, inverse float32) int32 { return roundGo(q, x, inverse) }
+
+func quantizeRow([]int8, []float32) (float32, int32) {
+	panic("wgemm: a kernel that this processor lacks")
+}
+
+func hasUnit() bool { return false }
+
+func (p *Plan) onUnit(*worker, int, int, int) {
+	panic("wgemm: a kernel that this processor lacks")
+}

@@ -57,3 +57,12 @@ func greatestAVX2(x *float32, blocks int) float32
 
 // quantizeAVX2: dst = round(x*inverse), halves to even, from -128 to 127, for blocks times 8 elements; it gives their sum.
 func quantizeAVX2(dst *int8, x *float32, inverse float32, blocks int) int32
+
+// quantizeAVX512 brings blocks times 16 elements, and of 16 more those that the mask last names, to 8 bits: dst = round(x*(to/top)), halves to even, top being the greatest magnitude, NaNs aside, and all 0 where that is below tiny. It gives top/to (0 there) and the sum of dst.
+func quantizeAVX512(dst *int8, x *float32, blocks int, last uint32, to float32, tiny float32) (scale float32, sum int32)
+
+// unpackAVX512 makes of blocks times [32][4] bytes of two weights each (the lower halves, then the upper ones) twice as many [32][4] of i8.
+func unpackAVX512(dst *int8, w *uint8, blocks int)
+
+// productsAMX: y[r][j] = the sum over groups g of float(the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[r][g]), each operation rounded, for those of 32 columns that cols names; k runs over 64*steps in each group. w is groups times 16*steps times [32][4] bytes, scale [groups][32]; strides are those of rows, in bytes. Of x there must be whole 16 rows; others than the first rows count for nothing. config is for LDTILECFG.
+func productsAMX(y *float32, x *int8, w *int8, scale *float32, sx *float32, yStride int, xStride int, sxStride int, groups int, steps int, rows int, cols uint32, scratch *[1024]int32, config *[64]uint8)

@@ -8,6 +8,8 @@
 //
 // Weights of 8 bits go from -127 to 127 (-128 counts as -127). Those of 4 bits are in pairs, the lower half first, each 8 more than its value.
 //
+// More rows than a tile of vectors has go to the matrix unit where there is one for bytes (AMX): it reads the same panels, 64 of K and 16 columns at a time, after those of 4 bits have been made bytes.
+//
 //go:generate go run -C ../vec/_asm ./wgemm -pkg wgemm -out ../../wgemm/wgemm_amd64.s -stubs ../../wgemm/stubs_amd64.go
 package wgemm
 
@@ -57,6 +59,10 @@ const (
 	maxCols  = 32
 	auxLen   = 2 * tileRows // of a group: scales of the rows, then corrections
 	tiny     = 1e-30        // magnitudes below count as zero, so that 127/top is finite
+
+	unitK    = 64              // of K in a step of the matrix unit
+	unitRows = 32              // of x in a block of it
+	unitStep = unitK * maxCols // bytes of weights in a step
 )
 
 // level is a way to compute.
@@ -94,14 +100,30 @@ type Plan struct {
 	rowBlock, panelBlock  int // of a chunk
 	rowBlocks             int
 	panelBlocks           int
+	unit                  bool // the matrix unit computes
+	steps                 int  // of it in a group
+	*operand
 
-	q    []int8  // [M, padded]
-	aux  []int32 // [tiles of rows, groups, auxLen]
 	y    []float32
-	x    []float32
+	x    []float32 // nil: the operand is there
 	w    []uint8
 	s    []float32
-	tile [][]float32 // of each thread
+	work []*worker // of each thread
+}
+
+// operand is x in 8 bits.
+type operand struct {
+	stride int       // from row to row
+	q      []int8    // [M, stride]
+	aux    []int32   // [tiles of rows, groups, auxLen]
+	sx     []float32 // of the matrix unit: scales [M, groups]
+}
+
+// worker is the memory of one thread.
+type worker struct {
+	tile    []float32
+	scratch [1024]int32 // of the matrix unit: sums
+	wide    []int8      // of the matrix unit: a panel of 4 bits as bytes
 }
 
 // step is how many K a step of the kernel takes.
@@ -112,30 +134,62 @@ func New(s Spec) *Plan {
 	if err := s.Check(); err != nil {
 		panic(err.Error())
 	}
-	p := &Plan{Spec: s, level: current(), most: s.M, groups: s.Groups()}
+	return build(s, hasUnit() && s.M > tileRows && (s.Groups() == 1 || s.group()%unitK == 0))
+}
+
+func build(s Spec, unit bool) *Plan {
+	p := &Plan{Spec: s, level: current(), most: s.M, groups: s.Groups(), unit: unit, operand: new(operand)}
 	p.inner = (s.group() + s.step() - 1) / s.step()
 	p.padded = p.groups * p.inner * s.step()
 	p.cols = p.level.cols()
 	p.panels = (s.N + p.cols - 1) / p.cols
-	const chunk = 1 << 14 // bytes of weights, at least
-	p.panelBlock = max(1, min((p.panels+7)/8, max(chunk/p.panelBytes(), 1)))
-	p.rowBlock = 8 * tileRows
+	if unit {
+		p.steps = (s.group() + unitK - 1) / unitK
+		// An odd number of lines of a cache from row to row: 16 rows do not meet in few sets of it.
+		p.stride = (p.groups*p.steps | 1) * unitK
+		rows := (s.M + unitRows - 1) / unitRows * unitRows
+		p.q, p.sx = make([]int8, rows*p.stride), make([]float32, rows*p.groups)
+		// About 16 chunks: of all columns where there are rows enough.
+		p.rowBlock = max(unitRows, min(4*unitRows, (s.M+16*unitRows-1)/(16*unitRows)*unitRows))
+		p.panelBlock = (p.panels*((s.M+p.rowBlock-1)/p.rowBlock) + 15) / 16
+		p.panelBlock = max(1, min(p.panels, p.panelBlock))
+	} else {
+		const chunk = 1 << 14 // bytes of weights, at least
+		p.panelBlock = max(1, min((p.panels+7)/8, max(chunk/p.panelBytes(), 1)))
+		p.rowBlock = 8 * tileRows
+		p.stride = p.padded
+		p.q = make([]int8, s.M*p.stride)
+		p.aux = make([]int32, (s.M+p.level.rows()-1)/p.level.rows()*p.groups*auxLen)
+	}
 	p.panelBlocks = (p.panels + p.panelBlock - 1) / p.panelBlock
-	p.q = make([]int8, s.M*p.padded)
-	p.aux = make([]int32, (s.M+p.level.rows()-1)/p.level.rows()*p.groups*auxLen)
 	return p
 }
 
 func (p *Plan) panelBytes() int { return p.groups * p.inner * p.cols * 4 }
 
-// WeightBytes is the length of packed weights, ScaleLen that of packed scales.
-func (p *Plan) WeightBytes() int { return p.panels * p.panelBytes() }
+// WeightBytes is the length of packed weights, ScaleLen that of packed scales. Behind the weights of 8 bits is room for the last step of the matrix unit to read beyond K.
+func (p *Plan) WeightBytes() int {
+	n := p.panels * p.panelBytes()
+	if p.level == vnni && p.Bits == 8 {
+		n += unitStep
+	}
+	return n
+}
 
 // ScaleLen is the number of packed scales.
 func (p *Plan) ScaleLen() int { return p.panels * p.groups * p.cols }
 
 // ScratchBytes is what the plan holds itself.
-func (p *Plan) ScratchBytes() int { return len(p.q) + 4*len(p.aux) }
+func (p *Plan) ScratchBytes() int { return len(p.q) + 4*len(p.aux) + 4*len(p.sx) }
+
+// Share makes p take its rows from what the last run of o made of its own, of which Run is told by nil in place of x. It reports whether the two keep them in one way; else nothing changes.
+func (p *Plan) Share(o *Plan) bool {
+	if p.most != o.most || p.K != o.K || p.Bits != o.Bits || p.group() != o.group() || p.level != o.level || p.unit != o.unit {
+		return false
+	}
+	p.operand = o.operand
+	return true
+}
 
 // PackWeights brings weights, [N, K] bytes or [N, ⌈K/2⌉] pairs, to the order in which Run reads them.
 func (p *Plan) PackWeights(dst, w []uint8) {
@@ -190,22 +244,28 @@ func (p *Plan) Rows(m int) {
 	p.M = m
 }
 
-// Run sets y [M, N] to the product of x [M, K] and packed weights.
+// Run sets y [M, N] to the product of x [M, K] and packed weights. With x nil it takes the rows of the last run, by this plan or by one that shares them.
 func (p *Plan) Run(pool *par.Pool, y, x []float32, w []uint8, scale []float32) {
 	if p.level != current() {
 		panic("wgemm: the plan was made for another instruction set")
 	}
-	if len(w) < p.WeightBytes() || len(scale) < p.ScaleLen() || len(x) < p.M*p.K || len(y) < p.M*p.N {
+	if len(w) < p.WeightBytes() || len(scale) < p.ScaleLen() || x != nil && len(x) < p.M*p.K || len(y) < p.M*p.N {
 		panic("wgemm: an operand is too short")
 	}
-	for len(p.tile) < pool.Threads() {
-		p.tile = append(p.tile, make([]float32, tileRows*maxCols))
+	for len(p.work) < pool.Threads() {
+		w := &worker{tile: make([]float32, tileRows*maxCols)}
+		if p.unit && p.Bits == 4 {
+			w.wide = make([]int8, p.groups*p.steps*unitStep)
+		}
+		p.work = append(p.work, w)
 	}
 	p.y, p.x, p.w, p.s = y, x, w, scale
 	p.rowBlocks = (p.M + p.rowBlock - 1) / p.rowBlock
-	if p.M*p.K > 1<<15 {
+	switch {
+	case x == nil || p.whole():
+	case p.M*p.K > 1<<15:
 		pool.Run(p.M, (*quantizeBody)(p))
-	} else {
+	default:
 		for m := range p.M {
 			p.quantize(m)
 		}
@@ -214,6 +274,9 @@ func (p *Plan) Run(pool *par.Pool, y, x []float32, w []uint8, scale []float32) {
 	p.y, p.x, p.w, p.s = nil, nil, nil, nil
 }
 
+// whole reports whether a chunk has all columns of its rows, which it then brings to 8 bits itself.
+func (p *Plan) whole() bool { return p.unit && p.panelBlocks == 1 }
+
 type quantizeBody Plan
 
 // Chunk brings a row to 8 bits.
@@ -221,9 +284,16 @@ func (f *quantizeBody) Chunk(m, _ int) { (*Plan)(f).quantize(m) }
 
 // quantize brings row m of x to 8 bits.
 func (p *Plan) quantize(m int) {
+	x, q := p.x[m*p.K:][:p.K], p.q[m*p.stride:][:p.stride]
+	if p.unit {
+		for g := range p.groups {
+			lo, hi := g*p.group(), min((g+1)*p.group(), p.K)
+			p.sx[m*p.groups+g], _ = toBytes(p.level, q[g*p.steps*unitK:][:p.steps*unitK], x[lo:hi])
+		}
+		return
+	}
 	rows := p.level.rows()
 	tile, r := m/rows, m%rows
-	x, q := p.x[m*p.K:][:p.K], p.q[m*p.padded:][:p.padded]
 	zero := int32(0)
 	switch {
 	case p.Bits == 4:
@@ -233,18 +303,24 @@ func (p *Plan) quantize(m int) {
 	}
 	n := p.inner * p.step()
 	for g := range p.groups {
-		x := x[g*p.group() : min((g+1)*p.group(), p.K)]
-		q := q[g*n:][:n]
-		top := greatest(p.level, x)
-		inverse, scale := float32(0), float32(0)
-		if top >= tiny {
-			inverse, scale = 127/top, top/127
-		}
-		sum := round(p.level, q[:len(x)], x, inverse)
-		clear(q[len(x):])
+		scale, sum := toBytes(p.level, q[g*n:][:n], x[g*p.group():min((g+1)*p.group(), p.K)])
 		aux := p.aux[(tile*p.groups+g)*auxLen:][:auxLen]
 		aux[r], aux[tileRows+r] = int32(math.Float32bits(scale)), -zero*sum
 	}
+}
+
+// toBytes brings a group to 8 bits, with zeros behind it; it gives its scale and the sum of the bytes.
+func toBytes(l level, q []int8, x []float32) (scale float32, sum int32) {
+	clear(q[len(x):])
+	if l == vnni {
+		return quantizeRow(q, x)
+	}
+	top := greatest(l, x)
+	inverse := float32(0)
+	if top >= tiny {
+		inverse, scale = 127/top, top/127
+	}
+	return scale, round(l, q[:len(x)], x, inverse)
 }
 
 type body Plan
@@ -254,13 +330,25 @@ func (f *body) Chunk(i, id int) {
 	p := (*Plan)(f)
 	lo, first := i%p.rowBlocks*p.rowBlock, i/p.rowBlocks*p.panelBlock
 	hi, rows := min(lo+p.rowBlock, p.M), p.level.rows()
-	out := p.tile[id]
-	for j := first; j < min(first+p.panelBlock, p.panels); j++ {
+	last := min(first+p.panelBlock, p.panels)
+	if p.unit {
+		if p.x != nil && p.whole() {
+			for m := lo; m < hi; m++ {
+				p.quantize(m)
+			}
+		}
+		for j := first; j < last; j++ {
+			p.onUnit(p.work[id], j, lo, hi-lo)
+		}
+		return
+	}
+	out := p.work[id].tile
+	for j := first; j < last; j++ {
 		w, s := p.w[j*p.panelBytes():][:p.panelBytes()], p.s[j*p.groups*p.cols:][:p.groups*p.cols]
 		cols := min(p.cols, p.N-j*p.cols)
 		for m := lo; m < hi; m += rows {
 			n := min(rows, hi-m)
-			p.run(out, p.q[m*p.padded:][:n*p.padded], w, s, p.aux[m/rows*p.groups*auxLen:][:p.groups*auxLen], n)
+			p.run(out, p.q[m*p.stride:][:n*p.stride], w, s, p.aux[m/rows*p.groups*auxLen:][:p.groups*auxLen], n)
 			for r := range n {
 				copy(p.y[(m+r)*p.N+j*p.cols:][:cols], out[r*p.cols:])
 			}

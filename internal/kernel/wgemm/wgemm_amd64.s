@@ -1561,3 +1561,377 @@ loop:
 	MOVL         AX, ret+32(FP)
 	VZEROUPPER
 	RET
+
+// func quantizeAVX512(dst *int8, x *float32, blocks int, last uint32, to float32, tiny float32) (scale float32, sum int32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL
+TEXT ·quantizeAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	MOVL         last+24(FP), BX
+	KMOVW        BX, K1
+	MOVL         $0x7fffffff, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	MOVQ         CX, BX
+	MOVQ         DX, SI
+	SUBQ         $0x02, SI
+	JL           one
+
+two:
+	VPANDD (BX), Z0, Z3
+	VPANDD 64(BX), Z0, Z4
+	VMAXPS Z1, Z3, Z1
+	VMAXPS Z2, Z4, Z2
+	ADDQ   $0x00000080, BX
+	SUBQ   $0x02, SI
+	JGE    two
+
+one:
+	ADDQ   $0x02, SI
+	JZ     rest
+	VPANDD (BX), Z0, Z3
+	VMAXPS Z1, Z3, Z1
+	ADDQ   $0x40, BX
+
+rest:
+	VMOVUPS.Z     (BX), K1, Z3
+	VPANDD        Z3, Z0, Z3
+	VMAXPS        Z1, Z3, Z1
+	VMAXPS        Z2, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VMAXPS        Y0, Y1, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VPERMILPS     $0x4e, X1, X0
+	VMAXPS        X0, X1, X1
+	VPERMILPS     $0xb1, X1, X0
+	VMAXPS        X0, X1, X1
+	VXORPS        X2, X2, X2
+	VPXORD        Z6, Z6, Z6
+	VPXORD        Z5, Z5, Z5
+	VCOMISS       tiny+32(FP), X1
+	JCS           round
+	VDIVSS        to+28(FP), X1, X2
+	VMOVSS        to+28(FP), X0
+	VDIVSS        X1, X0, X0
+	VBROADCASTSS  X0, Z5
+
+round:
+	VMOVSS X2, scale+40(FP)
+	TESTQ  DX, DX
+	JZ     end
+
+loop:
+	VMULPS    (CX), Z5, Z3
+	VCVTPS2DQ Z3, Z3
+	VPMOVSDB  Z3, X1
+	VMOVDQU   X1, (AX)
+	VPMOVSXBD X1, Z3
+	VPADDD    Z3, Z6, Z6
+	ADDQ      $0x40, CX
+	ADDQ      $0x10, AX
+	DECQ      DX
+	JNZ       loop
+
+end:
+	VMOVUPS.Z     (CX), K1, Z3
+	VMULPS        Z5, Z3, Z3
+	VCVTPS2DQ     Z3, Z3
+	VPMOVSDB      Z3, X1
+	VMOVDQU8      X1, K1, (AX)
+	VPMOVSXBD     X1, Z3
+	VPADDD        Z3, Z6, Z6
+	VEXTRACTI64X4 $0x01, Z6, Y0
+	VPADDD        Y0, Y6, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVD         X1, BX
+	MOVL          BX, sum+44(FP)
+	VZEROUPPER
+	RET
+
+// func unpackAVX512(dst *int8, w *uint8, blocks int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·unpackAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x08080808, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+
+loop:
+	VMOVDQU32 (CX), Z3
+	VPANDD    Z3, Z0, Z2
+	VPSRLD    $0x04, Z3, Z3
+	VPANDD    Z3, Z0, Z3
+	VPSUBB    Z1, Z2, Z2
+	VPSUBB    Z1, Z3, Z3
+	VMOVDQU32 Z2, (AX)
+	VMOVDQU32 Z3, 128(AX)
+	VMOVDQU32 64(CX), Z3
+	VPANDD    Z3, Z0, Z2
+	VPSRLD    $0x04, Z3, Z3
+	VPANDD    Z3, Z0, Z3
+	VPSUBB    Z1, Z2, Z2
+	VPSUBB    Z1, Z3, Z3
+	VMOVDQU32 Z2, 64(AX)
+	VMOVDQU32 Z3, 192(AX)
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000100, AX
+	DECQ      DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func productsAMX(y *float32, x *int8, w *int8, scale *float32, sx *float32, yStride int, xStride int, sxStride int, groups int, steps int, rows int, cols uint32, scratch *[1024]int32, config *[64]uint8)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·productsAMX(SB), NOSPLIT, $16-112
+	MOVQ  config+104(FP), AX
+	BYTE  $0xc4
+	BYTE  $0xe2
+	BYTE  $0x78
+	BYTE  $0x49
+	BYTE  $0x00
+	MOVL  cols+88(FP), AX
+	KMOVW AX, K2
+	SHRL  $0x10, AX
+	KMOVW AX, K3
+	MOVQ  y+0(FP), DI
+	MOVQ  x+8(FP), SI
+	MOVQ  xStride+48(FP), DX
+	MOVQ  rows+80(FP), CX
+	MOVQ  sx+32(FP), R13
+
+pair:
+	MOVQ  SI, R8
+	MOVQ  DX, R9
+	SHLQ  $0x04, R9
+	ADDQ  SI, R9
+	MOVQ  w+16(FP), R10
+	XORQ  R11, R11
+	KXORW K4, K4, K4
+	KXORW K5, K5, K5
+
+group:
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+	MOVQ steps+72(FP), BX
+	MOVQ $0x00000080, AX
+	MOVQ scratch+96(FP), R12
+	CMPQ CX, $0x10
+	JLE  half
+
+k:
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x64
+	BYTE $0x10
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x74
+	BYTE $0x02
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x7c
+	BYTE $0x02
+	BYTE $0x40
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xcc
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x6c
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xd5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xdd
+	ADDQ $0x40, R8
+	ADDQ $0x40, R9
+	ADDQ $0x00000800, R10
+	DECQ BX
+	JNZ  k
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x04
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	JMP  sums
+
+half:
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x64
+	BYTE $0x10
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x74
+	BYTE $0x02
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x7c
+	BYTE $0x02
+	BYTE $0x40
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xcc
+	ADDQ $0x40, R8
+	ADDQ $0x00000800, R10
+	DECQ BX
+	JNZ  half
+
+sums:
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x44
+	BYTE    $0x04
+	BYTE    $0x00
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x4c
+	BYTE    $0x04
+	BYTE    $0x40
+	MOVQ    R8, (SP)
+	MOVQ    R9, 8(SP)
+	MOVQ    DI, BX
+	LEAQ    (R13)(R11*4), R8
+	MOVQ    R11, R9
+	SHLQ    $0x07, R9
+	ADDQ    scale+24(FP), R9
+	VMOVUPS (R9), Z0
+	VMOVUPS 64(R9), Z1
+	MOVQ    $0x00000020, R9
+	CMPQ    CX, R9
+	CMOVQLT CX, R9
+
+row:
+	VCVTDQ2PS    (R12), Z2
+	VCVTDQ2PS    64(R12), Z3
+	VBROADCASTSS (R8), Z4
+	VMULPS       Z4, Z0, Z5
+	VMULPS       Z4, Z1, Z6
+	VMOVUPS.Z    (BX), K4, Z7
+	VMOVUPS.Z    64(BX), K5, Z8
+	VMULPS       Z5, Z2, Z2
+	VMULPS       Z6, Z3, Z3
+	VADDPS       Z2, Z7, Z2
+	VADDPS       Z3, Z8, Z3
+	VMOVUPS      Z2, K2, (BX)
+	VMOVUPS      Z3, K3, 64(BX)
+	ADDQ         yStride+40(FP), BX
+	ADDQ         sxStride+56(FP), R8
+	ADDQ         AX, R12
+	DECQ         R9
+	JNZ          row
+	KMOVW        K2, K4
+	KMOVW        K3, K5
+	MOVQ         (SP), R8
+	MOVQ         8(SP), R9
+	INCQ         R11
+	CMPQ         R11, groups+64(FP)
+	JLT          group
+	MOVQ         yStride+40(FP), BX
+	SHLQ         $0x05, BX
+	ADDQ         BX, DI
+	MOVQ         xStride+48(FP), BX
+	SHLQ         $0x05, BX
+	ADDQ         BX, SI
+	MOVQ         sxStride+56(FP), BX
+	SHLQ         $0x05, BX
+	ADDQ         BX, R13
+	SUBQ         $0x20, CX
+	JG           pair
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x78
+	BYTE         $0x49
+	BYTE         $0xc0
+	VZEROUPPER
+	RET

@@ -66,7 +66,7 @@ func want(s Spec, x []float32, w []int32, scale []float32) []float32 {
 func TestProducts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, s := range []Spec{
-		{M: 1, N: 1, K: 1}, {M: 1, N: 64, K: 64}, {M: 2, N: 33, K: 100, Group: 32}, {M: 7, N: 65, K: 131, Group: 64}, {M: 13, N: 16, K: 1024}, {M: 100, N: 40, K: 72, Group: 24}, {M: 3, N: 300, K: 512, Group: 128},
+		{M: 1, N: 1, K: 1}, {M: 1, N: 64, K: 64}, {M: 33, N: 47, K: 200, Group: 128}, {M: 530, N: 70, K: 96}, {M: 2, N: 33, K: 100, Group: 32}, {M: 7, N: 65, K: 131, Group: 64}, {M: 13, N: 16, K: 1024}, {M: 100, N: 40, K: 72, Group: 24}, {M: 3, N: 300, K: 512, Group: 128},
 	} {
 		for _, bits := range []int{8, 4} {
 			s.Bits = bits
@@ -84,8 +84,15 @@ func TestProducts(t *testing.T) {
 			y := want(s, x, values, scale)
 			for _, l := range isa.Levels() {
 				restore := isa.Use(l)
-				for threads := 1; threads <= 3; threads++ {
-					pool, p := par.New(threads), New(s)
+				for variant := range 6 {
+					threads, p := 1+variant/2, New(s)
+					if variant%2 == 1 { // what the vectors do where the matrix unit would be taken
+						if !p.unit {
+							continue
+						}
+						p = build(s, false)
+					}
+					pool := par.New(threads)
 					w, packed := make([]uint8, p.WeightBytes()), make([]float32, p.ScaleLen())
 					p.PackWeights(w, stored)
 					p.PackScales(packed, scale)
@@ -94,6 +101,17 @@ func TestProducts(t *testing.T) {
 					for range 2 {
 						p.Run(pool, got, x, w, packed)
 					}
+					if n := testing.AllocsPerRun(4, func() { p.Run(pool, got, x, w, packed) }); n != 0 {
+						t.Errorf("%v, %+v: %v allocations", l, s, n)
+					}
+					other := build(s, p.unit)
+					if !other.Share(p) {
+						t.Fatalf("%v, %+v: two plans of one shape do not share rows", l, s)
+					}
+					for i := range y {
+						got[i] = float32(math.NaN())
+					}
+					other.Run(pool, got, nil, w, packed)
 					pool.Close()
 					if got[len(y)] != 77 || !slices.Equal(got[:len(y)], y) {
 						t.Fatalf("%v, %d threads, %+v: wrong results", l, threads, s)
@@ -101,6 +119,44 @@ func TestProducts(t *testing.T) {
 				}
 				restore()
 			}
+		}
+	}
+}
+
+// Fewer rows than planned are computed like those of a plan of their own; rows of another shape are not shared.
+func TestRows(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, bits := range []int{8, 4} {
+		s := Spec{M: 70, N: 40, K: 128, Bits: bits, Group: 64}
+		values, stored := random(r, s)
+		x, scale := make([]float32, s.M*s.K), make([]float32, s.N*s.Groups())
+		for i := range x {
+			x[i] = float32(r.NormFloat64())
+		}
+		for i := range scale {
+			scale[i] = float32(r.Float64())
+		}
+		for _, l := range isa.Levels() {
+			restore := isa.Use(l)
+			p := New(s)
+			w, packed := make([]uint8, p.WeightBytes()), make([]float32, p.ScaleLen())
+			p.PackWeights(w, stored)
+			p.PackScales(packed, scale)
+			for _, m := range []int{70, 0, 1, 5, 16, 17, 32, 69} {
+				p.Rows(m)
+				got := make([]float32, m*s.N)
+				p.Run(nil, got, x, w, packed)
+				few := s
+				if few.M = m; !slices.Equal(got, want(few, x, values, scale)) {
+					t.Errorf("%v, %d bits: wrong results of %d rows", l, bits, m)
+				}
+			}
+			for _, o := range []Spec{{M: 71, N: 40, K: 128, Bits: bits, Group: 64}, {M: 70, N: 40, K: 128, Bits: 12 - bits, Group: 64}, {M: 70, N: 40, K: 128, Bits: bits}} {
+				if New(o).Share(p) {
+					t.Errorf("%+v shares the rows of %+v", o, s)
+				}
+			}
+			restore()
 		}
 	}
 }
@@ -135,7 +191,7 @@ func TestEdges(t *testing.T) {
 func BenchmarkProduct(b *testing.B) {
 	pool := par.New(par.DefaultThreads())
 	defer pool.Close()
-	for _, s := range []Spec{{M: 1, N: 4096, K: 4096, Group: 64}, {M: 1, N: 512, K: 128, Group: 64}, {M: 64, N: 1024, K: 1024, Group: 64}, {M: 64, N: 1024, K: 1024}} {
+	for _, s := range []Spec{{M: 1, N: 4096, K: 4096, Group: 64}, {M: 1, N: 512, K: 128, Group: 64}, {M: 64, N: 1024, K: 1024, Group: 64}, {M: 64, N: 1024, K: 1024}, {M: 1024, N: 384, K: 384}, {M: 1024, N: 1536, K: 384}, {M: 1024, N: 384, K: 1536}, {M: 32, N: 1536, K: 384}} {
 		for _, bits := range []int{8, 4} {
 			s.Bits = bits
 			for _, l := range isa.Levels()[1:] {
@@ -143,6 +199,9 @@ func BenchmarkProduct(b *testing.B) {
 				p := New(s)
 				w, scale := make([]uint8, p.WeightBytes()), make([]float32, p.ScaleLen())
 				x, y := make([]float32, s.M*s.K), make([]float32, s.M*s.N)
+				for i := range x {
+					x[i] = float32(i%251) - 125
+				}
 				b.Run(fmt.Sprintf("%dx%dx%d/%d/%d/%v", s.M, s.K, s.N, bits, s.Group, l), func(b *testing.B) {
 					for b.Loop() {
 						p.Run(pool, y, x, w, scale)

@@ -48,6 +48,9 @@ func Zero(t int) { Bytes(0xc4, 0xe2, 15<<3|f2, 0x49, 0xc0|t<<3) }
 // DPBF16 is TDPBF16PS, c += a·b: a of 16 rows by 16 pairs, b of 16 pairs by 16 columns.
 func DPBF16(c, a, b int) { Bytes(0xc4, 0xe2, (^b&15)<<3|f3, 0x5c, 0xc0|c<<3|a) }
 
+// DPI8 is TDPBSSD, c += a·b in 32 bits: a of 16 rows by 16 fours of i8, b of 16 fours by 16 columns.
+func DPI8(c, a, b int) { Bytes(0xc4, 0xe2, (^b&15)<<3|f2, 0x5e, 0xc0|c<<3|a) }
+
 // Configure is LDTILECFG (RAX).
 func Configure() { Bytes(0xc4, 0xe2, 15<<3|none, 0x49, 0x00) }
 
