@@ -1,8 +1,11 @@
 package qgemm
 
+import "github.com/jouleml/joule/internal/isa"
+
 var (
 	tilesVNNI   = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNI1, tileVNNI2, tileVNNI3, tileVNNI4, tileVNNI5, tileVNNI6}
 	tilesNarrow = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNINarrow1, tileVNNINarrow2, tileVNNINarrow3, tileVNNINarrow4, tileVNNINarrow5, tileVNNINarrow6}
+	tilesSlim   = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNISlim1, tileVNNISlim2, tileVNNISlim3, tileVNNISlim4, tileVNNISlim5, tileVNNISlim6}
 	tilesAVX2   = [tileRows + 1]func(c *int32, a *int16, b *int16, stride, groups int){nil, tileAVX21, tileAVX22, tileAVX23, tileAVX24, tileAVX25, tileAVX26}
 )
 
@@ -15,8 +18,11 @@ func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) {
 		b := p.b8[at:][:n]
 		_ = a[(r+rows)*p.stride()-1]
 		tiles := &tilesVNNI
-		if p.width == narrow {
+		switch p.width {
+		case narrow:
 			tiles = &tilesNarrow
+		case slim:
+			tiles = &tilesSlim
 		}
 		tiles[rows](&w.acc[0], &a[r*p.stride()], &b[0], p.stride(), p.groups)
 	case avx2:
@@ -37,8 +43,11 @@ func (p *Plan) tileMax(w *worker, acc []int32, r, j int) {
 		b := p.b8[at:][:n]
 		_, _ = w.patches[(r+4)*p.stride()-1], acc[p.width-1]
 		tile := tileVNNI4Max
-		if p.width == narrow {
+		switch p.width {
+		case narrow:
 			tile = tileVNNINarrow4Max
+		case slim:
+			tile = tileVNNISlim4Max
 		}
 		tile(&acc[0], &w.patches[r*p.stride()], &b[0], p.stride(), p.groups)
 	case avx2:
@@ -125,10 +134,14 @@ func depthwiseBlocks(acc []int32, patch []uint8, w []int16, channels, pairs int)
 	return n
 }
 
-// greyWindows computes windows of 2×2 side by side, from the pixel x on.
-func greyWindows(dst, x []uint8, line int, w []int8, scale, offset []float32, lo float32, windows int) {
-	_, _, _, _, _ = dst[32*windows-1], x[3*line+2*windows+2], w[383], scale[31], offset[31]
-	greyVNNI(&dst[0], &x[0], line, &w[0], &scale[0], &offset[0], lo, windows)
+// greyWindows computes cols (32 or 16) filters of windows of 2×2 side by side, from the pixel x on; results of the next window are next bytes further on.
+func greyWindows(dst []uint8, next, cols int, x []uint8, line int, w []int8, scale, offset []float32, lo float32, windows int) {
+	_, _, _, _, _ = dst[next*(windows-1)+cols-1], x[3*line+2*windows+2], w[12*cols-1], scale[cols-1], offset[cols-1]
+	k := greyVNNI
+	if cols == slim {
+		k = greyVNNINarrow
+	}
+	k(&dst[0], &x[0], line, &w[0], &scale[0], &offset[0], lo, windows, next)
 }
 
 // windowSums sets acc to the greatest sums of a window of 2×2 patches, the first of which begins at x, and a panel b.
@@ -136,8 +149,41 @@ func windowSums(acc []int32, x []uint8, c *Conv, b []int8) {
 	groups := c.KW * c.C / 4
 	_, _ = x[(c.KH*c.W+c.KW+1)*c.C-1], b[c.KH*groups*4*len(acc)-1]
 	k := windowVNNI
-	if len(acc) == narrow {
+	switch len(acc) {
+	case narrow:
 		k = windowVNNINarrow
+	case slim:
+		k = windowVNNISlim
 	}
 	k(&acc[0], &x[0], c.W*c.C, c.C, &b[0], c.KH, groups)
+}
+
+// hasUnit reports whether there is a matrix unit for bytes.
+func hasUnit() bool { return isa.AMXInt8() }
+
+// onUnit sets acc [rows, width] to the sums of rows rows of a, which are a stride apart, and the columns of the panel at j. Of a there must be whole 16 rows.
+func (p *Plan) onUnit(acc []int32, a []uint8, rows, j int) {
+	n := p.width * p.level.group() * p.groups
+	b, whole := p.b8[j/p.width*n:][:n], (rows+15)/16*16
+	_, _ = acc[whole*p.width-1], a[(whole-1)*p.stride()+p.groups*p.level.group()-1]
+	for h := 0; h < p.width; h += narrow {
+		productsAMX(&acc[h], &a[0], &b[4*h], 4*p.width, p.stride(), 4*p.width, p.groups*p.level.group()/unitK, whole, &isa.TileConfig)
+	}
+}
+
+// maxRows makes row i of windows rows of acc the greatest of its rows 4i to 4i+3.
+func maxRows(acc []int32, width, windows int) {
+	_ = acc[4*windows*width-1]
+	maxRowsAVX512(&acc[0], width/16, windows)
+}
+
+// copyPatches copies n patches that lie wholly in the image, the first of which begins at x, next bytes apart there and stride in dst. It reports whether it has.
+func copyPatches(dst []uint8, stride int, x []uint8, c *Conv, next, n int) bool {
+	if !isa.VNNI() {
+		return false
+	}
+	line, step := c.KW*c.C, c.W*c.C
+	_, _ = dst[(n-1)*stride+c.KH*line-1], x[(n-1)*next+(c.KH-1)*step+line-1]
+	patchesAVX512(&dst[0], &x[0], stride, c.KH, line, step, next, n, ^uint64(0)>>(63-(line-1)%64))
+	return true
 }

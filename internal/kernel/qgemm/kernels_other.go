@@ -26,10 +26,20 @@ func addBlocks(level, []uint8, []uint8, []uint8, float32, float32, float32, floa
 
 func depthwiseBlocks([]int32, []uint8, []int16, int, int) int { return 0 }
 
-func greyWindows([]uint8, []uint8, int, []int8, []float32, []float32, float32, int) {
+func greyWindows([]uint8, int, int, []uint8, int, []int8, []float32, []float32, float32, int) {
 	panic("qgemm: a kernel that this processor lacks")
 }
 
 func windowSums([]int32, []uint8, *Conv, []int8) {
 	panic("qgemm: a kernel that this processor lacks")
 }
+
+func hasUnit() bool { return false }
+
+func (p *Plan) onUnit([]int32, []uint8, int, int) {
+	panic("qgemm: a kernel that this processor lacks")
+}
+
+func maxRows([]int32, int, int) { panic("qgemm: a kernel that this processor lacks") }
+
+func copyPatches([]uint8, int, []uint8, *Conv, int, int) bool { return false }

@@ -1,6 +1,6 @@
 // Package qgemm multiplies 8-bit integers on the CPU: activations u8 by weights s8, added up in s32, and brought to u8 or f32 in the end.
 //
-// The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once; AVX2 widens to 16 bits first and adds pairs to 32 bits, so that
+// The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so does AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 widens to 16 bits first and adds pairs to 32 bits, so that
 // nothing saturates (the usual instruction for u8·s8 does, at 16 bits). What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
 // apart. So a quantized model gives the same bits everywhere.
 //
@@ -86,6 +86,10 @@ func (l level) group() int { return [...]int{1, 2, 4}[l] }
 const (
 	tileRows = 6
 	narrow   = 32 // columns of a panel of VNNI where there are no more
+	slim     = 16 // likewise
+
+	unitK    = 64 // of K in a step of the matrix unit
+	unitRows = 64 // that it computes at a time
 )
 
 // Plan is a Spec with weights in the order in which they are read. One Run at a time.
@@ -100,7 +104,8 @@ type Plan struct {
 	scale  []float32 // [N], filled up to panels
 	offset []float32
 	depth  int    // of groups: the bytes of a patch
-	direct []int8 // [3, 32, 4]: of convolutions that greyVNNI takes
+	unit   bool   // the matrix unit computes; K is filled up to its steps
+	direct []int8 // panels [3, 32 or 16, 4]: of convolutions that greyVNNI takes
 	work   []*worker
 
 	a  []uint8
@@ -114,7 +119,7 @@ type Plan struct {
 type worker struct {
 	patches []uint8 // [rows, K rounded up to whole groups]
 	wide    []int16 // the same, for AVX2
-	acc     [tileRows * 64]int32
+	acc     []int32 // of a tile, or of what the matrix unit computes at a time
 	four    [64]int32
 	sums    []int32 // [N], of groups
 }
@@ -135,18 +140,33 @@ func New(s Spec) *Plan {
 	return newPlan(s)
 }
 
-func newPlan(s Spec) *Plan {
+func newPlan(s Spec) *Plan { return build(s, hasUnit()) }
+
+// build plans with the matrix unit, if there is one and it takes the plan, or without.
+func build(s Spec, unit bool) *Plan {
 	p := &Plan{Spec: s, level: current()}
+	p.unit = unit && p.level == vnni && p.suitsUnit()
 	w, g := p.level.width(), p.level.group()
-	if p.level == vnni && s.N <= narrow {
+	switch {
+	case p.level != vnni || s.N > narrow:
+	case s.N > slim || p.unit:
 		w = narrow
+	default:
+		w = slim
 	}
 	p.width = w
 	p.groups = (s.K + g - 1) / g
 	panels := (s.N + w - 1) / w
 	p.rows = tileRows * max(1, min(8, (s.M+4*tileRows-1)/(4*tileRows)))
+	if p.unit {
+		p.groups = (s.K + unitK - 1) / unitK * unitK / g
+		p.rows = 16 * max(1, min(8, (s.M+127)/128)) // 8 chunks, of at most 128 rows
+		if s.Pool {
+			p.rows = 8 * max(1, min(6, (s.M+63)/64))
+		}
+	}
 	if p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w); p.isGrey() {
-		p.direct, p.rows = make([]int8, 3*32*4), 4*(s.Conv.OW/2)
+		p.direct, p.rows = make([]int8, 12*s.N), 4*(s.Conv.OW/2)
 	}
 	if p.level == avx2 {
 		p.b16 = make([]int16, panels*p.groups*w*g)
@@ -154,6 +174,14 @@ func newPlan(s Spec) *Plan {
 		p.b8 = make([]int8, panels*p.groups*w*g)
 	}
 	return p
+}
+
+// suitsUnit reports whether the matrix unit is faster: not where there are few rows or products, nor where patches need not be copied for vectors and columns are few.
+func (p *Plan) suitsUnit() bool {
+	if p.isGrey() || p.M <= tileRows || p.K < unitK/2 || p.N < slim {
+		return false
+	}
+	return !p.Pool || !p.inPlace() || p.N > narrow
 }
 
 // Set packs weights b [K, N], factors and offsets [N].
@@ -220,7 +248,11 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 		if p.Pool {
 			patches *= 4
 		}
-		w := &worker{patches: make([]uint8, patches*p.stride()+16)}
+		acc := tileRows * p.width
+		if p.unit {
+			patches, acc = (patches+15)/16*16, unitRows*p.width
+		}
+		w := &worker{patches: make([]uint8, patches*p.stride()+16), acc: make([]int32, acc)}
 		if p.Groups > 1 {
 			w.patches, w.sums = make([]uint8, p.depth+p.Conv.C+16), make([]int32, len(p.scale))
 			p.work = append(p.work, w)
@@ -239,8 +271,11 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 // stride is the bytes of a row of patches: K in whole groups, and whole blocks of 16 for the widening.
 func (p *Plan) stride() int {
 	n := p.groups * p.level.group()
-	if p.level == avx2 {
+	switch {
+	case p.level == avx2:
 		n = (n + 15) / 16 * 16
+	case p.unit && (p.Conv != nil || p.K != n):
+		n |= unitK // an odd number of lines of a cache: 16 rows do not meet in few sets of it
 	}
 	return n
 }
@@ -268,7 +303,7 @@ func (f *body) Chunk(i, id int) {
 	switch {
 	case p.Conv != nil:
 		p.Conv.patches(a, stride, p.a, lo, n)
-	case p.K == stride && p.level != avx2: // rows can be read where they lie
+	case p.K == stride && p.level != avx2 && (!p.unit || n%16 == 0): // rows can be read where they lie
 		a = p.a[lo*p.K:]
 	default:
 		for r := range n {
@@ -278,12 +313,19 @@ func (f *body) Chunk(i, id int) {
 	if p.level == avx2 {
 		widenRows(w.wide, a, n*stride)
 	}
-	width := p.width
+	width, most := p.width, tileRows
+	if p.unit {
+		most = unitRows
+	}
 	for j := 0; j < p.N; j += width {
 		cols := min(width, p.N-j)
-		for r := 0; r < n; r += tileRows {
-			rows := min(tileRows, n-r)
-			p.tile(w, a, r, rows, j)
+		for r := 0; r < n; r += most {
+			rows := min(most, n-r)
+			if p.unit {
+				p.onUnit(w.acc, a[r*stride:], rows, j)
+			} else {
+				p.tile(w, a, r, rows, j)
+			}
 			p.store(w, lo+r, rows, j, cols)
 		}
 	}
@@ -307,7 +349,7 @@ func (p *Plan) store(w *worker, first, rows, j, cols int) {
 func (p *Plan) pooled(w *worker, first, n int) {
 	c, stride, width := p.Conv, p.stride(), p.width
 	ph, pw, size := c.OH/2, c.OW/2, c.H*c.W*c.C
-	inPlace := p.inPlace()
+	inPlace := p.inPlace() && !p.unit
 	for r := range n {
 		if inPlace {
 			break
@@ -316,6 +358,10 @@ func (p *Plan) pooled(w *worker, first, n int) {
 		x := p.a[at/(ph*pw)*size:][:size]
 		top, left := at/pw%ph*2*c.StrideH-c.PadTop, at%pw*2*c.StrideW-c.PadLeft
 		d := w.patches[4*r*stride:]
+		if from, down := (top*c.W+left)*c.C, c.StrideH*c.W*c.C; c.whole(top, left, 2) == 2 && c.whole(top+c.StrideH, left, 2) == 2 &&
+			copyPatches(d, stride, x[from:], c, c.StrideW*c.C, 2) && copyPatches(d[2*stride:], stride, x[from+down:], c, c.StrideW*c.C, 2) {
+			continue
+		}
 		c.patch(d, x, top, left)
 		c.patch(d[stride:], x, top, left+c.StrideW)
 		c.patch(d[2*stride:], x, top+c.StrideH, left)
@@ -326,7 +372,13 @@ func (p *Plan) pooled(w *worker, first, n int) {
 	}
 	for j := 0; j < p.N; j += width {
 		cols := min(width, p.N-j)
-		for r := 0; r < n; r += tileRows {
+		for r := 0; p.unit && r < n; r += unitRows / 4 {
+			rows := min(unitRows/4, n-r)
+			p.onUnit(w.acc, w.patches[4*r*stride:], 4*rows, j)
+			maxRows(w.acc, width, rows)
+			p.store(w, first+r, rows, j, cols)
+		}
+		for r := 0; !p.unit && r < n; r += tileRows {
 			rows := min(tileRows, n-r)
 			for i := range rows {
 				if inPlace {
@@ -348,17 +400,31 @@ func (c *Conv) patches(dst []uint8, stride int, images []uint8, first, n int) {
 	image, at := first/(c.OH*c.OW), first%(c.OH*c.OW)
 	oy, ox := at/c.OW, at%c.OW
 	x := images[image*size:][:size]
-	for r := range n {
-		c.patch(dst[r*stride:], x, oy*c.StrideH-c.PadTop, ox*c.StrideW-c.PadLeft)
-		if ox++; ox < c.OW {
+	for r := 0; r < n; {
+		top, left := oy*c.StrideH-c.PadTop, ox*c.StrideW-c.PadLeft
+		here := c.whole(top, left, min(n-r, c.OW-ox))
+		if here == 0 || !copyPatches(dst[r*stride:], stride, x[(top*c.W+left)*c.C:], c, c.StrideW*c.C, here) {
+			here = 1
+			c.patch(dst[r*stride:], x, top, left)
+		}
+		r, ox = r+here, ox+here
+		if ox < c.OW {
 			continue
 		}
-		if ox, oy = 0, oy+1; oy < c.OH || r == n-1 {
+		if ox, oy = 0, oy+1; oy < c.OH || r == n {
 			continue
 		}
 		oy, image = 0, image+1
 		x = images[image*size:][:size]
 	}
+}
+
+// whole is how many of n patches side by side, the first of which has its corner at (top, left), lie in the image without a gap between their pixels: all up to the first that does not.
+func (c *Conv) whole(top, left, n int) int {
+	if c.DilH > 1 || c.DilW > 1 || top < 0 || left < 0 || top+c.KH > c.H || left+c.KW > c.W {
+		return 0
+	}
+	return min(n, (c.W-c.KW-left)/c.StrideW+1)
 }
 
 // patch copies the patch of image x whose corner is at (top, left).
@@ -375,6 +441,13 @@ func (c *Conv) patch(dst, x []uint8, top, left int) {
 			a, b, d := binary.LittleEndian.Uint32(x), binary.LittleEndian.Uint32(x[step:]), binary.LittleEndian.Uint32(x[2*step:])
 			binary.LittleEndian.PutUint64(dst, uint64(a&0xffffff)|uint64(b&0xffffff)<<24|uint64(d)<<48)
 			dst[8] = uint8(d >> 16)
+		case line <= 16 && len(x) >= (c.KH-1)*step+16 && len(dst) >= (c.KH-1)*line+16: // 16 bytes each, those too many being overwritten by the next ones or not read
+			for i := range c.KH {
+				d, x := dst[i*line:][:16], x[i*step:][:16]
+				lo, hi := binary.LittleEndian.Uint64(x), binary.LittleEndian.Uint64(x[8:])
+				binary.LittleEndian.PutUint64(d, lo)
+				binary.LittleEndian.PutUint64(d[8:], hi)
+			}
 		case line <= 16: // a call of copy would take longer
 			for i := range c.KH {
 				d := dst[i*line:][:line]

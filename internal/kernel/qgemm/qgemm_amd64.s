@@ -64,6 +64,28 @@ loop:
 	VZEROUPPER
 	RET
 
+// func tileVNNISlim1(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNISlim1(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), BX
+	VPXORD Z0, Z0, Z0
+
+loop:
+	VMOVDQU8     (DX), Z1
+	VPBROADCASTD (CX), Z2
+	VPDPBUSD     Z1, Z2, Z0
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VZEROUPPER
+	RET
+
 // func tileAVX21(c *int32, a *int16, b *int16, stride int, groups int)
 // Requires: AVX, AVX2
 TEXT ·tileAVX21(SB), NOSPLIT, $0-40
@@ -169,6 +191,32 @@ loop:
 	VMOVDQU32    Z1, 64(AX)
 	VMOVDQU32    Z2, 128(AX)
 	VMOVDQU32    Z3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNISlim2(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNISlim2(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+
+loop:
+	VMOVDQU8     (DX), Z2
+	VPBROADCASTD (CX), Z3
+	VPDPBUSD     Z2, Z3, Z0
+	VPBROADCASTD (CX)(BX*1), Z3
+	VPDPBUSD     Z2, Z3, Z1
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -308,6 +356,37 @@ loop:
 	VMOVDQU32    Z3, 192(AX)
 	VMOVDQU32    Z4, 256(AX)
 	VMOVDQU32    Z5, 320(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNISlim3(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNISlim3(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+
+loop:
+	VMOVDQU8     (DX), Z3
+	VPBROADCASTD (CX), Z4
+	VPDPBUSD     Z3, Z4, Z0
+	VPBROADCASTD (CX)(BX*1), Z4
+	VPDPBUSD     Z3, Z4, Z1
+	VPBROADCASTD (CX)(DI*1), Z4
+	VPDPBUSD     Z3, Z4, Z2
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
 	VZEROUPPER
 	RET
 
@@ -483,6 +562,44 @@ loop:
 	VMOVDQU32    Z5, 320(AX)
 	VMOVDQU32    Z6, 384(AX)
 	VMOVDQU32    Z7, 448(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNISlim4(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNISlim4(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVDQU8     (DX), Z4
+	VPBROADCASTD (CX), Z5
+	VPDPBUSD     Z4, Z5, Z0
+	VPBROADCASTD (CX)(BX*1), Z5
+	VPDPBUSD     Z4, Z5, Z1
+	VPBROADCASTD (CX)(DI*1), Z5
+	VPDPBUSD     Z4, Z5, Z2
+	VPBROADCASTD (R8), Z5
+	VPDPBUSD     Z4, Z5, Z3
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
 	VZEROUPPER
 	RET
 
@@ -690,6 +807,48 @@ loop:
 	VMOVDQU32    Z7, 448(AX)
 	VMOVDQU32    Z8, 512(AX)
 	VMOVDQU32    Z9, 576(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNISlim5(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNISlim5(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+
+loop:
+	VMOVDQU8     (DX), Z5
+	VPBROADCASTD (CX), Z6
+	VPDPBUSD     Z5, Z6, Z0
+	VPBROADCASTD (CX)(BX*1), Z6
+	VPDPBUSD     Z5, Z6, Z1
+	VPBROADCASTD (CX)(DI*1), Z6
+	VPDPBUSD     Z5, Z6, Z2
+	VPBROADCASTD (R8), Z6
+	VPDPBUSD     Z5, Z6, Z3
+	VPBROADCASTD (R8)(BX*1), Z6
+	VPDPBUSD     Z5, Z6, Z4
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
+	VMOVDQU32    Z4, 256(AX)
 	VZEROUPPER
 	RET
 
@@ -929,6 +1088,52 @@ loop:
 	VZEROUPPER
 	RET
 
+// func tileVNNISlim6(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNISlim6(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+
+loop:
+	VMOVDQU8     (DX), Z6
+	VPBROADCASTD (CX), Z7
+	VPDPBUSD     Z6, Z7, Z0
+	VPBROADCASTD (CX)(BX*1), Z7
+	VPDPBUSD     Z6, Z7, Z1
+	VPBROADCASTD (CX)(DI*1), Z7
+	VPDPBUSD     Z6, Z7, Z2
+	VPBROADCASTD (R8), Z7
+	VPDPBUSD     Z6, Z7, Z3
+	VPBROADCASTD (R8)(BX*1), Z7
+	VPDPBUSD     Z6, Z7, Z4
+	VPBROADCASTD (R8)(DI*1), Z7
+	VPDPBUSD     Z6, Z7, Z5
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU32    Z0, (AX)
+	VMOVDQU32    Z1, 64(AX)
+	VMOVDQU32    Z2, 128(AX)
+	VMOVDQU32    Z3, 192(AX)
+	VMOVDQU32    Z4, 256(AX)
+	VMOVDQU32    Z5, 320(AX)
+	VZEROUPPER
+	RET
+
 // func tileAVX26(c *int32, a *int16, b *int16, stride int, groups int)
 // Requires: AVX, AVX2
 TEXT ·tileAVX26(SB), NOSPLIT, $0-40
@@ -1131,6 +1336,44 @@ loop:
 	VPMAXSD      Z7, Z1, Z1
 	VMOVDQU32    Z0, (AX)
 	VMOVDQU32    Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tileVNNISlim4Max(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·tileVNNISlim4Max(SB), NOSPLIT, $0-40
+	MOVQ   c+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   stride+24(FP), BX
+	MOVQ   groups+32(FP), SI
+	LEAQ   (BX)(BX*1), DI
+	LEAQ   (CX)(DI*1), R8
+	ADDQ   BX, R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVDQU8     (DX), Z4
+	VPBROADCASTD (CX), Z5
+	VPDPBUSD     Z4, Z5, Z0
+	VPBROADCASTD (CX)(BX*1), Z5
+	VPDPBUSD     Z4, Z5, Z1
+	VPBROADCASTD (CX)(DI*1), Z5
+	VPDPBUSD     Z4, Z5, Z2
+	VPBROADCASTD (R8), Z5
+	VPDPBUSD     Z4, Z5, Z3
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VPMAXSD      Z1, Z0, Z0
+	VPMAXSD      Z2, Z0, Z0
+	VPMAXSD      Z3, Z0, Z0
+	VMOVDQU32    Z0, (AX)
 	VZEROUPPER
 	RET
 
@@ -1475,9 +1718,9 @@ pair:
 	VZEROUPPER
 	RET
 
-// func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int)
+// func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·greyVNNI(SB), NOSPLIT, $0-64
+TEXT ·greyVNNI(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         line+16(FP), DX
@@ -1565,7 +1808,72 @@ window:
 	VPMOVDB      Z13, 16(AX)
 	ADDQ         $0x02, CX
 	ADDQ         $0x02, BX
-	ADDQ         $0x20, AX
+	ADDQ         next+64(FP), AX
+	DECQ         R8
+	JNZ          window
+	VZEROUPPER
+	RET
+
+// func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·greyVNNINarrow(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         line+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         scale+32(FP), SI
+	MOVQ         bias+40(FP), DI
+	MOVQ         windows+56(FP), R8
+	VBROADCASTSS lo+48(FP), Z0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Z1
+	VMOVDQU8     (BX), Z2
+	VMOVDQU8     64(BX), Z3
+	VMOVDQU8     128(BX), Z4
+	VMOVUPS      (SI), Z5
+	VMOVUPS      (DI), Z6
+	LEAQ         (CX)(DX*2), BX
+	ADDQ         DX, BX
+
+window:
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPBROADCASTD (CX), Z11
+	VPDPBUSD     Z2, Z11, Z7
+	VPBROADCASTD 1(CX), Z11
+	VPDPBUSD     Z2, Z11, Z8
+	VPBROADCASTD (CX)(DX*1), Z11
+	VPDPBUSD     Z3, Z11, Z7
+	VPDPBUSD     Z2, Z11, Z9
+	VPBROADCASTD 1(CX)(DX*1), Z11
+	VPDPBUSD     Z3, Z11, Z8
+	VPDPBUSD     Z2, Z11, Z10
+	VPBROADCASTD (CX)(DX*2), Z11
+	VPDPBUSD     Z4, Z11, Z7
+	VPDPBUSD     Z3, Z11, Z9
+	VPBROADCASTD 1(CX)(DX*2), Z11
+	VPDPBUSD     Z4, Z11, Z8
+	VPDPBUSD     Z3, Z11, Z10
+	VPBROADCASTD (BX), Z11
+	VPDPBUSD     Z4, Z11, Z9
+	VPBROADCASTD 1(BX), Z11
+	VPDPBUSD     Z4, Z11, Z10
+	VPMAXSD      Z8, Z7, Z7
+	VPMAXSD      Z10, Z9, Z9
+	VPMAXSD      Z9, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z6, Z7, Z7
+	VMAXPS       Z0, Z7, Z7
+	VMINPS       Z1, Z7, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPMOVDB      Z7, (AX)
+	ADDQ         $0x02, CX
+	ADDQ         $0x02, BX
+	ADDQ         next+64(FP), AX
 	DECQ         R8
 	JNZ          window
 	VZEROUPPER
@@ -1718,5 +2026,319 @@ loop:
 	VPMAXSD      Z7, Z5, Z5
 	VPMAXSD      Z5, Z1, Z1
 	VMOVDQU32    Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func windowVNNISlim(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·windowVNNISlim(SB), NOSPLIT, $0-56
+	MOVQ   c+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   line+16(FP), DX
+	MOVQ   channels+24(FP), BX
+	MOVQ   b+32(FP), SI
+	MOVQ   lines+40(FP), DI
+	MOVQ   groups+48(FP), R8
+	LEAQ   (CX)(DX*1), R9
+	MOVQ   R8, R10
+	SHLQ   $0x02, R10
+	NEGQ   R10
+	ADDQ   DX, R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+line:
+	MOVQ R8, DX
+
+loop:
+	VMOVDQU8     (SI), Z5
+	VPBROADCASTD (CX), Z4
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD (CX)(BX*1), Z4
+	VPDPBUSD     Z5, Z4, Z1
+	VPBROADCASTD (R9), Z4
+	VPDPBUSD     Z5, Z4, Z2
+	VPBROADCASTD (R9)(BX*1), Z4
+	VPDPBUSD     Z5, Z4, Z3
+	ADDQ         $0x00000040, SI
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R9
+	DECQ         DX
+	JNZ          loop
+	ADDQ         R10, CX
+	ADDQ         R10, R9
+	DECQ         DI
+	JNZ          line
+	VPMAXSD      Z1, Z0, Z0
+	VPMAXSD      Z3, Z2, Z2
+	VPMAXSD      Z2, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VZEROUPPER
+	RET
+
+// func productsAMX(c *int32, a *uint8, b *int8, cStride int, aStride int, bStride int, steps int, rows int, config *[64]uint8)
+// Requires: AVX
+TEXT ·productsAMX(SB), NOSPLIT, $0-72
+	MOVQ config+64(FP), AX
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x00
+	MOVQ c+0(FP), DI
+	MOVQ a+8(FP), SI
+	MOVQ aStride+32(FP), DX
+	MOVQ bStride+40(FP), AX
+	MOVQ rows+56(FP), CX
+	MOVQ cStride+24(FP), R13
+	MOVQ AX, R11
+	SHLQ $0x04, R11
+
+pair:
+	MOVQ SI, R8
+	MOVQ DX, R9
+	SHLQ $0x04, R9
+	ADDQ SI, R9
+	MOVQ b+16(FP), R10
+	MOVQ steps+48(FP), BX
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+	CMPQ CX, $0x10
+	JLE  half
+
+k:
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x64
+	BYTE $0x10
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x74
+	BYTE $0x02
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xc4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x7c
+	BYTE $0x02
+	BYTE $0x40
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x41
+	BYTE $0x5e
+	BYTE $0xcc
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x6c
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xd5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x41
+	BYTE $0x5e
+	BYTE $0xdd
+	ADDQ $0x40, R8
+	ADDQ $0x40, R9
+	ADDQ R11, R10
+	DECQ BX
+	JNZ  k
+	MOVQ R13, R12
+	SHLQ $0x04, R12
+	ADDQ DI, R12
+	MOVQ R13, R8
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x54
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x5c
+	BYTE $0x04
+	BYTE $0x40
+	JMP  store
+
+half:
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x64
+	BYTE $0x10
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x74
+	BYTE $0x02
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xc4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x7c
+	BYTE $0x02
+	BYTE $0x40
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x41
+	BYTE $0x5e
+	BYTE $0xcc
+	ADDQ $0x40, R8
+	ADDQ R11, R10
+	DECQ BX
+	JNZ  half
+	MOVQ R13, R8
+
+store:
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x44
+	BYTE $0x07
+	BYTE $0x00
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x4c
+	BYTE $0x07
+	BYTE $0x40
+	SHLQ $0x05, R8
+	ADDQ R8, DI
+	MOVQ DX, R8
+	SHLQ $0x05, R8
+	ADDQ R8, SI
+	SUBQ $0x20, CX
+	JG   pair
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+// func maxRowsAVX512(c *int32, vectors int, windows int)
+// Requires: AVX, AVX512F
+TEXT ·maxRowsAVX512(SB), NOSPLIT, $0-24
+	MOVQ c+0(FP), AX
+	MOVQ vectors+8(FP), CX
+	MOVQ windows+16(FP), DX
+	MOVQ CX, BX
+	SHLQ $0x06, BX
+	MOVQ AX, DI
+
+window:
+	MOVQ CX, SI
+
+vector:
+	LEAQ      (DI)(BX*2), R8
+	VMOVDQU32 (DI), Z0
+	VPMAXSD   (DI)(BX*1), Z0, Z0
+	VPMAXSD   (R8), Z0, Z0
+	VPMAXSD   (R8)(BX*1), Z0, Z0
+	VMOVDQU32 Z0, (AX)
+	ADDQ      $0x40, DI
+	ADDQ      $0x40, AX
+	DECQ      SI
+	JNZ       vector
+	LEAQ      (DI)(BX*2), DI
+	ADDQ      BX, DI
+	DECQ      DX
+	JNZ       window
+	VZEROUPPER
+	RET
+
+// func patchesAVX512(dst *uint8, x *uint8, stride int, lines int, line int, step int, next int, n int, last uint64)
+// Requires: AVX, AVX512BW
+TEXT ·patchesAVX512(SB), NOSPLIT, $0-72
+	MOVQ  dst+0(FP), AX
+	MOVQ  x+8(FP), CX
+	MOVQ  lines+24(FP), DX
+	MOVQ  line+32(FP), BX
+	MOVQ  step+40(FP), SI
+	MOVQ  n+56(FP), DI
+	MOVQ  last+64(FP), R8
+	KMOVQ R8, K1
+
+patch:
+	MOVQ AX, R9
+	MOVQ CX, R10
+	MOVQ DX, R11
+
+line:
+	XORQ R12, R12
+	MOVQ BX, R8
+	SUBQ $0x40, R8
+	JLE  rest
+
+whole:
+	VMOVDQU8 (R10)(R12*1), Z0
+	VMOVDQU8 Z0, (R9)(R12*1)
+	ADDQ     $0x40, R12
+	SUBQ     $0x40, R8
+	JG       whole
+
+rest:
+	VMOVDQU8.Z (R10)(R12*1), K1, Z0
+	VMOVDQU8   Z0, K1, (R9)(R12*1)
+	ADDQ       SI, R10
+	ADDQ       BX, R9
+	DECQ       R11
+	JNZ        line
+	ADDQ       stride+16(FP), AX
+	ADDQ       next+48(FP), CX
+	DECQ       DI
+	JNZ        patch
 	VZEROUPPER
 	RET

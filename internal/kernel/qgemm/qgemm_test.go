@@ -27,11 +27,21 @@ func bytesU(r *rand.Rand, n int) []uint8 {
 	return x
 }
 
+// plans are the ways to compute s on the current instruction set: with the matrix unit and without, where it would be taken.
+func plans(s Spec) []*Plan {
+	out := []*Plan{New(s)}
+	if out[0].unit {
+		out = append(out, build(out[0].Spec, false))
+	}
+	return out
+}
+
 // Sums are exact, also where a 16-bit sum would saturate, and results are the same on every instruction set and for any number of threads.
 func TestProducts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, s := range []Spec{
 		{M: 1, N: 1, K: 1}, {M: 6, N: 64, K: 4}, {M: 7, N: 65, K: 5}, {M: 50, N: 33, K: 131, Low: 7}, {M: 200, N: 16, K: 64}, {M: 3, N: 128, K: 1600}, {M: 13, N: 80, K: 18, ReLU: true},
+		{M: 45, N: 16, K: 64}, {M: 64, N: 130, K: 128, Low: 1}, {M: 333, N: 70, K: 200, ReLU: true}, {M: 100, N: 40, K: 64},
 	} {
 		a, b := bytesU(r, s.M*s.K), bytes8(r, s.K*s.N)
 		for i := range min(len(a), 2*s.K) {
@@ -60,9 +70,9 @@ func TestProducts(t *testing.T) {
 		}
 		for _, l := range isa.Levels() {
 			restore := isa.Use(l)
-			for threads := 1; threads <= 3; threads++ {
+			for i, p := range append(plans(s), append(plans(s), plans(s)...)...) {
+				threads := 1 + i%3
 				pool := par.New(threads)
-				p := New(s)
 				p.Set(b, scale, offset)
 				y, yf := make([]uint8, s.M*s.N+1), make([]float32, s.M*s.N)
 				y[s.M*s.N] = 77
@@ -90,8 +100,10 @@ func TestConvolution(t *testing.T) {
 		{H: 7, W: 5, C: 4, KH: 3, KW: 2, OH: 4, OW: 3, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, Zero: 9},
 		{H: 7, W: 6, C: 8, KH: 3, KW: 2, OH: 5, OW: 5, StrideH: 1, StrideW: 1},
 		{H: 2, W: 2, C: 1, KH: 5, KW: 5, OH: 2, OW: 2, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, Zero: 3},
+		{H: 9, W: 8, C: 16, KH: 3, KW: 3, OH: 7, OW: 6, StrideH: 1, StrideW: 1},
+		{H: 9, W: 8, C: 5, KH: 3, KW: 3, OH: 9, OW: 8, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, Zero: 2},
 	} {
-		for _, n := range []int{17, 70} {
+		for _, n := range []int{16, 17, 32, 70} {
 			testConvolution(t, r, c, n)
 		}
 	}
@@ -130,15 +142,20 @@ func testConvolution(t *testing.T, r *rand.Rand, c Conv, n int) {
 	}
 	for _, l := range isa.Levels() {
 		restore := isa.Use(l)
-		p := New(Spec{M: images * c.OH * c.OW, N: n, K: k, Conv: &c})
-		p.Set(b, scale, offset)
-		y := make([]float32, len(want))
-		p.RunFloat(nil, y, x)
-		if !slices.Equal(y, want) {
-			t.Errorf("%v: %+v", l, c)
+		for _, p := range plans(Spec{M: images * c.OH * c.OW, N: n, K: k, Conv: &c}) {
+			p.Set(b, scale, offset)
+			y := make([]float32, len(want))
+			p.RunFloat(nil, y, x)
+			if !slices.Equal(y, want) {
+				t.Errorf("%v: %+v, unit %v", l, c, p.unit)
+			}
 		}
-		if ph, pw := c.OH/2, c.OW/2; ph*pw > 0 {
-			p := New(Spec{M: images * ph * pw, N: n, K: k, Conv: &c, Pool: true})
+		ph, pw := c.OH/2, c.OW/2
+		if ph*pw == 0 {
+			restore()
+			continue
+		}
+		for _, p := range plans(Spec{M: images * ph * pw, N: n, K: k, Conv: &c, Pool: true}) {
 			p.Set(b, scale, offset)
 			got := make([]float32, images*ph*pw*n)
 			p.RunFloat(nil, got, x)
@@ -148,7 +165,7 @@ func testConvolution(t *testing.T, r *rand.Rand, c Conv, n int) {
 					return want[((w/pw/ph*c.OH+w/pw%ph*2+dy)*c.OW+w%pw*2+dx)*n+o]
 				}
 				if v != max(at(0, 0), at(0, 1), at(1, 0), at(1, 1)) {
-					t.Fatalf("%v: %+v: window %d, filter %d", l, c, w, o)
+					t.Fatalf("%v: %+v: window %d, filter %d, unit %v", l, c, w, o, p.unit)
 				}
 			}
 		}
@@ -163,27 +180,29 @@ func TestGrey(t *testing.T) {
 		c.C, c.KH, c.KW, c.StrideH, c.StrideW = 1, 3, 3, 1, 1
 		const images = 3
 		m := images * (c.OH / 2) * (c.OW / 2)
-		x, b := bytesU(r, images*c.H*c.W), bytes8(r, 9*32)
-		scale, offset := make([]float32, 32), make([]float32, 32)
-		for j := range scale {
-			scale[j], offset[j] = 0.001*float32(1+j), float32(3*j)
-		}
-		var first []uint8
-		for _, l := range isa.Levels() {
-			restore := isa.Use(l)
-			for threads := 1; threads <= 2; threads++ {
-				p, pool := New(Spec{M: m, N: 32, K: 9, Conv: &c, Pool: true, Low: 3}), par.New(threads)
-				p.Set(b, scale, offset)
-				y := make([]uint8, m*32)
-				p.Run(pool, y, x)
-				pool.Close()
-				if first == nil {
-					first = y
-				} else if !slices.Equal(first, y) {
-					t.Errorf("%v, %d threads: %d×%d: other bytes than plain Go", l, threads, c.H, c.W)
-				}
+		for _, n := range []int{32, 16, 80} {
+			x, b := bytesU(r, images*c.H*c.W), bytes8(r, 9*n)
+			scale, offset := make([]float32, n), make([]float32, n)
+			for j := range scale {
+				scale[j], offset[j] = 0.001*float32(1+j), float32(3*j)
 			}
-			restore()
+			var first []uint8
+			for _, l := range isa.Levels() {
+				restore := isa.Use(l)
+				for threads := 1; threads <= 2; threads++ {
+					p, pool := New(Spec{M: m, N: n, K: 9, Conv: &c, Pool: true, Low: 3}), par.New(threads)
+					p.Set(b, scale, offset)
+					y := make([]uint8, m*n)
+					p.Run(pool, y, x)
+					pool.Close()
+					if first == nil {
+						first = y
+					} else if !slices.Equal(first, y) {
+						t.Errorf("%v, %d threads: %d×%d, %d filters: other bytes than plain Go", l, threads, c.H, c.W, n)
+					}
+				}
+				restore()
+			}
 		}
 	}
 }
@@ -308,19 +327,48 @@ func TestMaxPool(t *testing.T) {
 func BenchmarkProduct(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for _, s := range []Spec{{M: 256, N: 256, K: 256}, {M: 1024, N: 1024, K: 1024}, {M: 3872, N: 64, K: 288}, {M: 32, N: 128, K: 1600}} {
-		a, w, ones := bytesU(r, s.M*s.K), bytes8(r, s.K*s.N), make([]float32, s.N)
-		y := make([]uint8, s.M*s.N)
 		for _, l := range isa.Levels()[1:] {
 			restore := isa.Use(l)
-			p := New(s)
-			p.Set(w, ones, ones)
-			b.Run(fmt.Sprintf("%dx%dx%d/%v", s.M, s.K, s.N, l), func(b *testing.B) {
-				for b.Loop() {
-					p.Run(nil, y, a)
-				}
-				b.ReportMetric(2*float64(s.M*s.N*s.K)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GOP/s")
-			})
+			benchmarkProduct(b, r, s, l)
 			restore()
 		}
+	}
+}
+
+// BenchmarkConvolution is a convolution of 3×3 on 32 pictures, pooled and not, narrow and wide.
+func BenchmarkConvolution(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, s := range [][3]int{{28, 1, 16}, {28, 1, 32}, {13, 16, 16}, {13, 32, 64}, {32, 3, 16}, {32, 3, 64}, {32, 16, 16}, {32, 64, 64}, {8, 256, 256}} {
+		c := Conv{H: s[0], W: s[0], C: s[1], KH: 3, KW: 3, OH: s[0] - 2, OW: s[0] - 2, StrideH: 1, StrideW: 1}
+		for _, pool := range []bool{false, true} {
+			spec := Spec{M: 32 * c.OH * c.OW, N: s[2], K: 9 * c.C, Conv: &c, Pool: pool}
+			if pool {
+				spec.M = 32 * (c.OH / 2) * (c.OW / 2)
+			}
+			x, w, ones := bytesU(r, 32*c.H*c.W*c.C), bytes8(r, spec.K*spec.N), make([]float32, spec.N)
+			y := make([]uint8, spec.M*spec.N)
+			for _, p := range plans(spec) {
+				p.Set(w, ones, ones)
+				b.Run(fmt.Sprintf("%dx%d/%d-%d/pool=%v/unit=%v", s[0], s[0], s[1], s[2], pool, p.unit), func(b *testing.B) {
+					for b.Loop() {
+						p.Run(nil, y, x)
+					}
+				})
+			}
+		}
+	}
+}
+
+func benchmarkProduct(b *testing.B, r *rand.Rand, s Spec, l isa.Level) {
+	a, w, ones := bytesU(r, s.M*s.K), bytes8(r, s.K*s.N), make([]float32, s.N)
+	y := make([]uint8, s.M*s.N)
+	for _, p := range plans(s) {
+		p.Set(w, ones, ones)
+		b.Run(fmt.Sprintf("%dx%dx%d/%v/unit=%v", s.M, s.K, s.N, l, p.unit), func(b *testing.B) {
+			for b.Loop() {
+				p.Run(nil, y, a)
+			}
+			b.ReportMetric(2*float64(s.M*s.N*s.K)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GOP/s")
+		})
 	}
 }

@@ -10,6 +10,9 @@ func tileVNNI1(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileVNNINarrow1: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [1][32].
 func tileVNNINarrow1(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNISlim1: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [1][16].
+func tileVNNISlim1(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX21: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [1][16].
 func tileAVX21(c *int32, a *int16, b *int16, stride int, groups int)
 
@@ -18,6 +21,9 @@ func tileVNNI2(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileVNNINarrow2: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [2][32].
 func tileVNNINarrow2(c *int32, a *uint8, b *int8, stride int, groups int)
+
+// tileVNNISlim2: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [2][16].
+func tileVNNISlim2(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX22: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [2][16].
 func tileAVX22(c *int32, a *int16, b *int16, stride int, groups int)
@@ -28,6 +34,9 @@ func tileVNNI3(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileVNNINarrow3: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [3][32].
 func tileVNNINarrow3(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNISlim3: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [3][16].
+func tileVNNISlim3(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX23: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [3][16].
 func tileAVX23(c *int32, a *int16, b *int16, stride int, groups int)
 
@@ -36,6 +45,9 @@ func tileVNNI4(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileVNNINarrow4: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [4][32].
 func tileVNNINarrow4(c *int32, a *uint8, b *int8, stride int, groups int)
+
+// tileVNNISlim4: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [4][16].
+func tileVNNISlim4(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX24: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [4][16].
 func tileAVX24(c *int32, a *int16, b *int16, stride int, groups int)
@@ -46,6 +58,9 @@ func tileVNNI5(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileVNNINarrow5: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [5][32].
 func tileVNNINarrow5(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNISlim5: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [5][16].
+func tileVNNISlim5(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX25: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [5][16].
 func tileAVX25(c *int32, a *int16, b *int16, stride int, groups int)
 
@@ -55,6 +70,9 @@ func tileVNNI6(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileVNNINarrow6: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [6][32].
 func tileVNNINarrow6(c *int32, a *uint8, b *int8, stride int, groups int)
 
+// tileVNNISlim6: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [6][16].
+func tileVNNISlim6(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileAVX26: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [6][16].
 func tileAVX26(c *int32, a *int16, b *int16, stride int, groups int)
 
@@ -63,6 +81,9 @@ func tileVNNI4Max(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileVNNINarrow4Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 32 columns; b is groups times [32][4]; c is [4][32]. Only the greatest of each column is stored: c is one row.
 func tileVNNINarrow4Max(c *int32, a *uint8, b *int8, stride int, groups int)
+
+// tileVNNISlim4Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [4][16]. Only the greatest of each column is stored: c is one row.
+func tileVNNISlim4Max(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX24Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [4][16]. Only the greatest of each column is stored: c is one row.
 func tileAVX24Max(c *int32, a *int16, b *int16, stride int, groups int)
@@ -91,11 +112,26 @@ func addAVX2(dst *uint8, a *uint8, b *uint8, scaleA float32, scaleB float32, off
 // depthwiseAVX2: acc[c] = the sum over p of x[2p][c]*w[p][c][0] + x[2p+1][c]*w[p][c][1] for blocks times 8 of the channels; x is [2*pairs][channels].
 func depthwiseAVX2(acc *int32, x *uint8, w *int16, channels int, pairs int, blocks int)
 
-// greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4].
-func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int)
+// greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4]; results of the next window are next bytes further on.
+func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
+
+// greyVNNINarrow: for windows windows of 2x2 side by side, dst[16] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][16][4]; results of the next window are next bytes further on.
+func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
 
 // windowVNNI: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [64][4]; c is [64].
 func windowVNNI(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
 
 // windowVNNINarrow: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [32][4]; c is [32].
 func windowVNNINarrow(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
+
+// windowVNNISlim: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [16][4]; c is [16].
+func windowVNNISlim(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
+
+// productsAMX: c[r][j] = the sum over k of a[r][k]*b[k][j] for rows rows, a multiple of 16, and 32 columns; k runs over 64*steps. Strides of c and a are those of rows, in bytes; of b there are 16*steps times [32][4], bStride bytes apart. config is for LDTILECFG.
+func productsAMX(c *int32, a *uint8, b *int8, cStride int, aStride int, bStride int, steps int, rows int, config *[64]uint8)
+
+// maxRowsAVX512: row i of c becomes the greatest, column by column, of its rows 4i to 4i+3, for windows rows of vectors times 16 columns.
+func maxRowsAVX512(c *int32, vectors int, windows int)
+
+// patchesAVX512 copies n patches of lines lines of line bytes each, which lie step bytes apart in x and one behind the other in dst. Patches are next bytes apart in x and stride in dst. last names the bytes of a line that are left after as many whole 64 as leave some.
+func patchesAVX512(dst *uint8, x *uint8, stride int, lines int, line int, step int, next int, n int, last uint64)

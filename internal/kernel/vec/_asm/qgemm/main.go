@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -15,10 +16,12 @@ func main() {
 	for rows := 1; rows <= 6; rows++ {
 		vnni(rows, 4, false)
 		vnni(rows, 2, false)
+		vnni(rows, 1, false)
 		avx2(rows, false)
 	}
 	vnni(4, 4, true)
 	vnni(4, 2, true)
+	vnni(4, 1, true)
 	avx2(4, true)
 	widen()
 	requantize512()
@@ -28,14 +31,22 @@ func main() {
 	quantize()
 	sum()
 	depthwise()
-	grey()
+	grey(2)
+	grey(1)
 	window(4)
 	window(2)
+	window(1)
+	products()
+	maxRows()
+	patches()
 	Generate()
 }
 
 // greatest says in a comment that only the greatest of the rows' sums are kept.
 const greatest = " Only the greatest of each column is stored: c is one row."
+
+// widths are the names of so many vectors of 16 columns.
+var widths = map[int]string{4: "VNNI", 2: "VNNINarrow", 1: "VNNISlim"}
 
 // zeros are the sums of rows and so many vectors of 16 columns.
 func zeros(rows, vectors int) [][]reg.VecVirtual {
@@ -76,10 +87,7 @@ func addGroup(acc [][]reg.VecVirtual, bs []reg.VecVirtual, x reg.VecVirtual, b r
 
 // vnni is the tile of rows and so many vectors of 16 columns.
 func vnni(rows, vectors int, most bool) {
-	name, doc := fmt.Sprintf("tileVNNI%d", rows), ""
-	if vectors == 2 {
-		name = fmt.Sprintf("tileVNNINarrow%d", rows)
-	}
+	name, doc := fmt.Sprintf("tile%s%d", widths[vectors], rows), ""
 	cols := 16 * vectors
 	if most {
 		name, doc = name+"Max", greatest
@@ -414,20 +422,21 @@ func depthwise() {
 	RET()
 }
 
-// grey convolves pictures of one channel with 32 filters of 3 lines, four pixels at once, and keeps the greatest of each window of 2×2: weights stay in registers, and pixels are read where they lie.
-func grey() {
-	TEXT("greyVNNI", NOSPLIT, "func(dst, x *uint8, line int, w *int8, scale, bias *float32, lo float32, windows int)")
-	Doc("greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4].")
+// grey convolves pictures of one channel with so many times 16 filters of 3 lines, four pixels at once, and keeps the greatest of each window of 2×2: weights stay in registers, and pixels are read where they lie.
+func grey(vectors int) {
+	cols := 16 * vectors
+	TEXT("grey"+widths[2*vectors], NOSPLIT, "func(dst, x *uint8, line int, w *int8, scale, bias *float32, lo float32, windows, next int)")
+	Doc(fmt.Sprintf("grey%s: for windows windows of 2x2 side by side, dst[%d] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][%d][4]; results of the next window are next bytes further on.", widths[2*vectors], cols, cols))
 	dst, x, line := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("line")
 	w, scale, bias, n := lanes.Arg("w"), lanes.Arg("scale"), lanes.Arg("bias"), lanes.Arg("windows")
 	lo, hi := ZMM(), ZMM()
 	limits(lo, hi)
 	var ws [3][2]reg.VecVirtual
 	var ss, bs [2]reg.VecVirtual
-	for v := range 2 {
+	for v := range vectors {
 		for k := range 3 {
 			ws[k][v] = ZMM()
-			VMOVDQU8(Mem{Base: w, Disp: 128*k + 64*v}, ws[k][v])
+			VMOVDQU8(Mem{Base: w, Disp: 64*vectors*k + 64*v}, ws[k][v])
 		}
 		ss[v], bs[v] = ZMM(), ZMM()
 		VMOVUPS(Mem{Base: scale, Disp: 64 * v}, ss[v])
@@ -439,14 +448,14 @@ func grey() {
 	at := []Mem{{Base: x}, {Base: x, Index: line, Scale: 1}, {Base: x, Index: line, Scale: 2}, {Base: third}}
 	var acc [4][2]reg.VecVirtual // by dy, dx
 	for p := range acc {
-		for v := range 2 {
+		for v := range vectors {
 			acc[p][v] = ZMM()
 		}
 	}
 	px := ZMM()
 	Label("window")
 	for p := range acc {
-		for v := range 2 {
+		for v := range vectors {
 			VPXORD(acc[p][v], acc[p][v], acc[p][v])
 		}
 	}
@@ -457,14 +466,14 @@ func grey() {
 			VPBROADCASTD(m, px)
 			for dy := range 2 {
 				if k := r - dy; k >= 0 && k < 3 {
-					for v := range 2 {
+					for v := range vectors {
 						VPDPBUSD(ws[k][v], px, acc[2*dy+dx][v])
 					}
 				}
 			}
 		}
 	}
-	for v := range 2 {
+	for v := range vectors {
 		greatestOf(acc[0][v], acc[1][v], acc[2][v], acc[3][v])
 		y := acc[0][v]
 		VCVTDQ2PS(y, y)
@@ -473,7 +482,7 @@ func grey() {
 	}
 	ADDQ(Imm(2), x)
 	ADDQ(Imm(2), third)
-	ADDQ(Imm(32), dst)
+	ADDQ(lanes.Address("next"), dst)
 	DECQ(n)
 	JNZ(LabelRef("window"))
 	VZEROUPPER()
@@ -482,10 +491,7 @@ func grey() {
 
 // window is the greatest of four neighbouring patches' sums, which are read from the image itself.
 func window(vectors int) {
-	name := "windowVNNI"
-	if vectors == 2 {
-		name += "Narrow"
-	}
+	name := "window" + widths[vectors]
 	cols := 16 * vectors
 	TEXT(name, NOSPLIT, "func(c *int32, x *uint8, line, channels int, b *int8, lines, groups int)")
 	Doc(fmt.Sprintf("%s: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [%d][4]; c is [%d].", name, cols, cols))
@@ -520,6 +526,150 @@ func window(vectors int) {
 		greatestOf(acc[0][v], acc[1][v], acc[2][v], acc[3][v])
 		VMOVDQU32(acc[0][v], Mem{Base: c, Disp: 64 * v})
 	}
+	VZEROUPPER()
+	RET()
+}
+
+// products keeps 32 rows by 32 columns of sums in tiles 0 to 3 and has two tiles of a (4, 5) and two of b (6, 7); of the last 16 rows, the halves of them.
+func products() {
+	TEXT("productsAMX", NOSPLIT, "func(c *int32, a *uint8, b *int8, cStride, aStride, bStride, steps, rows int, config *[64]uint8)")
+	Doc("productsAMX: c[r][j] = the sum over k of a[r][k]*b[k][j] for rows rows, a multiple of 16, and 32 columns; k runs over 64*steps. Strides of c and a are those of rows, in bytes; of b there are 16*steps times [32][4], bStride bytes apart. config is for LDTILECFG.")
+	Load(Param("config"), reg.RAX)
+	tiles.Configure()
+	Load(Param("c"), reg.RDI)
+	Load(Param("a"), reg.RSI)
+	Load(Param("aStride"), reg.RDX)
+	Load(Param("bStride"), reg.RAX)
+	Load(Param("rows"), reg.RCX)
+	Load(Param("cStride"), reg.R13)
+	MOVQ(reg.RAX, reg.R11) // 16 times that: a step
+	SHLQ(Imm(4), reg.R11)
+	Label("pair")
+	MOVQ(reg.RSI, reg.R8)
+	MOVQ(reg.RDX, reg.R9)
+	SHLQ(Imm(4), reg.R9)
+	ADDQ(reg.RSI, reg.R9)
+	MOVQ(lanes.Address("b"), reg.R10)
+	MOVQ(lanes.Address("steps"), reg.RBX)
+	for t := range 4 {
+		tiles.Zero(t)
+	}
+	CMPQ(reg.RCX, Imm(16))
+	JLE(LabelRef("half"))
+	Label("k")
+	tiles.Load(4, tiles.R8, tiles.RDX, 0)
+	tiles.Load(6, tiles.R10, tiles.RAX, 0)
+	tiles.DPU8I8(0, 4, 6)
+	tiles.Load(7, tiles.R10, tiles.RAX, 64)
+	tiles.DPU8I8(1, 4, 7)
+	tiles.Load(5, tiles.R9, tiles.RDX, 0)
+	tiles.DPU8I8(2, 5, 6)
+	tiles.DPU8I8(3, 5, 7)
+	ADDQ(Imm(64), reg.R8)
+	ADDQ(Imm(64), reg.R9)
+	ADDQ(reg.R11, reg.R10)
+	DECQ(reg.RBX)
+	JNZ(LabelRef("k"))
+	MOVQ(reg.R13, reg.R12)
+	SHLQ(Imm(4), reg.R12)
+	ADDQ(reg.RDI, reg.R12)
+	MOVQ(reg.R13, reg.R8)
+	tiles.Store(2, tiles.R12, tiles.R8, 0)
+	tiles.Store(3, tiles.R12, tiles.R8, 64)
+	JMP(LabelRef("store"))
+	Label("half")
+	tiles.Load(4, tiles.R8, tiles.RDX, 0)
+	tiles.Load(6, tiles.R10, tiles.RAX, 0)
+	tiles.DPU8I8(0, 4, 6)
+	tiles.Load(7, tiles.R10, tiles.RAX, 64)
+	tiles.DPU8I8(1, 4, 7)
+	ADDQ(Imm(64), reg.R8)
+	ADDQ(reg.R11, reg.R10)
+	DECQ(reg.RBX)
+	JNZ(LabelRef("half"))
+	MOVQ(reg.R13, reg.R8)
+	Label("store")
+	tiles.Store(0, tiles.RDI, tiles.R8, 0)
+	tiles.Store(1, tiles.RDI, tiles.R8, 64)
+	SHLQ(Imm(5), reg.R8)
+	ADDQ(reg.R8, reg.RDI)
+	MOVQ(reg.RDX, reg.R8)
+	SHLQ(Imm(5), reg.R8)
+	ADDQ(reg.R8, reg.RSI)
+	SUBQ(Imm(32), reg.RCX)
+	JG(LabelRef("pair"))
+	tiles.Release()
+	VZEROUPPER()
+	RET()
+}
+
+// maxRows keeps the greatest of four rows.
+func maxRows() {
+	TEXT("maxRowsAVX512", NOSPLIT, "func(c *int32, vectors, windows int)")
+	Doc("maxRowsAVX512: row i of c becomes the greatest, column by column, of its rows 4i to 4i+3, for windows rows of vectors times 16 columns.")
+	c, vectors, windows := lanes.Arg("c"), lanes.Arg("vectors"), lanes.Arg("windows")
+	row, n, from, last := GP64(), GP64(), GP64(), GP64()
+	MOVQ(vectors, row)
+	SHLQ(Imm(6), row)
+	MOVQ(c, from)
+	x := ZMM()
+	Label("window")
+	MOVQ(vectors, n)
+	Label("vector")
+	LEAQ(Mem{Base: from, Index: row, Scale: 2}, last)
+	VMOVDQU32(Mem{Base: from}, x)
+	VPMAXSD(Mem{Base: from, Index: row, Scale: 1}, x, x)
+	VPMAXSD(Mem{Base: last}, x, x)
+	VPMAXSD(Mem{Base: last, Index: row, Scale: 1}, x, x)
+	VMOVDQU32(x, Mem{Base: c})
+	ADDQ(Imm(64), from)
+	ADDQ(Imm(64), c)
+	DECQ(n)
+	JNZ(LabelRef("vector"))
+	LEAQ(Mem{Base: from, Index: row, Scale: 2}, from)
+	ADDQ(row, from)
+	DECQ(windows)
+	JNZ(LabelRef("window"))
+	VZEROUPPER()
+	RET()
+}
+
+// patches copies patches of neighbouring pixels.
+func patches() {
+	TEXT("patchesAVX512", NOSPLIT, "func(dst, x *uint8, stride, lines, line, step, next, n int, last uint64)")
+	Doc("patchesAVX512 copies n patches of lines lines of line bytes each, which lie step bytes apart in x and one behind the other in dst. Patches are next bytes apart in x and stride in dst. last names the bytes of a line that are left after as many whole 64 as leave some.")
+	dst, x, lines, line := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("lines"), lanes.Arg("line")
+	step, n := lanes.Arg("step"), lanes.Arg("n")
+	last, r := K(), GP64()
+	MOVQ(lanes.Address("last"), r)
+	KMOVQ(r, last)
+	d, s, l, at, v := GP64(), GP64(), GP64(), GP64(), ZMM()
+	Label("patch")
+	MOVQ(dst, d)
+	MOVQ(x, s)
+	MOVQ(lines, l)
+	Label("line")
+	XORQ(at, at)
+	MOVQ(line, r)
+	SUBQ(Imm(64), r)
+	JLE(LabelRef("rest"))
+	Label("whole")
+	VMOVDQU8(Mem{Base: s, Index: at, Scale: 1}, v)
+	VMOVDQU8(v, Mem{Base: d, Index: at, Scale: 1})
+	ADDQ(Imm(64), at)
+	SUBQ(Imm(64), r)
+	JG(LabelRef("whole"))
+	Label("rest")
+	VMOVDQU8_Z(Mem{Base: s, Index: at, Scale: 1}, last, v)
+	VMOVDQU8(v, last, Mem{Base: d, Index: at, Scale: 1})
+	ADDQ(step, s)
+	ADDQ(line, d)
+	DECQ(l)
+	JNZ(LabelRef("line"))
+	ADDQ(lanes.Address("stride"), dst)
+	ADDQ(lanes.Address("next"), x)
+	DECQ(n)
+	JNZ(LabelRef("patch"))
 	VZEROUPPER()
 	RET()
 }

@@ -9,6 +9,7 @@ import (
 
 const (
 	none = 0
+	p66  = 1
 	f3   = 2
 	f2   = 3
 )
@@ -50,6 +51,9 @@ func DPBF16(c, a, b int) { Bytes(0xc4, 0xe2, (^b&15)<<3|f3, 0x5c, 0xc0|c<<3|a) }
 
 // DPI8 is TDPBSSD, c += a·b in 32 bits: a of 16 rows by 16 fours of i8, b of 16 fours by 16 columns.
 func DPI8(c, a, b int) { Bytes(0xc4, 0xe2, (^b&15)<<3|f2, 0x5e, 0xc0|c<<3|a) }
+
+// DPU8I8 is TDPBUSD, the same of a of u8.
+func DPU8I8(c, a, b int) { Bytes(0xc4, 0xe2, (^b&15)<<3|p66, 0x5e, 0xc0|c<<3|a) }
 
 // Configure is LDTILECFG (RAX).
 func Configure() { Bytes(0xc4, 0xe2, 15<<3|none, 0x49, 0x00) }

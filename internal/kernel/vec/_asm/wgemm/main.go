@@ -429,7 +429,7 @@ func unpack() {
 // products keeps 32 rows by 32 columns of sums in tiles 0 to 3 and has two tiles of x (4, 5) and two of w (6, 7); of the last 16 rows or fewer, the halves of them.
 func products() {
 	TEXT("productsAMX", NOSPLIT, "func(y *float32, x, w *int8, scale, sx *float32, yStride, xStride, sxStride, groups, steps, rows int, cols uint32, scratch *[1024]int32, config *[64]uint8)")
-	Doc("productsAMX: y[r][j] = the sum over groups g of float(the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[r][g]), each operation rounded, for those of 32 columns that cols names; k runs over 64*steps in each group. w is groups times 16*steps times [32][4] bytes, scale [groups][32]; strides are those of rows, in bytes. "+
+	Doc("productsAMX: y[r][j] = the sum over groups g of float(the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[r][g]), each operation rounded, for those of 32 columns that cols names; k runs over 64*steps in each group. w is groups times 16*steps times [32][4] bytes, scale [groups][32]; strides are those of rows, in bytes. " +
 		"Of x there must be whole 16 rows; others than the first rows count for nothing. config is for LDTILECFG.")
 	kept := AllocLocal(16)
 	Load(Param("config"), reg.RAX)
