@@ -316,15 +316,7 @@ func (n *network) without(e *entry) []string {
 func (n *network) remove(name string) {
 	i := slices.IndexFunc(n.Layers, func(e *entry) bool { return e.Name == name })
 	e := n.Layers[i]
-	v := *n.instead(e)
-	n.Layers = slices.Delete(slices.Clone(n.Layers), i, i+1)
-	for _, u := range n.Layers {
-		for k := range u.Inputs {
-			if u.Inputs[k] == e.Value {
-				u.Inputs[k] = v
-			}
-		}
-	}
+	n.bypass(e, *n.instead(e))
 	for again := true; again && n.Class != "Sequential"; {
 		again = false
 		for i, u := range n.Layers {
@@ -333,6 +325,18 @@ func (n *network) remove(name string) {
 				n.Layers = slices.Delete(n.Layers, i, i+1)
 				again = true
 				break
+			}
+		}
+	}
+}
+
+// bypass takes an entry out; what used its result uses another value.
+func (n *network) bypass(e *entry, v string) {
+	n.Layers = slices.DeleteFunc(slices.Clone(n.Layers), func(l *entry) bool { return l == e })
+	for _, u := range n.Layers {
+		for k := range u.Inputs {
+			if u.Inputs[k] == e.Value {
+				u.Inputs[k] = v
 			}
 		}
 	}

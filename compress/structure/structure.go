@@ -6,7 +6,7 @@
 // inputs of whatever takes the sum. Of makes the units of an axis the analysis finds all parameters (dependency analysis, as in DepGraph, arXiv:2301.12900, here on layers and their values). An axis of which one end
 // is the model's input or result, or a layer that looks at all features together, is fixed.
 //
-// A Block is a layer, or a residual branch, that can be taken out whole, since what it gives has the shape of what it takes.
+// A Block is a layer, or a residual branch, that can be taken out whole, since what it gives has the shape of what it takes. A Pooled convolution can take the strides of the pooling behind it.
 package structure
 
 import (
@@ -62,6 +62,7 @@ type Block struct {
 type Dependencies struct {
 	Axes   []*Axis
 	Blocks []Block
+	Pooled []Pooled
 	// Fixed says of layers whose outputs cannot be removed why.
 	Fixed map[string]string
 
@@ -128,6 +129,11 @@ type settings struct {
 	KeyDim     int           `json:"key_dim"`
 	Target     []int         `json:"target_shape"`
 	KeepDims   bool          `json:"keepdims"`
+	Kernel     any           `json:"kernel_size"` // a number, or one for each axis; so are the next
+	Strides    any           `json:"strides"`
+	Dilation   any           `json:"dilation_rate"`
+	Pool       any           `json:"pool_size"`
+	Padding    nn.Padding    `json:"padding"`
 }
 
 func networkOf(m *train.Model) (*network, error) {
@@ -257,7 +263,7 @@ func Analyze(m *train.Model) (*Dependencies, error) {
 	}
 	d := &Dependencies{Fixed: map[string]string{}, net: n}
 	a.collect(d)
-	d.Blocks = n.blocks()
+	d.Blocks, d.Pooled = n.blocks(), n.pooled()
 	return d, nil
 }
 

@@ -420,3 +420,83 @@ func TestMistakes(t *testing.T) {
 		t.Error(err) // the model itself is as it was
 	}
 }
+
+// A convolution takes the strides of the pooling behind it: what comes out is what it gave at the first place of each window.
+func TestStride(t *testing.T) {
+	net := func(padding nn.Padding, opts ...nn.Option) func(x *nn.Value) *nn.Value {
+		return func(x *nn.Value) *nn.Value {
+			x = nn.BatchNormalization().On(nn.Conv2D(4, 3, append(opts, padding)...).On(x))
+			x = nn.MaxPool2D(2).On(nn.Activate(nn.ReLU).On(x))
+			return nn.Dense(3, nn.Softmax).On(nn.Flatten().On(x))
+		}
+	}
+	for name, c := range map[string]struct {
+		in   data.Field
+		f    func(x *nn.Value) *nn.Value
+		want string // "": it can
+	}{
+		"valid, even":    {field(8, 10, 2), net(nn.Valid), ""},
+		"same, even":     {field(8, 6, 2), net(nn.Same), ""},
+		"strided before": {field(17, 17, 2), net(nn.Valid, nn.Strides(2)), ""},
+		"odd":            {field(7, 7, 2), net(nn.Valid), "those that can: none"}, // 5 places become 2 by pooling and 3 by strides
+		"dilated":        {field(10, 10, 2), net(nn.Valid, nn.Dilation(2)), "those that can: none"},
+		"windows that overlap": {field(9, 9, 2), func(x *nn.Value) *nn.Value {
+			x = nn.MaxPool2D(3, nn.Strides(2)).On(nn.Conv2D(4, 3).On(x))
+			return nn.Dense(3, nn.Softmax).On(nn.Flatten().On(x))
+		}, "those that can: none"},
+		"taken twice": {field(8, 8, 2), func(x *nn.Value) *nn.Value {
+			x = nn.Conv2D(4, 3).On(x)
+			y := nn.GlobalAveragePool2D().On(x)
+			return nn.Dense(3, nn.Softmax).On(nn.Concatenate().On(y, nn.Flatten().On(nn.MaxPool2D(2).On(x))))
+		}, "those that can: none"},
+	} {
+		m := compile(t, c.in, c.f)
+		s, err := Stride(m, []string{"conv2d"})
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: want an error with %q, not %v", name, c.want, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		d, err := Analyze(m)
+		if err != nil || len(d.Pooled) != 1 || d.Pooled[0] != (Pooled{"conv2d", "max_pooling2d", 4}) {
+			t.Errorf("%s: %v, %v", name, err, d.Pooled)
+		}
+		x, _ := examples(m, 3)
+		full, err := m.LayerInputs(x...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		some, err := s.LayerInputs(x...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := full["max_pooling2d"], some["flatten"]
+		if some["max_pooling2d"] != nil || b.Shape()[1] != full["flatten"].Shape()[1] {
+			t.Fatalf("%s: a pooling is left, or shapes changed: %v", name, b.Shape())
+		}
+		for k := range 3 {
+			for i := range b.Shape()[1] {
+				for j := range b.Shape()[2] {
+					for ch := range 4 {
+						// padding of an even length is one place at the end whatever the strides, so windows begin where they were, or a place later
+						at := func(v *tensor.Tensor, i, j int) float64 {
+							s := v.Shape()
+							return v.At(((k*s[1]+i)*s[2]+j)*4 + ch)
+						}
+						got, want := at(b, i, j), at(a, 2*i, 2*j)
+						if name == "same, even" {
+							want = at(a, 2*i+1, 2*j+1)
+						}
+						if math.Abs(got-want) > 1e-5*(1+math.Abs(want)) {
+							t.Fatalf("%s: at %d %d %d is %g, was %g", name, i, j, ch, got, want)
+						}
+					}
+				}
+			}
+		}
+	}
+}
