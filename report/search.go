@@ -16,7 +16,7 @@ func OfSearch(r *search.Result, before, after []train.Log) []Section {
 	var text string
 	switch {
 	case best != nil:
-		text = fmt.Sprintf("The best is %s: it drops by %.4g on training examples held out (%.4g is allowed).", best.Name, best.Drop, r.MaxDrop)
+		text = fmt.Sprintf("The best is %s: it drops by %.4g on examples held out (%.4g is allowed).", best.Name, best.Drop, r.MaxDrop)
 		if r.BreakEven > 0 {
 			text += fmt.Sprintf(" The search cost ≈%s, so it has paid for itself after about %.3g predictions.", energy.SI(r.Spent, "J"), r.BreakEven)
 		} else {
@@ -83,7 +83,7 @@ func candidates(r *search.Result) *Table {
 
 // pareto draws quality against what the three targets count.
 func pareto(r *search.Result) Section {
-	s := Section{Title: "Pareto fronts", Text: "Each point is a model with a run of its own, which every command opens. The line joins those that no other beats in both directions: less to the left, better upwards. Quality is that on training examples held out."}
+	s := Section{Title: "Pareto fronts", Text: "Each point is a model with a run of its own, which every command opens. The line joins those that no other beats in both directions: less to the left, better upwards. Quality is that on examples held out."}
 	quality, y := func(m search.Measures, _ float64) float64 { return m.Quality.Value }, r.Original.Quality.Name
 	if train.LowerIsBetter(y) || strings.HasPrefix(y, "bits") || strings.HasPrefix(y, "perplexity") {
 		quality, y = func(_ search.Measures, drop float64) float64 { return 1 - drop }, "quality, the original being 1"

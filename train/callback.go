@@ -121,6 +121,23 @@ func (c *EarlyStopping) End(t *Training) error {
 	return t.Model.setVariables(c.best)
 }
 
+// Anneal lowers the learning rate, whatever the schedule gives, along half a cosine from all of it to the share To after the last step.
+type Anneal struct {
+	Hooks
+	To    float64 // 0: a hundredth
+	Steps int64   // of the training; 0: its epochs
+}
+
+// AfterStep implements Callback.
+func (c *Anneal) AfterStep(t *Training) error {
+	to, steps := cmp.Or(c.To, 0.01), float64(cmp.Or(c.Steps, int64(t.Epochs)*int64(t.EpochSteps)))
+	at := func(step int64) float64 {
+		return to + (1-to)*(1+math.Cos(math.Pi*min(1, float64(step)/steps)))/2
+	}
+	t.ScaleRate(at(t.Steps) / at(t.Steps-1))
+	return nil
+}
+
 // variables copies all variables.
 func (m *Model) variables() ([]*tensor.Tensor, error) {
 	var out []*tensor.Tensor

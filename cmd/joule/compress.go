@@ -17,6 +17,7 @@ import (
 	"github.com/jouleml/joule/compress/pack"
 	"github.com/jouleml/joule/compress/search"
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
@@ -31,11 +32,11 @@ const searchFile = "search.json"
 func compressCmd() *cobra.Command {
 	var f modelFlags
 	var o search.Options
-	var on, to, drop, target, by, resume string
+	var on, to, drop, target, by, resume, held, measure string
 	c := &cobra.Command{
 		Use:   "compress [RUN | model.safetensors]",
 		Short: "Search for the cheapest model that does as well as a trained one",
-		Long: "Compress takes units, filters, attention heads and whole residual branches or layers away where that saves most of --target for the loss it costs, lets the narrower model learn from the original one, quantizes it, measures each model on training examples held out, and goes on as long as one is " +
+		Long: "Compress takes units, filters, attention heads and whole residual branches or layers away where that saves most of --target for the loss it costs, lets the narrower model learn from the original one, quantizes it, measures each model on examples held out, and goes on as long as one is " +
 			"within --max-drop. Each model is a run in the history. It prints all of them, those that nothing else beats (the Pareto front) marked, writes the best, and says after how many predictions the search has paid for itself. " +
 			"A search that was stopped goes on with --resume.",
 		Args: cobra.MaximumNArgs(1),
@@ -45,7 +46,7 @@ func compressCmd() *cobra.Command {
 				return usageError{err}
 			}
 			if o.Target = search.Target(target); !slices.Contains(search.Targets, o.Target) {
-				return usageError{fmt.Errorf("--target %s: joules, latency and bytes are known", target)}
+				return usageError{fmt.Errorf("--target %s: joules, latency, bytes and parameters are known", target)}
 			}
 			if o.By = search.Scores(by); o.By != search.Magnitude && o.By != search.Taylor {
 				return usageError{fmt.Errorf("--by %s: magnitude and taylor are known", by)}
@@ -53,16 +54,22 @@ func compressCmd() *cobra.Command {
 			if err := (&pack.Options{Sparsity: o.Sparsity, Values: o.Values}).Check(); err != nil || o.Sparsity == 0 || o.Values == 0 {
 				return usageError{cmp.Or(err, errors.New("--sparsity and --values must be above 0"))}
 			}
-			k := &candidates{store: runs.Open(f.out), f: &f, state: searchState{Options: o, Ref: first(args, "last"), Data: on}}
-			if resume != "" {
-				for _, name := range []string{"data", "max-drop", "target", "budget", "epochs", "batch", "rounds", "by", "sparsity", "values"} {
-					if len(args) > 0 || c.Flags().Changed(name) {
-						return usageError{errors.New("--resume goes on with the settings of its search; leave model and settings out")}
+			if held != "train" && held != "test" {
+				return usageError{fmt.Errorf("--held %s: train and test are known", held)}
+			}
+			k := &candidates{store: runs.Open(f.out), f: &f, state: searchState{Options: o, Ref: first(args, "last"), Data: on, Held: held}}
+			if ref := cmp.Or(resume, measure); ref != "" {
+				for _, name := range []string{"data", "max-drop", "target", "budget", "epochs", "batch", "rounds", "by", "sparsity", "values", "pack", "held"} {
+					if len(args) > 0 || c.Flags().Changed(name) || resume != "" && measure != "" {
+						return usageError{errors.New("--resume and --measure take the settings of their search; leave model and settings out")}
 					}
 				}
-				if err := k.reopen(resume); err != nil {
+				if err := k.reopen(ref, measure != ""); err != nil {
 					return err
 				}
+			}
+			if measure != "" {
+				return k.again(c, to)
 			}
 			return k.search(c, to)
 		},
@@ -72,14 +79,17 @@ func compressCmd() *cobra.Command {
 	fs.StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
 	fs.StringVar(&to, "to", "", "the file to write (default: the model's name with .compressed)")
 	fs.StringVar(&drop, "max-drop", "0.5%", "how much worse the model may do: a difference of accuracy, a share of a loss")
-	fs.StringVar(&target, "target", "joules", "what is to become little: joules (of an example), latency (of a batch of one) or bytes (of the file, which is then pruned, shares values and is packed)")
+	fs.StringVar(&target, "target", "joules", "what is to become little: joules (of an example), latency (of a batch of one) bytes (of the file, which is then pruned, shares values and is packed) or parameters (to compare with)")
 	fs.Float64Var(&o.Budget, "budget", 0, "joules that the search may cost (default: no limit)")
 	fs.IntVar(&o.Epochs, "epochs", 2, "epochs of learning after each narrowing")
 	fs.IntVar(&o.Batch, "batch", 32, "examples in a step")
 	fs.IntVar(&o.Rounds, "rounds", 8, "narrowings at most")
-	fs.Float64Var(&o.Sparsity, "sparsity", 0.7, "with --target bytes: share of the weights of packed models that become zero")
-	fs.IntVar(&o.Values, "values", 15, "with --target bytes: values that the other weights of a layer share")
+	fs.BoolVar(&o.Pack, "pack", false, "with another target than bytes: prune, share values and pack the cheapest models that were found, and choose among these")
+	fs.StringVar(&held, "held", "train", "what candidates are compared on: train (the last thousand training examples, from which they do not learn, but the original has, so that it looks better there than it is) or test (every second test example; the result is that on the others)")
+	fs.Float64Var(&o.Sparsity, "sparsity", 0.7, "share of the weights of packed models that become zero")
+	fs.IntVar(&o.Values, "values", 15, "values that the other weights of a layer of packed models share")
 	fs.StringVar(&by, "by", "magnitude", "which units of a layer go: those of the smallest weights (magnitude), or those that the loss depends on least by its gradient (taylor)")
+	fs.StringVar(&measure, "measure", "", "measure the original and all candidates of a search that has come to its end again, such as on a machine that does nothing else now, and choose the best anew: the id of its run, the beginning of it, or last")
 	fs.StringVar(&resume, "resume", "", "go on with a search: the id of its run, the beginning of it, or last")
 	return c
 }
@@ -90,6 +100,7 @@ type searchState struct {
 	Ref        string              `json:"model"` // as it was given
 	File       string              `json:"file"`  // of the model
 	Data       string              `json:"data"`
+	Held       string              `json:"held,omitempty"` // train or test
 	Spec       string              `json:"spec,omitempty"` // of the model's run, so that a candidate's run knows its data
 	Candidates []*search.Candidate `json:"candidates"`
 	Result     *search.Result      `json:"result,omitempty"`
@@ -116,6 +127,14 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 		return usageError{errors.New("--data says which data set to learn from and to measure on")}
 	}
 	k.state.Data = s.data
+	if set, err = k.divide(set); err != nil {
+		return err
+	}
+	dir, err := catalog.Dir()
+	if err != nil {
+		return err
+	}
+	k.state.Options.Cache = filepath.Join(dir, "results")
 	if k.run == nil {
 		if err := k.begin(s.path); err != nil {
 			return err
@@ -134,6 +153,29 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 		}
 		return errors.Join(err, k.run.Finish(o))
 	}
+	return k.conclude(c, s, r, set, to)
+}
+
+// divide takes the test examples apart if candidates are compared on some of them: the result is that on the others.
+func (k *candidates) divide(set *data.Set) (*data.Set, error) {
+	if k.state.Held != "test" {
+		return set, nil
+	}
+	var idx [2][]int
+	for i := range set.Test.Len() {
+		idx[i%2] = append(idx[i%2], i)
+	}
+	out := *set
+	var err error
+	if k.state.Options.Held, err = data.Subset(set.Test, idx[0]); err == nil {
+		out.Test, err = data.Subset(set.Test, idx[1])
+	}
+	return &out, err
+}
+
+// conclude tests and writes the best of what was found, and prints everything.
+func (k *candidates) conclude(c *cobra.Command, s *subject, r *search.Result, set *data.Set, to string) error {
+	m := s.model
 	var after []train.Log
 	result := m
 	if best := r.Find(r.Best); best != nil {
@@ -171,8 +213,29 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 	return nil
 }
 
-// reopen takes up a search; last is the last search, not the last run.
-func (k *candidates) reopen(ref string) error {
+// again measures what a search has found again, and chooses the best anew.
+func (k *candidates) again(c *cobra.Command, to string) error {
+	s, err := k.f.subject(k.state.Ref, k.state.Data)
+	if err != nil {
+		return err
+	}
+	set, err := k.divide(s.set)
+	if err != nil {
+		return err
+	}
+	r := k.state.Result
+	err = r.Again(c.Context(), s.model, set.Test, k.state.Options.Pack, func(c *search.Candidate) (*train.Model, error) {
+		return train.Load(c.File, train.Threads(k.f.threads))
+	})
+	if err != nil {
+		return errors.Join(err, k.run.Finish(runs.Outcome{State: runs.Done, Results: k.run.Info().Results, Ledger: k.run.Info().Ledger}))
+	}
+	k.state.Candidates = r.Candidates
+	return k.conclude(c, s, r, set, to)
+}
+
+// reopen takes up a search, which has come to its end or not; last is the last search, not the last run.
+func (k *candidates) reopen(ref string, ended bool) error {
 	if ref == "last" {
 		all, err := k.store.List(runs.Query{})
 		if err != nil {
@@ -202,7 +265,10 @@ func (k *candidates) reopen(ref string) error {
 	if err != nil {
 		return fmt.Errorf("run %s: %s: %w", info.ID, searchFile, err)
 	}
-	if k.state.Result != nil {
+	switch {
+	case ended && k.state.Result == nil:
+		return fmt.Errorf("the search %s has not come to its end; go on with: joule compress --resume %s%s", info.ID, info.ID, outFlag(k.f.out))
+	case !ended && k.state.Result != nil:
 		return fmt.Errorf("the search %s has come to its end; its result is in %s", info.ID, filepath.Join(info.Dir, searchFile))
 	}
 	k.state.Ref = k.state.File // last may be another run by now
@@ -329,7 +395,7 @@ func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file 
 	for _, c := range r.Candidates {
 		line(map[bool]string{true: "*"}[c.Front], c.Name, c.Measures, c.Drop)
 	}
-	fmt.Fprintf(w, "* nothing else is at least as good in drop and %s. Quality is that on training examples held out. The search ended because %s; it cost ≈%s.\n\n", r.Target, r.Stopped, energy.SI(r.Spent, "J"))
+	fmt.Fprintf(w, "* nothing else is at least as good in drop and %s. Quality is that on examples held out. The search ended because %s; it cost ≈%s.\n\n", r.Target, r.Stopped, energy.SI(r.Spent, "J"))
 	best := r.Find(r.Best)
 	if best == nil {
 		fmt.Fprintf(w, "No model drops by at most %.4g and needs less (%s) than the original; nothing is written.", r.MaxDrop, r.Target)

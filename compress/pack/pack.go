@@ -24,6 +24,7 @@ type Options struct {
 	Rows     int           // of the products that are to be faster by it; 0: 1
 	Epochs   int           // of learning on after pruning, and again after sharing; 0: 1
 	Batch    int           // 0: 32
+	Anneal   bool          // lower the learning rate to a hundredth over these epochs (train.Anneal)
 
 	// Teacher, if not nil, is what the model learns from beside the labels; both must end in a softmax.
 	Teacher *train.Teacher
@@ -112,7 +113,11 @@ func learn(ctx context.Context, m *train.Model, ds data.Dataset, o Options, w in
 	if err != nil {
 		return nil, err
 	}
-	if _, err := out.Fit(ctx, ds, train.Epochs(o.Epochs), train.BatchSize(o.Batch), train.Callbacks(w)); err != nil {
+	calls := []train.Callback{w}
+	if o.Anneal {
+		calls = append(calls, &train.Anneal{})
+	}
+	if _, err := out.Fit(ctx, ds, train.Epochs(o.Epochs), train.BatchSize(o.Batch), train.Callbacks(calls...)); err != nil {
 		return nil, err
 	}
 	spent, err := a.Ledger()

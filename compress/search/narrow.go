@@ -1,6 +1,7 @@
 package search
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -18,17 +19,18 @@ import (
 type cut struct {
 	widths map[string]int // units that stay, of axes that lose some
 	blocks []string       // taken out whole
+	pooled []string       // convolutions that take the strides of the pooling behind them
 	scores map[string][]float64
+	gain   float64 // what it saves of the target, predicted
 }
 
 // apply makes the smaller model.
 func (c *cut) apply(m *train.Model, more ...train.Option) (*train.Model, error) {
-	if len(c.blocks) == 0 {
-		return structure.Narrow(m, c.widths, c.scores, more...)
-	}
-	m, err := structure.Remove(m, c.blocks, more...)
-	if err != nil || len(c.widths) == 0 {
-		return m, err
+	switch {
+	case len(c.blocks) > 0:
+		return structure.Remove(m, c.blocks, more...)
+	case len(c.pooled) > 0:
+		return structure.Stride(m, c.pooled, more...)
 	}
 	return structure.Narrow(m, c.widths, c.scores, more...)
 }
@@ -39,7 +41,7 @@ func (s *search) narrow(ctx context.Context, round int) (ok bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		s.current, s.currentMeasures, s.widths, s.removed = m, c.Measures, c.Widths, c.Removed
+		s.stand(m, c)
 		return true, s.take(c, m, nil)
 	}
 	l := energy.NewLedger(energy.CPU, s.m.Cores())
@@ -47,13 +49,11 @@ func (s *search) narrow(ctx context.Context, round int) (ok bool, err error) {
 	if err != nil || gone == nil {
 		return false, err
 	}
-	student, err := gone.apply(s.current, train.Distil(train.Teacher{Model: s.m, Temperature: s.Temperature, Weight: s.Weight}))
-	if err != nil { // models that end in no softmax learn without a teacher
-		if student, err = gone.apply(s.current); err != nil {
-			return false, err
-		}
+	student, err := s.pupil(gone)
+	if err != nil {
+		return false, err
 	}
-	if err := s.teach(ctx, student, l); err != nil {
+	if err := s.teach(ctx, student, l, 0); err != nil {
 		return false, err
 	}
 	plain, err := s.plain(student)
@@ -62,22 +62,35 @@ func (s *search) narrow(ctx context.Context, round int) (ok bool, err error) {
 	}
 	all := maps.Clone(s.widths)
 	maps.Copy(all, gone.widths)
-	removed := append(slices.Clone(s.removed), gone.blocks...)
-	c := &Candidate{Name: fmt.Sprintf("round %d f32", round), Round: round, Widths: all, Removed: removed, Format: "f32"}
+	c := &Candidate{Name: fmt.Sprintf("round %d f32", round), Round: round, Widths: all, Removed: append(slices.Clone(s.removed), gone.blocks...), Strided: append(slices.Clone(s.strided), gone.pooled...), Format: "f32"}
 	if err := s.measure(ctx, c, plain, l); err != nil {
 		return false, err
 	}
-	s.current, s.currentMeasures, s.widths, s.removed = plain, c.Measures, all, removed
+	s.stand(plain, c)
 	return true, s.take(c, plain, l)
 }
 
-// teach lets a model learn for the search's epochs, and books what that costs.
-func (s *search) teach(ctx context.Context, m *train.Model, l *energy.Ledger, more ...train.FitOption) error {
+// stand makes a candidate of floats the current one.
+func (s *search) stand(m *train.Model, c *Candidate) {
+	s.current, s.currentMeasures, s.widths, s.removed, s.strided = m, c.Measures, c.Widths, c.Removed, c.Strided
+	s.models[c.Round] = m
+}
+
+// pupil is the current model without what a cut takes away, compiled to learn from the original if that can teach.
+func (s *search) pupil(c *cut) (*train.Model, error) {
+	if s.teacher == nil {
+		return c.apply(s.current)
+	}
+	return c.apply(s.current, train.Distil(*s.teacher))
+}
+
+// teach lets a model learn for the search's epochs, or for so many steps if that is not 0, at a rate that falls, and books what that costs.
+func (s *search) teach(ctx context.Context, m *train.Model, l *energy.Ledger, steps int64) error {
 	a, err := m.StartAccount(nil)
 	if err != nil {
 		return err
 	}
-	if _, err := m.Fit(ctx, s.learn, append([]train.FitOption{train.Epochs(s.Epochs), train.BatchSize(s.Batch)}, more...)...); err != nil {
+	if _, err := m.Fit(ctx, s.lessons, train.Epochs(s.Epochs), train.BatchSize(s.Batch), train.MaxSteps(steps), train.Callbacks(&train.Anneal{Steps: steps})); err != nil {
 		return err
 	}
 	spent, err := a.Ledger()
@@ -109,13 +122,125 @@ func (s *search) plain(m *train.Model) (*train.Model, error) {
 // saved is the share of what the layers cost that a round is to save before the model learns again.
 const saved = 0.3
 
-// choose decides what goes: a quarter of an axis at a time, or a whole block, where that saves most for the loss it costs, until enough is saved.
+// trial is how many steps a cut learns before it is compared with cuts of another kind, and rivals how many of these there are beside the one of axes.
+const (
+	trial  = 300
+	rivals = 3
+)
+
+// choose decides what goes: units of axes, a whole block, or the pooling behind a convolution. These differ too much in what they do to the loss before anything is learned again, so each learns for some steps first;
+// the one that then saves most for the loss it costs goes.
 func (s *search) choose(ctx context.Context, l *energy.Ledger) (*cut, error) {
 	d, err := structure.Analyze(s.current)
 	if err != nil {
 		return nil, err
 	}
+	cost := s.byLayer()
+	sample := data.Take(s.held, 1000)
+	loss, err := s.lossOf(ctx, s.current, sample, l)
+	if err != nil {
+		return nil, err
+	}
+	score := func(gain, rise float64) float64 { return gain / math.Max(rise, 0.01*math.Abs(loss)+1e-6) }
+	rise := func(try *cut) (float64, error) {
+		m, err := try.apply(s.current)
+		if err != nil {
+			return 0, err
+		}
+		now, err := s.lossOf(ctx, m, sample, l)
+		return now - loss, err
+	}
+	type rival struct {
+		cut   *cut
+		score float64
+	}
+	var all []rival
+	for _, b := range d.Blocks {
+		c := &cut{blocks: []string{b.Name}}
+		for _, layer := range b.Layers {
+			c.gain += cost[layer]
+		}
+		all = append(all, rival{cut: c})
+	}
+	for _, p := range d.Pooled {
+		// A pooling that is fused with its convolution is booked for both.
+		all = append(all, rival{cut: &cut{pooled: []string{p.Conv}, gain: (cost[p.Conv] + cost[p.Pool]) * float64(p.Places-1) / float64(p.Places)}})
+	}
+	if s.Target == Bytes || s.Target == Parameters { // strides save no parameter
+		all = slices.DeleteFunc(all, func(r rival) bool { return len(r.cut.pooled) > 0 })
+	}
+	for i := range all {
+		r, err := rise(all[i].cut)
+		if err != nil {
+			return nil, err
+		}
+		all[i].score = score(all[i].cut.gain, r)
+		if len(all[i].cut.blocks) > 0 && s.round == 1 {
+			s.result.Narrowed[all[i].cut.blocks[0]] = r
+		}
+	}
+	all = slices.DeleteFunc(all, func(r rival) bool { return r.cut.gain <= 0 })
+	slices.SortStableFunc(all, func(a, b rival) int { return cmp.Compare(b.score, a.score) })
+	all = all[:min(rivals, len(all))]
+	units, err := s.units(ctx, d, cost, rise, score)
+	if err != nil {
+		return nil, err
+	}
+	if units != nil {
+		all = append(all, rival{cut: units})
+	}
+	if len(all) < 2 {
+		for _, r := range all {
+			return r.cut, nil
+		}
+		return nil, nil
+	}
+	var best rival
+	for _, r := range all {
+		m, err := s.pupil(r.cut)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.teach(ctx, m, l, trial); err != nil {
+			return nil, err
+		}
+		plain, err := s.plain(m)
+		if err != nil {
+			return nil, err
+		}
+		now, err := s.lossOf(ctx, plain, sample, l)
+		if err != nil {
+			return nil, err
+		}
+		if r.score = score(r.cut.gain, now-loss); best.cut == nil || r.score > best.score {
+			best = r
+		}
+	}
+	return best.cut, nil
+}
+
+// lossOf is a model's loss on examples; what finding it out costs is booked.
+func (s *search) lossOf(ctx context.Context, m *train.Model, ds data.Dataset, l *energy.Ledger) (float64, error) {
+	a, err := m.StartAccount(nil)
+	if err != nil {
+		return 0, err
+	}
+	q, err := quant.QualityOf(ctx, m, ds)
+	if err != nil {
+		return 0, err
+	}
+	spent, err := a.Ledger()
+	if err != nil {
+		return 0, err
+	}
+	l.Merge(spent)
+	return q.Loss, nil
+}
+
+// units takes units away, a quarter of an axis at a time, where that saves most for the loss it costs before anything is learned, until enough is saved; nil if nothing can be.
+func (s *search) units(ctx context.Context, d *structure.Dependencies, cost map[string]float64, rise func(*cut) (float64, error), score func(gain, rise float64) float64) (*cut, error) {
 	out := &cut{widths: map[string]int{}}
+	var err error
 	if s.By == Taylor {
 		out.scores, err = d.Taylor(ctx, s.current, s.learn, 1024)
 	} else {
@@ -124,7 +249,7 @@ func (s *search) choose(ctx context.Context, l *energy.Ledger) (*cut, error) {
 	if err != nil {
 		return nil, err
 	}
-	cost := s.byLayer()
+	cost = maps.Clone(cost)
 	total := 0.0 // of the layers that can save something: the rest of a prediction, time at rest included, is no measure for them
 	able := map[string]bool{}
 	now := map[string]int{}
@@ -134,39 +259,10 @@ func (s *search) choose(ctx context.Context, l *energy.Ledger) (*cut, error) {
 			able[layer] = true
 		}
 	}
-	for _, b := range d.Blocks {
-		for _, layer := range b.Layers {
-			able[layer] = true
-		}
-	}
 	for layer := range able {
 		total += cost[layer]
 	}
-	loss := s.currentMeasures.Quality.Loss
-	sum := 0.0
-	sample := data.Take(s.held, 500)
-	rise := func(try *cut) (float64, error) {
-		m, err := try.apply(s.current)
-		if err != nil {
-			return 0, err
-		}
-		a, err := m.StartAccount(nil)
-		if err != nil {
-			return 0, err
-		}
-		q, err := quant.QualityOf(ctx, m, sample)
-		if err != nil {
-			return 0, err
-		}
-		spent, err := a.Ledger()
-		if err != nil {
-			return 0, err
-		}
-		l.Merge(spent)
-		return q.Loss - loss, nil
-	}
-	score := func(gain, rise float64) float64 { return gain / math.Max(rise, 0.01*math.Abs(loss)+1e-6) }
-	for first := true; sum < saved*total; first = false {
+	for first := true; out.gain < saved*total; first = false {
 		var best func()
 		least := math.Inf(-1)
 		for _, a := range d.Axes {
@@ -192,29 +288,7 @@ func (s *search) choose(ctx context.Context, l *energy.Ledger) (*cut, error) {
 						cost[layer] -= cost[layer] * share * float64(a.Units) * (1 - f)
 					}
 					now[a.Name], out.widths[a.Name] = n, n
-					sum += gain
-				}
-			}
-		}
-		if first { // a block goes alone: with it the axes change
-			for _, b := range d.Blocks {
-				gain := 0.0
-				for _, layer := range b.Layers {
-					gain += cost[layer]
-				}
-				r, err := rise(&cut{blocks: []string{b.Name}})
-				if err != nil {
-					return nil, err
-				}
-				if s.round == 1 {
-					s.result.Narrowed[b.Name] = r
-				}
-				if v := score(gain, r); v > least && gain > 0 {
-					least = v
-					best = func() {
-						out.blocks = []string{b.Name}
-						sum = total
-					}
+					out.gain += gain
 				}
 			}
 		}
@@ -223,7 +297,7 @@ func (s *search) choose(ctx context.Context, l *energy.Ledger) (*cut, error) {
 		}
 		best()
 	}
-	if len(out.widths) == 0 && len(out.blocks) == 0 {
+	if len(out.widths) == 0 {
 		return nil, nil
 	}
 	return out, nil
@@ -234,7 +308,7 @@ func (s *search) byLayer() map[string]float64 {
 	switch s.Target {
 	case Latency:
 		return maps.Clone(s.currentMeasures.Seconds)
-	case Bytes:
+	case Bytes, Parameters:
 		out := map[string]float64{}
 		for _, p := range s.current.Params() {
 			for _, l := range s.current.Net.Layers() {

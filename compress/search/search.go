@@ -1,10 +1,11 @@
 // Package search looks for the cheapest model that does as well as a trained one, by joules, latency or bytes.
 //
-// It goes in rounds. In a round units, filters, heads and blocks (package structure) are taken away where that saves most, by the ledger of the model as it runs, for what it costs in loss; the narrower model learns from the original (distillation) for some
+// It goes in rounds. In a round units, filters and heads, a block, or the pooling behind a convolution (package structure) are taken away where that saves most, by the ledger of the model as it runs, for what it costs in loss; the narrower model learns from the original (distillation) for some
 // epochs; and it is quantized; where bytes on disk count, it is also pruned and its weights share values (package pack). Each model that comes out of this is measured on training examples held out, and is a Candidate. Rounds go on while some candidate is within the allowed drop.
 package search
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/train"
+	"github.com/jouleml/joule/transfer"
 )
 
 // Target is what is to become little.
@@ -26,10 +28,12 @@ const (
 	Joules  Target = "joules"  // energy of an example, in batches
 	Latency Target = "latency" // time of a batch of one
 	Bytes   Target = "bytes"   // of the model on disk, which is then packed
+
+	Parameters Target = "parameters" // their bytes, as most methods of pruning count: to compare with
 )
 
 // Targets lists them.
-var Targets = []Target{Joules, Latency, Bytes}
+var Targets = []Target{Joules, Latency, Bytes, Parameters}
 
 // Scores is how the units that go are chosen within an axis.
 type Scores string
@@ -51,8 +55,14 @@ type Options struct {
 	Temperature float64 // of distillation; 0: 2
 	Weight      float64 // of the teacher; 0: 0.5
 	By          Scores  // "": Magnitude
-	Sparsity    float64 // of packed candidates, which Bytes alone has; 0: 0.7
+	Pack        bool    // with another target than Bytes: what is found is packed too, and only packed candidates can be the best
+	Sparsity    float64 // of packed candidates; 0: 0.7
 	Values      int     // that the weights of a kernel share there; 0: 15
+
+	// Held, if not nil, is what candidates are compared on, in place of the last thousand training examples: those the original has learned from, so that it looks better on them than it is.
+	Held data.Dataset `json:"-"`
+	// Cache is a folder for what the original says about the training examples, which it is then asked once (transfer.Predictions); "": it predicts in each step.
+	Cache string `json:"-"`
 }
 
 func (o *Options) check() error {
@@ -79,7 +89,7 @@ func (o *Options) check() error {
 	case o.By != Magnitude && o.By != Taylor:
 		return fmt.Errorf("search: unknown scores %q (known: magnitude, taylor)", o.By)
 	case !slices.Contains(Targets, o.Target):
-		return fmt.Errorf("search: unknown target %q (known: joules, latency, bytes)", o.Target)
+		return fmt.Errorf("search: unknown target %q (known: joules, latency, bytes, parameters)", o.Target)
 	case !(o.MaxDrop >= 0 && o.MaxDrop < 1):
 		return fmt.Errorf("search: a drop of at most %g; it must be from 0 to below 1", o.MaxDrop)
 	case !(o.Budget >= 0):
@@ -110,6 +120,8 @@ func (m Measures) value(t Target) float64 {
 		return m.MS
 	case Bytes:
 		return float64(m.Disk)
+	case Parameters:
+		return float64(m.Bytes)
 	}
 	return m.Joules
 }
@@ -120,6 +132,7 @@ type Candidate struct {
 	Round   int            `json:"round"`
 	Widths  map[string]int `json:"widths,omitempty"`  // units that are left, of axes (structure.Axis) that have lost some
 	Removed []string       `json:"removed,omitempty"` // blocks taken out whole
+	Strided []string       `json:"strided,omitempty"` // convolutions that have taken the strides of the pooling behind them
 	Format  string         `json:"format"`            // f32, int8 (bytes all through), weights int8 or weights int4; with packed before it, pruned and with shared values
 	Measures
 	Drop  float64 `json:"drop"`
@@ -183,8 +196,12 @@ type search struct {
 	currentMeasures Measures
 	widths          map[string]int
 	removed         []string
+	strided         []string
 	round           int
-	shared          *train.Model // this round's, pruned and with shared values, in floats
+	models          map[int]*train.Model // of floats, by round
+	teacher         *train.Teacher       // nil: the original cannot teach
+	lessons         data.Dataset         // what models learn from, with what the teacher says if that is cached
+	shared          *train.Model         // this round's, pruned and with shared values, in floats
 }
 
 // Run searches. log, if not nil, is told of each candidate. The models learn from set.Train but for the last thousand examples, on which they are compared.
@@ -195,21 +212,22 @@ func Run(ctx context.Context, m *train.Model, set *data.Set, o Options, k Keeper
 	if set.Train.Len() < 20 {
 		return nil, fmt.Errorf("search: %d training examples are too few to learn from and to compare models on; at least 20", set.Train.Len())
 	}
-	s := &search{Options: o, m: m, keeper: k, log: log, result: &Result{Target: o.Target, MaxDrop: o.MaxDrop, Narrowed: map[string]float64{}}, current: m, widths: map[string]int{}}
-	n := min(1000, set.Train.Len()/5)
+	s := &search{Options: o, m: m, keeper: k, log: log, result: &Result{Target: o.Target, MaxDrop: o.MaxDrop, Narrowed: map[string]float64{}}, current: m, widths: map[string]int{}, models: map[int]*train.Model{0: m}, learn: set.Train, held: o.Held}
 	var err error
-	if s.learn, err = part(set.Train, 0, set.Train.Len()-n); err != nil {
-		return nil, err
+	if n := min(1000, set.Train.Len()/5); s.held == nil {
+		if s.learn, err = part(set.Train, 0, set.Train.Len()-n); err != nil {
+			return nil, err
+		}
+		if s.held, err = part(set.Train, set.Train.Len()-n, set.Train.Len()); err != nil {
+			return nil, err
+		}
 	}
-	if s.held, err = part(set.Train, set.Train.Len()-n, set.Train.Len()); err != nil {
+	if err := s.ask(ctx); err != nil {
 		return nil, err
 	}
 	s.formats = formats(m)
 	if o.Target == Bytes {
-		s.formats = append(s.formats, packed+" f32")
-		if slices.Contains(s.formats, "int8") {
-			s.formats = append(s.formats, packed+" int8")
-		}
+		s.formats = append(s.formats, s.packedFormats()...)
 	}
 	if s.result.Original, _, err = Measure(ctx, m, s.held); err != nil {
 		return nil, err
@@ -223,8 +241,87 @@ func Run(ctx context.Context, m *train.Model, set *data.Set, o Options, k Keeper
 	if s.result.Stopped, err = s.rounds(ctx); err != nil {
 		return s.result, err
 	}
-	s.finish()
+	if o.Pack && o.Target != Bytes {
+		if err := s.packCheapest(ctx); err != nil {
+			return s.result, err
+		}
+	}
+	s.result.finish(o.Pack)
 	return s.result, nil
+}
+
+// ask finds out whether the original can teach, which one that ends in a softmax can, and what it says about the training examples.
+func (s *search) ask(ctx context.Context) error {
+	s.lessons = s.learn
+	t := &train.Teacher{Model: s.m, Temperature: s.Temperature, Weight: s.Weight}
+	if _, err := s.m.With(s.m.Net, train.Distil(*t)); err != nil {
+		return nil
+	}
+	s.teacher = t
+	if s.Cache == "" {
+		return nil
+	}
+	a, err := s.m.StartAccount(nil)
+	if err != nil {
+		return err
+	}
+	r, err := transfer.Predictions(ctx, s.m, s.learn, 128, s.Cache)
+	if err != nil {
+		return err
+	}
+	if r.Computed {
+		l, err := a.Ledger()
+		if err != nil {
+			return err
+		}
+		s.result.Spent += l.Joules.Value
+	}
+	s.teacher, s.lessons = &train.Teacher{Cached: true, Temperature: s.Temperature, Weight: s.Weight}, r.Data
+	return nil
+}
+
+// packedFormats are those of packed candidates.
+func (s *search) packedFormats() []string {
+	if slices.Contains(s.formats, "int8") {
+		return []string{packed + " f32", packed + " int8"}
+	}
+	return []string{packed + " f32"}
+}
+
+// packCheapest packs the models of the rounds, the cheapest first, until a packed one is within the drop: one that is not packed says little about what packing does to it.
+func (s *search) packCheapest(ctx context.Context) error {
+	var order []*Candidate
+	for _, c := range s.result.Candidates {
+		if s.models[c.Round] != nil && s.within(c) {
+			order = append(order, c)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b *Candidate) int { return cmp.Compare(a.value(s.Target), b.value(s.Target)) })
+	done := map[int]bool{}
+	for _, c := range order {
+		if done[c.Round] {
+			continue
+		}
+		done[c.Round] = true
+		f32 := s.result.Find(fmt.Sprintf("round %d f32", c.Round))
+		s.round, s.current = c.Round, s.models[c.Round]
+		s.widths, s.removed, s.strided = map[string]int{}, nil, nil
+		if f32 != nil {
+			s.widths, s.removed, s.strided = f32.Widths, f32.Removed, f32.Strided
+		}
+		fits := false
+		for _, f := range s.packedFormats() {
+			c, err := s.quantize(ctx, s.round, f)
+			if err != nil {
+				return err
+			}
+			fits = fits || c != nil && s.within(c)
+		}
+		if fits {
+			return nil
+		}
+	}
+	return nil
 }
 
 func part(ds data.Dataset, lo, hi int) (data.Dataset, error) {
@@ -246,7 +343,9 @@ func formats(m *train.Model) []string {
 }
 
 // within reports whether a candidate drops by no more than is allowed, roundings of differences aside.
-func (s *search) within(c *Candidate) bool { return c.Drop <= s.MaxDrop+1e-9 }
+func (r *Result) within(c *Candidate) bool { return c.Drop <= r.MaxDrop+1e-9 }
+
+func (s *search) within(c *Candidate) bool { return s.result.within(c) }
 
 // rounds goes on until something ends the search, and says what.
 func (s *search) rounds(ctx context.Context) (string, error) {
@@ -354,11 +453,7 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 	case "weights int4":
 		q, _, err = quant.Weights(ctx, s.current, s.learn, quant.WeightOptions{Bits: 4, Method: quant.GPTQ})
 	case packed + " f32":
-		o := pack.Options{Sparsity: s.Sparsity, Values: s.Values, Epochs: s.Epochs, Batch: s.Batch, Teacher: &train.Teacher{Model: s.m, Temperature: s.Temperature, Weight: s.Weight}}
-		if q, err = pack.Pack(ctx, s.current, s.learn, o, l); err != nil { // models that end in no softmax learn without a teacher
-			o.Teacher = nil
-			q, err = pack.Pack(ctx, s.current, s.learn, o, l)
-		}
+		q, err = pack.Pack(ctx, s.current, s.lessons, pack.Options{Sparsity: s.Sparsity, Values: s.Values, Epochs: s.Epochs, Batch: s.Batch, Teacher: s.teacher, Anneal: true}, l)
 		s.shared, start = q, time.Now()
 	default: // packed int8, of what was packed as f32 in this round
 		q, _, err = quant.Static(ctx, s.shared, s.learn, quant.Options{PerTensor: true, Correct: true})
@@ -367,7 +462,7 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 		return nil, err
 	}
 	l.Close(time.Since(start), nil) // looking at examples and rounding, as time at rest
-	c := &Candidate{Name: fmt.Sprintf("round %d %s", round, format), Round: round, Widths: s.widths, Removed: s.removed, Format: format}
+	c := &Candidate{Name: fmt.Sprintf("round %d %s", round, format), Round: round, Widths: s.widths, Removed: s.removed, Strided: s.strided, Format: format}
 	if err := s.measure(ctx, c, q, l); err != nil {
 		return nil, err
 	}
@@ -375,27 +470,54 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 }
 
 // finish finds the front and the best.
-func (s *search) finish() {
-	r := s.result
+func (r *Result) finish(packed bool) {
 	for _, c := range r.Candidates {
 		c.Front = !slices.ContainsFunc(r.Candidates, func(o *Candidate) bool {
-			a, b := o.value(s.Target), c.value(s.Target)
+			a, b := o.value(r.Target), c.value(r.Target)
 			return o.Drop <= c.Drop && a <= b && (o.Drop < c.Drop || a < b)
 		})
 	}
 	var best *Candidate
 	for _, c := range r.Candidates {
-		if s.within(c) && c.value(s.Target) < r.Original.value(s.Target) && (best == nil || c.value(s.Target) < best.value(s.Target)) {
+		if r.within(c) && (c.Packed() || !packed) && c.value(r.Target) < r.Original.value(r.Target) && (best == nil || c.value(r.Target) < best.value(r.Target)) {
 			best = c
 		}
 	}
-	if best == nil {
+	if r.Best, r.BreakEven = "", 0; best == nil {
 		return
 	}
 	r.Best = best.Name
 	if saves := r.Original.Joules - best.Joules; saves > 0 {
 		r.BreakEven = r.Spent / saves
 	}
+}
+
+// Again measures the original m and all candidates again on ds, as on a machine that has other things to do joules and times are too great, and chooses the front and the best anew. Quality is left as it was. load opens a candidate's model.
+func (r *Result) Again(ctx context.Context, m *train.Model, ds data.Dataset, packed bool, load func(c *Candidate) (*train.Model, error)) error {
+	measure := func(m *train.Model, to *Measures) error {
+		now, l, err := Measure(ctx, m, ds)
+		if err != nil {
+			return err
+		}
+		now.Quality, now.Disk = to.Quality, to.Disk
+		*to = now
+		r.Spent += l.Joules.Value
+		return nil
+	}
+	if err := measure(m, &r.Original); err != nil {
+		return err
+	}
+	for _, c := range r.Candidates {
+		m, err := load(c)
+		if err != nil {
+			return err
+		}
+		if err := measure(m, &c.Measures); err != nil {
+			return err
+		}
+	}
+	r.finish(packed)
+	return nil
 }
 
 // Closest is the candidate that drops least: what to show where none is good enough.

@@ -71,7 +71,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	best := r.Find(r.Best)
-	if best == nil || best.Bytes*4 > r.Original.Bytes || best.Drop > 0.03 || !best.Front {
+	if best == nil || best.Disk*4 > r.Original.Disk || best.Drop > 0.03 || !best.Front {
 		t.Fatalf("best: %+v of %+v", best, r.Original)
 	}
 	if r.Spent <= 0 || len(r.Candidates) < 3 || k.n != len(r.Candidates) {
@@ -110,6 +110,44 @@ func TestRun(t *testing.T) {
 	r, err = Run(context.Background(), m, set, Options{Target: Bytes, MaxDrop: 0, Epochs: 1, Budget: 1e-9}, Memory{}, nil)
 	if err != nil || r.Best != "" || r.Closest() == nil {
 		t.Errorf("%v: best %q, closest %v", err, r.Best, r.Closest())
+	}
+}
+
+// A search by joules finds that a convolution can do without the pooling behind it, by parameters that dense layers have most of them. Both compare on examples of the user's, ask the teacher once, and pack the cheapest.
+// Measured again, what is found stays, and the best follows what was measured.
+func TestPooled(t *testing.T) {
+	m, set := model(t, 3200, nn.Conv2D(16, 3, nn.ReLU), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(16, nn.ReLU), nn.Dense(10, nn.Softmax))
+	o := Options{MaxDrop: 0.5, Epochs: 1, Rounds: 1, Pack: true, Held: set.Test, Cache: t.TempDir()}
+	for _, target := range []Target{Joules, Parameters} {
+		o.Target = target
+		k := &keeper{c: map[string]*Candidate{}, m: map[string]*train.Model{}}
+		r, err := Run(context.Background(), m, set, o, k, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, best := r.Find("round 1 f32"), r.Find(r.Best)
+		if first == nil || best == nil || !best.Packed() {
+			t.Fatalf("%s: %v, best %q", target, first, r.Best)
+		}
+		if by := len(first.Strided) > 0; by != (target == Joules) || by != (len(first.Widths) == 0) {
+			t.Errorf("%s: strides of %v, widths %v", target, first.Strided, first.Widths)
+		}
+		if target == Parameters {
+			continue
+		}
+		if first.Detail[1].Class == "MaxPooling2D" || first.Layers["conv2d"]+first.Layers["max_pooling2d"] >= r.Original.Layers["conv2d"]+r.Original.Layers["max_pooling2d"] {
+			t.Errorf("layers %v, was %v", first.Layers, r.Original.Layers)
+		}
+		drop, spent := best.Drop, r.Spent
+		load := func(c *Candidate) (*train.Model, error) { return k.m[c.Name], nil }
+		if err := r.Again(context.Background(), m, set.Test, true, load); err != nil || r.Find(r.Best) == nil || !r.Find(r.Best).Packed() || best.Drop != drop || r.Spent <= spent {
+			t.Errorf("%v: best %q, drop %g was %g", err, r.Best, best.Drop, drop)
+		}
+		load = func(c *Candidate) (*train.Model, error) { return m, nil } // a candidate that costs what the original does is no gain in parameters
+		r.Target = Parameters
+		if err := r.Again(context.Background(), m, set.Test, false, load); err != nil || r.Best != "" || r.BreakEven != 0 {
+			t.Errorf("%v: best %q", err, r.Best)
+		}
 	}
 }
 
