@@ -382,8 +382,8 @@ func (t *Teacher) enter(s backend.State) error {
 }
 
 // loss adds the teacher's part to a loss of predictions for inputs x; seen are what the student's layers take, for hints.
-func (t *Teacher) loss(g *graph.Graph, m *Model, loss, pred *graph.Node, x []*graph.Node, seen operands) *graph.Node {
-	shown := operands{}
+func (t *Teacher) loss(g *graph.Graph, m *Model, loss, pred *graph.Node, x []*graph.Node, seen *shown) *graph.Node {
+	var told *shown
 	share := op.Like(loss, t.Weight)
 	var scores *graph.Node
 	okTeacher := true
@@ -393,7 +393,8 @@ func (t *Teacher) loss(g *graph.Graph, m *Model, loss, pred *graph.Node, x []*gr
 	} else {
 		var said *graph.Node
 		g.In("teacher", func() {
-			call := &nn.Call{G: g, Prefix: teacherPrefix, Tap: shown.tap}
+			call := &nn.Call{G: g, Prefix: teacherPrefix}
+			told = t.watch(call)
 			net := m.Net
 			if t.Self {
 				call.Policy = m.precision
@@ -419,7 +420,7 @@ func (t *Teacher) loss(g *graph.Graph, m *Model, loss, pred *graph.Node, x []*gr
 	num := func(v float64) *graph.Node { return op.Like(loss, v) }
 	loss = op.Add(op.Mul(loss, op.Sub(num(1), share)), op.Mul(kl, op.Mul(share, num(t.Temperature*t.Temperature))))
 	for _, h := range t.Hints {
-		loss = op.Add(loss, op.Mul(h.loss(g, seen[h.Layer], shown[h.TeacherLayer]), num(h.Weight)))
+		loss = op.Add(loss, op.Mul(h.loss(g, seen, told), num(h.Weight)))
 	}
 	return loss
 }

@@ -227,3 +227,38 @@ func TestBadShapesNameTheLayer(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 }
+
+// rates notes the rate of each step.
+type rates struct {
+	train.Hooks
+	seen []float64
+}
+
+func (r *rates) AfterStep(t *train.Training) error {
+	r.seen = append(r.seen, t.Rate)
+	return nil
+}
+
+// Anneal lowers the rate along half a cosine, over all epochs or so many steps, on top of the schedule.
+func TestAnneal(t *testing.T) {
+	for _, c := range []struct {
+		anneal train.Anneal
+		steps  int // that the rate falls over; 24 are done
+		to     float64
+	}{{train.Anneal{}, 24, 0.01}, {train.Anneal{Steps: 16, To: 0.5}, 16, 0.5}} {
+		m := adaptable(t, optim.SGD(0, false, optim.Rate(0.2)))
+		var r rates
+		if _, err := m.Fit(context.Background(), points(256), train.Epochs(3), train.BatchSize(32), train.Callbacks(&c.anneal, &r)); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.seen) != 24 {
+			t.Fatalf("%d steps", len(r.seen))
+		}
+		for i, got := range r.seen {
+			want := 0.2 * (c.to + (1-c.to)*(1+math.Cos(math.Pi*math.Min(1, float64(i)/float64(c.steps))))/2)
+			if math.Abs(got-want) > 1e-6*want {
+				t.Errorf("%+v: step %d has the rate %g, want %g", c.anneal, i, got, want)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
@@ -14,6 +15,9 @@ import (
 //
 //	features   the mean squared difference of the two, which must have one shape (FitNets, arXiv:1412.6550, without its regressor)
 //	attention  that of their maps, Σ x² over the channels at each position, each map with the norm 1 (arXiv:1612.03928); channels may differ in number
+//	heads      the divergence KL(teacher ‖ student) between the probabilities that the layers' attention gives its keys, the mean over examples, heads and positions (as MobileBERT does, arXiv:2004.02984, and MiniLM with its last layer,
+//	           arXiv:2002.10957); where the numbers of heads differ, between the means over heads. Layers are named as "block_0", or, if they have several attentions, "decoder_0/cross_attention". All pairs of positions
+//	           are then kept in memory.
 type Hint struct {
 	Layer        string  `yaml:"layer"`
 	TeacherLayer string  `yaml:"teacher_layer"` // "": a layer of the same name
@@ -21,16 +25,55 @@ type Hint struct {
 	Weight       float64 `yaml:"weight"`
 }
 
+// The kinds of hints.
+const (
+	hintAttention = "attention"
+	hintFeatures  = "features"
+	hintHeads     = "heads"
+)
+
 // hintKinds lists the kinds.
-var hintKinds = []string{"attention", "features"}
+var hintKinds = []string{hintAttention, hintFeatures, hintHeads}
 
-// operands are the first operands of layers at their first application, by name.
-type operands map[string]*graph.Node
+// shown is what hints compare, at the first application of a layer: first operands of layers by name, and the probabilities of their attentions.
+type shown struct {
+	operands map[string]*graph.Node
+	attends  map[string]*graph.Node // [batch heads time keys]
+}
 
-func (o operands) tap(l *nn.Layer, x []*graph.Node) {
-	if o[l.Name()] == nil && len(x) > 0 {
-		o[l.Name()] = x[0]
+// watch makes a call fill it in, as far as the hints ask for it.
+func (t *Teacher) watch(call *nn.Call) *shown {
+	s := &shown{map[string]*graph.Node{}, map[string]*graph.Node{}}
+	call.Tap = func(l *nn.Layer, x []*graph.Node) {
+		if s.operands[l.Name()] == nil && len(x) > 0 {
+			s.operands[l.Name()] = x[0]
+		}
 	}
+	if slices.ContainsFunc(t.Hints, func(h Hint) bool { return h.Kind == hintHeads }) { // probabilities cost memory
+		call.Attend = func(part string, p *graph.Node) {
+			if s.attends[part] == nil {
+				s.attends[part] = p
+			}
+		}
+	}
+	return s
+}
+
+// of is what a layer shows to a kind of hint.
+func (s *shown) of(g *graph.Graph, kind, layer, who string) *graph.Node {
+	if kind != hintHeads {
+		return s.operands[layer]
+	}
+	var parts []string
+	for part := range s.attends {
+		if part == layer || strings.HasPrefix(part, layer+"/") {
+			parts = append(parts, part)
+		}
+	}
+	if len(parts) != 1 {
+		g.Fail("hint", nil, "layer %q of %s has %d attentions %v; a hint of kind heads needs the name of one", layer, who, len(parts), slices.Sorted(slices.Values(parts)))
+	}
+	return s.attends[parts[0]]
 }
 
 // checkHints fills in what is not set, and says what is wrong.
@@ -42,7 +85,7 @@ func (t *Teacher) checkHints(m *Model) error {
 			h.TeacherLayer = h.Layer
 		}
 		if h.Kind == "" {
-			h.Kind = "attention"
+			h.Kind = hintAttention
 		}
 		if !slices.Contains(hintKinds, h.Kind) {
 			return fmt.Errorf("train: unknown kind of hint %q (known: %s)", h.Kind, strings.Join(hintKinds, ", "))
@@ -53,7 +96,7 @@ func (t *Teacher) checkHints(m *Model) error {
 		for _, side := range []struct {
 			who, name string
 			net       *nn.Model
-		}{{"the model", h.Layer, m.Net}, {"the teacher", h.TeacherLayer, t.Model.Net}} {
+		}{{"the model", h.layerOf(h.Layer), m.Net}, {"the teacher", h.layerOf(h.TeacherLayer), t.Model.Net}} {
 			var names []string
 			for _, l := range side.net.Layers() {
 				names = append(names, l.Name())
@@ -66,18 +109,36 @@ func (t *Teacher) checkHints(m *Model) error {
 	return nil
 }
 
+// layerOf is the layer that a hint names: with heads a part of it may be named too.
+func (h Hint) layerOf(name string) string {
+	if h.Kind == hintHeads {
+		name, _, _ = strings.Cut(name, "/")
+	}
+	return name
+}
+
 // loss is how far the student is from the teacher.
-func (h Hint) loss(g *graph.Graph, student, teacher *graph.Node) *graph.Node {
-	teacher = op.StopGradient(teacher)
+func (h Hint) loss(g *graph.Graph, seen, told *shown) *graph.Node {
+	student, teacher := seen.of(g, h.Kind, h.Layer, "the model"), op.StopGradient(told.of(g, h.Kind, h.TeacherLayer, "the teacher"))
 	who := []*graph.Node{student, teacher}
 	if !student.DType().IsFloat() || !teacher.DType().IsFloat() {
 		g.Fail("hint", who, "the layers take %v and %v; hints are for floats", student.Type(), teacher.Type())
 	}
-	if h.Kind == "attention" {
+	switch h.Kind {
+	case hintAttention:
 		student, teacher = attentionMap(g, student), attentionMap(g, teacher)
+	case hintHeads:
+		student, teacher = op.Convert(student, dtype.F32), op.Convert(teacher, dtype.F32)
+		if student.Shape()[1] != teacher.Shape()[1] {
+			student, teacher = op.Mean(student, 1), op.Mean(teacher, 1)
+		}
 	}
 	if !student.Shape().Equal(teacher.Shape()) {
 		g.Fail("hint", who, "the layers %q and %q of model and teacher give %s of %v and %v, which must be alike", h.Layer, h.TeacherLayer, h.Kind, student.Shape(), teacher.Shape())
+	}
+	if h.Kind == hintHeads {
+		log := func(p *graph.Node) *graph.Node { return op.Log(op.Max(p, op.Like(p, 1e-12))) } // keys that are masked have 0
+		return op.MeanAll(op.Sum(op.Mul(teacher, op.Sub(log(teacher), log(student))), len(teacher.Shape())-1))
 	}
 	d := op.Sub(student, teacher)
 	return op.MeanAll(op.Mul(d, d))

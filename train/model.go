@@ -338,9 +338,9 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		if _, err := m.Net.Inputs(k.batch, one); err != nil {
 			g.Fail("model", nil, "%v", err)
 		}
-		seen := operands{}
+		var seen *shown
 		if call.Training && m.teacher != nil {
-			call.Tap = seen.tap
+			seen = m.teacher.watch(call)
 		}
 		pred := m.Net.Call(call, x)
 		if len(pred) != 1 {
