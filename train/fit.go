@@ -387,6 +387,11 @@ func (f *fit) place() {
 func (f *fit) loop(ctx context.Context) error {
 	for f.p.Position.Epoch < f.epochs && f.t.History.Stopped == "" {
 		f.m.epoch = f.p.Position.Epoch
+		if f.g != nil {
+			if err := f.g.restage(); err != nil {
+				return err
+			}
+		}
 		if f.p.Position.Step == 0 {
 			if err := f.m.resetStates(carryTrain); err != nil {
 				return err

@@ -115,6 +115,7 @@ type group struct {
 	m      *Model
 	plan   *dist.Plan
 	lo, hi int   // this rank's shards
+	stage  int   // see Model.stage: the slots are for the parameters that are trained in it
 	joins  []int // after each of them, how many additions the tree has for it
 
 	flat    layout
@@ -217,7 +218,7 @@ func (m *Model) group() (*group, error) {
 	if m.exchanged == nil {
 		m.exchanged = &exchanged{}
 	}
-	g := &group{Parallel: p, m: m, exchanged: m.exchanged, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
+	g := &group{Parallel: p, m: m, stage: m.stage(), exchanged: m.exchanged, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
 	g.lo, g.hi = dist.Part(p.Shards, p.rank(), n)
 	if p.SyncNorm && n > 1 {
 		all := make([]int, n)
@@ -254,6 +255,21 @@ func (m *Model) group() (*group, error) {
 
 // sharing reports whether steps go through a group.
 func (m *Model) sharing() bool { return m.parallel.ranks() > 1 || m.parallel.Shards > 1 }
+
+// restage makes slots and programs anew once parameters have thawed.
+func (g *group) restage() error {
+	if g.stage == g.m.stage() {
+		return nil
+	}
+	g.stage, g.flat, g.slots, g.joins = g.m.stage(), layout{}, nil, nil
+	clear(g.applied)
+	clear(g.programs)
+	if err := g.lay(); err != nil {
+		return err
+	}
+	g.fold()
+	return nil
+}
 
 // fold finds the additions among this rank's shards, and makes the slots they need.
 func (g *group) fold() {

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,10 @@ func (m *Model) applyGraph(k programKey, l *layout) (*graph.Graph, error) {
 			in[i] = g.Input(v.name, v.t)
 		}
 		rate := g.Input("rate", graph.T(dtype.F32))
-		params, _ := m.trained(g, m.params)
+		params, _ := m.trained(g, slices.DeleteFunc(slices.Clone(m.params), func(p nn.Param) bool { // what is trained later has no gradient yet
+			_, ok := l.byName[gradPrefix+p.Name]
+			return !ok
+		}))
 		grads := make([]*graph.Node, len(params))
 		for i, p := range params {
 			grads[i] = in[l.byName[gradPrefix+p.Name]]
@@ -106,7 +110,7 @@ func (g *group) shardProgram(n int) (*shardProgram, error) {
 }
 
 func (g *group) buildShard(n int, stopAtNaN bool) (*shardProgram, error) {
-	k := programKey{mode: shard, batch: n}
+	k := programKey{mode: shard, batch: n, stage: g.stage}
 	sg, _, err := g.m.graph(k)
 	if err != nil {
 		return nil, err
@@ -168,7 +172,7 @@ func (g *group) applyProgram(k mode) (*program, error) {
 	if p := g.applied[k]; p != nil {
 		return p, nil
 	}
-	key := programKey{mode: k, batch: g.Shards / g.copies()}
+	key := programKey{mode: k, batch: g.Shards / g.copies(), stage: g.stage}
 	ag, err := g.m.applyGraph(key, &g.flat)
 	if err != nil {
 		return nil, err

@@ -87,8 +87,8 @@ func (m *Model) checkFrozen(known func(what, pattern string) error) error {
 			return fmt.Errorf("train: thaw: epoch %d of %q must be at least 1", r.from+1, r.pattern)
 		}
 	}
-	if m.Thaws() && m.sharing() {
-		return errors.New("train: layers that thaw in the middle of a training cannot be shared out among ranks or shards: train each stage as a run of its own that takes over the weights of the last")
+	if p := m.parallel; m.Thaws() && m.sharing() && (p.Zero > 0 || p.Compress != nil || p.Local > 1 || p.Tensor > 1) {
+		return errors.New("train: layers that thaw in the middle of a training do not go with state shared out (zero), compressed gradients, local steps or layers split over ranks, which keep state by gradient: train each stage as a run of its own that takes over the weights of the last")
 	}
 	for _, p := range m.params {
 		if m.begins(p.Name) == 0 {

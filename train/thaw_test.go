@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/checkpoint"
+	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/train"
 )
@@ -111,12 +112,79 @@ func TestThawResumes(t *testing.T) {
 	}
 }
 
+// Ranks that share a training in which parameters thaw give the bits of one process with as many shards, resumed in the middle too, and what a batch in one piece gives up to rounding.
+func TestThawOnRanks(t *testing.T) {
+	ds := points(37)
+	fit := func(c *dist.Comm, shards, epochs int) (*train.Model, error) {
+		m := adaptable(t, optim.Adam(), train.Threads(1), train.Freeze("body", "norm"), train.Thaw(2, "body"), train.Thaw(4, "norm"), train.Across(train.Parallel{Comm: c, Shards: shards, Check: 1}))
+		w := &watch{name: "body/kernel"}
+		dir := t.TempDir()
+		o := []train.FitOption{train.Epochs(5), train.BatchSize(8), train.Callbacks(w, &train.Checkpoints{Dir: dir})}
+		if epochs < 5 {
+			w.stop = epochs
+		}
+		if _, err := m.Fit(context.Background(), ds, o...); err != nil {
+			return nil, err
+		}
+		if !slices.Equal(w.seen[0], w.seen[1]) || len(w.seen) > 2 && slices.Equal(w.seen[1], w.seen[2]) {
+			return nil, errors.New("the body was to thaw in epoch 2")
+		}
+		if epochs == 5 {
+			return m, nil
+		}
+		found, err := checkpoint.Latest(dir)
+		if err != nil {
+			return nil, err
+		}
+		rest := adaptable(t, optim.Adam(), train.Threads(1), train.Freeze("body", "norm"), train.Thaw(2, "body"), train.Thaw(4, "norm"), train.Across(train.Parallel{Comm: c, Shards: shards, Check: 1}))
+		p, err := rest.Restore(found.State)
+		if err != nil {
+			return nil, err
+		}
+		_, err = rest.Fit(context.Background(), ds, train.Epochs(5), train.BatchSize(8), train.From(p))
+		return rest, err
+	}
+	whole, err := fit(nil, 0, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := fit(nil, 4, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"body/kernel", "head/kernel"} { // statistics of a normalisation are a shard's while it is trained, in the last epochs
+		for i, v := range values(t, want, name) {
+			if d := math.Abs(float64(v - values(t, whole, name)[i])); d > 0.02 {
+				t.Errorf("%s[%d] differs by %g between a batch in one piece and in four", name, i, d)
+			}
+		}
+	}
+	for stop := 1; stop < 5; stop++ {
+		again, err := fit(nil, 4, stop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bits(t, again) != bits(t, want) {
+			t.Errorf("resumed after epoch %d: other bits", stop)
+		}
+	}
+	for ranks := 2; ranks <= 4; ranks += 2 {
+		allRanks(t, ranks, func(c *dist.Comm) error {
+			m, err := fit(c, 4, 5)
+			if err == nil && bits(t, m) != bits(t, want) {
+				err = errors.New("other bits than one process")
+			}
+			return err
+		})
+	}
+}
+
 func TestThawMistakes(t *testing.T) {
 	for want, opts := range map[string][]train.Option{
 		`unfreeze: no parameter matches "bodi"`: {train.Freeze("body"), train.Unfreeze("bodi")},
 		`epoch 0 of "body" must be at least 1`:  {train.Freeze("body"), train.Thaw(0, "body")},
 		"no parameter is trained in the first":  {train.Freeze("*"), train.Thaw(2, "*")},
-		"cannot be shared out":                  {train.Freeze("body"), train.Thaw(2, "body"), train.Across(train.Parallel{Shards: 2})},
+		"do not go with state shared out":       {train.Freeze("body"), train.Thaw(2, "body"), train.Across(train.Parallel{Shards: 2, Local: 4})},
 		"the model has no trainable parameter":  {train.Freeze("*")},
 	} {
 		_, err := train.Compile(adaptable(t, optim.Adam()).Net, points(8).Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, opts...)
