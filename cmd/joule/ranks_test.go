@@ -117,6 +117,48 @@ func TestTrainOnRanks(t *testing.T) {
 	}
 }
 
+// Frozen layers that say once what examples are, and layers that thaw, leave ranks with the bits of one process; what the files cost is booked once, and read again they cost nothing.
+func TestTransferOnRanks(t *testing.T) {
+	m := mpitest.All(t)[0]
+	first := ranksDir(t)
+	if out, err := joule(first, "train", "small.yaml", "--quiet", "--epochs", "1").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	models, _ := filepath.Glob(filepath.Join(first, "runs", "*", modelFile))
+	if len(models) != 1 {
+		t.Fatalf("%d models", len(models))
+	}
+	for _, how := range []string{"freeze: [conv2d, batch_normalization], cache: true", "freeze: [conv2d, batch_normalization], thaw: {2: [conv2d], 3: [batch_normalization]}"} {
+		text := ranksSpec + "transfer: {from: " + models[0] + ", " + how + "}\n"
+		train := func(c func(dir string, args ...string) *exec.Cmd, args ...string) (string, string) {
+			t.Helper()
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "small.yaml"), []byte(text), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			out, err := c(dir, append([]string{"train", "small.yaml"}, args...)...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", how, err, out)
+			}
+			return finalBits(t, dir), string(out)
+		}
+		t.Setenv("JOULE_DATA_DIR", t.TempDir())
+		two := func(dir string, args ...string) *exec.Cmd { return onRanks(m, 2, dir, args...) }
+		a, said := train(two)
+		cached := strings.Contains(how, "cache")
+		if strings.Count(said, "the frozen layers said once") != map[bool]int{true: 1}[cached] {
+			t.Errorf("%s:\n%s", how, said)
+		}
+		b, said := train(joule, "--shards", "2")
+		if a != b {
+			t.Errorf("%s: other bits on two ranks than on one", how)
+		}
+		if strings.Contains(said, "was read from") != cached {
+			t.Errorf("%s:\n%s", how, said)
+		}
+	}
+}
+
 // What is for slow links goes through the command, and a resumed run keeps it: bytes show it.
 func TestSlowLinkFlags(t *testing.T) {
 	m := mpitest.All(t)[0]

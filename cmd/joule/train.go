@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -251,9 +252,6 @@ func (j *job) prepare() error {
 	}
 	j.model, err = j.spec.Compile(j.set.Test.Spec(), j.updates(), opts...)
 	if err == nil && j.spec.Cached() {
-		if j.ranks.size() > 1 {
-			return errors.New("transfer: cache: frozen layers that compute each example once are not shared out among ranks: train on one, or without cache")
-		}
 		j.whole = j.model
 		if j.divided, err = j.model.Divide(); err == nil {
 			j.model = j.divided.Head
@@ -274,7 +272,8 @@ func (j *job) prepare() error {
 	return err
 }
 
-// computeOnce replaces the data by what frozen layers give for it, or adds what a teacher says about it, from files in the cache; what it costs to make them is booked.
+// computeOnce replaces the data by what frozen layers give for it, or adds what a teacher says about it, from files in the cache; what it costs to make them is booked. Rank 0 makes them before the others look for them, who make
+// their own where they do not see rank 0's files.
 func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, error) {
 	set := j.set
 	dir, err := catalog.Dir()
@@ -294,8 +293,14 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 	if err != nil {
 		return nil, err
 	}
+	if !j.ranks.first() {
+		if err := j.ranks.comm.Barrier(); err != nil {
+			return nil, err
+		}
+	}
 	out := *set
 	computed, examples := false, 0
+	var files []string
 	for _, part := range []*data.Dataset{&out.Train, &out.Test} {
 		var r *transfer.Results
 		switch {
@@ -310,9 +315,18 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 			return nil, err
 		}
 		*part = r.Data
+		files = append(files, filepath.Base(r.Path))
 		if examples += r.Data.Len(); r.Computed {
 			computed = true
 		}
+	}
+	if j.ranks.first() && j.ranks.size() > 1 {
+		if err := j.ranks.comm.Barrier(); err != nil {
+			return nil, err
+		}
+	}
+	if first, err := share(j.ranks, files, nil); err != nil || !slices.Equal(first, files) {
+		return nil, cmp.Or(err, errors.New("what frozen layers or a teacher say once: this rank has other weights or data than rank 0"))
 	}
 	if !computed {
 		if j.f.talks() {
