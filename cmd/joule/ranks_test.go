@@ -234,6 +234,12 @@ func processes(parent int) []int {
 	return out
 }
 
+// moments are random, and others with another JOULE_TEST_SEED.
+func moments(n uint64) *rand.Rand {
+	seed, _ := strconv.ParseUint(os.Getenv("JOULE_TEST_SEED"), 10, 64)
+	return rand.New(rand.NewPCG(n, seed))
+}
+
 // A rank killed at any moment ends the job; resumed on other numbers of ranks, time and again, the training ends with the bits of one that was left alone. JOULE_TEST_KILLS sets how
 // often (default 4 for each MPI).
 func TestKilledRanks(t *testing.T) {
@@ -246,7 +252,7 @@ func TestKilledRanks(t *testing.T) {
 		times = n
 	}
 	want := undisturbed(t, "4")
-	r := rand.New(rand.NewPCG(1, 2))
+	r := moments(1)
 	for _, m := range all {
 		kills, trainings := 0, 0
 		for kills < times {

@@ -256,12 +256,12 @@ func (w *world) start() error {
 
 func (w *world) initialize() error {
 	text, n := make([]byte, 8192+1), new(int32) // MPI_MAX_LIBRARY_VERSION_STRING is at most this
-	if w.call(w.f.Get_library_version, ptr(&text[0]), ptr(n)) == 0 && *n >= 0 && int(*n) < len(text) {
+	if w.call(w.f.Get_library_version, dl.Pointer(&text[0]), dl.Pointer(n)) == 0 && *n >= 0 && int(*n) < len(text) {
 		w.version = short(string(text[:*n]))
 	}
 	runtime.KeepAlive(text)
 	provided := new(int32)
-	if err := w.check(w.call(w.f.Init_thread, 0, 0, uintptr(w.serialized), ptr(provided)), "MPI_Init_thread"); err != nil {
+	if err := w.check(w.call(w.f.Init_thread, 0, 0, uintptr(w.serialized), dl.Pointer(provided)), "MPI_Init_thread"); err != nil {
 		return err
 	}
 	atExit.Store(w.name != openMPI)
@@ -277,10 +277,10 @@ func (w *world) initialize() error {
 // place finds out rank and size.
 func (w *world) place() error {
 	rank, size := new(int32), new(int32)
-	if err := w.check(w.call(w.f.Comm_rank, w.world, ptr(rank)), "MPI_Comm_rank"); err != nil {
+	if err := w.check(w.call(w.f.Comm_rank, w.world, dl.Pointer(rank)), "MPI_Comm_rank"); err != nil {
 		return err
 	}
-	if err := w.check(w.call(w.f.Comm_size, w.world, ptr(size)), "MPI_Comm_size"); err != nil {
+	if err := w.check(w.call(w.f.Comm_size, w.world, dl.Pointer(size)), "MPI_Comm_size"); err != nil {
 		return err
 	}
 	w.rank, w.size = int(*rank), int(*size)
@@ -293,9 +293,6 @@ func short(v string) string {
 	v, _, _ = strings.Cut(v, ", package")
 	return strings.TrimSpace(strings.ReplaceAll(strings.TrimRight(v, "\x00"), "\t", " "))
 }
-
-// ptr is an address for C. Whoever calls keeps the memory alive; Go's heap does not move.
-func ptr[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
 
 func (w *world) call(f uintptr, args ...uintptr) int32 {
 	w.mu.Lock()
@@ -311,7 +308,7 @@ func (w *world) check(code int32, what string) error {
 		return fmt.Errorf("%s: %w (code %d)", what, dist.ErrLost, code)
 	}
 	text, n := make([]byte, 1024), new(int32)
-	if w.call(w.f.Error_string, uintptr(code), ptr(&text[0]), ptr(n)) == 0 && *n >= 0 && int(*n) < len(text) {
+	if w.call(w.f.Error_string, uintptr(code), dl.Pointer(&text[0]), dl.Pointer(n)) == 0 && *n >= 0 && int(*n) < len(text) {
 		return fmt.Errorf("%s: %s (code %d)", what, strings.TrimSpace(string(text[:*n])), code)
 	}
 	return fmt.Errorf("%s: code %d", what, code)
@@ -342,7 +339,7 @@ func (w *world) pieces(what string, p []byte, recv bool, f func(at uintptr, n in
 		if recv {
 			r.counts = append(r.counts, len(piece))
 		}
-		if err := w.check(f(ptr(unsafe.SliceData(piece)), len(piece), &r.handles[i]), what); err != nil {
+		if err := w.check(f(dl.Pointer(unsafe.SliceData(piece)), len(piece), &r.handles[i]), what); err != nil {
 			return nil, err
 		}
 	}
@@ -354,13 +351,13 @@ func (w *world) pieces(what string, p []byte, recv bool, f func(at uintptr, n in
 
 func (w *world) Isend(to, tag int, p []byte) (dist.Request, error) {
 	return w.pieces("MPI_Isend", p, false, func(at uintptr, n int, h *uint64) int32 {
-		return w.call(w.f.Isend, at, uintptr(n), w.byteType, uintptr(to), uintptr(tag), w.world, ptr(h))
+		return w.call(w.f.Isend, at, uintptr(n), w.byteType, uintptr(to), uintptr(tag), w.world, dl.Pointer(h))
 	})
 }
 
 func (w *world) Irecv(from, tag int, p []byte) (dist.Request, error) {
 	return w.pieces("MPI_Irecv", p, true, func(at uintptr, n int, h *uint64) int32 {
-		return w.call(w.f.Irecv, at, uintptr(n), w.byteType, uintptr(from), uintptr(tag), w.world, ptr(h))
+		return w.call(w.f.Irecv, at, uintptr(n), w.byteType, uintptr(from), uintptr(tag), w.world, dl.Pointer(h))
 	})
 }
 
@@ -368,7 +365,7 @@ func (w *world) Irecv(from, tag int, p []byte) (dist.Request, error) {
 func (w *world) Sum(x []float32) (dist.Request, error) {
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 	return w.pieces("MPI_Iallreduce", raw, false, func(at uintptr, n int, h *uint64) int32 {
-		return w.call(w.f.Iallreduce, w.inPlace, at, uintptr(n/4), w.float, w.sum, w.world, ptr(h))
+		return w.call(w.f.Iallreduce, w.inPlace, at, uintptr(n/4), w.float, w.sum, w.world, dl.Pointer(h))
 	})
 }
 
@@ -378,9 +375,9 @@ func (r *request) Done() (bool, error) {
 		last := len(r.handles) - 1
 		status := r.w.ignored
 		if r.counts != nil {
-			status = ptr(&r.status[0])
+			status = dl.Pointer(&r.status[0])
 		}
-		if err := r.w.check(r.w.call(r.w.f.Test, ptr(&r.handles[last]), ptr(r.flag), status), r.what); err != nil {
+		if err := r.w.check(r.w.call(r.w.f.Test, dl.Pointer(&r.handles[last]), dl.Pointer(r.flag), status), r.what); err != nil {
 			return false, err
 		}
 		if *r.flag == 0 {
@@ -388,7 +385,7 @@ func (r *request) Done() (bool, error) {
 		}
 		if r.counts != nil {
 			n := new(int32)
-			if err := r.w.check(r.w.call(r.w.f.Get_count, ptr(&r.status[0]), r.w.byteType, ptr(n)), "MPI_Get_count"); err != nil {
+			if err := r.w.check(r.w.call(r.w.f.Get_count, dl.Pointer(&r.status[0]), r.w.byteType, dl.Pointer(n)), "MPI_Get_count"); err != nil {
 				return false, err
 			}
 			if int(*n) != r.counts[last] {
@@ -419,7 +416,7 @@ func (w *world) Shrink() (dist.Transport, error) {
 	}
 	w.call(w.f.revoke, w.world) // who still waits for somebody hears of it
 	comm := new(uintptr)
-	if err := w.check(w.call(w.f.shrink, w.world, ptr(comm)), "MPIX_Comm_shrink"); err != nil {
+	if err := w.check(w.call(w.f.shrink, w.world, dl.Pointer(comm)), "MPIX_Comm_shrink"); err != nil {
 		return nil, fmt.Errorf("mpi: %w", err)
 	}
 	left := &world{abi: w.abi, f: w.f, version: w.version, finish: w.finish, finished: w.finished, maxCount: w.maxCount, open: w.open, shrunk: true}

@@ -84,7 +84,7 @@ func get() *block {
 
 // clear makes it an empty struct again, with operands from word 2 on.
 func (b *block) clear(operands ...uintptr) {
-	*b = block{0: words * unsafe.Sizeof(uintptr(0)), words: uintptr(unsafe.Pointer(b))}
+	*b = block{0: words * unsafe.Sizeof(uintptr(0)), words: dl.Pointer(b)}
 	copy(b[2:], operands)
 }
 
@@ -108,7 +108,7 @@ func bytesAt(p unsafe.Pointer, n uintptr) []byte {
 
 func (b *block) text(i int) string { return string(bytesAt(b.pointer(i), b[i+1])) }
 
-func address[T any](xs []T) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(xs))) }
+func address[T any](xs []T) uintptr { return dl.Pointer(unsafe.SliceData(xs)) }
 
 // Plugin is an opened library.
 type Plugin struct {

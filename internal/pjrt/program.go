@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/internal/dl"
 )
 
 // Buffer is memory on a device; the zero Buffer is none.
@@ -119,7 +120,7 @@ func (c *Client) Compile(code string, devices int, settings ...Setting) (*Execut
 	defer put(prog)
 	text, format, opts := []byte(code), []byte("mlir"), options(devices, settings)
 	prog[2], prog[3], prog[4], prog[5] = address(text), uintptr(len(text)), address(format), uintptr(len(format))
-	b[2], b[3], b[4], b[5] = c.handle, uintptr(unsafe.Pointer(prog)), address(opts), uintptr(len(opts))
+	b[2], b[3], b[4], b[5] = c.handle, dl.Pointer(prog), address(opts), uintptr(len(opts))
 	err := c.p.call(fnCompile, b)
 	runtime.KeepAlive(text)
 	runtime.KeepAlive(format)
@@ -221,7 +222,7 @@ func (e *Executable) Run(args [][]Buffer) ([][]Buffer, error) {
 		e.args[d] = append(e.args[d][:0], args[d]...)
 		e.argLists[d] = address(e.args[d])
 	}
-	b[2], b[3] = e.handle, uintptr(unsafe.Pointer(e.options))
+	b[2], b[3] = e.handle, dl.Pointer(e.options)
 	b[4], b[5], b[6], b[7], b[8] = address(e.argLists), uintptr(e.devices), uintptr(n), address(e.lists), address(e.events)
 	err := e.c.p.call(fnExecute, b)
 	runtime.KeepAlive(e)
