@@ -8,82 +8,146 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"time"
 
+	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/dist/mpi"
 	"github.com/jouleml/joule/internal/rss"
 )
 
-// Serve makes this program a peer of another one: it speaks the protocol of peers/peer.py, with one kind of request, {"name": a work, "iters": N}.
+// Serve makes this program a peer of another one: it speaks the protocol of peers/peer.py, with one kind of request, {"name": a work, "iters": N}. Started by mpirun its ranks are one peer.
 func Serve(in io.Reader, out io.Writer, threads int) error {
+	s := &server{threads: threads, stop: func() {}}
+	defer func() { s.stop() }()
+	if mpi.Launched() {
+		return s.ranks(in, out)
+	}
+	return s.answer(in, out, "", func([]byte) error { return nil })
+}
+
+// lastLine ends the requests, as the end of the input does.
+const lastLine = "end"
+
+// server runs works on request.
+type server struct {
+	threads int
+	comm    *dist.Comm // nil: one process
+	request servedWork
+	run     func() error
+	stop    func()
+}
+
+// servedWork is what a request asks for.
+type servedWork struct {
+	Name  string
+	Apart bool // works of ranks: no rank waits for another
+}
+
+// answer reads requests and answers them; each is told of before it is served.
+func (s *server) answer(in io.Reader, out io.Writer, version string, tell func(line []byte) error) error {
 	answers := json.NewEncoder(out)
-	if err := answers.Encode(map[string]any{"ready": true, "threads": threads}); err != nil {
+	if err := answers.Encode(map[string]any{"ready": true, "threads": s.threads, "version": version}); err != nil {
 		return err
 	}
-	all := works()
-	var name string
-	var run func() error
-	stop := func() {}
-	defer func() { stop() }()
-	serve := func(line []byte) (answer, error) {
-		var r struct {
-			Name  string
-			Iters int
-		}
-		if err := json.Unmarshal(line, &r); err != nil {
-			return answer{}, fmt.Errorf("bench: request: %w", err)
-		}
-		if r.Name != name || run == nil {
-			stop()
-			name, run, stop = r.Name, nil, func() {}
-			for _, w := range all {
-				if w.name != r.Name || w.setup == nil {
-					continue
-				}
-				var err error
-				if run, stop, err = w.setup(threads); err != nil {
-					return answer{}, err
-				}
-				for range 5 {
-					if err := run(); err != nil {
-						return answer{}, err
-					}
-				}
-			}
-			if run == nil {
-				return answer{}, fmt.Errorf("bench: there is no work %q", r.Name)
-			}
-		}
-		a := answer{MS: []float64{}}
-		for range r.Iters {
-			began := time.Now()
-			if err := run(); err != nil {
-				return a, err
-			}
-			a.MS = append(a.MS, time.Since(began).Seconds()*1e3)
-		}
-		a.RSS = rss.Peak()
-		return a, nil
-	}
 	lines := bufio.NewScanner(in)
-	for lines.Scan() {
-		a, err := serve(lines.Bytes())
+	for lines.Scan() && lines.Text() != lastLine {
+		if err := tell(lines.Bytes()); err != nil {
+			return err
+		}
+		a, err := s.serve(lines.Bytes())
 		if err != nil {
 			a.Error = err.Error()
 		}
 		if err := answers.Encode(a); err != nil {
 			return err
 		}
+		if err != nil && s.comm != nil {
+			return err // the ranks may not be at the same point any more
+		}
 	}
 	return lines.Err()
 }
 
-// self starts this program as a peer.
-func (o *Options) self(ctx context.Context, threads int) (*peer, error) {
+func (s *server) serve(line []byte) (answer, error) {
+	var r struct {
+		servedWork
+		Iters int
+	}
+	if err := json.Unmarshal(line, &r); err != nil {
+		return answer{}, fmt.Errorf("bench: request: %w", err)
+	}
+	if r.servedWork != s.request || s.run == nil {
+		if err := s.begin(r.servedWork); err != nil {
+			return answer{}, err
+		}
+	}
+	a := answer{MS: []float64{}}
+	for range r.Iters {
+		began := time.Now()
+		if err := s.run(); err != nil {
+			return a, err
+		}
+		a.MS = append(a.MS, time.Since(began).Seconds()*1e3)
+	}
+	a.RSS = rss.Peak()
+	if s.comm == nil {
+		return a, nil
+	}
+	all, err := dist.Gather(s.comm, a.RSS)
+	if err != nil {
+		return a, err
+	}
+	a.RSS = slices.Max(all)
+	return a, nil
+}
+
+// begin prepares a work.
+func (s *server) begin(r servedWork) (err error) {
+	s.stop()
+	s.request, s.run, s.stop = r, nil, func() {}
+	for _, w := range works() {
+		switch {
+		case w.name != r.Name:
+			continue
+		case s.comm != nil && w.across != nil:
+			s.run, s.stop, err = w.across(s.threads, s.comm, r.Apart)
+		case s.comm == nil && w.setup != nil:
+			s.run, s.stop, err = w.setup(s.threads)
+		}
+		if err != nil {
+			s.stop = func() {}
+			return err
+		}
+	}
+	if s.run == nil {
+		return fmt.Errorf("bench: there is no work %q", r.Name)
+	}
+	for range 5 {
+		if err := s.run(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// self starts this program as a peer, on so many ranks.
+func (o *Options) self(ctx context.Context, threads, ranks int) (*peer, error) {
 	if len(o.Self) == 0 {
 		return nil, errors.New("the command that is this program is not known, and this work needs a process of its own")
 	}
-	cmd := exec.CommandContext(ctx, o.Self[0], append(append([]string{}, o.Self[1:]...), "bench", "serve", fmt.Sprint(threads))...)
-	return start("joule", cmd)
+	argv := append(slices.Clone(o.Self), "bench", "serve", fmt.Sprint(threads))
+	if ranks > 1 {
+		var err error
+		if argv, err = o.launch(ranks, argv); err != nil {
+			return nil, err
+		}
+	}
+	p, err := start("joule", exec.CommandContext(ctx, argv[0], argv[1:]...))
+	if err == nil {
+		p.ranks = ranks > 1
+	}
+	return p, err
 }
 
 // starter starts a side with some threads.
@@ -96,17 +160,17 @@ type starter struct {
 // starters are Joule and, if wanted, the peers.
 func (s *session) starters(ctx context.Context, w work) ([]starter, error) {
 	own := func(w work) work { w.request = Request{"name": w.name}; return w }
-	out := []starter{{"joule", func(n int) (*peer, error) { return s.o.self(ctx, n) }, own}}
+	out := []starter{{"joule", func(n int) (*peer, error) { return s.o.self(ctx, n, 1) }, own}}
 	if !s.o.Peers || w.request == nil {
 		return out, nil
 	}
-	programs, err := s.o.wanted()
+	programs, err := s.o.wanted(false)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range programs {
 		out = append(out, starter{p.name, func(n int) (*peer, error) {
-			cmd, err := s.o.command(ctx, p, n)
+			cmd, err := s.o.command(ctx, p, n, 1)
 			if err != nil {
 				return nil, err
 			}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/peak"
@@ -32,6 +33,7 @@ type Options struct {
 	Uncapped bool // where Joule is held to AVX2, let the peers use what they find
 	JSON     bool
 	Out      string   // a file for the report in JSON
+	Launcher string   // that starts ranks; "": mpirun
 	Self     []string // the command that is this program; needed by works with processes of their own
 
 	turn time.Duration // about how long a side runs until it is another's turn; 0: ownTurn for Joule, peerTurn for peers
@@ -74,6 +76,9 @@ type work struct {
 	// Another way to do the same within this process, timed in turns like a peer of the given name.
 	rival     string
 	rivalSide func(threads int) (run func() error, stop func(), err error)
+	// A work of several ranks: an iteration is run by all of them together, or, apart, by each on its part with no message.
+	ranks  int
+	across func(threads int, c *dist.Comm, apart bool) (run func() error, stop func(), err error)
 	// Or rows that are measured in a way of their own.
 	measure func(ctx context.Context, s *session, w work) ([]Row, error)
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jouleml/joule/dist/mpi"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/rss"
 	"github.com/jouleml/joule/tensor"
@@ -30,6 +31,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		mpi.Exit(0)
+	case len(os.Args) == 5 && filepath.Base(os.Args[1]) == "ranks.py": // python ranks.py ddp-gloo THREADS RANKS
+		fakePeer(os.Args[3])
 	case len(os.Args) > 1 && os.Args[1] == "train":
 		at, _ := time.Now().MarshalJSON()
 		fmt.Printf("{\"epoch\": 1}\n{\"first_step_at\": %s, \"peak_rss_bytes\": %d}\n", at, rss.Peak())

@@ -42,7 +42,7 @@ func job(ctx context.Context, s *session, w work) ([]Row, error) {
 	threads := fmt.Sprint(s.o.Threads)
 	sides := []contender{{program{name: "joule"}, append(slices.Clone(s.o.Self), "train", "--epochs", "1", "--threads", threads, "--out", filepath.Join(folder, "runs"), "--json")}}
 	if s.o.Peers {
-		programs, err := s.o.wanted()
+		programs, err := s.o.wanted(false)
 		if err != nil {
 			return nil, err
 		}

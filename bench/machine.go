@@ -23,6 +23,7 @@ type Report struct {
 	Peak    float64  `json:"peak_flops"`
 	Peak1   float64  `json:"peak_flops_1_thread"` // what a second thread can add at best
 	Go      string   `json:"go"`
+	MPI     string   `json:"mpi,omitempty"` // through which Joule's ranks spoke
 	Rows    []Row    `json:"rows"`
 	Skipped []Skip   `json:"skipped,omitempty"`
 }

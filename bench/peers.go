@@ -21,6 +21,8 @@ type program struct {
 	file string   // a compiled program in peers/bin; "": peer.py
 	caps []string // variables that hold it to AVX2
 	free bool     // they do not, or not everywhere, and its kernels know AVX-512
+	jobs bool     // it is several processes, of ranks.py, for the works of ranks alone
+	mpi  bool     // which mpirun starts
 }
 
 // peerPrograms are all peers, in the order of the table's columns.
@@ -43,6 +45,10 @@ var peerPrograms = []program{
 	{name: "burn", file: "burn", free: true},
 	{name: "burn-cpu", file: "burn-cpu", free: true},
 	{name: "gomlx", file: "gomlx"},
+	{name: "ddp-gloo", caps: torchCaps, jobs: true},
+	{name: "ddp-gloo-channels-last", caps: torchCaps, jobs: true},
+	{name: "ddp-gloo-compile", caps: torchCaps, jobs: true},
+	{name: "ddp-mpi", caps: torchCaps, jobs: true, mpi: true},
 }
 
 // torchCaps hold PyTorch's own kernels, oneDNN and MKL to AVX2, by the variables that they document.
@@ -74,6 +80,7 @@ type Skip struct {
 type peer struct {
 	name, version string
 	free          bool // not held to the instruction set that Joule is held to
+	ranks         bool // Joule's
 	cmd           *exec.Cmd
 	in            io.WriteCloser
 	out           *bufio.Scanner
@@ -81,8 +88,8 @@ type peer struct {
 	spent         time.Duration // on the work in hand
 }
 
-// wanted are the peers that o asks for.
-func (o *Options) wanted() ([]program, error) {
+// wanted are the peers that o asks for: those of one process, or those of several.
+func (o *Options) wanted(jobs bool) ([]program, error) {
 	for _, n := range o.Only {
 		if !slices.ContainsFunc(peerPrograms, func(p program) bool { return p.name == n }) {
 			var known []string
@@ -94,7 +101,7 @@ func (o *Options) wanted() ([]program, error) {
 	}
 	var out []program
 	for _, p := range peerPrograms {
-		if len(o.Only) == 0 || slices.Contains(o.Only, p.name) {
+		if p.jobs == jobs && (len(o.Only) == 0 || slices.Contains(o.Only, p.name)) {
 			out = append(out, p)
 		}
 	}
@@ -109,14 +116,18 @@ func (o *Options) python() string {
 	return filepath.Join(o.Dir, ".venv", "bin", "python")
 }
 
-// command is the program of a peer, or the reason why there is none.
-func (o *Options) command(ctx context.Context, p program, threads int) (*exec.Cmd, error) {
+// command is the program of a peer, or the reason why there is none. ranks counts for peers of several processes alone.
+func (o *Options) command(ctx context.Context, p program, threads, ranks int) (cmd *exec.Cmd, err error) {
 	var argv []string
 	if p.file == "" {
 		if _, err := exec.LookPath(o.python()); err != nil {
 			return nil, fmt.Errorf("there is no Python with the peers at %s: run %s, or say --python", o.python(), filepath.Join(o.Dir, "install.sh"))
 		}
-		argv = []string{o.python(), filepath.Join(o.Dir, "peer.py"), p.name}
+		file := "peer.py"
+		if p.jobs {
+			file = "ranks.py"
+		}
+		argv = []string{o.python(), filepath.Join(o.Dir, file), p.name}
 	} else {
 		bin := filepath.Join(o.Dir, "bin", p.file)
 		if _, err := exec.LookPath(bin); err != nil {
@@ -127,7 +138,16 @@ func (o *Options) command(ctx context.Context, p program, threads int) (*exec.Cm
 		}
 		argv = []string{bin, p.name}
 	}
-	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], fmt.Sprint(threads))...)
+	argv = append(argv, fmt.Sprint(threads))
+	if p.jobs {
+		argv = append(argv, fmt.Sprint(ranks))
+	}
+	if p.mpi {
+		if argv, err = o.launch(ranks, argv); err != nil {
+			return nil, err
+		}
+	}
+	cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = o.environment(p.caps)
 	return cmd, nil
 }
@@ -176,14 +196,14 @@ func start(name string, cmd *exec.Cmd) (*peer, error) {
 
 // startPeers starts the peers that o asks for. One that cannot start is left out, with a word in the log.
 func startPeers(ctx context.Context, log io.Writer, o *Options) ([]*peer, []Skip, error) {
-	programs, err := o.wanted()
+	programs, err := o.wanted(false)
 	if err != nil {
 		return nil, nil, err
 	}
 	var out []*peer
 	var skipped []Skip
 	for _, p := range programs {
-		cmd, err := o.command(ctx, p, o.Threads)
+		cmd, err := o.command(ctx, p, o.Threads, 1)
 		var q *peer
 		if err == nil {
 			q, err = start(p.name, cmd)
@@ -198,7 +218,7 @@ func startPeers(ctx context.Context, log io.Writer, o *Options) ([]*peer, []Skip
 		}
 		out = append(out, q)
 	}
-	if len(out) == 0 {
+	if len(skipped) > 0 && len(out) == 0 {
 		return nil, nil, fmt.Errorf("bench: no peer starts: %s: %s", skipped[0].Peer, skipped[0].Reason)
 	}
 	return out, skipped, nil
@@ -269,6 +289,9 @@ func (p *peer) measure(o *Options, w work, f *Figure) {
 }
 
 func (p *peer) stop() {
+	if p.ranks { // a launcher may keep the end of the input to itself
+		fmt.Fprintln(p.in, lastLine)
+	}
 	p.in.Close()
 	_ = p.cmd.Wait()
 }

@@ -64,7 +64,7 @@ func gpt(layers, width, heads, time, batch, vocabulary int, on ...train.Option) 
 		x, y := spec.Tensors(batch)
 		tokens(x[0].I32(), vocabulary)
 		tokens(y[0].I32(), vocabulary)
-		return func() error { _, err := m.Step(x, y, 0); return err }, func() {}, nil
+		return func() error { _, err := m.StepTogether(x, y, 0); return err }, func() {}, nil
 	}
 	return w
 }

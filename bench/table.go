@@ -25,6 +25,9 @@ func (r *Report) table(out io.Writer) {
 		}
 		fmt.Fprintln(out)
 	}
+	if r.MPI != "" {
+		fmt.Fprintf(out, "Joule's ranks spoke through %s.\n", r.MPI)
+	}
 	for _, u := range []Unit{Milliseconds, Megabytes, Speedup, Count} {
 		rows := slices.DeleteFunc(slices.Clone(r.Rows), func(w Row) bool { return w.Unit != u })
 		if len(rows) > 0 {

@@ -55,7 +55,7 @@ func works() []work {
 		w.name, w.group, w.request, w.measure = fmt.Sprintf("allocations of %s batch 32", name), "", nil, allocations
 		out = append(out, w)
 	}
-	return slices.Concat(out, sequences(), recurrences(), decodes(), products(), convolutions(), onXLA())
+	return slices.Concat(out, sequences(), recurrences(), decodes(), products(), convolutions(), onXLA(), onRanks())
 }
 
 // scaling is the group of the works that show how time and memory grow with the batch.
@@ -113,7 +113,7 @@ func cnn(name string, batch int, on ...train.Option) work {
 		if name == "infer_cnn" {
 			return func() error { _, err := m.PredictBatch(x...); return err }, func() {}, nil
 		}
-		return func() error { _, err := m.Step(x, y, 0); return err }, func() {}, nil
+		return func() error { _, err := m.StepTogether(x, y, 0); return err }, func() {}, nil
 	}
 	return w
 }

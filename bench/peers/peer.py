@@ -15,6 +15,7 @@ if name == "jax":
 import numpy as np
 
 rng = np.random.default_rng(0)
+shared = lambda net: net  # ranks.py puts what shares training steps out in its place
 steps = {}  # by request: a function that runs one iteration to its end
 
 
@@ -188,7 +189,7 @@ def torch_sequence(r, compiled):
         def forward(self, x, y):
             h = self.tokens(x) + self.positions.weight
             return F.cross_entropy(self.head(self.norm(self.blocks(h))).flatten(0, 1), y.flatten())
-    net = GPT()
+    net = shared(GPT())
     if compiled:
         net = torch.compile(net)
     x = torch.arange(r["batch"] * r["time"]).mul(7).remainder(r["vocabulary"]).view(r["batch"], r["time"])
@@ -250,6 +251,7 @@ def torch_peer(last, compiled=False):
         x, y = batch(r["batch"])
         x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(memory_format=fmt)
         y = torch.from_numpy(y.astype(np.int64))
+        net = shared(net)
         if compiled:
             net = torch.compile(net)
         if r["work"] == "infer_cnn":
@@ -622,15 +624,8 @@ def onnx_peer():
     return ort.__version__, make
 
 
-try:
-    version, make = {"torch-eager": lambda: torch_peer(False), "torch-channels-last": lambda: torch_peer(True), "jax": jax_peer, "keras": keras_peer,
-                     "torch-compile": lambda: torch_peer(True, True), "openblas": openblas_peer, "onnxruntime": onnx_peer, "onnxruntime-qdq": onnx_peer,
-                     "onnxruntime-qoperator": onnx_peer, "torch-int8": torch_int8_peer, "torchao-pt2e": torch_int8_peer, "torchao-dynamic": torch_int8_peer, "torchao-weights": torch_int8_peer}[name]()
-    print(json.dumps({"ready": True, "name": name, "version": version, "threads": threads}), flush=True)
-except Exception as e:
-    print(json.dumps({"error": repr(e)}), flush=True)
-    sys.exit(1)
-for line in sys.stdin:
+def answer(line):
+    """One request, served."""
     r = json.loads(line)
     iters = r.pop("iters")
     key = json.dumps(r, sort_keys=True)
@@ -645,8 +640,21 @@ for line in sys.stdin:
             t = time.perf_counter()
             steps[key]()
             ms.append((time.perf_counter() - t) * 1e3)
-        print(json.dumps({"ms": ms, "rss_bytes": peak()}), flush=True)
+        return {"ms": ms, "rss_bytes": peak()}
     except NotMine:
-        print(json.dumps({"error": NOT_MINE}), flush=True)
+        return {"error": NOT_MINE}
+    except Exception as e:
+        return {"error": repr(e)}
+
+
+if __name__ == "__main__":
+    try:
+        version, make = {"torch-eager": lambda: torch_peer(False), "torch-channels-last": lambda: torch_peer(True), "jax": jax_peer, "keras": keras_peer,
+                         "torch-compile": lambda: torch_peer(True, True), "openblas": openblas_peer, "onnxruntime": onnx_peer, "onnxruntime-qdq": onnx_peer,
+                         "onnxruntime-qoperator": onnx_peer, "torch-int8": torch_int8_peer, "torchao-pt2e": torch_int8_peer, "torchao-dynamic": torch_int8_peer, "torchao-weights": torch_int8_peer}[name]()
+        print(json.dumps({"ready": True, "name": name, "version": version, "threads": threads}), flush=True)
     except Exception as e:
         print(json.dumps({"error": repr(e)}), flush=True)
+        sys.exit(1)
+    for line in sys.stdin:
+        print(json.dumps(answer(line)), flush=True)

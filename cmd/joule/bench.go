@@ -45,6 +45,7 @@ func benchCmd() *cobra.Command {
 	c.Flags().BoolVar(&o.Peers, "peers", false, "run the peers too")
 	c.Flags().StringVar(&o.Dir, "peers-dir", "bench/peers", "where the peers' programs are")
 	c.Flags().StringVar(&o.Python, "python", "", "the Python that has them installed (default: .venv/bin/python in the peers' folder)")
+	c.Flags().StringVar(&o.Launcher, "launcher", "mpirun", "what starts the ranks of the works on several")
 	c.Flags().StringSliceVar(&o.Only, "only", nil, "run these peers alone, such as torch-eager,jax")
 	c.Flags().IntVar(&o.Rounds, "rounds", 5, "how often the sides take turns")
 	c.Flags().IntVar(&o.Threads, "threads", 2, "threads of each side")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/dist/mpi/mpirun"
 	"github.com/jouleml/joule/internal/dl"
 )
 
@@ -34,20 +35,11 @@ func All(t testing.TB) []MPI {
 	seen := map[string]bool{}
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), filepath.SplitList(os.Getenv(Variable))...) {
 		path := filepath.Join(dir, "mpirun")
-		text, err := exec.Command(path, "--version").CombinedOutput()
+		name, flags, err := mpirun.Flags(path)
 		if err != nil {
 			continue
 		}
-		name, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-		m := MPI{Name: strings.TrimSpace(name), Run: path}
-		switch {
-		case strings.Contains(name, "Open MPI) 4"):
-			m.args = []string{"--allow-run-as-root", "--oversubscribe", "--bind-to", "none"}
-		case strings.Contains(name, "Open MPI"):
-			m.args = []string{"--allow-run-as-root", "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"}
-		default:
-			m.Name = "MPICH (Hydra)"
-		}
+		m := MPI{Name: name, Run: path, args: flags}
 		if !seen[m.Name] {
 			seen[m.Name] = true
 			out = append(out, m)
