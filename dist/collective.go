@@ -10,7 +10,7 @@ const MaxText = 1 << 34
 
 // Send sends p to another rank, which must call Recv with the same tag (0 <= tag < 256) and length.
 func (c *Comm) Send(to, tag int, p []byte) (err error) {
-	defer c.begin(fmt.Sprintf("a message to rank %d", to))(&err)
+	defer c.begin(fmt.Sprintf("a message to rank %d", c.name(to)))(&err)
 	s, err := c.send(to, tagUser+tag, p)
 	if err != nil {
 		return err
@@ -20,7 +20,7 @@ func (c *Comm) Send(to, tag int, p []byte) (err error) {
 
 // Recv receives len(p) bytes from another rank.
 func (c *Comm) Recv(from, tag int, p []byte) (err error) {
-	defer c.begin(fmt.Sprintf("a message from rank %d", from))(&err)
+	defer c.begin(fmt.Sprintf("a message from rank %d", c.name(from)))(&err)
 	r, err := c.recv(from, tagUser+tag, p)
 	if err != nil {
 		return err

@@ -75,6 +75,7 @@ type Stats struct {
 // Comm is a rank's view of its job. Several goroutines may use it; one operation runs at a time.
 type Comm struct {
 	t        Transport
+	names    []int // of a Comm of some of the ranks: their numbers in the job, for errors; nil: their own
 	deadline time.Duration
 	beat     time.Duration // between two signs of life of a rank that waits
 
@@ -98,6 +99,14 @@ func New(t Transport, deadline time.Duration) *Comm {
 
 // Rank is this process's number, from 0.
 func (c *Comm) Rank() int { return c.t.Rank() }
+
+// name is a rank's number in the job.
+func (c *Comm) name(rank int) int {
+	if c.names == nil {
+		return rank
+	}
+	return c.names[rank]
+}
 
 // Size is the number of ranks.
 func (c *Comm) Size() int { return c.t.Size() }
@@ -205,7 +214,7 @@ func (c *Comm) wait(rs ...Request) error {
 			}
 			done, err := r.Done()
 			if err != nil {
-				return fmt.Errorf("dist: rank %d, %s: %w", c.Rank(), c.what, err)
+				return fmt.Errorf("dist: rank %d, %s: %w", c.name(c.Rank()), c.what, err)
 			}
 			if done {
 				rs[k] = nil
@@ -298,14 +307,14 @@ func (c *Comm) impatient(waited time.Duration) error {
 	if waited < c.deadline {
 		return nil
 	}
-	e := &LateError{Rank: me, What: c.what, After: c.deadline}
+	e := &LateError{Rank: c.name(me), What: c.what, After: c.deadline}
 	for r := range n {
 		if r != me && !l.heard[r] {
-			e.Ranks = append(e.Ranks, r)
+			e.Ranks = append(e.Ranks, c.name(r))
 		}
 	}
 	if len(e.Ranks) == 0 { // all wait: for each other, in different operations
-		return fmt.Errorf("dist: rank %d has waited %v in %s, and so has every other rank: the ranks do not do the same thing; were all started with the same command?", me, c.deadline, c.what)
+		return fmt.Errorf("dist: rank %d has waited %v in %s, and so has every other rank: the ranks do not do the same thing; were all started with the same command?", c.name(me), c.deadline, c.what)
 	}
 	return e
 }

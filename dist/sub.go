@@ -23,7 +23,11 @@ func (c *Comm) Sub(members []int, channel int) (*Comm, error) {
 	case channel < 0 || channel >= Channels:
 		return nil, fmt.Errorf("dist: channel %d: there are 0 to %d", channel, Channels-1)
 	}
-	return New(&sub{c.t, members, me, channel * stride}, c.deadline), nil
+	sub := New(&sub{c.t, members, me, channel * stride}, c.deadline)
+	for _, r := range members {
+		sub.names = append(sub.names, c.name(r))
+	}
+	return sub, nil
 }
 
 // sub is a Transport between some of the ranks of another.

@@ -30,7 +30,7 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 	}
 	m.retired, m.waited, m.waits = nil, 0, 0
 	if m.exchanged != nil {
-		m.exchanged.restart(m.Comm())
+		m.exchanged.restart(m)
 	}
 	a := &Account{m: m, start: time.Now(), meter: meter, model: m.EnergyModel()}
 	if meter != nil {
@@ -114,6 +114,9 @@ func (a *Account) book(l *energy.Ledger, p *program) {
 		l.SharesPredicted = l.SharesPredicted || t.Predicted
 		fits := p.prices[i].Bytes() <= a.model.CacheSize
 		book := func(k energy.Key, c energy.Cost, d time.Duration) {
+			if t.Node.Op() == op.HandOverOp { // it waits, and meanwhile other micro-batches are computed
+				d = 0
+			}
 			ran := c.Times(t.Calls)
 			ran.FLOPs = c.FLOPs * calls // what the model asks for does not depend on what a backend keeps from run to run
 			l.Book(k, t.Calls, d, ran, fits)

@@ -226,6 +226,9 @@ func (m *Model) Merge() error {
 // Reformat puts a net with matrices of weights in other formats (nn.Model.WithFormats) in the place of the model's. All else of the model stays: settings, wrappers, and the values of variables of the same
 // name and type; values has those of the others.
 func (m *Model) Reformat(net *nn.Model, values map[string]*tensor.Tensor) error {
+	if m.pipe != nil {
+		return errStages
+	}
 	if m.parallel.zeroStage() > 0 {
 		return errors.New("train: the optimizer's state is shared out over ranks: the model's matrices cannot get another format then")
 	}
@@ -291,6 +294,10 @@ func (m *Model) Take(s *checkpoint.State, path string, patterns ...string) (take
 		t := s.Tensor(p.Name)
 		if t == nil || !graph.TypeOf(t).Equal(p.Type) || len(patterns) > 0 && !matchesAny(patterns, p.Name) {
 			left = append(left, p.Name)
+			continue
+		}
+		if m.away(p.Name) { // its stage takes it
+			taken = append(taken, p.Name)
 			continue
 		}
 		if err := m.state.Set(p.Name, t); err != nil {

@@ -432,7 +432,7 @@ func (m *Model) tensors(training bool) ([]safetensors.Named, error) {
 				if !m.Writes() {
 					continue
 				}
-				return nil, errors.New("train: the optimizer's state is shared out over ranks: Unshare brings it here, and then the model can be saved")
+				return nil, errors.New("train: optimizer's state or layers are shared out over ranks: Unshare brings them here, and then the model can be saved")
 			}
 			var err error
 			if t, err = m.state.Get(v.Name); err != nil {
@@ -446,7 +446,7 @@ func (m *Model) tensors(training bool) ([]safetensors.Named, error) {
 
 // whole are the variables that a checkpoint keeps: kept, with those that are shared out over ranks in one piece.
 func (m *Model) whole() []backend.Var {
-	if m.parallel.zeroStage() == 0 {
+	if m.parallel.zeroStage() == 0 && m.pipe == nil {
 		return m.kept()
 	}
 	return m.declared // what else is kept are states of streams, which cannot be shared out
@@ -462,7 +462,7 @@ func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, erro
 			}
 		}
 	}
-	if m.parallel.zeroStage() > 0 {
+	if m.parallel.zeroStage() > 0 || m.pipe != nil {
 		m.unshared = map[string]*tensor.Tensor{}
 	}
 	for _, v := range m.whole() {

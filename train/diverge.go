@@ -67,5 +67,8 @@ func (f *fit) divergedShared(b *data.Batch, loss float64) error {
 	if e := f.g.probe(b); e != nil {
 		return fmt.Errorf("%w: %w; %s", err, e, remedy)
 	}
+	if f.m.pipe != nil {
+		return fmt.Errorf("%w, in the layers or the part of the batch of another rank; %s", err, remedy)
+	}
 	return fmt.Errorf("%w, in another rank's part of the batch; %s", err, remedy)
 }

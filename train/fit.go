@@ -681,7 +681,11 @@ func (m *Model) Predict(ctx context.Context, ds data.Dataset, batch int) (*tenso
 	}
 	row := len(out.Bytes()) / max(1, ds.Len())
 	for r, p := range parts {
-		for _, at := range m.starts(ds.Len(), batch, r) {
+		turn, ok := m.results(r)
+		if !ok {
+			continue
+		}
+		for _, at := range m.starts(ds.Len(), batch, turn) {
 			n := min(cmp.Or(batch, 32), ds.Len()-at)
 			if len(p) < n*row {
 				return nil, fmt.Errorf("train: rank %d predicted fewer examples than it should have", r)
@@ -702,11 +706,12 @@ func (m *Model) next(ctx context.Context, l *data.Loader) (*data.Batch, error) {
 	return b, err
 }
 
-// starts are the first examples of the batches that a rank evaluates: every rank takes each n-th batch.
-func (m *Model) starts(examples, batch, rank int) []int {
+// starts are the first examples of the batches that a rank evaluates whose turn it is: every rank takes each n-th batch.
+func (m *Model) starts(examples, batch, turn int) []int {
 	var out []int
 	batch = cmp.Or(batch, 32)
-	for at := rank * batch; at < examples; at += m.parallel.ranks() * batch {
+	_, of := m.turn()
+	for at := turn * batch; at < examples; at += of * batch {
 		out = append(out, at)
 	}
 	return out
@@ -734,7 +739,8 @@ func (m *Model) each(ctx context.Context, ds data.Dataset, batch int, k mode, f 
 // another, a number that grows and that no other batch of any rank has.
 func (m *Model) inOrder(ctx context.Context, ds data.Dataset, batch int, k mode, f func(at int, b *data.Batch, p *program)) error {
 	batch = min(cmp.Or(batch, 32), max(1, ds.Len()))
-	starts := m.starts(ds.Len(), batch, m.parallel.rank())
+	turn, of := m.turn()
+	starts := m.starts(ds.Len(), batch, turn)
 	if m.Comm() != nil {
 		if len(starts) == 0 {
 			return nil
@@ -760,20 +766,23 @@ func (m *Model) inOrder(ctx context.Context, ds data.Dataset, batch int, k mode,
 	defer l.Close()
 	for {
 		b, err := m.next(ctx, l)
+		if errors.Is(err, io.EOF) && m.pipe != nil {
+			return m.pipe.arrived()
+		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("train: %w", err)
 		}
-		p, err := m.program(k, b.X, b.Y)
+		p, err := m.through(k, b)
 		if err != nil {
 			return err
 		}
-		if err := p.run(b.X, b.Y, 0); err != nil {
-			return err
+		if p == nil {
+			continue
 		}
-		at := b.Step*m.parallel.ranks() + m.parallel.rank() // batches of one size stand in an order of their own
+		at := b.Step*of + turn // batches of one size stand in an order of their own
 		if !sized {
 			at = starts[b.Step]
 		}

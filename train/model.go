@@ -85,6 +85,7 @@ type Model struct {
 	split     *nn.Split                 // this rank's part of layers in training; nil: whole
 	norms     *op.Group                 // whose statistics batch normalisations take; nil: their own
 	shared    *group                    // once steps are shared out
+	pipe      *pipeline                 // this rank's part of the layers; nil: all
 	exchanged *exchanged                // likewise; it goes on when Merge begins another group
 	declared  []backend.Var             // what training needs, in the order of a checkpoint
 	unshared  map[string]*tensor.Tensor // on rank 0: whole state that is shared out among ranks, if it is at hand
@@ -157,6 +158,11 @@ func (m *Model) declare() error {
 		return err
 	}
 	m.params = call.Params
+	if m.pipe = nil; mode == train {
+		if err := m.cut(); err != nil {
+			return err
+		}
+	}
 	var vars []backend.Var
 	for _, v := range g.Variables() {
 		if _, carried := nn.Carried(graph.NameOf(v)); !carried { // they depend on the batch: addOwned
@@ -191,7 +197,7 @@ func (m *Model) Reset() error {
 			return err
 		}
 	}
-	for _, p := range m.params {
+	for _, p := range m.own() {
 		t := tensor.New(p.Type.DType, p.Type.Shape...)
 		if err := p.Init.Fill(t, source(m.seed, p.Name)); err != nil {
 			return fmt.Errorf("train: parameter %s: %w", p.Name, err)
@@ -271,6 +277,8 @@ type programKey struct {
 	ring       bool   // of a decoder: its memories forget the first positions
 	begin      bool   // of a decoder: the sequences begin, and what they answer to is read
 	stage      int    // of a step: see Model.stage
+	forward    bool   // of a shard: the model without gradients, for pipeline stages
+	lane       int    // of a pipeline stage: which of its programs
 	shapes     string // of the inputs and targets where they are not those of the data's spec: see Model.shapes
 }
 
@@ -364,10 +372,16 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 			if call.Training && m.teacher != nil {
 				loss = m.teacher.loss(g, m, loss, pred[0], x, seen)
 			}
-			if k.mode != shard {
+			if k.mode != shard || k.forward {
 				g.Output("loss", loss)
 			}
 		})
+		if k.forward {
+			for _, a := range moved {
+				g.Output(movedPrefix+graph.NameOf(a.Var), a.Value)
+			}
+			return
+		}
 		if k.mode == shard {
 			m.shardLoss(g, call, loss, weight, moved)
 			return
@@ -476,6 +490,9 @@ func (m *Model) shapes(x, y []*tensor.Tensor) string {
 
 // build compiles a program; with stopAtNaN it fails at the first node whose result is not finite.
 func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
+	if m.pipe != nil {
+		return nil, errStages
+	}
 	rows := map[*graph.Node]int{}
 	g, _, err := m.graphWith(k, func(l *nn.Layer, x []*graph.Node) {
 		if n := l.Rows(); n > 0 && len(x) == 1 && x[0].Op() == graph.OpInput && (rows[x[0]] == 0 || n < rows[x[0]]) {

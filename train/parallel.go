@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,11 @@ type Parallel struct {
 	// Tensor is how many ranks in a row compute the same examples together (tensor parallelism; see nn.Split), each a part of every layer that can be split; 0 and 1: none. Weights are whole on
 	// every rank, and gradients are added up over all; Zero shares out what belongs to them. It needs as many shards as ranks.
 	Tensor int
+	// Pipeline is how many ranks in a row hold consecutive layers each (pipeline parallelism; pipeline.go): parameters, state and activations of those alone; 0 and 1: none. A shard is then a
+	// micro-batch, and 0 shards are four for each rank. Weights are the bits of one process with as many shards, but where GlobalClipNorm limits all gradients together. A process alone has all layers.
+	Pipeline int
+	// Cuts are the layers with which the stages after the first begin; nil: so that all take about as long, by the arithmetic and the bytes of layers.
+	Cuts []string
 	// Trace, if not nil, is told when what happened on this rank.
 	Trace func(Span)
 }
@@ -92,6 +98,8 @@ const defaultCheck = 500
 const (
 	channelStats = 1 + iota
 	channelTensor
+	channelRow    // of pipeline stages
+	channelColumn // of the ranks that have the same stage
 )
 
 // checkNorm reports settings that do not go together with statistics over all ranks.
@@ -185,6 +193,7 @@ type exchangeAccount struct {
 	steps  int64
 	waited time.Duration // with nothing to compute
 	busy   time.Duration // sums in progress, hidden or not
+	bubble time.Duration // of waited: for other stages of a pipeline
 }
 
 // exchanged is what a model's groups have cost.
@@ -202,6 +211,9 @@ func (m *Model) group() (*group, error) {
 	n := p.ranks()
 	if err := cmp.Or(p.checkSlow(), p.checkZero(), p.checkNorm(m.backend), p.checkTensor(m)); err != nil {
 		return nil, err
+	}
+	if m.pipe != nil { // those that have the same stage share a batch
+		p.Comm, n = m.pipe.column, m.pipe.copies
 	}
 	if p.Shards == 0 {
 		p.Shards = n
@@ -293,7 +305,7 @@ func (g *group) fold() {
 
 // lay makes the layout from the graph of a shard.
 func (g *group) lay() error {
-	sg, _, err := g.m.graph(programKey{mode: shard, batch: 1})
+	sg, err := g.shardGraph()
 	if err != nil {
 		return err
 	}
@@ -397,7 +409,7 @@ func (m *Model) sync(what string) error {
 		return err
 	}
 	h := fnv.New64a()
-	fmt.Fprintln(h, graph.Print(g), what, m.seed, m.opt.Name, m.parallel.settings())
+	fmt.Fprintln(h, graph.Print(g), what, m.seed, m.opt.Name, m.parallel.settings(), m.Stages())
 	sums, err := dist.Gather(c, fmt.Sprintf("%x", h.Sum64()))
 	if err != nil {
 		return err
@@ -409,6 +421,9 @@ func (m *Model) sync(what string) error {
 	}
 	if err := m.reshare(); err != nil {
 		return err
+	}
+	if m.pipe != nil {
+		c = m.pipe.column
 	}
 	for _, v := range m.kept() {
 		if m.sharded(v.Name) {
@@ -444,7 +459,7 @@ func (e *DivergedError) Error() string {
 // same compares the ranks' weights by a checksum.
 func (m *Model) same(step int64) error {
 	h := fnv.New64a()
-	for _, p := range m.params {
+	for _, p := range m.own() {
 		t, err := m.state.Get(p.Name)
 		if err != nil {
 			return err
@@ -455,25 +470,29 @@ func (m *Model) same(step int64) error {
 	if err != nil {
 		return err
 	}
-	count := map[string]int{}
-	for _, s := range sums {
-		count[s]++
+	stages := m.parallel.pipelined() // of which each has weights of its own
+	e := &DivergedError{Step: step}
+	for stage := range stages {
+		count := map[string]int{}
+		for r := stage; r < len(sums); r += stages {
+			count[sums[r]]++
+		}
+		most := sums[stage] // of equals, the first rank's
+		for r := stage; r < len(sums); r += stages {
+			if count[sums[r]] > count[most] {
+				most = sums[r]
+			}
+		}
+		for r := stage; r < len(sums); r += stages {
+			if sums[r] != most {
+				e.Ranks = append(e.Ranks, r)
+			}
+		}
 	}
-	if len(count) == 1 {
+	if len(e.Ranks) == 0 {
 		return nil
 	}
-	most := sums[0] // of equals, rank 0's
-	for _, s := range sums {
-		if count[s] > count[most] {
-			most = s
-		}
-	}
-	e := &DivergedError{Step: step}
-	for r, s := range sums {
-		if s != most {
-			e.Ranks = append(e.Ranks, r)
-		}
-	}
+	slices.Sort(e.Ranks)
 	_ = m.Comm().Barrier() // a rank that ends at this error takes the others down: first all have the sums. Whether a rank is gone by then does not matter
 	return e
 }
@@ -521,8 +540,9 @@ type Exchange struct {
 	Sent     int64   `json:"bytes_sent"`
 	Received int64   `json:"bytes_received"`
 	Messages int64   `json:"messages"`
-	Summing  float64 `json:"seconds_summing"` // with sums of gradients in progress, behind computing or not
-	Waiting  float64 `json:"seconds_waiting"` // with nothing to compute before they are done
+	Summing  float64 `json:"seconds_summing"`          // with sums of gradients in progress, behind computing or not
+	Waiting  float64 `json:"seconds_waiting"`          // with nothing to compute before they are done
+	Bubble   float64 `json:"seconds_bubble,omitempty"` // of that, for other stages of a pipeline
 }
 
 // Exchange is this rank's; zero where steps are not shared out.
@@ -531,18 +551,38 @@ func (m *Model) Exchange() Exchange {
 		return Exchange{}
 	}
 	a, b := m.exchanged.account, m.exchanged.before
-	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds()}
+	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds(), Bubble: (a.bubble - b.bubble).Seconds()}
 	if c := m.Comm(); c != nil {
-		s := c.Stats()
+		s := m.traffic(c)
 		e.Sent, e.Received, e.Messages = s.Sent-m.exchanged.stats.Sent, s.Received-m.exchanged.stats.Received, s.Messages-m.exchanged.stats.Messages
 	}
 	return e
 }
 
 // restart begins a new account of the exchange.
-func (x *exchanged) restart(c *dist.Comm) {
+func (x *exchanged) restart(m *Model) {
 	x.before = x.account
-	if c != nil {
-		x.stats = c.Stats()
+	if c := m.Comm(); c != nil {
+		x.stats = m.traffic(c)
 	}
+}
+
+// traffic is what this rank has sent and received: c joins all ranks.
+func (m *Model) traffic(c *dist.Comm) dist.Stats {
+	s := c.Stats()
+	if m.pipe != nil {
+		t := m.pipe.traffic()
+		s.Sent, s.Received, s.Messages = s.Sent+t.Sent, s.Received+t.Received, s.Messages+t.Messages
+	}
+	return s
+}
+
+// adders join the ranks that add up gradients; nil where this process does alone.
+func (g *group) adders() *dist.Comm {
+	if g.m.pipe != nil && g.Comm.Size() > 1 {
+		return g.Comm
+	} else if g.m.pipe != nil {
+		return nil
+	}
+	return g.m.Comm()
 }

@@ -251,7 +251,7 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 		return m, nil
 	}
 	for _, t := range s.Tensors {
-		if !forTraining(t.Name) && !m.has(t.Name) {
+		if !forTraining(t.Name) && !m.has(t.Name) && !m.away(t.Name) {
 			return nil, fmt.Errorf("train: %s belongs to values in place of parameters (masks, low-rank changes), in the middle of a training: load it with the same Wrapped, or train to the end, where they are merged", t.Name)
 		}
 	}

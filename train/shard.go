@@ -47,7 +47,7 @@ func (m *Model) applyGraph(k programKey, l *layout) (*graph.Graph, error) {
 			in[i] = g.Input(v.name, v.t)
 		}
 		rate := g.Input("rate", graph.T(dtype.F32))
-		params, _ := m.trained(g, slices.DeleteFunc(slices.Clone(m.params), func(p nn.Param) bool { // what is trained later has no gradient yet
+		params, _ := m.trained(g, slices.DeleteFunc(slices.Clone(m.own()), func(p nn.Param) bool { // what is trained later has no gradient yet
 			_, ok := l.byName[gradPrefix+p.Name]
 			return !ok
 		}))
@@ -61,15 +61,20 @@ func (m *Model) applyGraph(k programKey, l *layout) (*graph.Graph, error) {
 		} else {
 			m.update(g, params, grads, rate, k.mode == applyGather)
 		}
-		g.During(graph.Update, func() {
-			for i, v := range l.members {
-				if name, ok := strings.CutPrefix(v.name, movedPrefix); ok {
-					g.Update(g.Variable(name, v.t), in[i])
-				}
+		m.moveOn(g, l, func(i int) *graph.Node { return in[i] }, k.batch)
+	})
+}
+
+// moveOn ends an update: moving averages take their new values, member i of the layout that of in(i), and random layers draw other numbers next.
+func (m *Model) moveOn(g *graph.Graph, l *layout, in func(i int) *graph.Node, shards int) {
+	g.During(graph.Update, func() {
+		for i, v := range l.members {
+			if name, ok := strings.CutPrefix(v.name, movedPrefix); ok {
+				g.Update(g.Variable(name, v.t), in(i))
 			}
-			seed := g.Variable(seedVar, graph.T(dtype.I64, 2))
-			g.Update(seed, op.Add(seed, g.Const(tensor.Of([]int64{0, int64(k.batch)}))))
-		})
+		}
+		seed := g.Variable(seedVar, graph.T(dtype.I64, 2))
+		g.Update(seed, op.Add(seed, g.Const(tensor.Of([]int64{0, int64(shards)}))))
 	})
 }
 
@@ -82,7 +87,7 @@ func (m *Model) trained(g *graph.Graph, all []nn.Param) (params []nn.Param, ws [
 			ws = append(ws, g.Variable(p.Name, p.Type))
 		}
 	}
-	if len(ws) == 0 {
+	if len(ws) == 0 && m.pipe == nil { // a stage may have none
 		g.Fail("model", nil, "has no trainable parameter")
 	}
 	return params, ws
@@ -204,6 +209,9 @@ type wishes struct{ stop, save bool }
 
 // step computes a batch's gradients together with the other ranks and updates. judge is called with the predictions of this rank's shards.
 func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge func(pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
+	if g.m.pipe != nil {
+		return g.m.pipe.step(g, b, k, rate, wish, judge)
+	}
 	from, _ := g.piece(b.Of, g.lo)
 	if b.N > 0 || g.hi > g.lo {
 		if err := g.m.stateInto(seedVar, g.state); err != nil {
@@ -400,7 +408,7 @@ func (g *group) sum(depth int) error {
 
 // exchange adds all ranks' parts of bucket i up into own[0].
 func (g *group) exchange(i int, own [][]float32) error {
-	c := g.m.Comm()
+	c := g.adders()
 	switch {
 	case c == nil:
 		return nil // the tree is whole: everything is in slot 0
@@ -419,6 +427,9 @@ func (g *group) exchange(i int, own [][]float32) error {
 
 // probe finds where a shard's loss that is not finite arises.
 func (g *group) probe(b *data.Batch) error {
+	if g.m.pipe != nil {
+		return g.m.pipe.probe(g, b)
+	}
 	from, _ := g.piece(b.Of, g.lo)
 	draw := tensor.Data[int64](g.state)
 	if err := g.m.stateInto(seedVar, g.state); err != nil {

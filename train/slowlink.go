@@ -372,6 +372,6 @@ func (p *Parallel) checkSlow() error {
 
 // settings is p as text, for comparing ranks.
 func (p *Parallel) settings() string {
-	text, _ := json.Marshal(map[string]any{"shards": p.Shards, "bucket": p.Bucket, "zero": p.Zero, "norm": p.SyncNorm, "tensor": p.Tensor, "any": p.AnyOrder, "check": p.Check, "compress": fmt.Sprint(p.Compress), "local": p.Local, "outer": []float64{p.OuterMomentum, p.OuterRate}})
+	text, _ := json.Marshal(map[string]any{"shards": p.Shards, "bucket": p.Bucket, "zero": p.Zero, "norm": p.SyncNorm, "tensor": p.Tensor, "pipeline": p.Pipeline, "cuts": p.Cuts, "any": p.AnyOrder, "check": p.Check, "compress": fmt.Sprint(p.Compress), "local": p.Local, "outer": []float64{p.OuterMomentum, p.OuterRate}})
 	return string(text)
 }

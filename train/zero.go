@@ -69,7 +69,7 @@ func (v *vector) view(off int, dims ...int) *tensor.Tensor {
 
 // sharded reports whether a variable of training is shared out over the ranks.
 func (m *Model) sharded(name string) bool {
-	return m.parallel.zeroStage() > 0 && (strings.HasPrefix(name, optimizerPrefix) && name != optim.IterationVar || strings.HasPrefix(name, accumulatedPrefix))
+	return m.away(name) || m.parallel.zeroStage() > 0 && (strings.HasPrefix(name, optimizerPrefix) && name != optim.IterationVar || strings.HasPrefix(name, accumulatedPrefix))
 }
 
 const (
@@ -499,8 +499,13 @@ func (z *zero) movePart(c *dist.Comm, up bool, rank int, name string, p part, al
 	return err
 }
 
-// Unshare brings the optimizer's state to rank 0, so that it can Save the model; without Parallel.Zero it does nothing. All ranks must call it.
+// Unshare brings the optimizer's state (and the layers of other pipeline stages) to rank 0, so that it can Save the model; without Parallel.Zero and Pipeline it does nothing. All ranks must call it.
 func (m *Model) Unshare() error {
+	if m.pipe != nil {
+		whole, err := m.pipe.collect()
+		m.unshared = whole
+		return err
+	}
 	if m.shared == nil || m.shared.zero == nil {
 		return nil
 	}
@@ -516,11 +521,16 @@ func (m *Model) Unshare() error {
 
 // reshare gives all ranks their parts of the state that rank 0 has from a checkpoint, if it has.
 func (m *Model) reshare() error {
-	if m.shared == nil || m.shared.zero == nil {
+	if m.pipe == nil && (m.shared == nil || m.shared.zero == nil) {
 		return nil
 	}
 	has, err := dist.Share(m.Comm(), 0, m.unshared != nil)
 	if err != nil || !has {
+		return err
+	}
+	if m.pipe != nil {
+		err = m.pipe.spread(m.unshared)
+		m.unshared = nil
 		return err
 	}
 	err = m.shared.zero.moveShared(false, m.unshared)

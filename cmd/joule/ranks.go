@@ -46,6 +46,8 @@ type slow struct {
 	Rate     float64 `json:"outer_rate,omitempty"`
 	Zero     int     `json:"zero,omitempty"`
 	Tensor   int     `json:"tensor,omitempty"`
+	Pipeline int     `json:"pipeline,omitempty"`
+	Cuts     string  `json:"cuts,omitempty"`
 	SyncNorm bool    `json:"sync_batch_norm,omitempty"`
 }
 
@@ -61,6 +63,8 @@ func (f *rankFlags) add(fs *pflag.FlagSet) {
 	fs.IntVar(&f.Zero, "zero", 0, "share state out over the ranks (ZeRO): 1: the optimizer's, 2: gradients as well; weights are the same bits")
 	fs.BoolVar(&f.SyncNorm, "sync-batch-norm", false, "batch normalisations take their statistics over all ranks, in place of each shard")
 	fs.IntVar(&f.Tensor, "tensor", 0, "so many ranks in a row compute the same examples together, each a part of every layer that can be split")
+	fs.IntVar(&f.Pipeline, "pipeline", 0, "so many ranks in a row hold consecutive layers each (pipeline stages); each of the --shards is a micro-batch, by default four for each rank; 1: no stages")
+	fs.StringVar(&f.Cuts, "cuts", "", "the layers that begin the stages after the first, such as block_2,block_4 (default: so that stages take about as long)")
 	fs.StringVar(&f.timeline, "timeline", "", "write what the first steps of each rank did when to this file, for chrome://tracing or Perfetto")
 }
 
@@ -74,6 +78,10 @@ func (f *rankFlags) verify() error {
 		return usageError{fmt.Errorf("--sums %q must be fixed or any", f.order)}
 	case f.Tensor < 0:
 		return usageError{fmt.Errorf("--tensor %d must not be negative", f.Tensor)}
+	case f.Pipeline < 0:
+		return usageError{fmt.Errorf("--pipeline %d must not be negative", f.Pipeline)}
+	case f.Cuts != "" && f.Pipeline == 0:
+		return usageError{errors.New("--cuts names the layers that stages begin with; --pipeline says how many stages there are")}
 	case f.Zero < 0 || f.Zero > 2:
 		return usageError{fmt.Errorf("--zero %d must be 0, 1 or 2", f.Zero)}
 	case f.Local < 1 || f.Momentum < 0 || f.Momentum >= 1 || f.Rate <= 0:
@@ -97,7 +105,7 @@ func (f *rankFlags) take(s spec.Ranks) error {
 		f.order = s.Sums
 	}
 	if f.slow == (slow{Local: 1, Rate: 1}) {
-		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero, s.Tensor, s.SyncBatchNorm}
+		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero, s.Tensor, s.Pipeline, strings.Join(s.Cuts, ","), s.SyncBatchNorm}
 	}
 	return f.verify()
 }
@@ -141,7 +149,10 @@ func (r *ranks) out(w io.Writer) io.Writer {
 
 // parallel are the settings for a model.
 func (r *ranks) parallel(f *rankFlags) train.Parallel {
-	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate, Zero: f.Zero, Tensor: f.Tensor, SyncNorm: f.SyncNorm}
+	p := train.Parallel{Comm: r.comm, Shards: f.shards, AnyOrder: f.order == "any", Check: f.check, Compress: f.scheme, Local: f.Local, OuterMomentum: f.Momentum, OuterRate: f.Rate, Zero: f.Zero, Tensor: f.Tensor, Pipeline: f.Pipeline, SyncNorm: f.SyncNorm}
+	if f.Cuts != "" {
+		p.Cuts = strings.Split(f.Cuts, ",")
+	}
 	if f.timeline != "" {
 		r.trace = &timeline{start: time.Now()}
 		p.Trace = r.trace.add

@@ -237,7 +237,7 @@ func (j *job) prepare() error {
 		return err
 	}
 	if f.dryRun { // one rank tries its steps alone
-		f.Zero = 0
+		f.Zero, f.Pipeline, f.Cuts = 0, 0, ""
 	}
 	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed), train.Across(j.ranks.parallel(&f.rankFlags)))
 	if err != nil {
@@ -263,6 +263,9 @@ func (j *job) prepare() error {
 			fmt.Fprintf(j.out, "; new are %s", strings.Join(j.spec.Left, ", "))
 		}
 		fmt.Fprintln(j.out)
+	}
+	if err == nil && f.talks() && j.model.Stages() != nil {
+		fmt.Fprintf(j.out, "pipeline stages begin with %s; %d micro-batches in a step\n", strings.Join(j.model.Stages(), ", "), j.model.Shards())
 	}
 	if err == nil && f.talks() {
 		if frozen := cmp.Or(j.whole, j.model).FrozenPart(); frozen != "" {
@@ -440,7 +443,11 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 			return err
 		}
 	}
-	if n := j.ranks.size(); j.f.shards != 0 && j.f.shards < n {
+	n := j.ranks.size()
+	if p := j.f.Pipeline; p > 1 && n%p == 0 { // stages compute the same shards
+		n /= p
+	}
+	if j.f.shards != 0 && j.f.shards < n {
 		return usageError{fmt.Errorf("run %s cuts its batches into %d shards, too few for %d ranks: resume it on at most %d ranks, or with --shards %d, which changes the sums' rounding", at.ID, j.f.shards, n, j.f.shards, n)}
 	}
 	j.spec.Resumed = true
@@ -622,6 +629,9 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		return nil, err
 	}
 	l, reports, err := j.gather(own)
+	if err == nil { // rank 0 has whole layers again
+		err = j.model.Assemble()
+	}
 	if err != nil || !j.ranks.first() {
 		return nil, err
 	}
@@ -680,7 +690,7 @@ func (j *job) sections() (map[string]json.RawMessage, error) {
 	j.last = l
 	shards := j.f.shards
 	if n := j.ranks.size(); shards == 0 && n > 1 && j.f.Local <= 1 {
-		shards = n
+		shards = j.model.Shards()
 	}
 	out := map[string]json.RawMessage{}
 	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target, shards, j.f.slow, j.f.on}, checkpoint.SectionLedger: l} {

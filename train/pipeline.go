@@ -1,0 +1,424 @@
+package train
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jouleml/joule/backend/cpu"
+	"github.com/jouleml/joule/cost"
+	"github.com/jouleml/joule/dist"
+	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/pass"
+	"github.com/jouleml/joule/tensor"
+)
+
+// Pipeline parallelism by layer: Pipeline ranks in a row (a row computes the same examples) have consecutive layers each, its stage, and hold parameters, optimizer state and activations of those
+// alone. A shard of a batch is a micro-batch: it goes through all stages, and its gradients come back. Ranks of one stage (a column) add their gradients up as whole models do, so the sums
+// have the same order, and a rank computes the nodes that a process computes that has all layers: weights do not depend on the number of stages.
+//
+// The graph is cut between applications of layers. Whatever is computed before a cut and used behind it travels: the result of the last layer, ways around, the memory of an encoder; a parameter
+// that several stages use belongs to the first of them and travels like any value.
+
+// pipeline is a model's sharing out of layers.
+type pipeline struct {
+	m               *Model
+	stages, copies  int
+	stage, copy     int      // this rank's
+	begin           []int    // of each stage, the number of its first application of a layer
+	layers          []string // the layers that these apply
+	home            map[string]int
+	trains          map[string]bool // the trained parameters
+	row, column     *dist.Comm      // the stages of this copy; the copies of this stage
+	post            *dist.Poster    // to the row
+	rows            map[string]int  // of an input of tokens, how many the model knows
+	evaluators      map[programKey]*evaluator
+	lanes           map[int][]*lane // that no micro-batch is in, by examples
+	made            map[int]int     // how many there are
+	squares, update *program        // where all gradients together are limited
+}
+
+// microBatches is how many micro-batches there are for each stage of a rank's row where nobody says otherwise: with four, stages wait for a fifth of the time or less (Huang et al., GPipe, arXiv:1811.06965).
+const microBatches = 4
+
+// pipelined is the number of stages in force: a process alone has all layers.
+func (p *Parallel) pipelined() int {
+	if p.ranks() == 1 {
+		return 1
+	}
+	return max(1, p.Pipeline)
+}
+
+// checkPipeline reports settings that do not go together with layers that are shared out.
+func (p *Parallel) checkPipeline(m *Model) error {
+	n := p.ranks()
+	with := func(what string) error {
+		return fmt.Errorf("train: pipeline stages (--pipeline %d) cannot be used with %s", p.Pipeline, what)
+	}
+	switch {
+	case p.Pipeline < 0:
+		return fmt.Errorf("train: %d pipeline stages (--pipeline)", p.Pipeline)
+	case len(p.Cuts) > 0 && p.Pipeline != len(p.Cuts)+1:
+		return fmt.Errorf("train: %d layers begin a stage (--cuts), so there must be %d stages, not %d (--pipeline)", len(p.Cuts), len(p.Cuts)+1, p.Pipeline)
+	case p.pipelined() == 1:
+		return nil
+	case n%p.Pipeline != 0:
+		return fmt.Errorf("train: rows of %d pipeline stages (--pipeline) do not divide %d ranks: start a multiple of %d", p.Pipeline, n, p.Pipeline)
+	case p.Zero > 0:
+		return with(fmt.Sprintf("ZeRO (--zero %d): a rank holds the state of its own layers already", p.Zero))
+	case p.Tensor > 1:
+		return with(fmt.Sprintf("layers split over ranks (--tensor %d): choose one of the two", p.Tensor))
+	case p.Local > 1:
+		return with(fmt.Sprintf("steps that each rank takes alone (--local-steps %d): a rank has a part of the layers", p.Local))
+	case p.Compress != nil:
+		return with(fmt.Sprintf("compressed gradients (--compress %v)", p.Compress))
+	case p.AnyOrder:
+		return with("sums of any order (--sums any): leave them fixed")
+	case p.SyncNorm:
+		return with("statistics over all ranks (--sync-batch-norm): a batch normalisation sees one micro-batch at a time")
+	case m.teacher != nil:
+		return with("a teacher (distillation), which reads layers of other stages")
+	case len(m.wraps) > 0:
+		return with("values in place of parameters (masks, low-rank changes, rounded operands)")
+	case m.Net.Stateful():
+		return with("a stateful model: its states go from each batch to the next")
+	case m.backend.Name() != "cpu":
+		return with(fmt.Sprintf("backend %s: messages within a step are the CPU backend's", m.backend.Name()))
+	}
+	return nil
+}
+
+// cut shares the layers out, if they are to be.
+func (m *Model) cut() error {
+	p := &m.parallel
+	if err := p.checkPipeline(m); err != nil {
+		return err
+	}
+	if p.pipelined() == 1 {
+		return nil
+	}
+	n, s := p.ranks(), p.Pipeline
+	if p.Shards == 0 {
+		p.Shards = microBatches * n
+	}
+	l := &pipeline{m: m, stages: s, copies: n / s, stage: p.rank() % s, copy: p.rank() / s, home: map[string]int{}, trains: map[string]bool{}, evaluators: map[programKey]*evaluator{}, lanes: map[int][]*lane{}, made: map[int]int{}, rows: map[string]int{}}
+	var row, column []int
+	for r := range n {
+		if r/s == l.copy {
+			row = append(row, r)
+		}
+		if r%s == l.stage {
+			column = append(column, r)
+		}
+	}
+	var err error
+	if l.row, err = p.Comm.Sub(row, channelRow); err != nil {
+		return err
+	}
+	if l.column, err = p.Comm.Sub(column, channelColumn); err != nil {
+		return err
+	}
+	l.post = l.row.NewPoster()
+	for _, q := range m.params {
+		l.trains[q.Name] = q.Trainable
+	}
+	if err := l.divide(); err != nil {
+		return err
+	}
+	c, err := l.cutting(programKey{mode: shard, forward: true, batch: 1})
+	if err != nil {
+		return err
+	}
+	for _, v := range c.f.Variables() {
+		l.home[graph.NameOf(v)] = max(0, c.home[v.ID()])
+	}
+	m.pipe = l
+	return nil
+}
+
+// divide finds where stages begin: at the layers that are named, or so that the slowest stage is as quick as can be.
+func (l *pipeline) divide() error {
+	_, marks, err := l.forward(programKey{mode: shard, forward: true, batch: 1})
+	if err != nil {
+		return err
+	}
+	if len(marks) < l.stages {
+		return fmt.Errorf("train: a model of %d layers cannot be cut into %d pipeline stages (--pipeline)", len(marks), l.stages)
+	}
+	l.begin = []int{0}
+	if cuts := l.m.parallel.Cuts; len(cuts) > 0 {
+		for _, name := range cuts {
+			i := slices.IndexFunc(marks, func(k mark) bool { return k.layer == name })
+			switch {
+			case i < 0:
+				var names []string
+				for _, k := range marks {
+					names = append(names, k.layer)
+				}
+				return fmt.Errorf("train: no layer %q to begin a pipeline stage with (--cuts); layers: %s", name, strings.Join(names, ", "))
+			case i == 0:
+				return fmt.Errorf("train: the first pipeline stage begins with layer %q anyway: name the layers that the other stages begin with (--cuts)", name)
+			case i <= l.begin[len(l.begin)-1]:
+				return fmt.Errorf("train: layer %q, which is to begin a pipeline stage (--cuts), does not come after %q", name, marks[l.begin[len(l.begin)-1]].layer)
+			}
+			l.begin = append(l.begin, i)
+		}
+	} else {
+		prices, err := l.prices(marks)
+		if err != nil {
+			return err
+		}
+		l.begin = balance(prices, l.stages)
+	}
+	l.layers = nil
+	for _, b := range l.begin {
+		l.layers = append(l.layers, marks[b].layer)
+	}
+	return nil
+}
+
+// What a core does in a second, for prices of layers against each other: f32 operations in full vectors, and bytes between it and memory. What counts is that one byte takes as long as ten
+// operations; docs/benchmarks has machines.
+const (
+	priceFLOPs = 100e9
+	priceBytes = 10e9
+	priceBatch = 8 // examples
+)
+
+// prices are the predicted times of the applications of layers, forward and backward, from the arithmetic and the bytes of the nodes that run.
+func (l *pipeline) prices(marks []mark) ([]float64, error) {
+	g, _, err := l.m.graph(programKey{mode: shard, batch: priceBatch})
+	if err != nil {
+		return nil, err
+	}
+	if g, err = pass.Apply(g, cpu.Passes()...); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	of, times := map[string]float64{}, map[string]float64{}
+	for _, k := range marks {
+		times[k.layer]++
+	}
+	live := g.Live()
+	for _, n := range g.Nodes() {
+		if !live[n.ID()] {
+			continue
+		}
+		layer, _, _ := strings.Cut(n.Scope(), "/")
+		if times[layer] == 0 {
+			layer = marks[len(marks)-1].layer // the loss
+		}
+		c := cost.Node(n)
+		of[layer] += max(float64(c.Executed)/priceFLOPs, float64(c.Bytes())/priceBytes)
+	}
+	out := make([]float64, len(marks))
+	for i, k := range marks {
+		out[i] = of[k.layer] / times[k.layer]
+	}
+	return out, nil
+}
+
+// balance cuts a row of prices into parts so that the greatest sum of a part is as small as can be, and gives where each begins.
+func balance(prices []float64, parts int) []int {
+	n := len(prices)
+	sum := make([]float64, n+1)
+	for i, p := range prices {
+		sum[i+1] = sum[i] + p
+	}
+	// best[k][i] is the least greatest sum of the first i in k+1 parts, from[k][i] where the last of them begins.
+	best, from := make([][]float64, parts), make([][]int, parts)
+	for k := range parts {
+		best[k], from[k] = make([]float64, n+1), make([]int, n+1)
+		for i := k + 1; i <= n; i++ {
+			if k == 0 {
+				best[k][i] = sum[i]
+				continue
+			}
+			best[k][i] = sum[n] + 1
+			for j := k; j < i; j++ {
+				if v := max(best[k-1][j], sum[i]-sum[j]); v < best[k][i] {
+					best[k][i], from[k][i] = v, j
+				}
+			}
+		}
+	}
+	begin := make([]int, parts)
+	for k, i := parts-1, n; k > 0; k-- {
+		i = from[k][i]
+		begin[k] = i
+	}
+	return begin
+}
+
+// stageOf is the stage that has a variable; -1: all have it, as counters.
+func (l *pipeline) stageOf(name string) int {
+	if s, ok := l.home[name]; ok {
+		return s
+	}
+	for _, prefix := range []string{optimizerPrefix, accumulatedPrefix} {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		if prefix == optimizerPrefix {
+			rest = rest[:max(0, strings.LastIndexByte(rest, '/'))]
+		}
+		if s, ok := l.home[rest]; ok {
+			return s
+		}
+	}
+	return -1
+}
+
+// away reports whether a variable belongs to another stage.
+func (m *Model) away(name string) bool {
+	if m.pipe == nil {
+		return false
+	}
+	s := m.pipe.stageOf(name)
+	return s >= 0 && s != m.pipe.stage
+}
+
+// own are the parameters that this rank has.
+func (m *Model) own() []nn.Param {
+	if m.pipe == nil {
+		return m.params
+	}
+	return slices.DeleteFunc(slices.Clone(m.params), func(p nn.Param) bool { return m.away(p.Name) })
+}
+
+// Stages are the layers that the stages of a pipeline begin with; nil where there is none.
+func (m *Model) Stages() []string {
+	if m.pipe == nil {
+		return nil
+	}
+	return m.pipe.layers
+}
+
+// Shards is how many pieces a batch is cut into; 0: it is not.
+func (m *Model) Shards() int {
+	if s := m.parallel.Shards; s > 0 || !m.sharing() {
+		return s
+	}
+	return m.parallel.ranks()
+}
+
+// last reports whether this rank's stage ends the model.
+func (l *pipeline) last() bool { return l.stage == l.stages-1 }
+
+const tagState = 3
+
+// collect brings the variables of other stages to rank 0, the only one for which the result is not nil.
+func (l *pipeline) collect() (map[string]*tensor.Tensor, error) {
+	if l.copy > 0 {
+		return nil, nil
+	}
+	var out map[string]*tensor.Tensor
+	if l.stage == 0 {
+		out = map[string]*tensor.Tensor{}
+	}
+	for _, v := range l.m.declared {
+		s := l.stageOf(v.Name)
+		switch {
+		case s <= 0 || l.stage != 0 && l.stage != s:
+		case l.stage == 0:
+			t := tensor.New(v.Type.DType, v.Type.Shape...)
+			if err := l.row.Recv(s, tagState, t.Bytes()); err != nil {
+				return nil, err
+			}
+			out[v.Name] = t
+		default:
+			t, err := l.m.state.Get(v.Name)
+			if err != nil {
+				return nil, err
+			}
+			if err := l.row.Send(0, tagState, t.Bytes()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// spread gives the stages of the first copy the variables that rank 0 has for them.
+func (l *pipeline) spread(whole map[string]*tensor.Tensor) error {
+	if l.copy > 0 {
+		return nil
+	}
+	for _, v := range l.m.declared {
+		s := l.stageOf(v.Name)
+		if s == 0 || s > 0 && l.stage != 0 && l.stage != s {
+			continue
+		}
+		if l.stage != 0 {
+			t := tensor.New(v.Type.DType, v.Type.Shape...)
+			if err := l.row.Recv(0, tagState, t.Bytes()); err != nil {
+				return err
+			}
+			if err := l.m.state.Set(v.Name, t); err != nil {
+				return err
+			}
+			continue
+		}
+		t, to := whole[v.Name], []int{s}
+		if s < 0 { // all have it
+			to = to[:0]
+			for i := 1; i < l.stages; i++ {
+				to = append(to, i)
+			}
+			var err error
+			if t, err = l.m.state.Get(v.Name); err != nil {
+				return err
+			}
+		}
+		if t == nil {
+			return fmt.Errorf("train: variable %q, which belongs to pipeline stage %d, is missing on rank 0", v.Name, s)
+		}
+		for _, r := range to {
+			if err := l.row.Send(r, tagState, t.Bytes()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// errStages is what programs of the whole model give on a rank that has a part of it.
+var errStages = errors.New("train: the layers are shared out over ranks as pipeline stages: Fit, Evaluate and Predict work so; all else needs the whole model (Assemble, or load its file)")
+
+// Assemble makes rank 0's model whole when the training is over: it has all parameters and state then, and works as that of a process alone. Without Parallel.Pipeline it does nothing.
+// All ranks must call it; the other ranks keep their stages.
+func (m *Model) Assemble() error {
+	if m.pipe == nil {
+		return nil
+	}
+	if err := m.Unshare(); err != nil || !m.Writes() {
+		return err
+	}
+	for _, v := range m.declared {
+		t := m.unshared[v.Name]
+		if t == nil {
+			continue
+		}
+		if err := cmp.Or(m.state.Add(v), m.state.Set(v.Name, t)); err != nil {
+			return err
+		}
+	}
+	for k, p := range m.programs { // of stages; accounts still count what they have cost
+		m.retired = append(m.retired, p)
+		delete(m.programs, k)
+	}
+	m.parallel.Pipeline, m.pipe, m.shared, m.unshared = 0, nil, nil, nil
+	return nil
+}
+
+// traffic is what the rank has sent and received within rows and columns.
+func (l *pipeline) traffic() (s dist.Stats) {
+	for _, c := range []*dist.Comm{l.row, l.column} {
+		t := c.Stats()
+		s.Sent, s.Received, s.Messages = s.Sent+t.Sent, s.Received+t.Received, s.Messages+t.Messages
+	}
+	return s
+}
