@@ -55,3 +55,22 @@ func TestRecord(t *testing.T) {
 		t.Error("what this processor runs")
 	}
 }
+
+// The names of assembly functions say what they need: from them the record knows which variants there are.
+func TestNames(t *testing.T) {
+	files, err := filepath.Glob("*/stubs_amd64.go")
+	if err != nil || len(files) < 10 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range declaration.FindAllStringSubmatch(string(b), -1) {
+			if !slices.ContainsFunc(words, func(w struct{ in, variant string }) bool { return strings.Contains(m[1], w.in) }) {
+				t.Errorf("%s: %s names no instruction set", f, m[1])
+			}
+		}
+	}
+}

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func tile1(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// func tile1BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 // Requires: AVX, AVX512F
-TEXT ·tile1(SB), NOSPLIT, $0-64
+TEXT ·tile1BF16(SB), NOSPLIT, $0-64
 	MOVQ   c+0(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   b+16(FP), DX
@@ -69,9 +69,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile2(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// func tile2BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 // Requires: AVX, AVX512F
-TEXT ·tile2(SB), NOSPLIT, $0-64
+TEXT ·tile2BF16(SB), NOSPLIT, $0-64
 	MOVQ   c+0(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   b+16(FP), DX
@@ -171,9 +171,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile3(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// func tile3BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 // Requires: AVX, AVX512F
-TEXT ·tile3(SB), NOSPLIT, $0-64
+TEXT ·tile3BF16(SB), NOSPLIT, $0-64
 	MOVQ   c+0(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   b+16(FP), DX
@@ -310,9 +310,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile4(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// func tile4BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 // Requires: AVX, AVX512F
-TEXT ·tile4(SB), NOSPLIT, $0-64
+TEXT ·tile4BF16(SB), NOSPLIT, $0-64
 	MOVQ   c+0(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   b+16(FP), DX
@@ -491,9 +491,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile5(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// func tile5BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 // Requires: AVX, AVX512F
-TEXT ·tile5(SB), NOSPLIT, $0-64
+TEXT ·tile5BF16(SB), NOSPLIT, $0-64
 	MOVQ   c+0(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   b+16(FP), DX
@@ -709,9 +709,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile6(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// func tile6BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 // Requires: AVX, AVX512F
-TEXT ·tile6(SB), NOSPLIT, $0-64
+TEXT ·tile6BF16(SB), NOSPLIT, $0-64
 	MOVQ   c+0(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   b+16(FP), DX
@@ -964,9 +964,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func interleave16(dst *uint32, x *uint16, y *uint16, blocks int)
+// func interleaveAVX512(dst *uint32, x *uint16, y *uint16, blocks int)
 // Requires: AVX, AVX512F
-TEXT ·interleave16(SB), NOSPLIT, $0-32
+TEXT ·interleaveAVX512(SB), NOSPLIT, $0-32
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ y+16(FP), DX
@@ -986,8 +986,8 @@ loop:
 	VZEROUPPER
 	RET
 
-// func amxTiles(c *float32, a *uint32, b *uint32, cStride int, aRow int, steps int, blocks int, config *[64]uint8)
-TEXT ·amxTiles(SB), NOSPLIT, $0-64
+// func tilesAMX(c *float32, a *uint32, b *uint32, cStride int, aRow int, steps int, blocks int, config *[64]uint8)
+TEXT ·tilesAMX(SB), NOSPLIT, $0-64
 	MOVQ config+56(FP), AX
 	BYTE $0xc4
 	BYTE $0xe2

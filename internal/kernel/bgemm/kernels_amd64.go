@@ -8,7 +8,7 @@ import (
 	"github.com/jouleml/joule/internal/kernel/gemm"
 )
 
-var tilesOfRows = [tileRows + 1]func(c *float32, a, b *uint32, cStride, aRow, aGroup, groups, add int){nil, tile1, tile2, tile3, tile4, tile5, tile6}
+var tilesOfRows = [tileRows + 1]func(c *float32, a, b *uint32, cStride, aRow, aGroup, groups, add int){nil, tile1BF16, tile2BF16, tile3BF16, tile4BF16, tile5BF16, tile6BF16}
 
 // vectors adds up n pairs from group g on, for rows rows of matrix z from r on and the 64 columns of a panel, into c, whose rows are ldc elements apart; from group 0 on
 // it begins anew.
@@ -37,7 +37,7 @@ func (p *Plan) rowsOfA(z, r, n int) []uint32 {
 func (p *Plan) blocksOfTiles(c []float32, ldc int, a []uint32, aRow int, b []uint32, blocks int) {
 	rows := blocks * blockRows
 	_, _, _ = c[(rows-1)*ldc+width-1], a[(rows-1)*aRow+p.groups-1], b[p.groups*width-1]
-	amxTiles(&c[0], &a[0], &b[0], 4*ldc, 4*aRow, p.groups/blockGroups, blocks, &isa.TileConfig)
+	tilesAMX(&c[0], &a[0], &b[0], 4*ldc, 4*aRow, p.groups/blockGroups, blocks, &isa.TileConfig)
 }
 
 // interleave makes pairs of as many elements of x and y as it can, and returns how many.
@@ -45,7 +45,7 @@ func interleave(dst []uint32, x, y []dtype.BFloat16) int {
 	n := len(dst) / 16
 	if n > 0 {
 		_, _ = x[16*n-1], y[16*n-1]
-		interleave16(&dst[0], bits(x), bits(y), n)
+		interleaveAVX512(&dst[0], bits(x), bits(y), n)
 	}
 	return 16 * n
 }

@@ -4,26 +4,26 @@
 
 package bgemm
 
-// tile1: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 1 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
-func tile1(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// tile1BF16: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 1 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
+func tile1BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 
-// tile2: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 2 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
-func tile2(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// tile2BF16: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 2 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
+func tile2BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 
-// tile3: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 3 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
-func tile3(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// tile3BF16: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 3 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
+func tile3BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 
-// tile4: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 4 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
-func tile4(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// tile4BF16: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 4 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
+func tile4BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 
-// tile5: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 5 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
-func tile5(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// tile5BF16: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 5 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
+func tile5BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 
-// tile6: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 6 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
-func tile6(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
+// tile6BF16: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for 6 rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].
+func tile6BF16(c *float32, a *uint32, b *uint32, cStride int, aRow int, aGroup int, groups int, add int)
 
-// interleave16: dst[i] = x[i] | y[i]<<16, for blocks times 16 elements.
-func interleave16(dst *uint32, x *uint16, y *uint16, blocks int)
+// interleaveAVX512: dst[i] = x[i] | y[i]<<16, for blocks times 16 elements.
+func interleaveAVX512(dst *uint32, x *uint16, y *uint16, blocks int)
 
-// amxTiles: c[r][j] = the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for blocks times 32 rows and 64 columns; g runs to 16*steps. Rows of c are cStride bytes apart, those of a aRow; b is [16*steps][64]. config is for LDTILECFG.
-func amxTiles(c *float32, a *uint32, b *uint32, cStride int, aRow int, steps int, blocks int, config *[64]uint8)
+// tilesAMX: c[r][j] = the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for blocks times 32 rows and 64 columns; g runs to 16*steps. Rows of c are cStride bytes apart, those of a aRow; b is [16*steps][64]. config is for LDTILECFG.
+func tilesAMX(c *float32, a *uint32, b *uint32, cStride int, aRow int, steps int, blocks int, config *[64]uint8)

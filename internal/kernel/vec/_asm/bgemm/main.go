@@ -40,8 +40,8 @@ func dpbf16(y, x, acc int) {
 
 // tile keeps rows times 4 accumulators in z0…, four vectors of b behind them, and a pair of a.
 func tile(rows int) {
-	TEXT(fmt.Sprintf("tile%d", rows), NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, aGroup, groups, add int)")
-	Doc(fmt.Sprintf("tile%d: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for %d rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].", rows, rows))
+	TEXT(fmt.Sprintf("tile%dBF16", rows), NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, aGroup, groups, add int)")
+	Doc(fmt.Sprintf("tile%dBF16: c[r][j] = (c[r][j] if add is not 0) + the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for %d rows and 64 columns. Rows of c are cStride bytes apart; a[r][g] is aRow*r + aGroup*g bytes from a; b is groups times [64].", rows, rows))
 	c, a, b := lanes.Arg("c"), lanes.Arg("a"), lanes.Arg("b")
 	cStride, aRow, aGroup := lanes.Arg("cStride"), lanes.Arg("aRow"), lanes.Arg("aGroup")
 	n := lanes.Arg("groups")
@@ -114,8 +114,8 @@ func tile(rows int) {
 
 // amx keeps 32 rows by 32 columns of c in tiles 0 to 3 and has two tiles of a (4, 5) and two of b (6, 7).
 func amx() {
-	TEXT("amxTiles", NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, steps, blocks int, config *[64]uint8)")
-	Doc("amxTiles: c[r][j] = the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for blocks times 32 rows and 64 columns; g runs to 16*steps. Rows of c are cStride bytes apart, those of a aRow; b is [16*steps][64]. config is for LDTILECFG.")
+	TEXT("tilesAMX", NOSPLIT, "func(c *float32, a, b *uint32, cStride, aRow, steps, blocks int, config *[64]uint8)")
+	Doc("tilesAMX: c[r][j] = the sum over g of a[r][g]*b[g][j], products of pairs of bf16, for blocks times 32 rows and 64 columns; g runs to 16*steps. Rows of c are cStride bytes apart, those of a aRow; b is [16*steps][64]. config is for LDTILECFG.")
 	Load(Param("config"), reg.RAX)
 	tiles.Configure()
 	Load(Param("c"), reg.RDI)
@@ -177,8 +177,8 @@ func amx() {
 }
 
 func interleave() {
-	TEXT("interleave16", NOSPLIT, "func(dst *uint32, x, y *uint16, blocks int)")
-	Doc("interleave16: dst[i] = x[i] | y[i]<<16, for blocks times 16 elements.")
+	TEXT("interleaveAVX512", NOSPLIT, "func(dst *uint32, x, y *uint16, blocks int)")
+	Doc("interleaveAVX512: dst[i] = x[i] | y[i]<<16, for blocks times 16 elements.")
 	dst, x, y, n := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("y"), lanes.Arg("blocks")
 	u, v := ZMM(), ZMM()
 	Label("loop")
