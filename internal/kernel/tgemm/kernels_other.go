@@ -6,7 +6,18 @@ package tgemm
 
 const notHere = "tgemm: not on this processor"
 
-func inRows([]uint32, []float32, int, int, int)                                       { panic(notHere) }
-func inColumns([]uint32, []float32, int, int, int, int)                               { panic(notHere) }
-func across(*worker, []uint32, []float32, int, int, int, int)                         { panic(notHere) }
-func multiply([]float32, int, []float32, int, []uint32, int, []uint32, int, int, int) { panic(notHere) }
+// SplitRows panics.
+func SplitRows(dst []uint32, src []float32, ld, rows, steps int) { panic(notHere) }
+
+// SplitColumns panics.
+func SplitColumns(dst []uint32, src []float32, ld, block, steps, cols int) { panic(notHere) }
+
+// SplitAcross panics.
+func SplitAcross(scratch *[BlockRows * BlockRows]float32, dst []uint32, src []float32, ld, upper, next, steps int) {
+	panic(notHere)
+}
+
+// Multiply panics.
+func Multiply(c []float32, ldc int, in []float32, ldi int, a []uint32, aBlock int, b []uint32, bBlock, steps, pairs int) {
+	panic(notHere)
+}

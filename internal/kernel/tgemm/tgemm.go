@@ -26,12 +26,12 @@ import (
 )
 
 const (
-	blockRows = 16          // of A in a block; columns of B
-	stepK     = 32          // indices along K in a step
-	stepWords = 3 * 16 * 16 // of a block
-	blockGap  = 16          // words between blocks, lest they lie in the same sets of a cache
-	rowGap    = 16          // floats between rows of turned operands and of sums
-	pair      = 2 * blockRows
+	BlockRows = 16            // of A in a block; columns of B
+	StepK     = 32            // indices along K in a step
+	StepWords = 3 * 16 * 16   // of a block
+	Pair      = 2 * BlockRows // the rows, and the columns, that Multiply has in tiles at a time
+	blockGap  = 16            // words between blocks, lest they lie in the same sets of a cache
+	rowGap    = 16            // floats between rows of turned operands and of sums
 
 	// maxSide is the most rows, and columns, of a chunk; maxWords the most words of blocks and sums that it has in use: three quarters of a second-level cache of 2 MB.
 	maxSide  = 512
@@ -74,7 +74,7 @@ type worker struct {
 	acc     []float32 // a chunk's sums, where C has no room for whole blocks: [rows][cols+rowGap]
 	turn    []float32 // the edges of a transposed operand, the right way around
 	tail    []float32 // the last indices along K, filled up with zeros
-	scratch [blockRows * blockRows]float32
+	scratch [BlockRows * BlockRows]float32
 }
 
 // The costs that choose weighs, in nanoseconds of a Xeon of the Sapphire Rapids kind.
@@ -100,17 +100,17 @@ func choose(s gemm.Spec) (best choice) {
 	}
 	m, n, k := float64(s.M), float64(s.N), float64(s.K)
 	for down := 1; down <= 64; down++ {
-		r := roundUp(ceilDiv(s.M, down), pair)
+		r := roundUp(ceilDiv(s.M, down), Pair)
 		if r > maxSide || ceilDiv(s.M, r) != down {
 			continue
 		}
 		for across := 1; across <= 64; across++ {
-			c := roundUp(ceilDiv(s.N, across), pair)
+			c := roundUp(ceilDiv(s.N, across), Pair)
 			if c > maxSide || ceilDiv(s.N, c) != across {
 				continue
 			}
 			for parts := 1; parts <= maxParts; parts++ {
-				deep := roundUp(ceilDiv(s.K, parts), stepK)
+				deep := roundUp(ceilDiv(s.K, parts), StepK)
 				if parts > 1 && (deep < least || s.PackedB || ceilDiv(s.K, deep) != parts) {
 					continue
 				}
@@ -123,7 +123,7 @@ func choose(s gemm.Spec) (best choice) {
 						there += c
 					}
 					if most := max(maxWords-r*c, maxWords/2) / there * 2 / 3; kc > most {
-						kc = roundUp(ceilDiv(deep, ceilDiv(deep, max(most, least))), stepK)
+						kc = roundUp(ceilDiv(deep, ceilDiv(deep, max(most, least))), StepK)
 					}
 					chunks := down * across * parts
 					sum := float64(chunks)*(float64(r*c*deep)*pairCost+chunkCost) + m*k*float64(across)*a + m*n*sumCost*float64(parts*ceilDiv(deep, kc))
@@ -164,7 +164,7 @@ func idle(n int) float64 {
 
 // New plans a product if that is expected to be faster than by package gemm: with AMX, and enough rows and columns to make up for splitting. Else it returns nil.
 func New(s gemm.Spec) *Plan {
-	if !isa.AMX() || s.M < pair || s.N < blockRows || s.K < stepK || s.LDA|s.LDB|s.LDC != 0 || s.Accumulate || s.Residual || s.PackedB && s.Batch > 1 {
+	if !isa.AMX() || s.M < Pair || s.N < BlockRows || s.K < StepK || s.LDA|s.LDB|s.LDC != 0 || s.Accumulate || s.Residual || s.PackedB && s.Batch > 1 {
 		return nil
 	}
 	p := plan(s)
@@ -185,7 +185,7 @@ func build(s gemm.Spec, c choice) *Plan {
 
 // Executed is the number of multiplications and additions of parts that run.
 func (p *Plan) Executed() int64 {
-	return 6 * 2 * int64(p.wideM()) * int64(p.wideN()) * int64(roundUp(p.K, stepK)) * int64(p.Batch)
+	return 6 * 2 * int64(p.wideM()) * int64(p.wideN()) * int64(roundUp(p.K, StepK)) * int64(p.Batch)
 }
 
 // Parts is the number of parts of K, added up at the end. Plans of one shape with as many parts give the same bits, however B is split.
@@ -206,20 +206,20 @@ func (p *Plan) String() string {
 func (p *Plan) chunks() int { return p.Batch * ceilDiv(p.M, p.rows) * ceilDiv(p.N, p.cols) * p.parts }
 
 // deep is the indices along K of a part.
-func (p *Plan) deep() int { return roundUp(ceilDiv(p.K, p.parts), stepK) }
+func (p *Plan) deep() int { return roundUp(ceilDiv(p.K, p.parts), StepK) }
 
 // wideM and wideN are M and N filled up to whole chunks' blocks.
-func (p *Plan) wideM() int { return roundUp(p.M, pair) }
-func (p *Plan) wideN() int { return roundUp(p.N, pair) }
+func (p *Plan) wideM() int { return roundUp(p.M, Pair) }
+func (p *Plan) wideN() int { return roundUp(p.N, Pair) }
 
 // whole reports whether C has room for whole blocks.
-func (p *Plan) whole() bool { return p.M%pair == 0 && p.N%pair == 0 }
+func (p *Plan) whole() bool { return p.M%Pair == 0 && p.N%Pair == 0 }
 
-// block is the words from one block to the next of an operand that is split for k indices along K.
-func block(k int) int { return ceilDiv(k, stepK)*stepWords + blockGap }
+// BlockWords is the words from one block to the next of an operand that is split for k indices along K.
+func BlockWords(k int) int { return ceilDiv(k, StepK)*StepWords + blockGap }
 
 // PackedLen is the number of words that PackB writes.
-func (p *Plan) PackedLen() int { return p.wideN() / blockRows * block(p.K) }
+func (p *Plan) PackedLen() int { return p.wideN() / BlockRows * BlockWords(p.K) }
 
 // PackB splits B (one matrix) for a plan with PackedB. dst must have PackedLen words.
 func (p *Plan) PackB(dst []uint32, b []float32) {
@@ -235,12 +235,12 @@ func (p *Plan) PackB(dst []uint32, b []float32) {
 // pieceSteps is how many steps of K a piece of B has that is split for all chunks, by p.cols columns.
 const pieceSteps = 4
 
-func (p *Plan) pieces() int { return ceilDiv(p.N, p.cols) * ceilDiv(p.K, pieceSteps*stepK) }
+func (p *Plan) pieces() int { return ceilDiv(p.N, p.cols) * ceilDiv(p.K, pieceSteps*StepK) }
 
 func (p *Plan) piece(w *worker, i int) {
 	across := ceilDiv(p.N, p.cols)
-	j, k := i%across*p.cols, i/across*pieceSteps*stepK
-	p.splitB(w, p.packed[j/blockRows*block(p.K)+k/stepK*stepWords:], block(p.K), p.b, j, min(p.cols, p.N-j), k, min(pieceSteps*stepK, p.K-k))
+	j, k := i%across*p.cols, i/across*pieceSteps*StepK
+	p.splitB(w, p.packed[j/BlockRows*BlockWords(p.K)+k/StepK*StepWords:], BlockWords(p.K), p.b, j, min(p.cols, p.N-j), k, min(pieceSteps*StepK, p.K-k))
 }
 
 // lay gives w its memory, the beginning of m, and says how much that is. With neither it measures.
@@ -255,18 +255,18 @@ func (p *Plan) lay(w *worker, m []uint32) (n int) {
 		}
 		return m[n-words : n]
 	}
-	w.a = take(p.rows / blockRows * block(p.kc))
+	w.a = take(p.rows / BlockRows * BlockWords(p.kc))
 	if !p.PackedB && !p.share {
-		w.b = take(p.cols / blockRows * block(p.kc))
+		w.b = take(p.cols / BlockRows * BlockWords(p.kc))
 	}
 	if p.parts == 1 && !p.whole() {
 		w.acc = floats(take(p.rows * (p.cols + rowGap)))
 	}
 	if p.TransA || p.TransB {
-		w.turn = floats(take(max(p.kc, pieceSteps*stepK) * blockRows))
+		w.turn = floats(take(max(p.kc, pieceSteps*StepK) * BlockRows))
 	}
-	if p.K%stepK != 0 {
-		w.tail = floats(take(stepK * max(blockRows, p.cols)))
+	if p.K%StepK != 0 {
+		w.tail = floats(take(StepK * max(BlockRows, p.cols)))
 	}
 	return n
 }
@@ -366,20 +366,20 @@ func (q *chunk) Chunk(i, id int) {
 	for k := k0; k < k1; k += p.kc {
 		n := min(p.kc, k1-k)
 		p.splitA(w, p.a[z*p.StrideA:], r, rows, k, n)
-		b, bBlock := w.b, block(p.kc)
+		b, bBlock := w.b, BlockWords(p.kc)
 		if p.packed != nil {
-			b, bBlock = p.packed[j/blockRows*block(p.K)+k/stepK*stepWords:], block(p.K)
+			b, bBlock = p.packed[j/BlockRows*BlockWords(p.K)+k/StepK*StepWords:], BlockWords(p.K)
 		} else {
 			p.splitB(w, w.b, bBlock, p.b[z*p.StrideB:], j, cols, k, n)
 		}
-		for x := 0; x < cols; x += pair {
+		for x := 0; x < cols; x += Pair {
 			in, ldi := to[x:], ld
 			if k == k0 {
 				if in, ldi = nil, 0; bias != nil {
 					in = bias[j+x:]
 				}
 			}
-			multiply(to[x:], ld, in, ldi, w.a, block(p.kc), b[x/blockRows*bBlock:], bBlock, ceilDiv(n, stepK), ceilDiv(rows, pair))
+			Multiply(to[x:], ld, in, ldi, w.a, BlockWords(p.kc), b[x/BlockRows*bBlock:], bBlock, ceilDiv(n, StepK), ceilDiv(rows, Pair))
 		}
 	}
 	if p.parts > 1 {
@@ -430,34 +430,34 @@ func (q *summing) Chunk(i, _ int) {
 
 // splitA splits rows [r, r+rows) of A and n indices along K from k on.
 func (p *Plan) splitA(w *worker, a []float32, r, rows, k, n int) {
-	whole := n / stepK
-	for x := 0; x < rows; x += blockRows {
-		here, dst := min(blockRows, rows-x), w.a[x/blockRows*block(p.kc):]
+	whole := n / StepK
+	for x := 0; x < rows; x += BlockRows {
+		here, dst := min(BlockRows, rows-x), w.a[x/BlockRows*BlockWords(p.kc):]
 		src, ld, done := []float32(nil), p.K, 0
 		switch {
 		case !p.TransA:
 			src = a[(r+x)*p.K+k:]
-		case here == blockRows && whole > 0:
-			across(w, dst, a[k*p.M+r+x:], p.M, 16*p.M, stepK*p.M, whole)
+		case here == BlockRows && whole > 0:
+			SplitAcross(&w.scratch, dst, a[k*p.M+r+x:], p.M, 16*p.M, StepK*p.M, whole)
 			done = whole
 		}
-		if rest := n - done*stepK; p.TransA && rest > 0 {
+		if rest := n - done*StepK; p.TransA && rest > 0 {
 			src, ld = w.turn, rest
-			gemm.Transpose(src, a[(k+done*stepK)*p.M+r+x:], ld, p.M, rest, here)
+			gemm.Transpose(src, a[(k+done*StepK)*p.M+r+x:], ld, p.M, rest, here)
 		}
 		if done < whole {
-			inRows(dst, src, ld, here, whole)
+			SplitRows(dst, src, ld, here, whole)
 		}
-		if rest := n % stepK; rest > 0 {
+		if rest := n % StepK; rest > 0 {
 			if done == 0 {
-				src = src[whole*stepK:]
+				src = src[whole*StepK:]
 			}
 			for y := range here {
-				to := w.tail[y*stepK:][:stepK]
+				to := w.tail[y*StepK:][:StepK]
 				copy(to, src[y*ld:][:rest])
 				clear(to[rest:])
 			}
-			inRows(dst[whole*stepWords:], w.tail, stepK, here, 1)
+			SplitRows(dst[whole*StepWords:], w.tail, StepK, here, 1)
 		}
 	}
 }
@@ -468,31 +468,31 @@ func (p *Plan) splitB(w *worker, dst []uint32, block int, b []float32, j, cols, 
 		p.columns(w, dst, block, b[k*p.N+j:], p.N, cols, n)
 		return
 	}
-	for x := 0; x < cols; x += blockRows {
-		here, done, src, to := min(blockRows, cols-x), 0, b[(j+x)*p.K+k:], dst[x/blockRows*block:]
-		if here == blockRows && n >= stepK {
-			done = n / stepK
-			across(w, to, src, p.K, blockRows, stepK, done)
+	for x := 0; x < cols; x += BlockRows {
+		here, done, src, to := min(BlockRows, cols-x), 0, b[(j+x)*p.K+k:], dst[x/BlockRows*block:]
+		if here == BlockRows && n >= StepK {
+			done = n / StepK
+			SplitAcross(&w.scratch, to, src, p.K, BlockRows, StepK, done)
 		}
-		if rest := n - done*stepK; rest > 0 {
-			gemm.Transpose(w.turn, src[done*stepK:], here, p.K, here, rest)
-			p.columns(w, to[done*stepWords:], block, w.turn, here, here, rest)
+		if rest := n - done*StepK; rest > 0 {
+			gemm.Transpose(w.turn, src[done*StepK:], here, p.K, here, rest)
+			p.columns(w, to[done*StepWords:], block, w.turn, here, here, rest)
 		}
 	}
 }
 
 // columns splits cols columns of n rows, ld apart.
 func (p *Plan) columns(w *worker, dst []uint32, block int, src []float32, ld, cols, n int) {
-	whole := n / stepK
+	whole := n / StepK
 	if whole > 0 {
-		inColumns(dst, src, ld, block, whole, cols)
+		SplitColumns(dst, src, ld, block, whole, cols)
 	}
-	if rest := n % stepK; rest > 0 {
+	if rest := n % StepK; rest > 0 {
 		for y := range rest {
-			copy(w.tail[y*cols:][:cols], src[(whole*stepK+y)*ld:])
+			copy(w.tail[y*cols:][:cols], src[(whole*StepK+y)*ld:])
 		}
-		clear(w.tail[rest*cols:][:(stepK-rest)*cols])
-		inColumns(dst[whole*stepWords:], w.tail, cols, block, 1, cols)
+		clear(w.tail[rest*cols:][:(StepK-rest)*cols])
+		SplitColumns(dst[whole*StepWords:], w.tail, cols, block, 1, cols)
 	}
 }
 

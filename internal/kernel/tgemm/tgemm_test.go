@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/jouleml/joule/internal/isa"
@@ -57,10 +58,10 @@ func TestPlan(t *testing.T) {
 				spec := s
 				spec.PackedB = way == 2
 				if way == 3 {
-					if c.parts = min(maxParts, (s.K+stepK-1)/stepK); c.parts == 1 {
+					if c.parts = min(maxParts, (s.K+StepK-1)/StepK); c.parts == 1 {
 						continue
 					}
-					for ceilDiv(s.K, roundUp(ceilDiv(s.K, c.parts), stepK)) != c.parts {
+					for ceilDiv(s.K, roundUp(ceilDiv(s.K, c.parts), StepK)) != c.parts {
 						c.parts--
 					}
 				}
@@ -70,8 +71,8 @@ func TestPlan(t *testing.T) {
 				if r.IntN(2) == 0 {
 					c.rows, c.cols = 64, 32
 				}
-				if c.kc = min(c.kc, roundUp(ceilDiv(s.K, c.parts), stepK)); r.IntN(2) == 0 {
-					c.kc = stepK
+				if c.kc = min(c.kc, roundUp(ceilDiv(s.K, c.parts), StepK)); r.IntN(2) == 0 {
+					c.kc = StepK
 				}
 				p := build(spec, c)
 				what := fmt.Sprintf("%+v, %v", spec, p)
@@ -213,6 +214,38 @@ func TestDigits(t *testing.T) {
 				t.Fatalf("with %v in row 5, element [%d %d] is %v", bad, i/32, i%32, x)
 			}
 		}
+	}
+}
+
+// Numbers whose parts are below the least normal one lose digits and nothing else, whether the processor takes such numbers as zero or not: they do not spill into their neighbours.
+func TestTiny(t *testing.T) {
+	needAMX(t)
+	r := rand.New(rand.NewPCG(7, 8))
+	s := gemm.Spec{M: 32, N: 32, K: 32}
+	p := plan(s)
+	a, b, c := make([]float32, 1024), make([]float32, 1024), make([]float32, 1024)
+	for i := range a {
+		a[i] = math.Float32frombits(r.Uint32()&0x807fffff | uint32(r.IntN(30))<<23)
+		b[i] = float32(r.NormFloat64())
+	}
+	scratch := make([]uint32, p.Scratch(1))
+	for range 2 {
+		p.Run(nil, a, b, c, nil, scratch)
+		for i := range 32 {
+			for j := range 32 {
+				sum, size := 0.0, 0.0
+				for k := range 32 {
+					v := float64(a[i*32+k]) * float64(b[k*32+j])
+					sum, size = sum+v, size+math.Abs(v)
+				}
+				if got := float64(c[i*32+j]); !(math.Abs(got-sum) <= size*0x1p-22+1e-36) {
+					t.Fatalf("[%d %d] is %g, want %g", i, j, got, sum)
+				}
+			}
+		}
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer isa.SetMode(isa.Flush())
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 
 import (
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/parts"
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/simd"
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
 	. "github.com/mmcloughlin/avo/build"
@@ -22,41 +23,18 @@ func main() {
 var z = simd.Z
 
 const (
-	tile = 1024     // bytes of a tile: 16 rows of 16 pairs
-	step = 3 * tile // bytes of the three parts of 16 rows (or columns) by 32 of K
+	tile = parts.Tile
+	step = parts.Step
 )
 
-var half, upper = reg.Z30, reg.Z31
-
-// constants sets half and upper, which split needs.
-func constants() {
-	MOVL(U32(0x8000), reg.EAX)
-	VPBROADCASTD(reg.EAX, half)
-	MOVL(U32(0xffff0000), reg.EAX)
-	VPBROADCASTD(reg.EAX, upper)
-}
-
-// split stores the parts of lo and hi, in pairs, at dst and a tile and two tiles further on. It changes lo, hi and the three vectors of free.
+// split stores the parts of lo and hi at dst; see package parts. It changes the three vectors of free.
 func split(lo, hi reg.VecPhysical, dst Mem, free []reg.VecPhysical) {
-	x := [2]reg.VecPhysical{lo, hi}
-	h := [2]reg.VecPhysical{free[0], free[1]}
-	for part := range 3 {
-		if part < 2 {
-			for i := range 2 {
-				VPADDD(half, x[i], h[i])
-				VPANDD(upper, h[i], h[i])
-				VSUBPS(h[i], x[i], x[i])
-			}
-		} else {
-			h = x
-		}
-		VPSRLD(Imm(16), h[0], free[2])
-		VPORD(h[1], free[2], free[2])
-		m := dst
-		m.Disp += part * tile
-		VMOVDQU32(free[2], m)
-	}
+	rounding.Split(lo, hi, dst, free[0], free[1], free[2])
 }
+
+var rounding parts.Rounding
+
+func constants() { rounding = parts.Constants(reg.Z30, reg.Z31) }
 
 func splitRows() {
 	TEXT("splitRowsAVX512", NOSPLIT, "func(dst *uint32, src *float32, row, rows, steps int)")
