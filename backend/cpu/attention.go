@@ -39,21 +39,31 @@ func attentionPlan(k *call) (p *attention.Plan, lengths func() []int32, mask fun
 		mask, rest = func() []byte { return b.raw }, rest[1:]
 	}
 	p = attention.New(s)
-	k.scratch = int64(p.ScratchBytes(k.n.Op() == op.AttentionGradOp) * k.pool.Threads())
+	backward := k.n.Op() == op.AttentionGradOp
+	k.scratch = int64(p.ScratchBytes(backward) * k.pool.Threads())
+	k.executed, k.bf16 = p.Executed(backward)
 	return p, lengths, mask, rest
+}
+
+// attentionName is what a kernel that plans so is called.
+func attentionName(k *call, name string) string {
+	if k.bf16 > 0 {
+		return name + ", f32 as three bf16 on AMX"
+	}
+	return name
 }
 
 func makeAttention(k *call) (string, func(), error) {
 	p, lengths, mask, _ := attentionPlan(k)
 	q, key, v, y, lse := k.in[0], k.in[1], k.in[2], k.out[0], k.out[1]
-	return "attention", func() { p.Run(k.pool, y.f32(), lse.f32(), q.f32(), key.f32(), v.f32(), lengths(), mask()) }, nil
+	return attentionName(k, "attention"), func() { p.Run(k.pool, y.f32(), lse.f32(), q.f32(), key.f32(), v.f32(), lengths(), mask()) }, nil
 }
 
 func makeAttentionGrad(k *call) (string, func(), error) {
 	p, lengths, mask, rest := attentionPlan(k)
 	q, key, v, dq, dk, dv := k.in[0], k.in[1], k.in[2], k.out[0], k.out[1], k.out[2]
 	lse, delta, dy := rest[0], rest[1], rest[2]
-	return "attention gradient", func() {
+	return attentionName(k, "attention gradient"), func() {
 		p.Backward(k.pool, dq.f32(), dk.f32(), dv.f32(), q.f32(), key.f32(), v.f32(), lengths(), mask(), lse.f32(), delta.f32(), dy.f32())
 	}, nil
 }

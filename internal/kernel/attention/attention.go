@@ -9,7 +9,9 @@
 // backward: a group of an example) and visits blocks in order, so results are the same bits for any number of threads.
 //
 // The products are gemm.Tile on queries, keys and values where they lie; keys (and for the gradient values) are packed, transposed, once for each
-// block of them.
+// block of them. Where there is AMX and enough to do they run on its matrix unit: see tiles.go.
+//
+//go:generate go run -C ../vec/_asm ./attention -pkg attention -out ../../attention/attention_amd64.s -stubs ../../attention/stubs_amd64.go
 package attention
 
 import (
@@ -37,14 +39,15 @@ type Spec struct {
 }
 
 const (
-	queryBlock   = 48  // queries of a block: whole tiles of six
-	forwardKeys  = 512 // keys of a block, forward
-	backwardKeys = 256 // and backward, where two blocks are in use
-	chunkQueries = 240 // queries of a chunk of the forward pass: how often packed keys are used
-	rowGap       = 16  // floats between rows of a block, against rows that lie in the same sets of a cache
-	maskedScore  = -1e30
+	queryBlock   = 48               // queries of a block: whole tiles of six
+	forwardKeys  = 512              // keys of a block, forward
+	backwardKeys = 256              // and backward, where two blocks are in use
+	chunkQueries = 240              // queries of a chunk of the forward pass: how often packed keys are used
+	rowGap       = 16               // floats between rows of a block, against rows that lie in the same sets of a cache
 	notYet       = -math.MaxFloat32 // the greatest score of a query before its first key
 )
+
+var hidden = float32(math.Inf(-1)) // the score of a key that a query does not see
 
 // Plan is a Spec with its tables and scratch memory. One Run or Backward at a time.
 type Plan struct {
@@ -53,7 +56,9 @@ type Plan struct {
 	rows               reduce.Rows
 	qOff, kOff, sF, sB []int // offsets of rows: of queries, of keys, of a forward and a backward block; columns of a backward block are sCol
 	sCol               []int
-	work               []*worker
+
+	tilesForward, tilesBackward bool // the pass runs on the matrix unit
+	work                        []*worker
 
 	q, k, v, y, lse, delta, dy, dq, dk, dv []float32
 	lengths                                []int32
@@ -69,18 +74,27 @@ type worker struct {
 	s, d       []float32 // a block of scores or probabilities, and of their gradients
 	top, total []float32 // [heads of a group, chunkQueries]: the greatest score and the sum so far
 	ramp       []float32 // 0, 1, 2, …
+	tiles      *tiles    // on AMX
 	seen       []bool    // [heads of a group, blocks of queries]: forward, whether a block's results hold something; backward, its gradients
 }
 
 // New plans. It panics if s contradicts itself: shapes have been checked before.
 func New(s Spec) *Plan {
+	s.check()
+	return build(s, isa.AMX() && s.forTiles(false), isa.AMX() && s.forTiles(true))
+}
+
+func (s Spec) check() {
 	if s.Ring && (!s.Cached || !s.Causal || s.Window < 1 || s.Window+s.Queries-1 > s.Keys) {
 		panic(fmt.Sprintf("attention: bad ring %+v", s))
 	}
 	if s.Batch < 0 || s.Queries < 0 || s.Keys < 0 || s.Heads < 1 || s.Groups < 1 || s.Heads%s.Groups != 0 || s.Dim < 1 || s.Slopes != nil && len(s.Slopes) != s.Heads {
 		panic(fmt.Sprintf("attention: bad spec %+v", s))
 	}
-	p := &Plan{Spec: s, level: isa.Current(), rows: reduce.CurrentRows()}
+}
+
+func build(s Spec, tilesForward, tilesBackward bool) *Plan {
+	p := &Plan{Spec: s, level: isa.Current(), tilesForward: tilesForward, tilesBackward: tilesBackward, rows: reduce.CurrentRows()}
 	p.qOff, p.sF, p.sB = multiples(queryBlock, s.Heads*s.Dim), multiples(queryBlock, forwardKeys+rowGap), multiples(queryBlock, backwardKeys+rowGap)
 	p.kOff, p.sCol = multiples(backwardKeys, s.Groups*s.Dim), multiples(backwardKeys, 1)
 	return p
@@ -96,6 +110,9 @@ func multiples(n, step int) []int {
 
 // ScratchBytes is about what a thread's worker holds.
 func (p *Plan) ScratchBytes(backward bool) int {
+	if backward && p.tilesBackward || !backward && p.tilesForward {
+		return 4 * p.tileWords(backward)
+	}
 	n := queryBlock*(forwardKeys+rowGap) + p.Dim*forwardKeys
 	if backward {
 		n = 2*queryBlock*(backwardKeys+rowGap) + 2*p.Dim*backwardKeys
@@ -113,12 +130,22 @@ func (p *Plan) newWorker(backward bool) *worker {
 	}
 	w.tile.Segs, w.tile.Act = w.seg[:], gemm.None
 	w.seen = make([]bool, p.Heads/p.Groups*p.blocksOf(p.Queries))
+	if backward && p.tilesBackward {
+		w.tiles = p.newTiles(true)
+		return w
+	}
 	if backward {
 		w.k, w.v = make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len()), make([]float32, gemm.NewPanels(p.Dim, backwardKeys).Len())
 		if p.gathers() {
 			w.near = make([]float32, (2*queryBlock+backwardKeys)*p.Dim)
 		}
 		w.s, w.d = make([]float32, queryBlock*(backwardKeys+rowGap)), make([]float32, queryBlock*(backwardKeys+rowGap))
+		return w
+	}
+	if p.tilesForward {
+		w.tiles = p.newTiles(false)
+		n := p.Heads / p.Groups * p.tileChunk()
+		w.top, w.total = make([]float32, n), make([]float32, n)
 		return w
 	}
 	w.k = make([]float32, gemm.NewPanels(p.Dim, forwardKeys).Len())
@@ -291,7 +318,7 @@ func (p *Plan) bias(w *worker, s []float32, b, h, t, k int) (empty bool) {
 	empty = true
 	for i, m := range p.mask[p.maskAt(b, h)+t*p.Keys+k:][:len(s)] {
 		if m == 0 {
-			s[i] = maskedScore
+			s[i] = hidden
 		} else {
 			empty = false
 		}

@@ -102,6 +102,32 @@ func near(t *testing.T, what string, got []float32, want []float64) {
 	}
 }
 
+// A way is an instruction set, and whether products run on the matrix unit.
+type way struct {
+	level isa.Level
+	tiles bool
+}
+
+func (w way) String() string {
+	if w.tiles {
+		return "amx"
+	}
+	return w.level.String()
+}
+
+func (w way) plan(s Spec) *Plan { return build(s, w.tiles, w.tiles) }
+
+// ways lists all that this processor has.
+func ways() (out []way) {
+	for _, l := range isa.Levels() {
+		out = append(out, way{l, false})
+	}
+	if isa.AMX() {
+		out = append(out, way{isa.Current(), true})
+	}
+	return out
+}
+
 type example struct {
 	name    string
 	s       Spec
@@ -152,14 +178,14 @@ func TestAttention(t *testing.T) {
 			}
 		}
 		y, lse, dq, dk, dv := naive(s, q, k, v, dy, e.lengths, mask)
-		for _, l := range isa.Levels() {
-			t.Run(fmt.Sprint(e.name, "/", l), func(t *testing.T) {
-				defer isa.Use(l)()
+		for _, way := range ways() {
+			t.Run(fmt.Sprint(e.name, "/", way), func(t *testing.T) {
+				defer isa.Use(way.level)()
 				var first [][]float32
 				for threads := 1; threads <= 3; threads++ {
 					pool := par.New(threads)
 					got := [][]float32{nan(nq), nan(nr), nan(nq), nan(nk), nan(nk)}
-					p := New(s)
+					p := way.plan(s)
 					for range 2 { // the second time in used memory
 						p.Run(pool, got[0], got[1], q, k, v, e.lengths, mask)
 					}
@@ -171,7 +197,7 @@ func TestAttention(t *testing.T) {
 							delta[i] += got[0][i*s.Dim+x] * dy[i*s.Dim+x]
 						}
 					}
-					back := New(s)
+					back := way.plan(s)
 					for range 2 {
 						back.Backward(pool, got[2], got[3], got[4], q, k, v, e.lengths, mask, got[1], delta, dy)
 					}
@@ -201,14 +227,88 @@ func TestNaN(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	q, k, v := normal(r, 2400), normal(r, 2400), normal(r, 2400)
 	k[270*8] = float32(math.NaN())
-	for _, l := range isa.Levels() {
-		restore := isa.Use(l)
+	for _, way := range ways() {
+		restore := isa.Use(way.level)
 		y, lse := nan(2400), nan(300)
-		New(s).Run(nil, y, lse, q, k, v, nil, nil)
+		way.plan(s).Run(nil, y, lse, q, k, v, nil, nil)
 		for i := range lse {
 			if isNaN := lse[i] != lse[i]; isNaN != (i >= 270) || isNaN != (y[i*8] != y[i*8]) {
-				t.Fatalf("%v: query %d has %g and logarithm %g", l, i, y[i*8], lse[i])
+				t.Fatalf("%v: query %d has %g and logarithm %g", way, i, y[i*8], lse[i])
 			}
+		}
+		restore()
+	}
+}
+
+// On the matrix unit the error is that of vectors, of operands and gradients of many magnitudes too, whether numbers below the least normal one count as zero or not.
+func TestAsExactAsVectors(t *testing.T) {
+	if !isa.AMX() {
+		t.Skip("no AMX")
+	}
+	s := Spec{Batch: 1, Queries: 450, Keys: 450, Heads: 2, Groups: 1, Dim: 64, Scale: 0.125, Causal: true}
+	r := rand.New(rand.NewPCG(7, 8))
+	nq, nk := 450*2*64, 450*64
+	q, k, v, dy := normal(r, nq), normal(r, nk), normal(r, nk), normal(r, nq)
+	for i := range q {
+		q[i] *= 4
+		dy[i] *= float32(math.Exp2(float64(r.IntN(20) - 10)))
+	}
+	for i := range v {
+		v[i] *= float32(math.Exp2(float64(r.IntN(20) - 10)))
+	}
+	y, lse, dq, dk, dv := naive(s, q, k, v, dy, nil, nil)
+	delta := make([]float32, 900)
+	for i := range delta {
+		for x := range 64 {
+			delta[i] += float32(y[i*64+x]) * dy[i*64+x]
+		}
+	}
+	errs := map[bool][5]float64{}
+	for _, tiles := range []bool{false, true} {
+		got := [][]float32{nan(nq), nan(900), nan(nq), nan(nk), nan(nk)}
+		p := build(s, tiles, tiles)
+		p.Run(nil, got[0], got[1], q, k, v, nil, nil)
+		p = build(s, tiles, tiles)
+		p.Backward(nil, got[2], got[3], got[4], q, k, v, nil, nil, got[1], delta, dy)
+		var e [5]float64
+		for i, want := range [][]float64{y, lse, dq, dk, dv} {
+			for j := range want {
+				e[i] += math.Pow(float64(got[i][j])-want[j], 2)
+			}
+			e[i] = math.Sqrt(e[i])
+		}
+		errs[tiles] = e
+	}
+	for i, what := range []string{"y", "lse", "dq", "dk", "dv"} {
+		t.Logf("%s: %.3g, vectors %.3g", what, errs[true][i], errs[false][i])
+		if !(errs[true][i] <= 1.5*errs[false][i]) {
+			t.Errorf("%s: the error is %.3g, that of vectors %.3g", what, errs[true][i], errs[false][i])
+		}
+	}
+}
+
+// Long sequences of usual heads run on the matrix unit, and what they run there is counted; short ones and narrow heads do not, nor does anything without AMX.
+func TestChoice(t *testing.T) {
+	s := Spec{Batch: 1, Queries: 4096, Keys: 4096, Heads: 8, Groups: 8, Dim: 64, Scale: 0.125}
+	for _, backward := range []bool{false, true} {
+		all, bf16 := New(s).Executed(backward)
+		products := int64(2)
+		if backward {
+			products = 5
+		}
+		if want := products * 6 * 2 * 8 * 64 * 4096 * 4096; isa.AMX() && (bf16 != want || all != want+5*8*4096*4096) || !isa.AMX() && all+bf16 != 0 {
+			t.Errorf("backward %v: %d of %d executed on AMX, want %d", backward, bf16, all, want)
+		}
+		for _, change := range []func(*Spec){func(s *Spec) { s.Queries = 1 }, func(s *Spec) { s.Queries, s.Keys = 16, 16 }, func(s *Spec) { s.Dim = 8 }, func(s *Spec) { s.Scale = -1 }, func(s *Spec) { s.Queries, s.Keys = 0, 0 }} {
+			u := s
+			change(&u)
+			if all, bf16 := New(u).Executed(backward); all+bf16 != 0 {
+				t.Errorf("backward %v: %+v is taken", backward, u)
+			}
+		}
+		restore := isa.Use(isa.AVX2)
+		if all, _ := New(s).Executed(backward); all != 0 {
+			t.Errorf("backward %v: taken with AVX2", backward)
 		}
 		restore()
 	}
@@ -216,44 +316,59 @@ func TestNaN(t *testing.T) {
 
 // Nothing is allocated after the first run.
 func TestAllocations(t *testing.T) {
+	for _, way := range ways() {
+		testAllocations(t, way)
+	}
+}
+
+func testAllocations(t *testing.T, way way) {
+	defer isa.Use(way.level)()
 	s := Spec{Batch: 1, Queries: 100, Keys: 100, Heads: 2, Groups: 1, Dim: 16, Scale: 0.25, Causal: true}
 	q, k, lse := make([]float32, 3200), make([]float32, 1600), make([]float32, 200)
 	dq, dk, dv, y := make([]float32, 3200), make([]float32, 1600), make([]float32, 1600), make([]float32, 3200)
-	f, b := New(s), New(s)
+	f, b := way.plan(s), way.plan(s)
 	if n := testing.AllocsPerRun(5, func() {
 		f.Run(nil, y, lse, q, k, k, nil, nil)
 		b.Backward(nil, dq, dk, dv, q, k, k, nil, nil, lse, lse, y)
 	}); n > 0 {
-		t.Fatalf("%v allocations a run", n)
+		t.Fatalf("%v: %v allocations a run", way, n)
 	}
 }
 
+// BenchmarkAttention is attention on vectors and, where there is AMX, on tiles: the table of docs/decisions/f32-on-amx.md.
 func BenchmarkAttention(b *testing.B) {
+	pool := par.New(2)
+	defer pool.Close()
 	for _, c := range []struct {
 		t, batch, heads, dim int
-	}{{128, 16, 4, 64}, {512, 4, 6, 64}, {4096, 1, 8, 64}} {
-		s := Spec{Batch: c.batch, Queries: c.t, Keys: c.t, Heads: c.heads, Groups: c.heads, Dim: c.dim, Scale: 0.125, Causal: true}
+		causal               bool
+	}{{32, 64, 8, 64, true}, {64, 32, 8, 64, true}, {64, 32, 8, 64, false}, {128, 16, 4, 64, true}, {128, 8, 12, 32, false}, {256, 8, 8, 64, true}, {512, 4, 8, 64, true}, {512, 1, 12, 32, false}, {512, 2, 8, 128, true}, {4096, 1, 8, 64, true}, {4096, 1, 8, 64, false}, {4096, 1, 8, 16, true}} {
+		s := Spec{Batch: c.batch, Queries: c.t, Keys: c.t, Heads: c.heads, Groups: c.heads, Dim: c.dim, Scale: 0.125, Causal: c.causal}
 		n := c.batch * c.t * c.heads * c.dim
 		r := rand.New(rand.NewPCG(1, 1))
 		q, k, v, dy := normal(r, n), normal(r, n), normal(r, n), normal(r, n)
 		y, lse, dq, dk, dv := nan(n), nan(n/c.dim), nan(n), nan(n), nan(n)
-		flops := float64(c.batch*c.heads) * float64(c.t) * float64(c.t+1) / 2 * 2 * float64(c.dim) // of a product
-		for _, threads := range []int{1, 2} {
-			pool := par.New(threads)
-			p, back := New(s), New(s)
-			b.Run(fmt.Sprintf("forward/T%d/threads%d", c.t, threads), func(b *testing.B) {
-				for b.Loop() {
-					p.Run(pool, y, lse, q, k, v, nil, nil)
-				}
-				b.ReportMetric(2*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
-			b.Run(fmt.Sprintf("backward/T%d/threads%d", c.t, threads), func(b *testing.B) {
-				for b.Loop() {
-					back.Backward(pool, dq, dk, dv, q, k, v, nil, nil, lse, lse, dy)
-				}
-				b.ReportMetric(5*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
-			pool.Close()
+		pairs := float64(c.t) * float64(c.t)
+		if c.causal {
+			pairs = float64(c.t) * float64(c.t+1) / 2
+		}
+		flops := float64(c.batch*c.heads) * pairs * 2 * float64(c.dim) // of a product
+		for _, tiles := range []bool{false, true} {
+			way := map[bool]string{false: "vectors", true: "tiles"}[tiles]
+			if tiles && !isa.AMX() {
+				continue
+			}
+			p, back := build(s, tiles, tiles), build(s, tiles, tiles)
+			run := func(pass string, products float64, f func()) {
+				b.Run(fmt.Sprintf("%s/T%dx%dx%d causal %v/%s", pass, c.t, c.heads, c.dim, c.causal, way), func(b *testing.B) {
+					for b.Loop() {
+						f()
+					}
+					b.ReportMetric(products*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				})
+			}
+			run("forward", 2, func() { p.Run(pool, y, lse, q, k, v, nil, nil) })
+			run("backward", 5, func() { back.Backward(pool, dq, dk, dv, q, k, v, nil, nil, lse, lse, dy) })
 		}
 	}
 }

@@ -9,7 +9,11 @@ import "github.com/jouleml/joule/internal/par"
 func (p *Plan) Backward(pool *par.Pool, dq, dk, dv, q, k, v []float32, lengths []int32, mask []byte, lse, delta, dy []float32) {
 	p.prepare(pool, true, lengths, mask, [][]float32{q, dy, dq}, [][]float32{k, v, dk, dv}, lse, delta)
 	p.q, p.k, p.v, p.lse, p.delta, p.dy, p.dq, p.dk, p.dv = q, k, v, lse, delta, dy, dq, dk, dv
-	pool.Run(p.Batch*p.Groups, (*backward)(p))
+	if p.tilesBackward {
+		pool.Run(p.Batch*p.Groups, (*backwardTiles)(p))
+	} else {
+		pool.Run(p.Batch*p.Groups, (*backward)(p))
+	}
 	p.q, p.k, p.v, p.lse, p.delta, p.dy, p.dq, p.dk, p.dv, p.lengths, p.mask = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
@@ -21,25 +25,11 @@ func (f *backward) Chunk(i, id int) {
 	b, g := i/p.Groups, i%p.Groups
 	heads, scale := p.Heads/p.Groups, float32(p.Scale)
 	qRow, kRow := p.Heads*p.Dim, p.Groups*p.Dim
-	none := func(lo, hi int) { // keys that nobody sees
-		for s := lo; s < hi; s++ {
-			clear(p.dk[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
-			clear(p.dv[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
-		}
-	}
 	if p.Queries == 0 {
-		none(0, p.Keys)
+		p.unseen(b, g, 0, p.Keys)
 		return
 	}
-	clear(w.seen)
-	lo, _ := p.span(b, 0)
-	_, hi := p.span(b, p.Queries-1)
-	if p.Ring {
-		none(0, p.Keys)
-	} else {
-		none(0, min(lo, p.Keys))
-		none(hi, p.Keys)
-	}
+	lo, hi := p.begin(w, b, g)
 	for k0, n0 := lo, 0; k0 < hi; k0 += n0 {
 		var place int
 		place, n0 = p.block(k0, hi, backwardKeys)
@@ -87,15 +77,9 @@ func (f *backward) Chunk(i, id int) {
 				done = max(done, cols)
 			}
 		}
-		none(place+done, place+keys.N)
+		p.unseen(b, g, place+done, place+keys.N)
 	}
-	for r := range heads {
-		for q0 := 0; q0 < p.Queries; q0 += queryBlock {
-			for t := q0; t < min(q0+queryBlock, p.Queries) && !w.seen[r*p.blocksOf(p.Queries)+q0/queryBlock]; t++ {
-				clear(p.dq[p.at(b, p.Queries, t, p.Heads, g*heads+r):][:p.Dim])
-			}
-		}
-	}
+	p.end(w, b, g, queryBlock)
 	for s := range p.Keys {
 		dk := p.dk[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim]
 		p.rows.MulAdd(dk, dk, scale, 0)
@@ -103,6 +87,40 @@ func (f *backward) Chunk(i, id int) {
 	for t := range p.Queries {
 		dq := p.dq[p.at(b, p.Queries, t, p.Heads, g*heads):][:heads*p.Dim]
 		p.rows.MulAdd(dq, dq, scale, 0)
+	}
+}
+
+// begin starts with the gradients of a group: it clears those of keys that nobody sees and says which the others are.
+func (p *Plan) begin(w *worker, b, g int) (lo, hi int) {
+	clear(w.seen)
+	lo, _ = p.span(b, 0)
+	_, hi = p.span(b, p.Queries-1)
+	if p.Ring {
+		p.unseen(b, g, 0, p.Keys)
+	} else {
+		p.unseen(b, g, 0, min(lo, p.Keys))
+		p.unseen(b, g, hi, p.Keys)
+	}
+	return lo, hi
+}
+
+// unseen clears the gradients of keys in the places [lo, hi).
+func (p *Plan) unseen(b, g, lo, hi int) {
+	for s := lo; s < hi; s++ {
+		clear(p.dk[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
+		clear(p.dv[p.at(b, p.Keys, s, p.Groups, g):][:p.Dim])
+	}
+}
+
+// end clears the gradients of blocks of queries that see nothing.
+func (p *Plan) end(w *worker, b, g, block int) {
+	heads := p.Heads / p.Groups
+	for r := range heads {
+		for q0 := 0; q0 < p.Queries; q0 += block {
+			for t := q0; t < min(q0+block, p.Queries) && !w.seen[r*p.blocksOf(p.Queries)+q0/block]; t++ {
+				clear(p.dq[p.at(b, p.Queries, t, p.Heads, g*heads+r):][:p.Dim])
+			}
+		}
 	}
 }
 

@@ -14,12 +14,22 @@ func (p *Plan) Run(pool *par.Pool, y, lse, q, k, v []float32, lengths []int32, m
 	}
 	p.prepare(pool, false, lengths, mask, [][]float32{q, y}, [][]float32{k, v}, lse)
 	p.q, p.k, p.v, p.y, p.lse = q, k, v, y, lse
-	pool.Run(p.Batch*p.Groups*p.across(), (*forward)(p))
+	if n := p.Batch * p.Groups * p.across(); p.tilesForward {
+		pool.Run(n, (*forwardTiles)(p))
+	} else {
+		pool.Run(n, (*forward)(p))
+	}
 	p.q, p.k, p.v, p.y, p.lse, p.lengths, p.mask = nil, nil, nil, nil, nil, nil, nil
 }
 
 // across is the number of chunks of a group of an example.
-func (p *Plan) across() int { return (p.Queries + chunkQueries - 1) / chunkQueries }
+func (p *Plan) across() int {
+	n := chunkQueries
+	if p.tilesForward {
+		n = p.tileChunk()
+	}
+	return (p.Queries + n - 1) / n
+}
 
 type forward Plan
 
@@ -59,7 +69,7 @@ func (f *forward) Chunk(i, id int) {
 						*seen = true
 					}
 					for x := range rows {
-						p.fold(w, w.s[p.sF[x]:][:cols], b, h, q0+x, k0, r*n+q0-t0+x)
+						p.fold(w, w.s[p.sF[x]:][:cols], b, h, q0+x, k0, r*n+q0-t0+x, p.y[p.at(b, p.Queries, q0+x, p.Heads, h):][:p.Dim])
 					}
 					p.addProduct(w, w.s, p.sF[:rows], 1, cols, p.v[p.at(b, p.Keys, place, p.Groups, g):], p.Groups*p.Dim,
 						p.y[p.at(b, p.Queries, q0, p.Heads, h):], p.qOff[:rows], done)
@@ -84,8 +94,8 @@ func (f *forward) Chunk(i, id int) {
 }
 
 // fold turns the scores s of query t and the keys from k0 on into weights relative to the greatest score so far, those of keys it does not see into 0,
-// and brings what the query's row has gathered to that scale. at is the row's place in w.top and w.total.
-func (p *Plan) fold(w *worker, s []float32, b, h, t, k0, at int) {
+// and brings what the query has gathered in y to that scale. at is the row's place in w.top and w.total.
+func (p *Plan) fold(w *worker, s []float32, b, h, t, k0, at int, y []float32) {
 	lo, hi := p.span(b, t)
 	lo, hi = min(max(lo-k0, 0), len(s)), min(max(hi-k0, 0), len(s))
 	if lo >= hi || p.bias(w, s[lo:hi], b, h, t, k0+lo) {
@@ -101,7 +111,6 @@ func (p *Plan) fold(w *worker, s []float32, b, h, t, k0, at int) {
 		if old != notYet {
 			c := float32(math.Exp(float64(old - top)))
 			w.total[at] *= c
-			y := p.y[p.at(b, p.Queries, t, p.Heads, h):][:p.Dim]
 			p.rows.MulAdd(y, y, c, 0)
 		}
 		w.top[at] = top

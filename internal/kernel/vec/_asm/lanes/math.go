@@ -50,6 +50,15 @@ func (l *L) Exp(x V) V {
 	return l.Mul(p, l.pow2(l.SubI(i, h)))
 }
 
+// ExpDown is e^x for x at most 88, 0 where that is below the least normal number, or NaN. It takes AVX-512.
+func (l *L) ExpDown(x V) V {
+	k := l.Cmp(NLT, x, l.F(-126*math.Ln2))
+	n, r := l.reduceExp(x)
+	p := l.expPoly(r)
+	VSCALEFPS_Z(n, p, k, p)
+	return p
+}
+
 // ExpNormal is e^x for |x| ≤ 87, or NaN.
 func (l *L) ExpNormal(x V) V {
 	n, r := l.reduceExp(x)
