@@ -3,6 +3,7 @@ package generate
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
@@ -21,13 +22,23 @@ import (
 
 // small is an encoder-decoder for pairs of texts.
 func small(t *testing.T, s data.Spec, threads int) *train.Model {
+	return encoderDecoder(t, s, threads, false)
+}
+
+// encoderDecoder is small, or with copies one that can copy what it reads.
+func encoderDecoder(t *testing.T, s data.Spec, threads int, copies bool) *train.Model {
 	t.Helper()
 	n, width := s.Classes, 32
 	source, length, target := nn.InputOf("source", dtype.I32, s.Inputs[0].Shape...), nn.InputOf("source_length", dtype.I32), nn.InputOf("target", dtype.I32, s.Inputs[2].Shape...)
 	tokens := nn.Embedding(n, width, nn.KernelInit(nn.GlorotUniform))
 	memory := nn.TransformerBlock(2).On(nn.PositionEmbedding(s.Inputs[0].Shape[0]).On(tokens.On(source)), length)
 	y := nn.TransformerBlock(2, nn.CausalAttention()).On(nn.PositionEmbedding(s.Inputs[2].Shape[0]).On(tokens.On(target)), memory, length)
-	y = nn.Dense(n, nn.Softmax).On(nn.LayerNormalization().On(y))
+	y = nn.LayerNormalization().On(y)
+	if copies {
+		y = nn.SoftmaxLayer().On(nn.PointerGenerator(16).On(nn.Dense(n).On(y), y, memory, source, length))
+	} else {
+		y = nn.Dense(n, nn.Softmax).On(y)
+	}
 	net, err := nn.Functional([]*nn.Value{source, length, target}, []*nn.Value{y})
 	if err != nil {
 		t.Fatal(err)
@@ -229,8 +240,14 @@ func TestBucketsResume(t *testing.T) {
 
 // Tokens fed one by one to a decoder whose encoder ran once have the scores of the whole model, also when sequences change places.
 func TestDecoderOfTwo(t *testing.T) {
+	for _, copies := range []bool{false, true} {
+		t.Run(fmt.Sprint("copies ", copies), func(t *testing.T) { testDecoderOfTwo(t, copies) })
+	}
+}
+
+func testDecoderOfTwo(t *testing.T, copies bool) {
 	set := numerals(t)
-	m := small(t, set.Spec(), 2)
+	m := encoderDecoder(t, set.Spec(), 2, copies)
 	x, y := set.Spec().Tensors(3)
 	if err := set.Train.Fill([]int{40, 60, 90}, x, y); err != nil {
 		t.Fatal(err)

@@ -60,8 +60,8 @@ func TestLayersAgainstKeras(t *testing.T) {
 		})
 	}
 	for _, class := range nn.Classes() {
-		if strings.HasPrefix(class, "Quantized") || class == "FirstPosition" || class == "UnitNormalization" {
-			continue // the last two: TestSentences
+		if strings.HasPrefix(class, "Quantized") || class == "FirstPosition" || class == "UnitNormalization" || class == "PointerGenerator" {
+			continue // TestSentences, TestPointerGenerator
 		}
 		if !slices.Contains(seen, class) {
 			t.Errorf("class %s is not compared", class)

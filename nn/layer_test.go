@@ -108,6 +108,8 @@ var layerCases = []layerCase{
 	{nn.AttentionDecoder(nn.GRU(3)), in(f32(4, 2), f32(5, 6), i32(), f32(3)), shape.Of(4, 3), "gru/kernel[2 9] gru/recurrent_kernel[3 9] gru/bias[2 9] attention/query/kernel[3 6] output/kernel[9 3]"},
 	{nn.AttentionDecoder(nn.LSTM(3), nn.AdditiveScore()), in(f32(4, 2), f32(5, 4)), shape.Of(4, 3),
 		"lstm/kernel[2 12] lstm/recurrent_kernel[3 12] lstm/bias[12] attention/query/kernel[3 3] attention/key/kernel[4 3] attention/scale[3] output/kernel[7 3]"},
+	{nn.PointerGenerator(4), in(f32(3, 8), f32(3, 5), f32(4, 6), i32(4)), shape.Of(3, 8), "query/kernel[5 4] key/kernel[6 4] context/kernel[6 1] gate/kernel[5 1] gate/bias[1]"},
+	{nn.PointerGenerator(3, nn.KernelInit(nn.HeNormal)), in(f32(2, 6), f32(2, 5), f32(4, 3), i32(4), i32()), shape.Of(2, 6), "query/kernel[5 3] key/kernel[3 3] context/kernel[3 1] gate/kernel[5 1] gate/bias[1]"},
 	{nn.PatchEmbedding(2, 5), in(f32(4, 6, 3)), shape.Of(6, 5), "kernel[2 2 3 5] bias[5]"},
 	{nn.PatchEmbedding(3, 4, nn.ClassToken(), nn.NoBias()), in(f32(3, 6, 1)), shape.Of(3, 4), "kernel[3 3 1 4] class_token[1 4]"},
 	{nn.GlobalAveragePool1D(), in(f32(7, 3), i32()), shape.Of(3), ""},

@@ -124,14 +124,22 @@ type Encoded struct {
 	pairs          []Pair
 }
 
-// sizes of batches, as shares of the greatest lengths in eighths.
-var sizes = []int{2, 3, 4, 6, 8}
+// sizes of batches, source and target as shares of their greatest lengths in eighths: texts and what is written about them are about as long.
+var sizes = [][2]int{{2, 2}, {3, 3}, {4, 4}, {6, 6}, {8, 8}}
+
+// cutSizes are those where sources are cut off: most of them are then as long as they may be, whatever the target's length. As in sizes each has room for all before it, since a batch
+// may hold some of them.
+var cutSizes = [][2]int{{2, 2}, {3, 3}, {4, 4}, {8, 4}, {8, 5}, {8, 6}, {8, 8}}
 
 func encode(from []Pair, c Config, spec data.Spec) (*Encoded, error) {
 	e := &Encoded{spec: spec}
 	var lengths [][2]int // of the sizes: tokens of source and target
-	for _, s := range sizes {
-		l := [2]int{(c.Source*s + 7) / 8, (c.Target*s + 7) / 8}
+	shares := sizes
+	if c.Cut {
+		shares = cutSizes
+	}
+	for _, s := range shares {
+		l := [2]int{(c.Source*s[0] + 7) / 8, (c.Target*s[1] + 7) / 8}
 		lengths = append(lengths, l)
 		e.sizes = append(e.sizes, specOf(l[0], l[1], spec.Classes, spec.Tokenizer))
 	}

@@ -221,6 +221,22 @@ func TestNew(t *testing.T) {
 	if s, err := New("t", all, all[:9], cut); err != nil || s.Train.Len() <= 12 {
 		t.Errorf("cut: %v", err)
 	}
+	// Sources that are cut off come with short targets too; every size has room for what the ones before it hold.
+	cut.Source = 16
+	if s, err = New("t", all, all[:9], cut); err != nil {
+		t.Fatal(err)
+	}
+	shapes := s.Train.(*Encoded).Buckets()
+	for i, b := range shapes[1:] {
+		if b.Inputs[0].Shape[0] < shapes[i].Inputs[0].Shape[0] || b.Inputs[2].Shape[0] < shapes[i].Inputs[2].Shape[0] {
+			t.Errorf("size %d, %v, has no room for one before, %v", i+1, b, shapes[i])
+		}
+	}
+	if long, err := New("t", []Pair{{strings.Repeat("ab ", 40), "cd"}}, all[:9], Config{Vocabulary: 270, Source: 16, Target: 12, Cut: true}); err != nil {
+		t.Error(err)
+	} else if e := long.Train.(*Encoded); e.Buckets()[e.Bucket(0)].Inputs[2].Shape[0] != 6 {
+		t.Errorf("a long source with a short target is in size %d", e.Bucket(0))
+	}
 	for want, f := range map[string]func() error{
 		"must be room": func() error { _, err := New("t", all, all, Config{Source: 1}); return err },
 		"none of 1":    func() error { _, err := New("t", all, []Pair{{strings.Repeat("xyz ", 99), "a"}}, c); return err },
