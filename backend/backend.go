@@ -199,6 +199,17 @@ func (h *Host) Set(name string, t *tensor.Tensor) error {
 	return nil
 }
 
+// Edit lets f change a variable where it lies. f must not keep t.
+func (h *Host) Edit(name string, f func(t *tensor.Tensor)) error {
+	own := h.at[name]
+	if own == nil {
+		return fmt.Errorf("state: there is no variable %q", name)
+	}
+	f(own)
+	*h.Version(name)++
+	return nil
+}
+
 // Bytes is the size of a variable, 0 if there is none of that name.
 func (h *Host) Bytes(name string) int {
 	if t := h.at[name]; t != nil {

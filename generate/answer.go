@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,8 +113,15 @@ func (a *Answerer) Attend(source, target string) (Attention, error) {
 // atOnce is how many sequences are written at the same time, beams included.
 const atOnce = 64
 
+// question is a text as the encoder reads it.
+type question struct {
+	at  int // which of the texts
+	ids []int32
+	cut int
+}
+
 // Run writes about each of the texts: the most probable token each time, or with Beams > 1 the best of a search. It takes Tokens (0: as many as there is room for), Beams,
-// LengthPenalty and Repetition of the options.
+// LengthPenalty and Repetition of the options. Texts of about the same length are written about together, since the answers to them come to their ends at about the same time.
 func (a *Answerer) Run(ctx context.Context, texts []string, o Options) ([]Answer, error) {
 	if o.Tokens == 0 || o.Tokens > a.room {
 		o.Tokens = a.room
@@ -127,50 +133,58 @@ func (a *Answerer) Run(ctx context.Context, texts []string, o Options) ([]Answer
 		return nil, errors.New("generate: a model that reads a text and writes another takes beams, a length penalty and a repetition penalty, and temperature 0")
 	}
 	o.Beams = max(1, o.Beams)
-	var out []Answer
-	group := max(1, min(len(texts), atOnce/o.Beams))
-	for len(texts) > 0 {
-		n := min(group, len(texts))
-		as, err := a.group(ctx, texts[:n], group, o)
-		if err != nil {
-			return nil, err
-		}
-		out, texts = append(out, as...), texts[n:]
-	}
-	return out, nil
-}
-
-// group writes about at most so many texts together; places without a text repeat the first.
-func (a *Answerer) group(ctx context.Context, texts []string, places int, o Options) ([]Answer, error) {
-	sequences := places * o.Beams
-	d, err := a.m.Decoder(sequences, a.room)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Answer, len(texts))
-	source, length := tensor.New(dtype.I32, sequences, a.source), tensor.New(dtype.I32, sequences)
-	for p := range places {
-		i := p
-		if p >= len(texts) {
-			i = 0
-		}
-		ids, err := a.tok.Encode(texts[i])
+	qs := make([]question, len(texts))
+	for i, t := range texts {
+		ids, err := a.tok.Encode(t)
 		if err != nil {
 			return nil, fmt.Errorf("generate: text %d: %w", i+1, err)
 		}
 		if len(ids) == 0 {
 			return nil, fmt.Errorf("generate: text %d is empty", i+1)
 		}
-		if n := a.source - 1; len(ids) > n {
-			out[i].Cut = len(ids) - n
-			ids = ids[:n]
+		n := min(len(ids), a.source-1)
+		qs[i] = question{i, ids[:n:n], len(ids) - n}
+	}
+	slices.SortStableFunc(qs, func(p, q question) int { return len(p.ids) - len(q.ids) })
+	out := make([]Answer, len(texts))
+	group := max(1, min(len(texts), atOnce/o.Beams))
+	for len(qs) > 0 {
+		n := min(group, len(qs))
+		as, err := a.group(ctx, qs[:n], group, o)
+		if err != nil {
+			return nil, err
 		}
-		out[i].Prompt = len(ids)
-		ids = append(ids, a.end)
+		for i, q := range qs[:n] {
+			out[q.at] = as[i]
+		}
+		qs = qs[n:]
+	}
+	return out, nil
+}
+
+// group writes about at most so many texts together; places without a text repeat the first.
+func (a *Answerer) group(ctx context.Context, texts []question, places int, o Options) ([]Answer, error) {
+	sequences := places * o.Beams
+	var opts []train.DecoderOption
+	if o.plain() {
+		opts = append(opts, train.TopTokens(2*o.Beams))
+	}
+	d, err := a.m.Decoder(sequences, a.room, opts...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Answer, len(texts))
+	source, length := tensor.New(dtype.I32, sequences, a.source), tensor.New(dtype.I32, sequences)
+	for p := range places {
+		q := texts[0]
+		if p < len(texts) {
+			q = texts[p]
+			out[p].Cut, out[p].Prompt = q.cut, len(q.ids)
+		}
 		for b := range o.Beams {
-			row := p*o.Beams + b
-			copy(source.I32()[row*a.source:], ids)
-			length.I32()[row] = int32(len(ids))
+			row := source.I32()[(p*o.Beams+b)*a.source:]
+			row[copy(row, q.ids)] = a.end
+			length.I32()[p*o.Beams+b] = int32(len(q.ids) + 1)
 		}
 	}
 	if err := d.Begin(source, length); err != nil {
@@ -193,11 +207,11 @@ func (a *Answerer) group(ctx context.Context, texts []string, places int, o Opti
 		if err != nil {
 			return nil, err
 		}
-		all, vocabulary := scores.F32(), scores.Shape()[1]
+		c := choicesOf(d, scores)
 		open := false
 		for p := range searches {
 			s := &searches[p]
-			if err := s.step(all[p*o.Beams*vocabulary:], vocabulary, a.end, o, n+1 == o.Tokens); err != nil {
+			if err := s.step(c, p*o.Beams, a.end, o, n+1 == o.Tokens); err != nil {
 				return nil, err
 			}
 			open = open || p < len(texts) && !s.ended
@@ -229,33 +243,21 @@ type search struct {
 	from  []int // the beam, before the last step, that each goes on
 	done  []ended
 	ended bool
+	all   []grown // of a step
 }
 
-// step takes the scores of the next token, one row for each beam. last says that no more tokens may follow.
-func (s *search) step(scores []float32, vocabulary int, end int32, o Options, last bool) error {
+// step takes the scores of the next token, one row for each beam from row on. last says that no more tokens may follow.
+func (s *search) step(c choices, row int, end int32, o Options, last bool) error {
 	if s.ended {
 		return nil
 	}
-	type grown struct {
-		from int
-		candidate
+	var err error
+	if s.all, err = c.grow(s.all[:0], s.live, row, func(i int) []int32 { return s.live[i].tokens }, o); err != nil {
+		return err
 	}
-	var all []grown
-	for i, b := range s.live {
-		row := scores[i*vocabulary:][:vocabulary]
-		most, rest := logSum(row)
-		total := most + rest
-		for _, c := range top(row, b.tokens, o.Repetition, 2*o.Beams) {
-			all = append(all, grown{i, candidate{c.token, b.logp + float64(row[c.token]) - total}})
-		}
-	}
-	if len(all) == 0 {
-		return errors.New("generate: the model's scores are not numbers: it has diverged in training")
-	}
-	slices.SortStableFunc(all, func(a, b grown) int { return cmp.Compare(b.p, a.p) })
 	var live []beam
 	s.from = s.from[:0]
-	for rank, g := range all {
+	for rank, g := range s.all {
 		old := s.live[g.from].tokens
 		if g.token == end {
 			if rank < o.Beams { // an end counts where it is among the best
@@ -277,28 +279,4 @@ func (s *search) step(scores []float32, vocabulary int, end int32, o Options, la
 		s.ended, s.live = true, nil
 	}
 	return nil
-}
-
-// top are the n best tokens, the best first, of equals the lower number first.
-func top(scores []float32, text []int32, penalty float64, n int) []candidate {
-	if penalty != 0 && penalty != 1 {
-		cs := penalised(scores, text, penalty)
-		sortBest(cs)
-		return cs[:min(n, len(cs))]
-	}
-	var cs []candidate
-	for i, s := range scores {
-		v := float64(s)
-		if v-v != 0 || len(cs) == n && v <= cs[n-1].p {
-			continue
-		}
-		at := len(cs)
-		for at > 0 && cs[at-1].p < v {
-			at--
-		}
-		if cs = slices.Insert(cs, at, candidate{int32(i), v}); len(cs) > n {
-			cs = cs[:n]
-		}
-	}
-	return cs
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	corpus "github.com/jouleml/joule/data/text"
+	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/text"
 	"github.com/jouleml/joule/train"
 )
@@ -177,7 +178,7 @@ type feeder struct {
 
 // feed appends the newest tokens of each sequence (none of one that has ended), and gives the scores of what follows. A sequence for which there is no more room begins again with its
 // last half.
-func (f *feeder) feed(next [][]int32) ([]float32, error) {
+func (f *feeder) feed(next [][]int32) (*tensor.Tensor, error) {
 	lens := f.d.Lens()
 	for i, t := range next {
 		f.text[i] = append(f.text[i], t...)
@@ -186,11 +187,7 @@ func (f *feeder) feed(next [][]int32) ([]float32, error) {
 			next[i] = f.text[i][max(0, len(f.text[i])-last(room)):]
 		}
 	}
-	s, err := f.d.FeedEach(next)
-	if err != nil {
-		return nil, err
-	}
-	return s.F32(), nil
+	return f.d.FeedEach(next)
 }
 
 // sample continues prompts with drawn tokens, or always the most probable.
@@ -219,12 +216,12 @@ func (g *Generator) sample(ctx context.Context, prompts [][]int32, o Options, em
 		if err != nil {
 			return finish(err)
 		}
-		vocabulary := len(scores) / n
+		vocabulary := scores.Shape()[1]
 		for i := range rs {
 			if rs[i].Why == "stop" {
 				continue
 			}
-			t, logp := pick(scores[i*vocabulary:][:vocabulary], f.text[i], o, written)
+			t, logp := pick(scores.F32()[i*vocabulary:][:vocabulary], f.text[i], o, written)
 			if t < 0 {
 				return finish(errors.New("generate: the model's scores are not numbers: it has diverged in training"))
 			}
@@ -300,10 +297,19 @@ type candidate struct {
 	p     float64
 }
 
+// plain says that scores are taken as they are.
+func (o Options) plain() bool { return o.Repetition == 0 || o.Repetition == 1 }
+
 // pick chooses the next token after text, the n-th to be written, and gives the logarithm of the probability that the model gave it. It is negative if no score is a number.
 func pick(scores []float32, text []int32, o Options, n int) (token int32, logp float64) {
-	cs := penalised(scores, text, o.Repetition)
-	sortBest(cs)
+	most := 1
+	if o.Temperature > 0 {
+		most = len(scores)
+		if o.TopK > 0 {
+			most = o.TopK
+		}
+	}
+	cs := top(scores, text, o.Repetition, most)
 	if len(cs) == 0 {
 		return -1, 0
 	}
@@ -322,6 +328,34 @@ func pick(scores []float32, text []int32, o Options, n int) (token int32, logp f
 		token = cs[0].token
 	}
 	return token, logProb(scores, token)
+}
+
+// fewCandidates is how many of the best are kept in order one by one; for more all are sorted.
+const fewCandidates = 64
+
+// top are the n best tokens, the best first, of equals the lower number first; those whose scores are not numbers are left out.
+func top(scores []float32, text []int32, penalty float64, n int) []candidate {
+	if penalty != 0 && penalty != 1 || n > fewCandidates {
+		cs := penalised(scores, text, penalty)
+		sortBest(cs)
+		return cs[:min(n, len(cs))]
+	}
+	cs := make([]candidate, 0, n+1)
+	least := float32(math.Inf(-1)) // of those kept, once they are n
+	for i, s := range scores {
+		if s-s != 0 || s <= least && len(cs) == n {
+			continue
+		}
+		at := len(cs)
+		for at > 0 && cs[at-1].p < float64(s) {
+			at--
+		}
+		if cs = slices.Insert(cs, at, candidate{int32(i), float64(s)}); len(cs) > n {
+			cs = cs[:n]
+		}
+		least = float32(cs[len(cs)-1].p)
+	}
+	return cs
 }
 
 // penalised are the scores as candidates; those that are no numbers are left out. The score of a token that occurs in the text is divided by the penalty if it is

@@ -29,18 +29,26 @@ type Decoder struct {
 	length          []int // tokens of each sequence
 	lengths         *tensor.Tensor
 	counts          *tensor.Tensor
-	scores          *tensor.Tensor   // [sequences, vocabulary]
+	top             int              // so many of the most probable tokens are found; 0: none
+	out             []*tensor.Tensor // scores [sequences, vocabulary], then of the top the logarithms of probabilities and the tokens i32 [sequences, top]
 	input           int              // which of the model's inputs grows
 	other           []*tensor.Tensor // the others, nil in the place of input; nil until Begin
 	begun           bool             // other has been read
+	aside           []byte           // see permute
 }
 
 // chunks are how many tokens of a sequence a program takes at once, greatest first: the last must be 1.
 var chunks = []int{64, 8, 1}
 
+// DecoderOption refines a Decoder.
+type DecoderOption func(d *Decoder)
+
+// TopTokens lets each step of a decoder find the n most probable next tokens of every sequence, all of a smaller vocabulary; see Decoder.Top.
+func TopTokens(n int) DecoderOption { return func(d *Decoder) { d.top = n } }
+
 // Decoder makes a decoder of so many sequences with room for so many tokens each. The model must take a sequence of tokens i32 and give scores or
 // probabilities of the next token at each position, and no position may see later ones. It may have other inputs, what an encoder reads: see Begin.
-func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
+func (m *Model) Decoder(sequences, room int, opts ...DecoderOption) (*Decoder, error) {
 	input, err := m.growingInput()
 	if err != nil {
 		return nil, err
@@ -49,6 +57,12 @@ func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
 		return nil, fmt.Errorf("train: a decoder of %d sequences with room for %d tokens: both must be at least 1", sequences, room)
 	}
 	d := &Decoder{m: m, sequences: sequences, room: room, length: make([]int, sequences), input: input}
+	for _, o := range opts {
+		o(d)
+	}
+	if d.top < 0 {
+		return nil, fmt.Errorf("train: a decoder that is to find %d tokens", d.top)
+	}
 	if w, ok := m.Net.Window(); ok {
 		d.window, d.room = w, w-1+chunks[0]
 	}
@@ -57,7 +71,9 @@ func (m *Model) Decoder(sequences, room int) (*Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.scores = tensor.New(p.out[0].DType(), p.out[0].Shape()...)
+	for _, t := range p.out {
+		d.out = append(d.out, tensor.New(t.DType(), t.Shape()...))
+	}
 	return d, nil
 }
 
@@ -96,7 +112,7 @@ func (d *Decoder) Begin(x ...*tensor.Tensor) error {
 }
 
 func (d *Decoder) key(time int, ragged bool) programKey {
-	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room, ragged: ragged, ring: d.window > 0}
+	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room, ragged: ragged, ring: d.window > 0, top: d.top}
 	if time > 1 {
 		k.mode = prefill
 	}
@@ -138,6 +154,15 @@ func (d *Decoder) Feed(tokens []int32) (*tensor.Tensor, error) {
 		each[s] = tokens[s*n : (s+1)*n]
 	}
 	return d.FeedEach(each)
+}
+
+// Top is what TopTokens has asked for, after a call of Feed or FeedEach: the logarithms of the greatest probabilities of each sequence's next token in order, those of the softmax of the
+// scores, and the tokens i32 that have them, of equals the lower first, [sequences, n] both; nil without TopTokens. What is no number stands first. They are overwritten by the next call.
+func (d *Decoder) Top() (logp, tokens *tensor.Tensor) {
+	if d.top == 0 {
+		return nil, nil
+	}
+	return d.out[1], d.out[2]
 }
 
 // FeedEach appends to each sequence tokens of its own, as many as it has; the scores of one that is given none stay as they are. See Feed.
@@ -205,13 +230,19 @@ func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
 			return nil, err
 		}
 		d.begun = true
-		for s, n := range d.counts.I32() {
-			if n > 0 {
-				copy(d.scores.Slice(s, s+1).Bytes(), p.out[0].Slice(s, s+1).Bytes())
+		for i, t := range p.out {
+			if !ragged { // what the program has written becomes the decoder's: nothing is copied
+				d.out[i], p.out[i] = t, d.out[i]
+				continue
+			}
+			for s, n := range d.counts.I32() {
+				if n > 0 {
+					copy(row(d.out[i], s), row(t, s))
+				}
 			}
 		}
 	}
-	return d.scores, nil
+	return d.out[0], nil
 }
 
 // chunk is how many of n tokens a program takes next. Sequences of different lengths fill up a chunk with what is not looked at rather than run many short ones.
@@ -227,28 +258,10 @@ func chunk(n int, ragged bool) int {
 	return best
 }
 
-// rewrite lets f change what the decoder keeps, or but for what it keeps of the other inputs: now is a copy of old, row the bytes of a sequence.
-func (d *Decoder) rewrite(others bool, f func(now, old []byte, row int)) error {
-	p, err := d.m.program1(d.key(1, false))
-	if err != nil {
-		return err
-	}
-	for _, v := range p.g.Variables() {
-		name := graph.NameOf(v)
-		if !nn.Cached(name) || !others && strings.Contains(name, "/memory_") {
-			continue
-		}
-		old, err := d.m.state.Get(name)
-		if err != nil {
-			return err
-		}
-		now := old.Clone()
-		f(now.Bytes(), old.Bytes(), len(old.Bytes())/d.sequences)
-		if err := d.m.state.Set(name, now); err != nil {
-			return err
-		}
-	}
-	return nil
+// row is the bytes of row i of t.
+func row(t *tensor.Tensor, i int) []byte {
+	n := len(t.Bytes()) / t.Shape()[0]
+	return t.Bytes()[i*n : (i+1)*n]
 }
 
 // Reorder makes sequence i go on as sequence from[i] has been so far: for a search that drops some and follows others twice.
@@ -266,38 +279,86 @@ func (d *Decoder) Reorder(from []int) error {
 	if same {
 		return nil
 	}
+	most := 0 // tokens of a sequence that takes another's place
 	length := slices.Clone(d.length)
 	for i, f := range from {
-		d.length[i] = length[f]
-	}
-	scores := d.scores.Clone()
-	for i, f := range from {
-		copy(d.scores.Slice(i, i+1).Bytes(), scores.Slice(f, f+1).Bytes())
-	}
-	alike := d.alike(from) // what is kept of the other inputs stays as it is
-	return d.rewrite(!alike, func(now, old []byte, row int) {
-		for i, f := range from {
-			copy(now[i*row:(i+1)*row], old[f*row:(f+1)*row])
+		if d.length[i] = length[f]; i != f {
+			most = max(most, length[f])
 		}
-	})
-}
-
-// alike says whether every sequence goes on as one that answers to the same inputs; if not, they are brought into the new order.
-func (d *Decoder) alike(from []int) bool {
-	same := true
+	}
+	for _, t := range d.out {
+		d.permute(t, from, len(row(t, 0)))
+	}
+	others := false // whether what is kept of the other inputs has to move too
 	for _, t := range d.other {
-		if t == nil {
+		if t != nil && !alike(t, from) {
+			others = true
+			d.permute(t, from, len(row(t, 0)))
+		}
+	}
+	p, err := d.m.program1(d.key(1, false))
+	if err != nil {
+		return err
+	}
+	for _, v := range p.g.Variables() {
+		name := graph.NameOf(v)
+		memory := strings.Contains(name, "/memory_")
+		if !nn.Cached(name) || memory && !others {
 			continue
 		}
-		row := len(t.Bytes()) / d.sequences
-		old := t.Clone()
-		for i, f := range from {
-			a, b := t.Bytes()[i*row:(i+1)*row], old.Bytes()[f*row:(f+1)*row]
-			same = same && bytes.Equal(old.Bytes()[i*row:(i+1)*row], b)
-			copy(a, b)
+		size := v.Type().Bytes() / d.sequences
+		if sh := v.Shape(); !memory && d.window == 0 && len(sh) == 4 && sh[1] == d.room { // keys and values: the places that are not yet used need not move
+			size = size / d.room * min(most, d.room)
+		}
+		if err := d.edit(name, func(t *tensor.Tensor) { d.permute(t, from, size) }); err != nil {
+			return err
 		}
 	}
-	return same
+	return nil
+}
+
+// edit lets f change a variable, where it lies if the state is in the host's memory.
+func (d *Decoder) edit(name string, f func(t *tensor.Tensor)) error {
+	if h, ok := d.m.state.(*backend.Host); ok {
+		return h.Edit(name, f)
+	}
+	t, err := d.m.state.Get(name)
+	if err != nil {
+		return err
+	}
+	f(t)
+	return d.m.state.Set(name, t)
+}
+
+// permute gives row i of t the first bytes, so many as size says, of what row from[i] was. Only rows that move are copied, and set aside only those that are written over before they have been read.
+func (d *Decoder) permute(t *tensor.Tensor, from []int, size int) {
+	if cap(d.aside) < size*len(from) {
+		d.aside = make([]byte, size*len(from))
+	}
+	for i, f := range from {
+		if f < i && from[f] != f {
+			copy(d.aside[f*size:(f+1)*size], row(t, f)[:size])
+		}
+	}
+	for i, f := range from {
+		switch {
+		case f == i:
+		case f < i && from[f] != f:
+			copy(row(t, i), d.aside[f*size:(f+1)*size])
+		default:
+			copy(row(t, i), row(t, f)[:size])
+		}
+	}
+}
+
+// alike reports whether every row of t is what the row is that takes its place.
+func alike(t *tensor.Tensor, from []int) bool {
+	for i, f := range from {
+		if i != f && !bytes.Equal(row(t, i), row(t, f)) {
+			return false
+		}
+	}
+	return true
 }
 
 // growing builds the graph of a decoder's program.
@@ -331,10 +392,16 @@ func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []
 	if k.ragged { // of each sequence's own last position
 		row := op.Iota(g, graph.T(dtype.I32, k.batch), 0)
 		at := op.Add(op.Mul(row, op.Like(row, float64(k.time))), op.Max(op.Sub(cache.Counts, op.Like(row, 1)), op.Like(row, 0)))
-		g.Output("scores", op.Gather(op.Reshape(y, k.batch*k.time, s[2]), at, 0))
-		return call
+		y = op.Gather(op.Reshape(y, k.batch*k.time, s[2]), at, 0)
+	} else {
+		y = op.Reshape(op.SliceAxis(y, 1, k.time-1, k.time), s[0], s[2])
 	}
-	g.Output("scores", op.Reshape(op.SliceAxis(y, 1, k.time-1, k.time), s[0], s[2]))
+	g.Output("scores", y)
+	if k.top > 0 {
+		best, tokens := op.TopK(op.LogSoftmax(y), min(k.top, s[2]))
+		g.Output("top", best)
+		g.Output("top tokens", tokens)
+	}
 	return call
 }
 

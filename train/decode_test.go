@@ -1,6 +1,7 @@
 package train_test
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -389,5 +390,90 @@ func TestDecoderRefuses(t *testing.T) {
 	sameScores(t, "one token", floats(scores), p.At)
 	if _, err := one.Step([]*tensor.Tensor{tensor.Of([]int32{3}, 1, 1)}, []*tensor.Tensor{tensor.Of([]int32{4}, 1, 1)}, 0.1); err != nil {
 		t.Errorf("training on one token: %v", err)
+	}
+}
+
+// However sequences change places, twice followed or dropped, each goes on as a decoder of its own that is fed its tokens; and the most probable tokens are those of the scores.
+func TestDecoderReordersAndFindsTheTop(t *testing.T) {
+	for name, layers := range map[string][]*nn.Layer{
+		"attention": {nn.PositionEmbedding(12), nn.TransformerBlock(2, nn.CausalAttention())},
+		"window":    {nn.TransformerBlock(2, nn.CausalAttention(), nn.Window(5), nn.Rotary(50))},
+		"recurrent": {nn.LSTM(9, nn.ReturnSequences()), nn.GRU(7, nn.ReturnSequences())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const n, top = 6, 4
+			m := speaker(t, 12, layers...)
+			d, err := m.Decoder(n, 12, train.TopTokens(top))
+			if err != nil {
+				t.Fatal(err)
+			}
+			one, err := m.Decoder(1, 12)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if logp, tokens := one.Top(); logp != nil || tokens != nil {
+				t.Error("a decoder that was not asked for the most probable tokens has some")
+			}
+			r := rand.New(rand.NewPCG(3, 4))
+			fed := make([][]int32, n)
+			for step := range 10 {
+				next := make([]int32, n)
+				for i := range next {
+					next[i] = int32(r.IntN(11))
+					fed[i] = append(slices.Clone(fed[i]), next[i])
+				}
+				scores, err := d.Feed(next)
+				if err != nil {
+					t.Fatal(err)
+				}
+				logp, tokens := d.Top()
+				for i := range n {
+					one.Reset()
+					want, err := one.Feed(fed[i])
+					if err != nil {
+						t.Fatal(err)
+					}
+					order := make([]int, 11)
+					sum := 0.0
+					for j := range order {
+						order[j] = j
+						sum += math.Exp(scores.At(i*11 + j))
+						if math.Abs(scores.At(i*11+j)-want.At(j)) > 1e-5 {
+							t.Fatalf("step %d, sequence %d: score %d is %g, alone %g", step, i, j, scores.At(i*11+j), want.At(j))
+						}
+					}
+					slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(scores.At(i*11+b), scores.At(i*11+a)) })
+					for k := range top {
+						if got, p := int(tokens.I32()[i*top+k]), scores.At(i*11+order[k])-math.Log(sum); got != order[k] || math.Abs(logp.At(i*top+k)-p) > 1e-5 {
+							t.Fatalf("step %d, sequence %d: the best but %d is token %d with %g, want %d with %g", step, i, k, got, logp.At(i*top+k), order[k], p)
+						}
+					}
+				}
+				from := make([]int, n)
+				for i := range from {
+					from[i] = r.IntN(n)
+				}
+				if step == 4 { // a cycle: every row is written over before another has read it
+					from = []int{5, 0, 1, 2, 3, 4}
+				}
+				if err := d.Reorder(from); err != nil {
+					t.Fatal(err)
+				}
+				was := slices.Clone(fed)
+				for i, f := range from {
+					fed[i] = was[f]
+				}
+			}
+			if all, err := m.Decoder(1, 12, train.TopTokens(99)); err != nil {
+				t.Error(err)
+			} else if _, err := all.Feed([]int32{1}); err != nil {
+				t.Error(err)
+			} else if logp, _ := all.Top(); logp.Len() != 11 {
+				t.Errorf("%d of 11 tokens", logp.Len())
+			}
+			if _, err := m.Decoder(1, 12, train.TopTokens(-1)); err == nil {
+				t.Error("-1 tokens were taken")
+			}
+		})
 	}
 }

@@ -276,6 +276,7 @@ type programKey struct {
 	ragged     bool   // of a decoder: sequences have different numbers of tokens in a run
 	ring       bool   // of a decoder: its memories forget the first positions
 	begin      bool   // of a decoder: the sequences begin, and what they answer to is read
+	top        int    // of a decoder: so many of the most probable tokens are found
 	stage      int    // of a step: see Model.stage
 	forward    bool   // of a shard: the model without gradients, for pipeline stages
 	lane       int    // of a pipeline stage: which of its programs
