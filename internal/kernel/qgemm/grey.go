@@ -1,20 +1,25 @@
 package qgemm
 
-// isGrey reports whether the plan is a convolution of pictures of one channel with filters of 3×3, a multiple of 16, and a max pooling, as at the beginning of networks for digits: it has a kernel of its own, since patches of nine bytes cost more to
+// isGrey reports whether the plan is a convolution of pictures of one channel with filters of 3×3 and a max pooling, as at the beginning of networks for digits: it has a kernel of its own, since patches of nine bytes cost more to
 // copy than to multiply.
 func (p *Plan) isGrey() bool {
 	c := p.Conv
-	return p.level == vnni && p.Pool && c != nil && c.plain() && p.N%16 == 0 && c.C == 1 && c.KH == 3 && c.KW == 3 && c.OH == c.H-2 && c.OW == c.W-2
+	return p.level == vnni && p.Pool && c != nil && c.plain() && c.C == 1 && c.KH == 3 && c.KW == 3 && c.OH == c.H-2 && c.OW == c.W-2
 }
 
-// greyCols are the filters that the kernel takes at once from the given one on.
-func (p *Plan) greyCols(j int) int { return min(32, p.N-j) }
+// greyCols are the filters that the kernel takes at once from the given one on, filled up.
+func (p *Plan) greyCols(j int) int {
+	if p.N-j <= slim {
+		return slim
+	}
+	return narrow
+}
 
 // setGrey keeps weights b [3, 3, 1, N] as panels [3, 32 or 16, 4], the fourth of a line zero.
 func (p *Plan) setGrey(b []int8) {
 	for k := range 9 {
 		for j := range p.N {
-			first := j / 32 * 32
+			first := j / narrow * narrow
 			p.direct[first*12+(k/3*p.greyCols(first)+j-first)*4+k%3] = b[k*p.N+j]
 		}
 	}
@@ -35,9 +40,8 @@ func (p *Plan) grey(w *worker, first, n int) {
 			copy(w.patches, x)
 			x = w.patches
 		}
-		for j := 0; j < p.N; j += 32 {
-			cols := p.greyCols(j)
-			greyWindows(p.y8[at*p.N+j:], p.N, cols, x, c.W, p.direct[12*j:], p.scale[j:], p.offset[j:], float32(p.Low), width)
+		for j := 0; j < p.N; j += narrow {
+			greyWindows(p.y8[at*p.N+j:], p.N, min(narrow, p.N-j), x, c.W, p.direct[12*j:], p.scale[j:], p.offset[j:], float32(p.Low), width)
 		}
 	}
 }

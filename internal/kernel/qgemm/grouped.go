@@ -3,34 +3,47 @@ package qgemm
 // Convolutions whose channels are cut into groups: patches of all channels, and sums of each group apart. Depthwise ones (one channel and one filter a group) have a kernel of their
 // own; others are plain loops.
 
-// pairwise reports whether the depthwise kernel takes the plan: pixels of a patch two at a time, weights of 16 bits.
+// pairwise reports whether a depthwise kernel takes the plan: weights of 16 bits, pixels of a patch two at a time, or of 32 bits where patches are read in the image (direct).
 func (p *Plan) pairwise() bool {
 	return p.level != portable && p.N == p.Groups && p.Conv.C == p.Groups
 }
+
+// depthwisePixels is how many pixels side by side the kernel that reads the image does before they are brought to results.
+const depthwisePixels = 16
 
 func newGrouped(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current(), rows: 16}
 	p.depth = s.K * s.Groups
 	n := (s.N + 15) / 16 * 16
+	p.width = n
 	p.scale, p.offset = make([]float32, n), make([]float32, n)
-	if p.pairwise() {
+	switch {
+	case p.pairwise() && p.level == vnni:
+		p.taps = make([]int32, s.Conv.KH*s.Conv.KW*n)
+		p.rows = max(depthwisePixels, min(4*depthwisePixels, s.Conv.OW))
+	case p.pairwise():
 		p.groups = (s.Conv.KH*s.Conv.KW + 1) / 2
 		p.b16 = make([]int16, 2*p.groups*s.N)
-	} else {
+	default:
 		p.b8 = make([]int8, s.K*s.N)
 	}
 	return p
 }
 
-// setGrouped keeps weights [KH, KW, C/Groups, N], or of the depthwise kernel [pairs, N, 2].
+// setGrouped keeps weights [KH, KW, C/Groups, N], or of a depthwise kernel [pairs, N, 2] or [taps, N filled up].
 func (p *Plan) setGrouped(b []int8) {
-	if !p.pairwise() {
+	switch {
+	case p.taps != nil:
+		for i, v := range b[:p.K*p.N] {
+			p.taps[i/p.N*p.width+i%p.N] = int32(uint16(v))
+		}
+	case p.b16 != nil:
+		for i, v := range b[:p.K*p.N] {
+			tap, c := i/p.N, i%p.N
+			p.b16[(tap/2*p.N+c)*2+tap%2] = int16(v)
+		}
+	default:
 		copy(p.b8, b[:p.K*p.N])
-		return
-	}
-	for i, v := range b[:p.K*p.N] {
-		tap, c := i/p.N, i%p.N
-		p.b16[(tap/2*p.N+c)*2+tap%2] = int16(v)
 	}
 }
 
@@ -38,24 +51,30 @@ func (p *Plan) setGrouped(b []int8) {
 func (p *Plan) grouped(w *worker, first, n int) {
 	c := p.Conv
 	size := c.H * c.W * c.C
-	for r := range n {
+	for r := 0; r < n; {
 		at := first + r
 		x := p.a[at/(c.OH*c.OW)*size:][:size]
-		c.patch(w.patches, x, at/c.OW%c.OH*c.StrideH-c.PadTop, at%c.OW*c.StrideW-c.PadLeft)
-		done := 0
-		if p.pairwise() {
-			done = depthwiseBlocks(w.sums, w.patches, p.b16, p.N, p.groups)
-		}
-		p.sums(w.sums, w.patches, done)
-		whole := 0
-		if p.y8 != nil {
-			if whole = p.N / 16 * 16; whole > 0 {
-				requantize(p.level, p.y8[at*p.N:], p.N, w.sums, len(w.sums), p.scale, p.offset, float32(p.Low), whole, 1)
+		oy, ox := at/c.OW%c.OH, at%c.OW
+		top, left := oy*c.StrideH-c.PadTop, ox*c.StrideW-c.PadLeft
+		here := 1
+		if p.taps != nil {
+			if k := c.whole(top, left, min(n-r, c.OW-ox, depthwisePixels)); k > 0 {
+				here = k
+				depthwise(w.sums, p.width, x[(top*c.W+left)*c.C:], c, c.W*c.C, c.StrideW*c.C, p.taps, here)
+			} else {
+				c.patch(w.patches, x, top, left)
+				depthwise(w.sums, p.width, w.patches, c, c.KW*c.C, 0, p.taps, 1)
 			}
-			requantizeGo(p.y8[at*p.N+whole:][:p.N-whole], w.sums[whole:], p.scale[whole:], p.offset[whole:], float32(p.Low))
-			continue
+		} else {
+			c.patch(w.patches, x, top, left)
+			done := 0
+			if p.pairwise() {
+				done = depthwiseBlocks(w.sums, w.patches, p.b16, p.N, p.groups)
+			}
+			p.sums(w.sums, w.patches, done)
 		}
-		p.finish(w.sums, at, 0, p.N)
+		p.settle(w.sums, p.width, at, here, 0, p.N)
+		r += here
 	}
 }
 

@@ -67,19 +67,49 @@ func widenRows(dst []int16, src []uint8, n int) {
 	}
 }
 
-// requantize brings rows rows of cols sums, a multiple of 16, width apart, to bytes stride apart.
-func requantize(l level, dst []uint8, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) {
-	if l == portable {
-		requantizeRows(dst, stride, acc, width, scale, offset, lo, cols, rows)
-		return
+// requantize brings rows rows of cols sums, width apart, to bytes stride apart, and gives how many columns it has done.
+func requantize(l level, dst []uint8, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) int {
+	done, whole := vectors(l, cols)
+	if done == 0 {
+		return 0
 	}
-	_, _, _, _ = dst[(rows-1)*stride+cols-1], acc[(rows-1)*width+cols-1], scale[cols-1], offset[cols-1]
+	_, _, _, _ = dst[(rows-1)*stride+done-1], acc[(rows-1)*width+whole-1], scale[whole-1], offset[whole-1]
 	if l == vnni {
-		requantizeAVX512(&dst[0], stride, &acc[0], 4*width, &scale[0], &offset[0], lo, cols/16, rows)
-		return
+		requantizeAVX512(&dst[0], stride, &acc[0], 4*width, &scale[0], &offset[0], lo, whole/16, rows, lastColumns(cols))
+	} else {
+		requantizeAVX2(&dst[0], stride, &acc[0], 4*width, &scale[0], &offset[0], lo, whole/16, rows)
 	}
-	requantizeAVX2(&dst[0], stride, &acc[0], 4*width, &scale[0], &offset[0], lo, cols/16, rows)
+	return done
 }
+
+// finishFloats brings rows rows of cols sums, width apart, to floats stride apart, and gives how many columns it has done.
+func finishFloats(l level, dst []float32, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) int {
+	done, whole := vectors(l, cols)
+	if done == 0 {
+		return 0
+	}
+	_, _, _, _ = dst[(rows-1)*stride+done-1], acc[(rows-1)*width+whole-1], scale[whole-1], offset[whole-1]
+	if l == vnni {
+		finishAVX512(&dst[0], 4*stride, &acc[0], 4*width, &scale[0], &offset[0], lo, whole/16, rows, lastColumns(cols))
+	} else {
+		finishAVX2(&dst[0], 4*stride, &acc[0], 4*width, &scale[0], &offset[0], lo, whole/16, rows)
+	}
+	return done
+}
+
+// vectors is how many of cols columns vectors bring to results, and how many they read for that: all and whole 16 of 512 bits, whole 16 of fewer.
+func vectors(l level, cols int) (done, whole int) {
+	switch l {
+	case vnni:
+		return cols, (cols + 15) / 16 * 16
+	case avx2:
+		return cols / 16 * 16, cols / 16 * 16
+	}
+	return 0, 0
+}
+
+// lastColumns names those of the last 16 of n columns that there are.
+func lastColumns(n int) uint32 { return 1<<((n-1)%16+1) - 1 }
 
 // quantizeBlocks does whole blocks of Quantize and gives the number of elements done.
 func quantizeBlocks(l level, y []uint8, x []float32, inverse, zero float32) int {
@@ -134,14 +164,14 @@ func depthwiseBlocks(acc []int32, patch []uint8, w []int16, channels, pairs int)
 	return n
 }
 
-// greyWindows computes cols (32 or 16) filters of windows of 2×2 side by side, from the pixel x on; results of the next window are next bytes further on.
+// greyWindows computes cols filters (at most 32) of windows of 2×2 side by side, from the pixel x on; results of the next window are next bytes further on. Weights, factors and offsets are filled up to 16 or 32.
 func greyWindows(dst []uint8, next, cols int, x []uint8, line int, w []int8, scale, offset []float32, lo float32, windows int) {
-	_, _, _, _, _ = dst[next*(windows-1)+cols-1], x[3*line+2*windows+2], w[12*cols-1], scale[cols-1], offset[cols-1]
-	k := greyVNNI
-	if cols == slim {
-		k = greyVNNINarrow
+	k, full := greyVNNI, narrow
+	if cols <= slim {
+		k, full = greyVNNINarrow, slim
 	}
-	k(&dst[0], &x[0], line, &w[0], &scale[0], &offset[0], lo, windows, next)
+	_, _, _, _, _ = dst[next*(windows-1)+cols-1], x[3*line+2*windows+2], w[12*full-1], scale[full-1], offset[full-1]
+	k(&dst[0], &x[0], line, &w[0], &scale[0], &offset[0], lo, windows, next, lastColumns(cols))
 }
 
 // windowSums sets acc to the greatest sums of a window of 2×2 patches, the first of which begins at x, and a panel b.
@@ -186,4 +216,10 @@ func copyPatches(dst []uint8, stride int, x []uint8, c *Conv, next, n int) bool 
 	_, _ = dst[(n-1)*stride+c.KH*line-1], x[(n-1)*next+(c.KH-1)*step+line-1]
 	patchesAVX512(&dst[0], &x[0], stride, c.KH, line, step, next, n, ^uint64(0)>>(63-(line-1)%64))
 	return true
+}
+
+// depthwise sets acc [pixels, n] to the sums of patches, channel by channel, the first of which begins at x, next bytes apart; n is the channels filled up to 16. Pixels of a patch lie as many bytes apart as there are channels, its lines line apart.
+func depthwise(acc []int32, n int, x []uint8, c *Conv, line, next int, w []int32, pixels int) {
+	_, _, _ = acc[pixels*n-1], x[(pixels-1)*next+(c.KH-1)*line+c.KW*c.C-1], w[c.KH*c.KW*n-1]
+	depthwiseVNNI(&acc[0], 4*n, &x[0], c.C, line, next, &w[0], c.KH, c.KW, n/16, pixels, lastColumns(c.C))
 }

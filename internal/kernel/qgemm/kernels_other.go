@@ -12,8 +12,12 @@ func widenRows(dst []int16, src []uint8, n int) {
 	}
 }
 
-func requantize(_ level, dst []uint8, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) {
-	requantizeRows(dst, stride, acc, width, scale, offset, lo, cols, rows)
+func requantize(level, []uint8, int, []int32, int, []float32, []float32, float32, int, int) int {
+	return 0
+}
+
+func finishFloats(level, []float32, int, []int32, int, []float32, []float32, float32, int, int) int {
+	return 0
 }
 
 func quantizeBlocks(level, []uint8, []float32, float32, float32) int { return 0 }
@@ -43,3 +47,7 @@ func (p *Plan) onUnit([]int32, []uint8, int, int) {
 func maxRows([]int32, int, int) { panic("qgemm: a kernel that this processor lacks") }
 
 func copyPatches([]uint8, int, []uint8, *Conv, int, int) bool { return false }
+
+func depthwise([]int32, int, []uint8, *Conv, int, int, []int32, int) {
+	panic("qgemm: a kernel that this processor lacks")
+}

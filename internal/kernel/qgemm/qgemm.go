@@ -103,9 +103,10 @@ type Plan struct {
 	b16    []int16
 	scale  []float32 // [N], filled up to panels
 	offset []float32
-	depth  int    // of groups: the bytes of a patch
-	unit   bool   // the matrix unit computes; K is filled up to its steps
-	direct []int8 // panels [3, 32 or 16, 4]: of convolutions that greyVNNI takes
+	depth  int     // of groups: the bytes of a patch
+	unit   bool    // the matrix unit computes; K is filled up to its steps
+	taps   []int32 // [KH·KW, N filled up to 16]: of depthwise convolutions that are read in the image
+	direct []int8  // panels [3, 32 or 16, 4]: of convolutions that greyVNNI takes
 	work   []*worker
 
 	a  []uint8
@@ -121,7 +122,7 @@ type worker struct {
 	wide    []int16 // the same, for AVX2
 	acc     []int32 // of a tile, or of what the matrix unit computes at a time
 	four    [64]int32
-	sums    []int32 // [N], of groups
+	sums    []int32 // [pixels, N filled up to 16], of groups
 }
 
 // New plans. It panics if s contradicts itself. Set gives the weights.
@@ -136,6 +137,9 @@ func New(s Spec) *Plan {
 	}
 	if s.Groups > 1 {
 		return newGrouped(s)
+	}
+	if c := s.Conv; c != nil && !s.Pool && c.KH == 1 && c.KW == 1 && c.plain() && c.OH == c.H && c.OW == c.W {
+		s.Conv = nil // pixels are rows
 	}
 	return newPlan(s)
 }
@@ -166,7 +170,7 @@ func build(s Spec, unit bool) *Plan {
 		}
 	}
 	if p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w); p.isGrey() {
-		p.direct, p.rows = make([]int8, 12*s.N), 4*(s.Conv.OW/2)
+		p.direct, p.rows = make([]int8, 12*panels*w), 4*(s.Conv.OW/2)
 	}
 	if p.level == avx2 {
 		p.b16 = make([]int16, panels*p.groups*w*g)
@@ -209,7 +213,7 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 }
 
 // Bytes is the memory that the plan holds for its weights.
-func (p *Plan) Bytes() int { return len(p.b8) + 2*len(p.b16) + 8*len(p.scale) }
+func (p *Plan) Bytes() int { return len(p.b8) + 2*len(p.b16) + 4*len(p.taps) + 8*len(p.scale) }
 
 // Run computes y [M, N] as bytes from a: rows [M, K], or images.
 func (p *Plan) Run(pool *par.Pool, y, a []uint8) {
@@ -254,7 +258,7 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 		}
 		w := &worker{patches: make([]uint8, patches*p.stride()+16), acc: make([]int32, acc)}
 		if p.Groups > 1 {
-			w.patches, w.sums = make([]uint8, p.depth+p.Conv.C+16), make([]int32, len(p.scale))
+			w.patches, w.sums = make([]uint8, p.depth+p.Conv.C+16), make([]int32, depthwisePixels*p.width)
 			p.work = append(p.work, w)
 			continue
 		}
@@ -333,15 +337,26 @@ func (f *body) Chunk(i, id int) {
 
 // store brings the sums of rows rows from the first on and columns j to j+cols to results.
 func (p *Plan) store(w *worker, first, rows, j, cols int) {
-	width := p.width
-	if whole := cols / 16 * 16; p.y8 != nil && whole > 0 {
-		requantize(p.level, p.y8[first*p.N+j:], p.N, w.acc[:rows*width], width, p.scale[j:], p.offset[j:], float32(p.Low), whole, rows)
-		if whole == cols {
-			return
+	p.settle(w.acc, p.width, first, rows, j, cols)
+}
+
+// settle brings sums [rows, width] of rows rows from the first on and columns j to j+cols to results. Behind the columns there are as many sums as fill up 16.
+func (p *Plan) settle(acc []int32, width, first, rows, j, cols int) {
+	done := 0
+	switch {
+	case p.y8 != nil:
+		done = requantize(p.level, p.y8[first*p.N+j:], p.N, acc, width, p.scale[j:], p.offset[j:], float32(p.Low), cols, rows)
+	case p.yf != nil:
+		lo := float32(math.Inf(-1))
+		if p.ReLU {
+			lo = 0
 		}
+		done = finishFloats(p.level, p.yf[first*p.N+j:], p.N, acc, width, p.scale[j:], p.offset[j:], lo, cols, rows)
 	}
 	for x := range rows {
-		p.finish(w.acc[x*width:][:width], first+x, j, cols)
+		if done < cols {
+			p.finish(acc[x*width+done:][:cols-done], first+x, j+done)
+		}
 	}
 }
 
@@ -482,16 +497,17 @@ func fill(x []uint8, v uint8) {
 	}
 }
 
-// finish brings the sums of a row's columns j to j+cols to results.
-func (p *Plan) finish(acc []int32, row, j, cols int) {
+// finish brings the sums of a row's columns from j on to results, in plain Go.
+func (p *Plan) finish(acc []int32, row, j int) {
+	cols := len(acc)
 	if p.yi != nil {
 		y, add, row := p.yi[row*p.N+j:][:cols], p.colAdd[j:][:cols], p.rowAdd[row]
-		for i, v := range acc[:cols] {
+		for i, v := range acc {
 			y[i] = v + add[i] + row
 		}
 		return
 	}
-	scale, offset := p.scale[j:][:len(acc)], p.offset[j:][:len(acc)]
+	scale, offset := p.scale[j:][:cols], p.offset[j:][:cols]
 	if p.yf != nil {
 		y := p.yf[row*p.N+j:][:cols]
 		for i := range y {
@@ -503,19 +519,10 @@ func (p *Plan) finish(acc []int32, row, j, cols int) {
 		}
 		return
 	}
-	y := p.y8[row*p.N+j:][:cols]
-	from := cols / 16 * 16 // whole blocks are done
-	requantizeGo(y[from:], acc[from:], scale[from:], offset[from:], float32(p.Low))
+	requantizeGo(p.y8[row*p.N+j:][:cols], acc, scale, offset, float32(p.Low))
 }
 
-// requantizeRows is requantize in plain Go.
-func requantizeRows(dst []uint8, stride int, acc []int32, width int, scale, offset []float32, lo float32, cols, rows int) {
-	for r := range rows {
-		requantizeGo(dst[r*stride:][:cols], acc[r*width:], scale, offset, lo)
-	}
-}
-
-// requantizeGo is one row of it.
+// requantizeGo brings sums to bytes.
 func requantizeGo(dst []uint8, acc []int32, scale, offset []float32, lo float32) {
 	for i := range dst {
 		v := float32(float32(acc[i])*scale[i]) + offset[i]

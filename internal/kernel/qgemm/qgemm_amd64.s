@@ -1453,9 +1453,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func requantizeAVX512(dst *uint8, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int)
+// func requantizeAVX512(dst *uint8, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int, last uint32)
 // Requires: AVX, AVX512F
-TEXT ·requantizeAVX512(SB), NOSPLIT, $0-72
+TEXT ·requantizeAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS lo+48(FP), Z0
 	MOVL         $0x437f0000, AX
 	VMOVD        AX, X1
@@ -1467,6 +1467,9 @@ TEXT ·requantizeAVX512(SB), NOSPLIT, $0-72
 	MOVQ         scale+32(FP), SI
 	MOVQ         bias+40(FP), DI
 	MOVQ         rows+64(FP), R8
+	MOVL         last+72(FP), R9
+	KMOVW        R9, K3
+	KXNORW       K2, K2, K2
 
 row:
 	MOVQ AX, R9
@@ -1476,13 +1479,19 @@ row:
 	MOVQ blocks+56(FP), R13
 
 block:
+	KMOVW K2, K1
+	CMPQ  R13, $0x01
+	JNE   full
+	KMOVW K3, K1
+
+full:
 	VCVTDQ2PS (R10), Z2
 	VMULPS    (R11), Z2, Z2
 	VADDPS    (R12), Z2, Z2
 	VMAXPS    Z0, Z2, Z2
 	VMINPS    Z1, Z2, Z2
 	VCVTPS2DQ Z2, Z2
-	VPMOVDB   Z2, (R9)
+	VPMOVDB   Z2, K1, (R9)
 	ADDQ      $0x40, R10
 	ADDQ      $0x40, R11
 	ADDQ      $0x40, R12
@@ -1718,9 +1727,9 @@ pair:
 	VZEROUPPER
 	RET
 
-// func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
+// func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·greyVNNI(SB), NOSPLIT, $0-72
+TEXT ·greyVNNI(SB), NOSPLIT, $0-76
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         line+16(FP), DX
@@ -1742,6 +1751,9 @@ TEXT ·greyVNNI(SB), NOSPLIT, $0-72
 	VMOVDQU8     320(BX), Z9
 	VMOVUPS      64(SI), Z10
 	VMOVUPS      64(DI), Z11
+	MOVL         last+72(FP), BX
+	KXNORW       K1, K1, K1
+	KMOVW        BX, K2
 	LEAQ         (CX)(DX*2), BX
 	ADDQ         DX, BX
 
@@ -1795,7 +1807,7 @@ window:
 	VMAXPS       Z0, Z12, Z12
 	VMINPS       Z1, Z12, Z12
 	VCVTPS2DQ    Z12, Z12
-	VPMOVDB      Z12, (AX)
+	VPMOVDB      Z12, K1, (AX)
 	VPMAXSD      Z15, Z13, Z13
 	VPMAXSD      Z19, Z17, Z17
 	VPMAXSD      Z17, Z13, Z13
@@ -1805,7 +1817,7 @@ window:
 	VMAXPS       Z0, Z13, Z13
 	VMINPS       Z1, Z13, Z13
 	VCVTPS2DQ    Z13, Z13
-	VPMOVDB      Z13, 16(AX)
+	VPMOVDB      Z13, K2, 16(AX)
 	ADDQ         $0x02, CX
 	ADDQ         $0x02, BX
 	ADDQ         next+64(FP), AX
@@ -1814,9 +1826,9 @@ window:
 	VZEROUPPER
 	RET
 
-// func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
+// func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·greyVNNINarrow(SB), NOSPLIT, $0-72
+TEXT ·greyVNNINarrow(SB), NOSPLIT, $0-76
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         line+16(FP), DX
@@ -1833,6 +1845,9 @@ TEXT ·greyVNNINarrow(SB), NOSPLIT, $0-72
 	VMOVDQU8     128(BX), Z4
 	VMOVUPS      (SI), Z5
 	VMOVUPS      (DI), Z6
+	MOVL         last+72(FP), BX
+	KXNORW       K1, K1, K1
+	KMOVW        BX, K1
 	LEAQ         (CX)(DX*2), BX
 	ADDQ         DX, BX
 
@@ -1870,7 +1885,7 @@ window:
 	VMAXPS       Z0, Z7, Z7
 	VMINPS       Z1, Z7, Z7
 	VCVTPS2DQ    Z7, Z7
-	VPMOVDB      Z7, (AX)
+	VPMOVDB      Z7, K1, (AX)
 	ADDQ         $0x02, CX
 	ADDQ         $0x02, BX
 	ADDQ         next+64(FP), AX
@@ -2340,5 +2355,153 @@ rest:
 	ADDQ       next+48(FP), CX
 	DECQ       DI
 	JNZ        patch
+	VZEROUPPER
+	RET
+
+// func finishAVX512(dst *float32, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int, last uint32)
+// Requires: AVX, AVX512F
+TEXT ·finishAVX512(SB), NOSPLIT, $0-76
+	VBROADCASTSS lo+48(FP), Z0
+	MOVQ         dst+0(FP), AX
+	MOVQ         dstStride+8(FP), CX
+	MOVQ         c+16(FP), DX
+	MOVQ         cStride+24(FP), BX
+	MOVQ         scale+32(FP), SI
+	MOVQ         bias+40(FP), DI
+	MOVQ         rows+64(FP), R8
+	MOVL         last+72(FP), R9
+	KMOVW        R9, K3
+	KXNORW       K2, K2, K2
+
+row:
+	MOVQ AX, R9
+	MOVQ DX, R10
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ blocks+56(FP), R13
+
+block:
+	KMOVW K2, K1
+	CMPQ  R13, $0x01
+	JNE   full
+	KMOVW K3, K1
+
+full:
+	VCVTDQ2PS (R10), Z1
+	VMULPS    (R11), Z1, Z1
+	VADDPS    (R12), Z1, Z1
+	VMAXPS    Z1, Z0, Z1
+	VMOVUPS   Z1, K1, (R9)
+	ADDQ      $0x40, R10
+	ADDQ      $0x40, R11
+	ADDQ      $0x40, R12
+	ADDQ      $0x40, R9
+	DECQ      R13
+	JNZ       block
+	ADDQ      CX, AX
+	ADDQ      BX, DX
+	DECQ      R8
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func finishAVX2(dst *float32, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int)
+// Requires: AVX
+TEXT ·finishAVX2(SB), NOSPLIT, $0-72
+	VBROADCASTSS lo+48(FP), Y0
+	MOVQ         dst+0(FP), AX
+	MOVQ         dstStride+8(FP), CX
+	MOVQ         c+16(FP), DX
+	MOVQ         cStride+24(FP), BX
+	MOVQ         scale+32(FP), SI
+	MOVQ         bias+40(FP), DI
+	MOVQ         rows+64(FP), R8
+
+row:
+	MOVQ AX, R9
+	MOVQ DX, R10
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ blocks+56(FP), R13
+
+block:
+	VCVTDQ2PS (R10), Y1
+	VMULPS    (R11), Y1, Y1
+	VADDPS    (R12), Y1, Y1
+	VMAXPS    Y1, Y0, Y1
+	VMOVUPS   Y1, (R9)
+	VCVTDQ2PS 32(R10), Y1
+	VMULPS    32(R11), Y1, Y1
+	VADDPS    32(R12), Y1, Y1
+	VMAXPS    Y1, Y0, Y1
+	VMOVUPS   Y1, 32(R9)
+	ADDQ      $0x40, R10
+	ADDQ      $0x40, R11
+	ADDQ      $0x40, R12
+	ADDQ      $0x40, R9
+	DECQ      R13
+	JNZ       block
+	ADDQ      CX, AX
+	ADDQ      BX, DX
+	DECQ      R8
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func depthwiseVNNI(acc *int32, accStride int, x *uint8, channels int, line int, next int, w *int32, lines int, taps int, blocks int, pixels int, last uint32)
+// Requires: AVX, AVX512F, AVX512VNNI
+TEXT ·depthwiseVNNI(SB), NOSPLIT, $0-92
+	MOVQ   acc+0(FP), AX
+	MOVQ   x+16(FP), CX
+	MOVQ   channels+24(FP), DX
+	MOVL   last+88(FP), BX
+	KMOVW  BX, K3
+	KXNORW K2, K2, K2
+	MOVQ   blocks+72(FP), SI
+	SHLQ   $0x06, SI
+
+pixel:
+	MOVQ CX, DI
+	MOVQ AX, R9
+	MOVQ w+48(FP), R10
+	MOVQ blocks+72(FP), R12
+
+block:
+	KMOVW K2, K1
+	CMPQ  R12, $0x01
+	JNE   full
+	KMOVW K3, K1
+
+full:
+	VPXORD Z0, Z0, Z0
+	MOVQ   R10, R11
+	XORQ   R8, R8
+	MOVQ   lines+56(FP), R13
+
+line:
+	MOVQ R8, BX
+	ADDQ DI, BX
+	MOVQ taps+64(FP), R14
+
+tap:
+	VPMOVZXBD.Z (BX), K1, Z1
+	VPDPWSSD    (R11), Z1, Z0
+	ADDQ        DX, BX
+	ADDQ        SI, R11
+	DECQ        R14
+	JNZ         tap
+	ADDQ        line+32(FP), R8
+	DECQ        R13
+	JNZ         line
+	VMOVDQU32   Z0, (R9)
+	ADDQ        $0x40, R9
+	ADDQ        $0x10, DI
+	ADDQ        $0x40, R10
+	DECQ        R12
+	JNZ         block
+	ADDQ        accStride+8(FP), AX
+	ADDQ        next+40(FP), CX
+	DECQ        pixels+80(FP)
+	JNZ         pixel
 	VZEROUPPER
 	RET

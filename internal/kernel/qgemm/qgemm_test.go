@@ -100,6 +100,7 @@ func TestConvolution(t *testing.T) {
 		{H: 7, W: 5, C: 4, KH: 3, KW: 2, OH: 4, OW: 3, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, Zero: 9},
 		{H: 7, W: 6, C: 8, KH: 3, KW: 2, OH: 5, OW: 5, StrideH: 1, StrideW: 1},
 		{H: 2, W: 2, C: 1, KH: 5, KW: 5, OH: 2, OW: 2, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, Zero: 3},
+		{H: 4, W: 5, C: 32, KH: 1, KW: 1, OH: 4, OW: 5, StrideH: 1, StrideW: 1}, {H: 4, W: 6, C: 3, KH: 1, KW: 1, OH: 2, OW: 3, StrideH: 2, StrideW: 2},
 		{H: 9, W: 8, C: 16, KH: 3, KW: 3, OH: 7, OW: 6, StrideH: 1, StrideW: 1},
 		{H: 9, W: 8, C: 5, KH: 3, KW: 3, OH: 9, OW: 8, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, Zero: 2},
 	} {
@@ -180,7 +181,7 @@ func TestGrey(t *testing.T) {
 		c.C, c.KH, c.KW, c.StrideH, c.StrideW = 1, 3, 3, 1, 1
 		const images = 3
 		m := images * (c.OH / 2) * (c.OW / 2)
-		for _, n := range []int{32, 16, 80} {
+		for _, n := range []int{32, 16, 80, 8, 39, 1} {
 			x, b := bytesU(r, images*c.H*c.W), bytes8(r, 9*n)
 			scale, offset := make([]float32, n), make([]float32, n)
 			for j := range scale {

@@ -91,8 +91,8 @@ func tileAVX24Max(c *int32, a *int16, b *int16, stride int, groups int)
 // widenAVX2 copies blocks times 16 bytes to 16-bit numbers.
 func widenAVX2(dst *int16, src *uint8, blocks int)
 
-// requantizeAVX512: dst = c*scale + bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255, for rows of blocks times 16 elements; strides are in bytes.
-func requantizeAVX512(dst *uint8, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int)
+// requantizeAVX512: dst = c*scale + bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255, for rows of blocks times 16 elements; strides are in bytes. Of the last 16 those are stored that last names.
+func requantizeAVX512(dst *uint8, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int, last uint32)
 
 // requantizeAVX2: dst = c*scale + bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255, for rows of blocks times 16 elements; strides are in bytes.
 func requantizeAVX2(dst *uint8, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int)
@@ -112,11 +112,11 @@ func addAVX2(dst *uint8, a *uint8, b *uint8, scaleA float32, scaleB float32, off
 // depthwiseAVX2: acc[c] = the sum over p of x[2p][c]*w[p][c][0] + x[2p+1][c]*w[p][c][1] for blocks times 8 of the channels; x is [2*pairs][channels].
 func depthwiseAVX2(acc *int32, x *uint8, w *int16, channels int, pairs int, blocks int)
 
-// greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4]; results of the next window are next bytes further on.
-func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
+// greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4]; results of the next window are next bytes further on. Of the last 16 those are stored that last names.
+func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
 
-// greyVNNINarrow: for windows windows of 2x2 side by side, dst[16] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][16][4]; results of the next window are next bytes further on.
-func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int)
+// greyVNNINarrow: for windows windows of 2x2 side by side, dst[16] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][16][4]; results of the next window are next bytes further on. Of the last 16 those are stored that last names.
+func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
 
 // windowVNNI: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [64][4]; c is [64].
 func windowVNNI(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
@@ -135,3 +135,12 @@ func maxRowsAVX512(c *int32, vectors int, windows int)
 
 // patchesAVX512 copies n patches of lines lines of line bytes each, which lie step bytes apart in x and one behind the other in dst. Patches are next bytes apart in x and stride in dst. last names the bytes of a line that are left after as many whole 64 as leave some.
 func patchesAVX512(dst *uint8, x *uint8, stride int, lines int, line int, step int, next int, n int, last uint64)
+
+// finishAVX512: dst = c*scale + bias, each rounded, not below lo, for rows of blocks times 16 elements; strides are in bytes. Of the last 16 those are stored that last names.
+func finishAVX512(dst *float32, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int, last uint32)
+
+// finishAVX2: dst = c*scale + bias, each rounded, not below lo, for rows of blocks times 16 elements; strides are in bytes.
+func finishAVX2(dst *float32, dstStride int, c *int32, cStride int, scale *float32, bias *float32, lo float32, blocks int, rows int)
+
+// depthwiseVNNI: for pixels pixels, next bytes apart in x, acc[c] = the sum over lines lines, line bytes apart, and taps pixels of them, channels bytes apart, of x*w; w is [lines*taps][blocks*16], each from -128 to 127 in the lower 16 bits and 0 above. Of the last 16 channels those are read that last names; all are stored.
+func depthwiseVNNI(acc *int32, accStride int, x *uint8, channels int, line int, next int, w *int32, lines int, taps int, blocks int, pixels int, last uint32)

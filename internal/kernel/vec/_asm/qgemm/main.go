@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
@@ -39,6 +40,9 @@ func main() {
 	products()
 	maxRows()
 	patches()
+	finish512()
+	finish256()
+	depthwise512()
 	Generate()
 }
 
@@ -198,14 +202,20 @@ func maximum() {
 	RET()
 }
 
-// requantizeLoop emits the loops over rows and blocks of 16 columns; block does one, with scale and bias at the given registers.
-func requantizeLoop(block func(dst, c, s, b reg.Register)) {
+// requantizeLoop emits the loops over rows and blocks of 16 columns, whose results are size bytes; block does one, with scale and bias at the given registers. With masked, k names the columns of a block that are stored: all but of the last.
+func requantizeLoop(masked bool, size int, block func(dst, c, s, b reg.Register, k Op)) {
 	dst, dstStride := lanes.Arg("dst"), lanes.Arg("dstStride")
 	c, cStride := lanes.Arg("c"), lanes.Arg("cStride")
 	s, b := lanes.Arg("scale"), lanes.Arg("bias")
 	rows := lanes.Arg("rows")
 	blocks := lanes.Address("blocks")
 	d1, c1, s1, b1, n := GP64(), GP64(), GP64(), GP64(), GP64()
+	k, all, last := K(), K(), K()
+	if masked {
+		r := Load(Param("last"), GP32()).(reg.GPVirtual)
+		KMOVW(r, last)
+		KXNORW(all, all, all)
+	}
 	Label("row")
 	MOVQ(dst, d1)
 	MOVQ(c, c1)
@@ -213,11 +223,18 @@ func requantizeLoop(block func(dst, c, s, b reg.Register)) {
 	MOVQ(b, b1)
 	MOVQ(blocks, n)
 	Label("block")
-	block(d1, c1, s1, b1)
+	if masked {
+		KMOVW(all, k)
+		CMPQ(n, Imm(1))
+		JNE(LabelRef("full"))
+		KMOVW(last, k)
+		Label("full")
+	}
+	block(d1, c1, s1, b1, k)
 	ADDQ(Imm(64), c1)
 	ADDQ(Imm(64), s1)
 	ADDQ(Imm(64), b1)
-	ADDQ(Imm(16), d1)
+	ADDQ(Imm(uint64(size)), d1)
 	DECQ(n)
 	JNZ(LabelRef("block"))
 	ADDQ(dstStride, dst)
@@ -227,6 +244,9 @@ func requantizeLoop(block func(dst, c, s, b reg.Register)) {
 	VZEROUPPER()
 	RET()
 }
+
+// lastDoc says what the mask does.
+const lastDoc = " Of the last 16 those are stored that last names."
 
 const requantizeSignature = "func(dst *uint8, dstStride int, c *int32, cStride int, scale, bias *float32, lo float32, blocks, rows int)"
 
@@ -268,14 +288,14 @@ func greatestOf(a, b, c, d reg.VecVirtual) {
 }
 
 func requantize512() {
-	TEXT("requantizeAVX512", NOSPLIT, requantizeSignature)
-	Doc("requantizeAVX512" + requantizeDoc)
+	TEXT("requantizeAVX512", NOSPLIT, strings.Replace(requantizeSignature, ", rows int", ", rows int, last uint32", 1))
+	Doc("requantizeAVX512" + requantizeDoc + lastDoc)
 	lo, hi, x := ZMM(), ZMM(), ZMM()
 	limits(lo, hi)
-	requantizeLoop(func(dst, c, s, b reg.Register) {
+	requantizeLoop(true, 16, func(dst, c, s, b reg.Register, k Op) {
 		VCVTDQ2PS(Mem{Base: c}, x)
 		scaled(x, Mem{Base: s}, Mem{Base: b}, lo, hi)
-		VPMOVDB(x, Mem{Base: dst})
+		VPMOVDB(x, k, Mem{Base: dst})
 	})
 }
 
@@ -294,7 +314,7 @@ func requantize256() {
 	Doc("requantizeAVX2" + requantizeDoc)
 	lo, hi, x, y := YMM(), YMM(), YMM(), YMM()
 	limits(lo, hi)
-	requantizeLoop(func(dst, c, s, b reg.Register) {
+	requantizeLoop(false, 16, func(dst, c, s, b reg.Register, _ Op) {
 		for i, v := range []reg.VecVirtual{x, y} {
 			VCVTDQ2PS(Mem{Base: c, Disp: 32 * i}, v)
 			scaled(v, Mem{Base: s, Disp: 32 * i}, Mem{Base: b, Disp: 32 * i}, lo, hi)
@@ -425,8 +445,8 @@ func depthwise() {
 // grey convolves pictures of one channel with so many times 16 filters of 3 lines, four pixels at once, and keeps the greatest of each window of 2×2: weights stay in registers, and pixels are read where they lie.
 func grey(vectors int) {
 	cols := 16 * vectors
-	TEXT("grey"+widths[2*vectors], NOSPLIT, "func(dst, x *uint8, line int, w *int8, scale, bias *float32, lo float32, windows, next int)")
-	Doc(fmt.Sprintf("grey%s: for windows windows of 2x2 side by side, dst[%d] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][%d][4]; results of the next window are next bytes further on.", widths[2*vectors], cols, cols))
+	TEXT("grey"+widths[2*vectors], NOSPLIT, "func(dst, x *uint8, line int, w *int8, scale, bias *float32, lo float32, windows, next int, last uint32)")
+	Doc(fmt.Sprintf("grey%s: for windows windows of 2x2 side by side, dst[%d] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][%d][4]; results of the next window are next bytes further on. Of the last 16 those are stored that last names.", widths[2*vectors], cols, cols))
 	dst, x, line := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("line")
 	w, scale, bias, n := lanes.Arg("w"), lanes.Arg("scale"), lanes.Arg("bias"), lanes.Arg("windows")
 	lo, hi := ZMM(), ZMM()
@@ -442,6 +462,9 @@ func grey(vectors int) {
 		VMOVUPS(Mem{Base: scale, Disp: 64 * v}, ss[v])
 		VMOVUPS(Mem{Base: bias, Disp: 64 * v}, bs[v])
 	}
+	ks, r := [2]reg.OpmaskVirtual{K(), K()}, Load(Param("last"), GP32()).(reg.GPVirtual)
+	KXNORW(ks[0], ks[0], ks[0])
+	KMOVW(r, ks[vectors-1])
 	third := GP64()
 	LEAQ(Mem{Base: x, Index: line, Scale: 2}, third)
 	ADDQ(line, third)
@@ -478,7 +501,7 @@ func grey(vectors int) {
 		y := acc[0][v]
 		VCVTDQ2PS(y, y)
 		scaled(y, ss[v], bs[v], lo, hi)
-		VPMOVDB(y, Mem{Base: dst, Disp: 16 * v})
+		VPMOVDB(y, ks[v], Mem{Base: dst, Disp: 16 * v})
 	}
 	ADDQ(Imm(2), x)
 	ADDQ(Imm(2), third)
@@ -670,6 +693,96 @@ func patches() {
 	ADDQ(lanes.Address("next"), x)
 	DECQ(n)
 	JNZ(LabelRef("patch"))
+	VZEROUPPER()
+	RET()
+}
+
+const finishDoc = ": dst = c*scale + bias, each rounded, not below lo, for rows of blocks times 16 elements; strides are in bytes."
+
+func finish512() {
+	TEXT("finishAVX512", NOSPLIT, "func(dst *float32, dstStride int, c *int32, cStride int, scale, bias *float32, lo float32, blocks, rows int, last uint32)")
+	Doc("finishAVX512" + finishDoc + lastDoc)
+	lo, x := ZMM(), ZMM()
+	VBROADCASTSS(lanes.Address("lo"), lo)
+	requantizeLoop(true, 64, func(dst, c, s, b reg.Register, k Op) {
+		VCVTDQ2PS(Mem{Base: c}, x)
+		VMULPS(Mem{Base: s}, x, x)
+		VADDPS(Mem{Base: b}, x, x)
+		VMAXPS(x, lo, x) // x where it is NaN: the second operand in Intel's order
+		VMOVUPS(x, k, Mem{Base: dst})
+	})
+}
+
+func finish256() {
+	TEXT("finishAVX2", NOSPLIT, "func(dst *float32, dstStride int, c *int32, cStride int, scale, bias *float32, lo float32, blocks, rows int)")
+	Doc("finishAVX2" + finishDoc)
+	lo, x := YMM(), YMM()
+	VBROADCASTSS(lanes.Address("lo"), lo)
+	requantizeLoop(false, 64, func(dst, c, s, b reg.Register, _ Op) {
+		for i := range 2 {
+			VCVTDQ2PS(Mem{Base: c, Disp: 32 * i}, x)
+			VMULPS(Mem{Base: s, Disp: 32 * i}, x, x)
+			VADDPS(Mem{Base: b, Disp: 32 * i}, x, x)
+			VMAXPS(x, lo, x)
+			VMOVUPS(x, Mem{Base: dst, Disp: 32 * i})
+		}
+	})
+}
+
+// depthwise512 sums patches channel by channel, where they lie: a byte and a weight are the lower halves of pairs of 16 bits, whose upper halves are zero.
+func depthwise512() {
+	TEXT("depthwiseVNNI", NOSPLIT, "func(acc *int32, accStride int, x *uint8, channels, line, next int, w *int32, lines, taps, blocks, pixels int, last uint32)")
+	Doc("depthwiseVNNI: for pixels pixels, next bytes apart in x, acc[c] = the sum over lines lines, line bytes apart, and taps pixels of them, channels bytes apart, of x*w; w is [lines*taps][blocks*16], each from -128 to 127 in the lower 16 bits and 0 above. Of the last 16 channels those are read that last names; all are stored.")
+	acc, x := lanes.Arg("acc"), lanes.Arg("x")
+	channels, line := lanes.Arg("channels"), lanes.Address("line")
+	k, all, last := K(), K(), K()
+	r := Load(Param("last"), GP32()).(reg.GPVirtual)
+	KMOVW(r, last)
+	KXNORW(all, all, all)
+	width := GP64() // bytes of the weights of a tap
+	MOVQ(lanes.Address("blocks"), width)
+	SHLQ(Imm(6), width)
+	p, q, a, wb, wp, n, l, t := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	sum, v := ZMM(), ZMM()
+	Label("pixel")
+	MOVQ(x, p)
+	MOVQ(acc, a)
+	MOVQ(lanes.Address("w"), wb)
+	MOVQ(lanes.Address("blocks"), n)
+	Label("block")
+	KMOVW(all, k)
+	CMPQ(n, Imm(1))
+	JNE(LabelRef("full"))
+	KMOVW(last, k)
+	Label("full")
+	VPXORD(sum, sum, sum)
+	MOVQ(wb, wp)
+	XORQ(q, q)
+	MOVQ(lanes.Address("lines"), l)
+	Label("line")
+	MOVQ(q, r.As64())
+	ADDQ(p, r.As64())
+	MOVQ(lanes.Address("taps"), t)
+	Label("tap")
+	VPMOVZXBD_Z(Mem{Base: r.As64()}, k, v)
+	VPDPWSSD(Mem{Base: wp}, v, sum)
+	ADDQ(channels, r.As64())
+	ADDQ(width, wp)
+	DECQ(t)
+	JNZ(LabelRef("tap"))
+	ADDQ(line, q)
+	DECQ(l)
+	JNZ(LabelRef("line"))
+	VMOVDQU32(sum, Mem{Base: a})
+	ADDQ(Imm(64), a)
+	ADDQ(Imm(16), p)
+	ADDQ(Imm(64), wb)
+	DECQ(n)
+	JNZ(LabelRef("block"))
+	ADDQ(lanes.Address("accStride"), acc)
+	ADDQ(lanes.Address("next"), x)
+	DECQ(lanes.Address("pixels"))
+	JNZ(LabelRef("pixel"))
 	VZEROUPPER()
 	RET()
 }
