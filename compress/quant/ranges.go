@@ -172,23 +172,46 @@ func (s *stats) cut(share float64) interval {
 	return v
 }
 
-// search tries ranges that leave out more and more of both ends, and takes the one of least error. By divergence, values that come very often make narrow ranges look good,
+// search tries ranges that leave out more and more of both ends together, then of each end alone, twice, and takes the one of least error. By divergence, values that come very often make narrow ranges look good,
 // so no more than a hundredth is left out at an end.
 func (s *stats) search(entropy bool) interval {
 	best, least := s.all, math.Inf(1)
 	within := s.cut(0.01)
-	for step := 40; step >= 5; step-- { // the whole range first: of equals the widest
-		f := float64(step) / 40
-		v := interval{s.all.lo * f, s.all.hi * f}
-		e := s.squared(v)
-		if entropy {
-			if v.lo > within.lo || v.hi < within.hi {
-				break
-			}
+	// try reports whether narrower ranges may be tried.
+	try := func(v interval) bool {
+		e := 0.0
+		switch {
+		case !entropy:
+			e = s.squared(v)
+		case v.lo > within.lo || v.hi < within.hi:
+			return false
+		default:
 			e = s.divergence(v)
 		}
-		if e < least*(1-1e-9) {
+		if e < least*(1-1e-9) { // of equals the widest
 			best, least = v, e
+		}
+		return true
+	}
+	const steps, narrowest = 40, 5
+	for step := steps; step >= narrowest; step-- {
+		f := float64(step) / steps
+		if !try(interval{s.all.lo * f, s.all.hi * f}) {
+			break
+		}
+	}
+	for range 2 {
+		for _, low := range []bool{false, true} {
+			other := best
+			for step := steps; step >= narrowest; step-- {
+				v, f := other, float64(step)/steps
+				if v.hi = s.all.hi * f; low {
+					v = interval{s.all.lo * f, other.hi}
+				}
+				if !try(v) {
+					break
+				}
+			}
 		}
 	}
 	return best
