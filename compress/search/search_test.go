@@ -2,6 +2,8 @@ package search
 
 import (
 	"context"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -113,41 +115,60 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A search by joules finds that a convolution can do without the pooling behind it, by parameters that dense layers have most of them. Both compare on examples of the user's, ask the teacher once, and pack the cheapest.
-// Measured again, what is found stays, and the best follows what was measured.
-func TestPooled(t *testing.T) {
+// By joules a convolution loses the pooling behind it where the two take most of them, or a layer its units where that does; by parameters, which strides do not save, units go whatever takes the joules.
+func TestChoose(t *testing.T) {
 	m, set := model(t, 3200, nn.Conv2D(16, 3, nn.ReLU), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(16, nn.ReLU), nn.Dense(10, nn.Softmax))
-	o := Options{MaxDrop: 0.5, Epochs: 1, Rounds: 1, Pack: true, Held: set.Test, Cache: t.TempDir()}
-	for _, target := range []Target{Joules, Parameters} {
-		o.Target = target
-		k := &keeper{c: map[string]*Candidate{}, m: map[string]*train.Model{}}
-		r, err := Run(context.Background(), m, set, o, k, nil)
+	for _, c := range []struct {
+		target  Target
+		joules  map[string]float64
+		strided bool
+	}{
+		{Joules, map[string]float64{"conv2d": 9e-6, "max_pooling2d": 3e-5, "dense": 8e-6}, true},
+		{Joules, map[string]float64{"conv2d": 1e-7, "max_pooling2d": 1e-7, "dense": 8e-6}, false},
+		{Parameters, map[string]float64{"conv2d": 9e-6, "max_pooling2d": 3e-5, "dense": 8e-6}, false},
+	} {
+		o := Options{Target: c.target, Epochs: 1}
+		if err := o.check(); err != nil {
+			t.Fatal(err)
+		}
+		s := &search{Options: o, m: m, current: m, currentMeasures: Measures{Layers: c.joules}, learn: set.Train, held: set.Test, round: 2}
+		if err := s.ask(context.Background()); err != nil || s.teacher == nil {
+			t.Fatal(err, s.teacher)
+		}
+		gone, err := s.choose(context.Background(), energy.NewLedger(energy.CPU, 1))
 		if err != nil {
 			t.Fatal(err)
 		}
-		first, best := r.Find("round 1 f32"), r.Find(r.Best)
-		if first == nil || best == nil || !best.Packed() {
-			t.Fatalf("%s: %v, best %q", target, first, r.Best)
+		if strided := slices.Equal(gone.pooled, []string{"conv2d"}); strided != c.strided || strided != (len(gone.widths) == 0) {
+			t.Errorf("%s, %v: strides of %v, widths %v", c.target, c.joules, gone.pooled, gone.widths)
 		}
-		if by := len(first.Strided) > 0; by != (target == Joules) || by != (len(first.Widths) == 0) {
-			t.Errorf("%s: strides of %v, widths %v", target, first.Strided, first.Widths)
-		}
-		if target == Parameters {
-			continue
-		}
-		if first.Detail[1].Class == "MaxPooling2D" || first.Layers["conv2d"]+first.Layers["max_pooling2d"] >= r.Original.Layers["conv2d"]+r.Original.Layers["max_pooling2d"] {
-			t.Errorf("layers %v, was %v", first.Layers, r.Original.Layers)
-		}
-		drop, spent := best.Drop, r.Spent
-		load := func(c *Candidate) (*train.Model, error) { return k.m[c.Name], nil }
-		if err := r.Again(context.Background(), m, set.Test, true, load); err != nil || r.Find(r.Best) == nil || !r.Find(r.Best).Packed() || best.Drop != drop || r.Spent <= spent {
-			t.Errorf("%v: best %q, drop %g was %g", err, r.Best, best.Drop, drop)
-		}
-		load = func(c *Candidate) (*train.Model, error) { return m, nil } // a candidate that costs what the original does is no gain in parameters
-		r.Target = Parameters
-		if err := r.Again(context.Background(), m, set.Test, false, load); err != nil || r.Best != "" || r.BreakEven != 0 {
-			t.Errorf("%v: best %q", err, r.Best)
-		}
+	}
+}
+
+// A search for another target than bytes packs the cheapest that it has found, compares on the examples it is given, and asks the teacher once. Measured again, what was found stays, and the best follows what was measured.
+func TestPack(t *testing.T) {
+	m, set := model(t, 3200, nn.Flatten(), nn.Dense(64, nn.ReLU), nn.Dense(10, nn.Softmax))
+	k := &keeper{c: map[string]*Candidate{}, m: map[string]*train.Model{}}
+	o := Options{Target: Parameters, MaxDrop: 0.5, Epochs: 1, Rounds: 1, Pack: true, Held: set.Test, Cache: t.TempDir()}
+	r, err := Run(context.Background(), m, set, o, k, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	best := r.Find(r.Best)
+	if best == nil || best.Format != "packed int8" || best.Round != 1 || r.Find("round 0 packed f32") != nil {
+		t.Fatalf("best %+v", best)
+	}
+	if files, err := os.ReadDir(o.Cache); err != nil || len(files) != 1 {
+		t.Errorf("%v: %d files of what the teacher says", err, len(files))
+	}
+	drop, disk, spent := best.Drop, best.Disk, r.Spent
+	load := func(c *Candidate) (*train.Model, error) { return k.m[c.Name], nil }
+	if err := r.Again(context.Background(), m, set.Test, true, load); err != nil || r.Find(r.Best) != best || best.Drop != drop || best.Disk != disk || r.Spent <= spent {
+		t.Errorf("%v: best %q, drop %g was %g", err, r.Best, best.Drop, drop)
+	}
+	load = func(c *Candidate) (*train.Model, error) { return m, nil } // what has as many parameters as the original is no gain
+	if err := r.Again(context.Background(), m, set.Test, false, load); err != nil || r.Best != "" || r.BreakEven != 0 {
+		t.Errorf("%v: best %q", err, r.Best)
 	}
 }
 
