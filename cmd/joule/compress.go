@@ -84,7 +84,7 @@ func compressCmd() *cobra.Command {
 	fs.IntVar(&o.Epochs, "epochs", 2, "epochs of learning after each narrowing")
 	fs.IntVar(&o.Batch, "batch", 32, "examples in a step")
 	fs.IntVar(&o.Rounds, "rounds", 8, "narrowings at most")
-	fs.BoolVar(&o.Pack, "pack", false, "with another target than bytes: prune, share values and pack the cheapest models that were found, and choose among these")
+	fs.BoolVar(&o.Pack, "pack", false, "with another target than bytes: prune, share values and pack the narrowest model that was found, and choose among packed ones")
 	fs.StringVar(&held, "held", "train", "what candidates are compared on: train (the last thousand training examples, from which they do not learn, but the original has, so that it looks better there than it is) or test (every second test example; the result is that on the others)")
 	fs.Float64Var(&o.Sparsity, "sparsity", 0.7, "share of the weights of packed models that become zero")
 	fs.IntVar(&o.Values, "values", 15, "values that the other weights of a layer of packed models share")

@@ -5,7 +5,6 @@
 package search
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -55,7 +54,7 @@ type Options struct {
 	Temperature float64 // of distillation; 0: 2
 	Weight      float64 // of the teacher; 0: 0.5
 	By          Scores  // "": Magnitude
-	Pack        bool    // with another target than Bytes: what is found is packed too, and only packed candidates can be the best
+	Pack        bool    // with another target than Bytes: the narrowest that is found is packed too, and only packed candidates can be the best
 	Sparsity    float64 // of packed candidates; 0: 0.7
 	Values      int     // that the weights of a kernel share there; 0: 15
 
@@ -242,7 +241,7 @@ func Run(ctx context.Context, m *train.Model, set *data.Set, o Options, k Keeper
 		return s.result, err
 	}
 	if o.Pack && o.Target != Bytes {
-		if err := s.packCheapest(ctx); err != nil {
+		if err := s.packNarrowest(ctx); err != nil {
 			return s.result, err
 		}
 	}
@@ -288,30 +287,21 @@ func (s *search) packedFormats() []string {
 	return []string{packed + " f32"}
 }
 
-// packCheapest packs the models of the rounds, the cheapest first, until a packed one is within the drop: one that is not packed says little about what packing does to it.
-func (s *search) packCheapest(ctx context.Context) error {
-	var order []*Candidate
-	for _, c := range s.result.Candidates {
-		if s.models[c.Round] != nil && s.within(c) {
-			order = append(order, c)
-		}
-	}
-	slices.SortStableFunc(order, func(a, b *Candidate) int { return cmp.Compare(a.value(s.Target), b.value(s.Target)) })
-	done := map[int]bool{}
-	for _, c := range order {
-		if done[c.Round] {
+// packNarrowest packs the models of the rounds, the last of those within the drop first, until a packed one is within it too. It does not go by what was measured: on a machine that has other things to do that may be anything, and a
+// later round has less left.
+func (s *search) packNarrowest(ctx context.Context) error {
+	for round := s.Rounds; round >= 0; round-- {
+		if s.models[round] == nil || !slices.ContainsFunc(s.result.Candidates, func(c *Candidate) bool { return c.Round == round && s.within(c) }) {
 			continue
 		}
-		done[c.Round] = true
-		f32 := s.result.Find(fmt.Sprintf("round %d f32", c.Round))
-		s.round, s.current = c.Round, s.models[c.Round]
+		s.round, s.current = round, s.models[round]
 		s.widths, s.removed, s.strided = map[string]int{}, nil, nil
-		if f32 != nil {
-			s.widths, s.removed, s.strided = f32.Widths, f32.Removed, f32.Strided
+		if f := s.result.Find(fmt.Sprintf("round %d f32", round)); f != nil {
+			s.widths, s.removed, s.strided = f.Widths, f.Removed, f.Strided
 		}
 		fits := false
 		for _, f := range s.packedFormats() {
-			c, err := s.quantize(ctx, s.round, f)
+			c, err := s.quantize(ctx, round, f)
 			if err != nil {
 				return err
 			}

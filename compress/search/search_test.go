@@ -145,7 +145,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// A search for another target than bytes packs the cheapest that it has found, compares on the examples it is given, and asks the teacher once. Measured again, what was found stays, and the best follows what was measured.
+// A search for another target than bytes packs the narrowest that it has found, compares on the examples it is given, and asks the teacher once. Measured again, what was found stays, and the best follows what was measured.
 func TestPack(t *testing.T) {
 	m, set := model(t, 3200, nn.Flatten(), nn.Dense(64, nn.ReLU), nn.Dense(10, nn.Softmax))
 	k := &keeper{c: map[string]*Candidate{}, m: map[string]*train.Model{}}
