@@ -28,7 +28,7 @@ type planFlags struct {
 	latency, localLatency                 time.Duration
 	bandwidth, localBandwidth             float64
 	least                                 float64
-	weak, json                            bool
+	weak, ring, json                      bool
 	rf                                    rankFlags
 }
 
@@ -64,6 +64,7 @@ func planCmd() *cobra.Command {
 	fs.Float64Var(&f.localBandwidth, "local-bandwidth", 4, "bandwidth between ranks of one machine, in GB/s")
 	fs.Float64Var(&f.least, "efficiency", 0.8, "the share of its speed that a rank must keep to be worth while")
 	fs.BoolVar(&f.weak, "weak", false, "the batch is that of each rank, not of all together")
+	fs.BoolVar(&f.ring, "ring", false, "sums go around a ring, as those of other libraries do (NCCL, Gloo), and not as Joule's")
 	fs.IntVar(&f.steps, "steps", 20, "steps to measure at each size")
 	fs.BoolVar(&f.json, "json", false, "print JSON")
 	return c
@@ -100,7 +101,7 @@ func (f *planFlags) run(ctx context.Context, r *ranks, ref string, w io.Writer) 
 	}
 	p := &plan.Job{
 		Local: plan.Link{Latency: f.localLatency.Seconds(), Bandwidth: f.localBandwidth * 1e9}, Network: plan.Link{Latency: f.latency.Seconds(), Bandwidth: f.bandwidth * 1e9},
-		Machine: f.machine, Threads: f.threads, Cores: f.cores,
+		Machine: f.machine, Threads: f.threads, Cores: f.cores, Ring: f.ring,
 	}
 	if p.Cores == 0 {
 		p.Cores = onlineCPUs()

@@ -49,6 +49,8 @@ type Job struct {
 	Machine        int // ranks on a machine
 	Cores          int // of a machine
 	Threads        int // of a rank
+
+	Ring bool // sums go around a ring of all ranks, machine by machine, as those of NCCL do, and not as package dist's
 }
 
 // Row is the prediction for one number of ranks.
@@ -124,6 +126,13 @@ func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) {
 		return 0, 0
 	}
 	sent = 2 * float64(n-1) / float64(n) * bytes
+	if j.Ring { // of each machine's ranks one speaks to the next machine: the network is its own. The slowest link sets the pace
+		l := j.Local
+		if n > j.Machine {
+			l = Link{max(l.Latency, j.Network.Latency), min(l.Bandwidth, j.Network.Bandwidth)}
+		}
+		return Ring(l, n, bytes), sent
+	}
 	// A sum by halving and doubling within a block of ranks, a power of two.
 	halving := func(n int) (seconds float64) {
 		part := bytes / 2
