@@ -85,7 +85,7 @@ func (k *call) threeParts(p *tgemm.Plan) (name string, run func(a, c, bias []flo
 	if !p.PackedB {
 		return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, b.f32(), c, bias, *scratch) }
 	}
-	packed := k.derived(b, fmt.Sprintf("parts %dx%d %v", p.K, p.N, p.TransB), p.PackedLen(), func(data []float32) { p.PackB(words[uint32](data), b.f32()) })
+	packed := k.derived(b, fmt.Sprintf("parts %dx%d %v", p.K, p.N, p.TransB), p.PackedLen(), func(data []float32) { p.PackB(words[uint32](data), b.f32(), *scratch) })
 	return p.String(), func(a, c, bias []float32) { p.RunPacked(k.pool, a, words[uint32](packed()), c, bias, *scratch) }
 }
 

@@ -80,7 +80,7 @@ func (t *tileProduct) keepFilter(pool *par.Pool, w []float32) {
 	if t.space == nil {
 		t.space = make([]uint32, t.fixed.PackedLen())
 	}
-	t.fixed.PackB(t.space, w)
+	t.fixed.PackB(t.space, w, t.memory(t.fixed, pool))
 	t.w, t.packed = nil, t.space
 }
 

@@ -221,11 +221,11 @@ func BlockWords(k int) int { return ceilDiv(k, StepK)*StepWords + blockGap }
 // PackedLen is the number of words that PackB writes.
 func (p *Plan) PackedLen() int { return p.wideN() / BlockRows * BlockWords(p.K) }
 
-// PackB splits B (one matrix) for a plan with PackedB. dst must have PackedLen words.
-func (p *Plan) PackB(dst []uint32, b []float32) {
+// PackB splits B (one matrix) for a plan with PackedB. dst must have PackedLen words, scratch at least Scratch(1).
+func (p *Plan) PackB(dst []uint32, b []float32, scratch []uint32) {
 	p.b, p.packed = b[:p.K*p.N], dst[:p.PackedLen()]
 	w := new(worker)
-	p.lay(w, make([]uint32, p.lay(nil, nil)))
+	p.lay(w, scratch)
 	for i := range p.pieces() {
 		p.piece(w, i)
 	}

@@ -79,7 +79,7 @@ func TestPlan(t *testing.T) {
 				var packed []uint32
 				if spec.PackedB {
 					packed = make([]uint32, p.PackedLen())
-					p.PackB(packed, b)
+					p.PackB(packed, b, make([]uint32, p.Scratch(1)))
 				}
 				var first []float32
 				for threads := 1; threads <= 3; threads++ {
@@ -297,7 +297,7 @@ func BenchmarkPlan(b *testing.B) {
 		s.PackedB = true
 		q := plan(s)
 		packed := make([]uint32, q.PackedLen())
-		q.PackB(packed, y)
+		q.PackB(packed, y, make([]uint32, q.Scratch(1)))
 		scratch = make([]uint32, q.Scratch(2))
 		bench("amx, split beforehand", func() { q.RunPacked(pool, x, packed, c, nil, scratch) })
 	}
