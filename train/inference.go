@@ -238,6 +238,8 @@ type Divided struct {
 // Join brings the head's weights back.
 func (m *Model) Divide() (*Divided, error) {
 	switch {
+	case m.pipe != nil:
+		return nil, errStages
 	case m.teacher != nil:
 		return nil, errors.New("train: a model that learns from a teacher cannot be divided: the teacher looks at the inputs themselves")
 	case m.Net.Stateful():
