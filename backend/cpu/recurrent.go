@@ -64,6 +64,9 @@ func recurrentCall(k *call, gradient bool) (p *recur.Plan, read func() recur.Ope
 func makeRecurrent(k *call) (string, func(), error) {
 	p, read, _ := recurrentCall(k, false)
 	out := append(append([]*buf{}, k.out...), nil, nil)
+	if !k.c.reads(k.n, 2) { // in prediction nobody asks for the gates
+		out[2] = nil
+	}
 	if few := p.Few(); few != nil {
 		packed := k.packedWeights(few, k.in[1], k.in[2])
 		return "recurrent, few bits", func() {

@@ -28,12 +28,16 @@ func (f *backward) Chunk(i, id int) {
 		t, before := p.time(s)
 		for r := range n {
 			b := lo + r
-			dh := w.dh[p.local[r]:][:u]
-			p.add(dh, dh, p.grads.DStates[p.seq(b, t, u):][:u])
 			if p.grads.DCells != nil {
 				dc := w.dc[p.local[r]:][:u]
 				p.add(dc, dc, p.grads.DCells[p.seq(b, t, u):][:u])
 			}
+			if p.leaf != nil && p.Cell >= GRU && !p.ended(b, t) {
+				p.leafBack(w, b, r, t, before)
+				continue
+			}
+			dh := w.dh[p.local[r]:][:u]
+			p.add(dh, dh, p.grads.DStates[p.seq(b, t, u):][:u])
 			p.cellBack(w, b, r, t, before)
 		}
 		dq := p.grads.DX
@@ -121,6 +125,20 @@ func (p *Plan) cellBack(w *worker, b, r, t, before int) {
 		copy(dq[:2*u], dx[:2*u])
 		p.mul(dq[2*u:], dx[2*u:], reset)
 	}
+}
+
+// leafBack is cellBack, and the addition of the state's own gradient before it, in one pass.
+func (p *Plan) leafBack(w *worker, b, r, t, before int) {
+	u := p.Units
+	dx, gate := p.grads.DX[p.seq(b, t, p.wide):][:p.wide], p.ops.Gate[p.seq(b, t, p.wide):][:p.wide]
+	dh, ds, cells := w.dh[p.local[r]:][:u], p.grads.DStates[p.seq(b, t, u):][:u], p.ops.Cells[p.seq(b, t, u):][:u]
+	if p.Cell == LSTM {
+		dc, last := w.dc[p.local[r]:][:u], p.last(p.ops.Cells, p.ops.C0, b, before)
+		p.leaf.lstmBack(&dx[0], &dh[0], &dc[0], &ds[0], &gate[0], &cells[0], &last[0], u, 4*u)
+		return
+	}
+	dq, last := p.grads.DQ[p.seq(b, t, p.wide):][:p.wide], p.last(p.ops.States, p.ops.H0, b, before)
+	p.leaf.gruBack(&dx[0], &dq[0], &dh[0], &ds[0], &gate[0], &cells[0], &last[0], u, 4*u)
 }
 
 // slope is y·(1-y), the derivative of σ where its value is y.

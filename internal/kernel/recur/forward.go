@@ -28,18 +28,29 @@ func (p *Plan) row(pool *par.Pool, t, before int) {
 	if before >= 0 {
 		a, aOff = p.ops.States[before*p.Units:], p.sequence[:p.Batch]
 	}
-	w, x := p.work[0], p.ops.X[t*p.wide:]
-	switch p.Cell {
-	case LSTM:
-		p.fewProduct(pool, w, a, aOff, p.ops.Gate[t*p.wide:], p.wideSeq[:p.Batch], x, nil)
-	case GRU:
-		p.fewProduct(pool, w, a, aOff, w.q, p.localWide[:p.Batch], nil, p.ops.Bias)
-	default:
-		p.fewProduct(pool, w, a, aOff, p.ops.States[t*p.Units:], p.sequence[:p.Batch], x, nil)
-	}
+	w := p.work[0]
+	c, cOff, in, bias := p.sumsOf(w, 0, t, p.Batch)
+	p.fewProduct(pool, w, a, aOff, c, cOff, in, bias)
 	for b := range p.Batch {
-		p.cell(w, b, b, t, before, 0, p.Units)
+		p.cell(w, b, t, before, 0, p.Units, c[cOff[b]:])
 	}
+}
+
+// sumsOf is where the sums of n rows from lo on go at time t, and what the product is added to.
+func (p *Plan) sumsOf(w *worker, lo, t, n int) (c []float32, cOff []int, in, bias []float32) {
+	x := p.ops.X[p.seq(lo, t, p.wide):]
+	switch {
+	case p.Cell == GRU:
+		return w.q, p.localWide[:n], nil, p.ops.Bias
+	case p.Cell < GRU:
+		return p.ops.States[p.seq(lo, t, p.Units):], p.sequence[:n], x, nil
+	case p.ops.Gate == nil:
+		for r := range n {
+			copy(w.q[p.localWide[r]:][:p.wide], x[p.wideSeq[r]:])
+		}
+		return w.q, p.localWide[:n], w.q, nil
+	}
+	return p.ops.Gate[p.seq(lo, t, p.wide):], p.wideSeq[:n], x, nil
 }
 
 type forward Plan
@@ -61,68 +72,76 @@ func (f *forward) Chunk(i, id int) {
 			}
 			a, aOff = w.h, p.local[:n]
 		}
-		x := p.ops.X[p.seq(lo, t, p.wide):]
-		switch p.Cell {
-		case LSTM:
-			p.product(w, a, aOff, p.Units, p.ops.Gate[p.seq(lo, t, p.wide):], p.wideSeq[:n], x, nil)
-		case GRU:
-			p.product(w, a, aOff, p.Units, w.q, p.localWide[:n], nil, p.ops.Bias)
-		default:
-			p.product(w, a, aOff, p.Units, p.ops.States[p.seq(lo, t, p.Units):], p.sequence[:n], x, nil)
-		}
+		c, cOff, in, bias := p.sumsOf(w, lo, t, n)
+		p.product(w, a, aOff, p.Units, c, cOff, in, bias)
 		for r := range n {
-			p.cell(w, lo+r, r, t, before, 0, p.Units)
+			p.cell(w, lo+r, t, before, 0, p.Units, c[cOff[r]:])
 		}
 	}
 }
 
-// cell makes units [lo, hi) of row b's state at time t of the product.
-func (p *Plan) cell(w *worker, b, r, t, before, lo, hi int) {
-	u := p.Units
+// cell makes units [lo, hi) of row b's state at time t of the row's sums, all gates of them, which a plain cell has in the state's place.
+func (p *Plan) cell(w *worker, b, t, before, lo, hi int, sums []float32) {
+	u, n := p.Units, hi-lo
 	h, last := p.ops.States[p.seq(b, t, u):][lo:hi], p.last(p.ops.States, p.ops.H0, b, before)[lo:hi]
+	var cells, gate []float32
+	if p.Cell >= GRU {
+		cells = p.ops.Cells[p.seq(b, t, u):][lo:hi]
+		if gate = sums; p.ops.Gate != nil {
+			gate = p.ops.Gate[p.seq(b, t, p.wide):][:p.wide]
+		}
+	}
 	if p.ended(b, t) {
 		copy(h, last)
-		if p.Cell >= GRU {
-			cells := p.ops.Cells[p.seq(b, t, u):][lo:hi]
-			if clear(cells); p.Cell == LSTM {
-				copy(cells, p.last(p.ops.Cells, p.ops.C0, b, before)[lo:hi])
-			}
+		if clear(cells); p.Cell == LSTM {
+			copy(cells, p.last(p.ops.Cells, p.ops.C0, b, before)[lo:hi])
+		}
+		if p.ops.Gate != nil && p.Cell >= GRU {
 			for g := range p.Cell.Gates() {
-				clear(p.ops.Gate[p.seq(b, t, p.wide)+g*u:][lo:hi])
+				clear(gate[g*u:][lo:hi])
 			}
 		}
 		return
 	}
 	part := func(x []float32, gate int) []float32 { return x[gate*u+lo : gate*u+hi] }
-	tmp := w.a[:hi-lo]
+	tmp := w.a[:n]
 	switch p.Cell {
 	case Tanh:
 		p.tanh(h, h)
 	case ReLU:
 		p.relu(h, h)
 	case LSTM:
-		g := p.ops.Gate[p.seq(b, t, p.wide):][:p.wide]
-		in, forget, cell, out := part(g, 0), part(g, 1), part(g, 2), part(g, 3)
-		p.sigmoid(in, in)
-		p.sigmoid(forget, forget)
-		p.tanh(cell, cell)
-		p.sigmoid(out, out)
-		c := p.ops.Cells[p.seq(b, t, u):][lo:hi]
+		before := p.last(p.ops.Cells, p.ops.C0, b, before)[lo:hi]
+		if p.leaf != nil {
+			checkGates(4, u, n, gate[lo:], sums[lo:])
+			p.leaf.lstm(&h[0], &cells[0], &gate[lo], &sums[lo], &before[0], n, 4*u, 4*u)
+			return
+		}
+		in, forget, cell, out := part(gate, 0), part(gate, 1), part(gate, 2), part(gate, 3)
+		p.sigmoid(in, part(sums, 0))
+		p.sigmoid(forget, part(sums, 1))
+		p.tanh(cell, part(sums, 2))
+		p.sigmoid(out, part(sums, 3))
 		p.mul(tmp, in, cell)
-		p.mulAdd(c, forget, p.last(p.ops.Cells, p.ops.C0, b, before)[lo:hi], tmp)
-		p.tanh(tmp, c)
+		p.mulAdd(cells, forget, before, tmp)
+		p.tanh(tmp, cells)
 		p.mul(h, out, tmp)
 	case GRU:
-		x, g, q := p.ops.X[p.seq(b, t, p.wide):][:p.wide], p.ops.Gate[p.seq(b, t, p.wide):][:p.wide], w.q[p.localWide[r]:][:p.wide]
-		z, reset, n := part(g, 0), part(g, 1), part(g, 2)
-		p.add(z, part(x, 0), part(q, 0))
+		x := p.ops.X[p.seq(b, t, p.wide):][:p.wide]
+		if p.leaf != nil {
+			checkGates(3, u, n, gate[lo:], sums[lo:], x[lo:])
+			p.leaf.gru(&h[0], &cells[0], &gate[lo], &x[lo], &sums[lo], &last[0], n, 4*u, 4*u)
+			return
+		}
+		z, reset, fresh := part(gate, 0), part(gate, 1), part(gate, 2)
+		copy(cells, part(sums, 2))
+		p.add(z, part(x, 0), part(sums, 0))
 		p.sigmoid(z, z)
-		p.add(reset, part(x, 1), part(q, 1))
+		p.add(reset, part(x, 1), part(sums, 1))
 		p.sigmoid(reset, reset)
-		copy(p.ops.Cells[p.seq(b, t, u):][lo:hi], part(q, 2))
-		p.mulAdd(n, reset, part(q, 2), part(x, 2))
-		p.tanh(n, n)
-		p.sub(tmp, last, n)
-		p.mulAdd(h, z, tmp, n)
+		p.mulAdd(fresh, reset, part(sums, 2), part(x, 2))
+		p.tanh(fresh, fresh)
+		p.sub(tmp, last, fresh)
+		p.mulAdd(h, z, tmp, fresh)
 	}
 }

@@ -64,8 +64,9 @@ type Plan struct {
 	mulAdd        vec.MulAddVVVFunc
 	affine        vec.MulAddVSSFunc
 	relu          vec.UnaryFunc
-	turns         turns // of steps that threads share
-	threads       int   // that share them
+	leaf          *leaves   // nil: plain Go
+	parts         []part    // of steps that threads share
+	sums          []float32 // [Gates·Units]: of one row's step that threads share
 	ops           Operands
 	grads         Gradients
 }
@@ -83,7 +84,7 @@ type Operands struct {
 	Mask    []float32 // [Batch, Units] or nil: factors of the state in the product
 	States  []float32 // [Batch, Time, Units]
 	Cells   []float32 // [Batch, Time, Units]: cells of an LSTM, third product of a GRU
-	Gate    []float32 // [Batch, Time, Gates·Units], of LSTM and GRU
+	Gate    []float32 // [Batch, Time, Gates·Units], of LSTM and GRU; nil for Run: nobody asks for it
 }
 
 // Gradients are what Backward reads and writes beside the Operands (X and Bias aside).
@@ -99,7 +100,7 @@ type worker struct {
 	tile   gemm.Tile
 	seg    [1]gemm.Seg
 	h      []float32 // [rows, Units]: masked states, or the gradient that comes from later steps
-	q      []float32 // [rows, Gates·Units]: a GRU's product
+	q      []float32 // [rows, Gates·Units]: products, where they are not to be kept
 	dh, dc []float32 // [rows, Units]
 	a, b   []float32 // [Units]
 	c      []float32
@@ -125,6 +126,7 @@ func New(s Spec) *Plan {
 	p.sigmoid, p.tanh, p.relu = vec.Unary(vec.Sigmoid), vec.Unary(vec.Tanh), vec.Unary(vec.Relu)
 	p.add, p.sub, p.mul, p.reluGrad = vec.Binary(vec.Add), vec.Binary(vec.Sub), vec.Binary(vec.Mul), vec.Binary(vec.ReluGrad)
 	p.mulAdd, p.affine = vec.MulAdd(), vec.MulAddVSS()
+	p.leaf = table[p.level]
 	return p
 }
 
@@ -179,7 +181,9 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 	short("the states", p.ops.States, seq)
 	if p.Cell >= GRU {
 		short("cells", p.ops.Cells, seq)
-		short("gates", p.ops.Gate, g*seq)
+		if backward || p.ops.Gate != nil {
+			short("gates", p.ops.Gate, g*seq)
+		}
 	}
 	if p.Cell == LSTM {
 		short("the first cell", p.ops.C0, state)
@@ -221,7 +225,7 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 	for len(p.work) < pool.Threads() {
 		w := &worker{h: make([]float32, p.rows*p.Units), dh: make([]float32, p.rows*p.Units), dc: make([]float32, p.rows*p.Units)}
 		w.tile.Segs, w.tile.Act, w.tile.AStride = w.seg[:], gemm.None, 1
-		if p.Cell == GRU {
+		if p.Cell >= GRU {
 			w.q = make([]float32, p.rows*p.wide)
 		}
 		if p.few != nil {

@@ -203,6 +203,82 @@ func TestRecurrence(t *testing.T) {
 	}
 }
 
+// States do not depend on whether the gates are kept, nor on whether weights are packed beforehand.
+func TestGatesAside(t *testing.T) {
+	for _, l := range isa.Levels() {
+		for _, s := range []Spec{
+			{Cell: LSTM, Batch: 1, Time: 4, Units: 128}, {Cell: GRU, Batch: 1, Time: 4, Units: 192}, {Cell: LSTM, Batch: 2, Time: 3, Units: 64},
+			{Cell: LSTM, Batch: 5, Time: 3, Units: 21}, {Cell: GRU, Batch: 4, Time: 3, Units: 19, Reverse: true},
+		} {
+			t.Run(fmt.Sprintf("%+v/%v", s, l), func(t *testing.T) {
+				defer isa.Use(l)()
+				for _, lengths := range []bool{false, true} {
+					o, _ := problem(s, lengths, false)
+					p := New(s)
+					p.Run(nil, o)
+					want := append(append([]float32{}, o.States...), o.Cells...)
+					clear(o.States)
+					o.Gate, o.Packed = nil, make([]float32, p.PackedLen())
+					p.PackU(o.Packed, o.U)
+					pool := par.New(2)
+					p.Run(pool, o)
+					pool.Close()
+					got := append(append([]float32{}, o.States...), o.Cells...)
+					for i := range want {
+						if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+							t.Fatalf("element %d is %g, with gates %g", i, got[i], want[i])
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// A thread whose fellows never come, or come and lose their CPU before each step, computes their parts: the same bits.
+func TestSteppingIn(t *testing.T) {
+	for _, s := range []Spec{{Cell: LSTM, Batch: 1, Time: 5, Units: 256}, {Cell: GRU, Batch: 2, Time: 5, Units: 192}} {
+		for _, l := range isa.Levels() {
+			t.Run(fmt.Sprintf("%+v/%v", s, l), func(t *testing.T) {
+				defer isa.Use(l)()
+				o, _ := problem(s, false, false)
+				p := New(s)
+				p.Run(nil, o)
+				want := append([]float32{}, o.States...)
+				pool := par.New(3)
+				defer pool.Close()
+				compare := func(how string) {
+					for i := range want {
+						if math.Float32bits(o.States[i]) != math.Float32bits(want[i]) {
+							t.Fatalf("%s: element %d is %g, want %g", how, i, o.States[i], want[i])
+						}
+					}
+					clear(o.States)
+				}
+				pool.Run(2, par.Func(func(i, _ int) {
+					if i == 0 {
+						p.Run(pool, o) // the pool is busy: one thread has all parts, one after the other
+					}
+				}))
+				compare("alone")
+				// Parts 1 and 2 are said to have a thread, and have none.
+				p.ops = o
+				p.prepare(pool, false)
+				p.begin(3)
+				p.parts[1].here.Store(true)
+				p.parts[2].here.Store(true)
+				(*sharing)(p).Chunk(0, 0)
+				if !p.ready(0, p.Units, p.Time-1) {
+					t.Fatal("steps were left over")
+				}
+				(*sharing)(p).Chunk(2, 0)
+				(*sharing)(p).Chunk(1, 0)
+				compare("deserted")
+			})
+		}
+	}
+}
+
 // Nothing is allocated after the first run.
 func TestAllocations(t *testing.T) {
 	s := Spec{Cell: GRU, Batch: 5, Time: 3, Units: 20}

@@ -4,11 +4,50 @@
 
 package recur
 
-// stream1AVX512: y[g][j] = in[g][j] (0 if in is nil) + the sum over k of a[k]*w[k][g][j], for 1 gates and 64 units; gates of y and in are gate bytes apart, w is [k][1][64].
-func stream1AVX512(y *float32, in *float32, a *float32, w *float32, k int, gate int)
+// stream1AVX2: y[g][j] = in[g][j] + the sum over k (even) of a[k]*w[k][g][j], for 1 gates and 64 units; gates of y are yGate bytes apart, those of in inGate, and w is [k][1][64].
+func stream1AVX2(y *float32, in *float32, a *float32, w *float32, k int, yGate int, inGate int)
 
-// stream3AVX512: y[g][j] = in[g][j] (0 if in is nil) + the sum over k of a[k]*w[k][g][j], for 3 gates and 64 units; gates of y and in are gate bytes apart, w is [k][3][64].
-func stream3AVX512(y *float32, in *float32, a *float32, w *float32, k int, gate int)
+// stream3AVX2: y[g][j] = in[g][j] + the sum over k (even) of a[k]*w[k][g][j], for 3 gates and 32 units; gates of y are yGate bytes apart, those of in inGate, and w is [k][3][32].
+func stream3AVX2(y *float32, in *float32, a *float32, w *float32, k int, yGate int, inGate int)
 
-// stream4AVX512: y[g][j] = in[g][j] (0 if in is nil) + the sum over k of a[k]*w[k][g][j], for 4 gates and 64 units; gates of y and in are gate bytes apart, w is [k][4][64].
-func stream4AVX512(y *float32, in *float32, a *float32, w *float32, k int, gate int)
+// stream4AVX2: y[g][j] = in[g][j] + the sum over k (even) of a[k]*w[k][g][j], for 4 gates and 16 units; gates of y are yGate bytes apart, those of in inGate, and w is [k][4][16].
+func stream4AVX2(y *float32, in *float32, a *float32, w *float32, k int, yGate int, inGate int)
+
+// lstmAVX2: gates 0, 1 and 3 are σ(sum), gate 2 is tanh(sum); c = gate1*last + gate0*gate2; h = gate3*tanh(c). Gates are gateStride bytes apart, sums sumStride; gate may be sum.
+func lstmAVX2(h *float32, c *float32, gate *float32, sum *float32, last *float32, n int, gateStride int, sumStride int)
+
+// gruAVX2: gates 0 and 1 are σ(x+q), gate 2 is tanh(x+gate1*q); third = q[2]; h = gate0*(last-gate2) + gate2. Gates of x and gate are gateStride bytes apart, those of q qStride; gate may be q.
+func gruAVX2(h *float32, third *float32, gate *float32, x *float32, q *float32, last *float32, n int, gateStride int, qStride int)
+
+// lstmBackAVX2: the gradients dx of the sums from those of the state, dh+ds, and of the cell, dc, which becomes that of the cell before; dh becomes 0. Gates are stride bytes apart.
+func lstmBackAVX2(dx *float32, dh *float32, dc *float32, ds *float32, gate *float32, c *float32, last *float32, n int, stride int)
+
+// gruBackAVX2: the gradients dx of the projected input and dq of the product from that of the state, dh+ds; dh becomes what passes by the product. Gates are stride bytes apart.
+func gruBackAVX2(dx *float32, dq *float32, dh *float32, ds *float32, gate *float32, third *float32, last *float32, n int, stride int)
+
+// stream1AVX512: y[g][j] = in[g][j] + the sum over k (even) of a[k]*w[k][g][j], for 1 gates and 64 units; gates of y are yGate bytes apart, those of in inGate, and w is [k][1][64].
+func stream1AVX512(y *float32, in *float32, a *float32, w *float32, k int, yGate int, inGate int)
+
+// stream3AVX512: y[g][j] = in[g][j] + the sum over k (even) of a[k]*w[k][g][j], for 3 gates and 64 units; gates of y are yGate bytes apart, those of in inGate, and w is [k][3][64].
+func stream3AVX512(y *float32, in *float32, a *float32, w *float32, k int, yGate int, inGate int)
+
+// stream4AVX512: y[g][j] = in[g][j] + the sum over k (even) of a[k]*w[k][g][j], for 4 gates and 64 units; gates of y are yGate bytes apart, those of in inGate, and w is [k][4][64].
+func stream4AVX512(y *float32, in *float32, a *float32, w *float32, k int, yGate int, inGate int)
+
+// lstmAVX512: gates 0, 1 and 3 are σ(sum), gate 2 is tanh(sum); c = gate1*last + gate0*gate2; h = gate3*tanh(c). Gates are gateStride bytes apart, sums sumStride; gate may be sum.
+func lstmAVX512(h *float32, c *float32, gate *float32, sum *float32, last *float32, n int, gateStride int, sumStride int)
+
+// gruAVX512: gates 0 and 1 are σ(x+q), gate 2 is tanh(x+gate1*q); third = q[2]; h = gate0*(last-gate2) + gate2. Gates of x and gate are gateStride bytes apart, those of q qStride; gate may be q.
+func gruAVX512(h *float32, third *float32, gate *float32, x *float32, q *float32, last *float32, n int, gateStride int, qStride int)
+
+// lstmBackAVX512: the gradients dx of the sums from those of the state, dh+ds, and of the cell, dc, which becomes that of the cell before; dh becomes 0. Gates are stride bytes apart.
+func lstmBackAVX512(dx *float32, dh *float32, dc *float32, ds *float32, gate *float32, c *float32, last *float32, n int, stride int)
+
+// gruBackAVX512: the gradients dx of the projected input and dq of the product from that of the state, dh+ds; dh becomes what passes by the product. Gates are stride bytes apart.
+func gruBackAVX512(dx *float32, dq *float32, dh *float32, ds *float32, gate *float32, third *float32, last *float32, n int, stride int)
+
+// touch fetches lines of 64 bytes from p on into the cache.
+func touch(p *float32, lines int)
+
+// publish sets *p to v after all that was written before.
+func publish(p *int64, v int64)
