@@ -21,6 +21,7 @@ import (
 //	transfer: {from: RUN or model.safetensors, load: [conv*], freeze: ["*"], unfreeze: [dense_1], thaw: {2: [dense], 3: [conv*]}, rates: {dense: 0.1}, cache: true}
 //	distil:   {teacher: RUN or model.safetensors, temperature: 4, weight: 0.9, hints: [{layer: dense, teacher_layer: dense, kind: attention, weight: 10}]}
 //	distil:   {teacher: self, temperature: 4, weight: 0.5}
+//	distil:   {teacher: RUN or model.safetensors, texts: teacher, beams: 5}
 //	prune:    {method: magnitude, sparsity: 0.9, global: true, pattern: "2:4", start: 0, stop: 0.5, every: 50, skip: [dense_1]}
 //	share:    {values: 15, skip: [dense_1]}
 //	lora:     {rank: 8, scale: 16, on: ["*/attention/*"], base: int4, group: 64}
@@ -38,7 +39,9 @@ type adapted struct {
 	teacher             string
 	temperature, weight float64
 	hints               []train.Hint
-	once                bool // the teacher predicts each example once
+	once                bool   // the teacher predicts each example once
+	texts               string // what a teacher that writes does: "", wordTeacher or wordBoth
+	beams               int    // it writes with
 
 	prune interface {
 		train.Wrapper
@@ -78,18 +81,32 @@ func (s *Spec) adapt(r *reader) error {
 		}
 	}
 	if n := r.take("distil"); n != nil {
-		a.teacherNode, a.temperature, a.weight = n, 4, 0.9
+		var temperature, weight *float64
+		var beams *int
 		t, err := mapping(s.file, "distil", n)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.into("teacher", &a.teacher), t.into("temperature", &a.temperature), t.into("weight", &a.weight), t.into("hints", &a.hints), t.into("cache", &a.once), t.done()); err != nil {
+		if err := errors.Join(t.into("teacher", &a.teacher), t.into("temperature", &temperature), t.into("weight", &weight), t.into("hints", &a.hints), t.into("cache", &a.once), t.into("texts", &a.texts), t.into("beams", &beams), t.done()); err != nil {
 			return err
 		}
 		if a.teacher == "" {
 			return at(s.file, n, "distil: teacher is missing: a run, a model file, or self")
 		}
+		a.teacherNode, a.temperature, a.weight, a.beams = n, or(temperature, 4), or(weight, 0.9), or(beams, 5)
 		switch {
+		case a.texts != "" && a.texts != wordTeacher && a.texts != wordBoth:
+			return at(s.file, n, "distil: texts: unknown word %q (known: teacher, the teacher's texts in place of the targets; both, those and the targets)", a.texts)
+		case a.texts == "" && beams != nil:
+			return at(s.file, n, "distil: beams are those of a teacher that writes: texts: teacher, or both")
+		case a.beams < 1:
+			return at(s.file, n, "distil: beams must be at least 1, not %d", a.beams)
+		case a.texts != "" && (temperature != nil || weight != nil || len(a.hints) > 0 || a.once):
+			return at(s.file, n, "distil: texts: the student learns from what the teacher writes, which is kept anyway: temperature, weight, hints and cache are settings of a teacher that predicts")
+		case a.texts != "" && a.teacher == wordSelf:
+			return at(s.file, n, "distil: texts: a model that is its own teacher has nothing to write before it is trained: teacher names a run or a model file")
+		case a.texts != "" && len(s.Fit.Augment) > 0:
+			return at(s.file, n, "distil: texts: the teacher writes about each example once, so it cannot be changed at random (fit: augment)")
 		case a.once && a.teacher == wordSelf:
 			return at(s.file, n, "distil: cache: a model that is its own teacher says something else in every epoch")
 		case a.once && len(a.hints) > 0:
@@ -239,6 +256,7 @@ func (s *Spec) adapting() ([]train.Option, error) {
 		out = append(out, train.Wrapped(a.aware))
 	}
 	switch {
+	case a.texts != "": // the data says what the teacher has to say
 	case a.teacher == wordSelf:
 		out = append(out, train.Distil(train.Teacher{Self: true, Temperature: a.temperature, Weight: a.weight, Hints: a.hints}))
 	case a.once && s.Once:
@@ -256,12 +274,34 @@ func (s *Spec) adapting() ([]train.Option, error) {
 // wordSelf in place of a teacher is the model itself, as it was an epoch ago.
 const wordSelf = "self"
 
+// What the student of a teacher that writes learns from: the teacher's texts, or those and the targets.
+const (
+	wordTeacher = "teacher"
+	wordBoth    = "both"
+)
+
+// or is *p, or standard where p is nil.
+func or[T any](p *T, standard T) T {
+	if p == nil {
+		return standard
+	}
+	return *p
+}
+
+// Texts says that the teacher writes about the sources of the training data, with so many beams, and whether the student learns from the targets too. beams is 0 where none writes.
+func (s *Spec) Texts() (beams int, both bool) {
+	if s.adapted.texts == "" {
+		return 0, false
+	}
+	return s.adapted.beams, s.adapted.texts == wordBoth
+}
+
 // Cached reports whether frozen layers compute each example once: the caller trains the head of train.Model.Divide on transfer.Features.
 func (s *Spec) Cached() bool { return s.adapted.cache && s.Once }
 
-// Teacher is the model whose predictions the training data needs as a second target (transfer.Predictions), nil where there is none such.
+// Teacher is the model whose predictions the training data needs as a second target (transfer.Predictions), or that writes about its sources (Texts), nil where there is none such.
 func (s *Spec) Teacher(opts ...train.Option) (*train.Model, error) {
-	if !s.adapted.once || !s.Once {
+	if !s.adapted.once && s.adapted.texts == "" || !s.Once {
 		return nil, nil
 	}
 	return s.openTeacher(append(opts, train.Fixed())...)

@@ -105,24 +105,33 @@ func results(ctx context.Context, m *train.Model, spec data.Spec, kept []int, ds
 // keyOf is a hash of weights and data.
 func keyOf(m *train.Model, kept []int, ds data.Dataset) (string, error) {
 	sum := sha256.New()
-	said, err := m.Describe()
-	if err != nil {
+	fmt.Fprintf(sum, "%s %v ", magic, kept)
+	if err := HashModel(sum, m); err != nil {
 		return "", err
-	}
-	fmt.Fprintf(sum, "%s %d %v ", magic, len(said), kept)
-	sum.Write(said)
-	for _, p := range m.Params() {
-		v, err := m.State().Get(p.Name)
-		if err != nil {
-			return "", fmt.Errorf("transfer: %w", err)
-		}
-		fmt.Fprintf(sum, " %s %v ", p.Name, v.Shape())
-		sum.Write(v.Bytes())
 	}
 	if err := hashData(sum, ds); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(sum.Sum(nil))[:32], nil
+}
+
+// HashModel writes what a model computes into a hash: its layers and all of its parameters. Files of what a model has said are named after it.
+func HashModel(sum hash.Hash, m *train.Model) error {
+	said, err := m.Describe()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(sum, " %d ", len(said))
+	sum.Write(said)
+	for _, p := range m.Params() {
+		v, err := m.State().Get(p.Name)
+		if err != nil {
+			return fmt.Errorf("transfer: %w", err)
+		}
+		fmt.Fprintf(sum, " %s %v ", p.Name, v.Shape())
+		sum.Write(v.Bytes())
+	}
+	return nil
 }
 
 func hashData(sum hash.Hash, ds data.Dataset) error {

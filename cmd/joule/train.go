@@ -21,8 +21,10 @@ import (
 	"github.com/jouleml/joule/compress/prune"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/catalog"
+	"github.com/jouleml/joule/data/pairs"
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/format/csvlog"
+	"github.com/jouleml/joule/generate"
 	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/rss"
@@ -304,15 +306,22 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 	out := *set
 	computed, examples := false, 0
 	var files []string
+	beams, _ := j.spec.Texts()
 	for _, part := range []*data.Dataset{&out.Train, &out.Test} {
 		var r *transfer.Results
 		switch {
 		case teacher == nil:
 			r, err = transfer.Features(ctx, j.divided, *part, 32, dir)
-		case part == &out.Train:
-			r, err = transfer.Predictions(ctx, teacher, *part, 32, dir)
-		default:
+		case part == &out.Test:
 			continue
+		case beams > 0:
+			examples = out.Train.Len()
+			if out.Train, computed, err = j.taught(ctx, teacher, dir); err != nil {
+				return nil, err
+			}
+			continue
+		default:
+			r, err = transfer.Predictions(ctx, teacher, *part, 32, dir)
 		}
 		if err != nil {
 			return nil, err
@@ -347,7 +356,11 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 		}
 	}
 	if j.f.talks() {
-		fmt.Fprintf(j.out, "%s said once what %d examples are: %s, %v\n", who, examples, energy.SI(l.Seconds, "s"), l.Joules)
+		did := "said once what %d examples are"
+		if beams > 0 {
+			did = "wrote once about %d texts"
+		}
+		fmt.Fprintf(j.out, "%s "+did+": %s, %v\n", who, examples, energy.SI(l.Seconds, "s"), l.Joules)
 	}
 	past := energy.NewLedger(j.model.EnergyModel(), j.model.Cores())
 	if j.past != nil {
@@ -359,9 +372,41 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 	return &out, nil
 }
 
+// taught is the training data with the texts that a teacher writes about its sources as targets, of which files are kept; computed says that it has written some of them now.
+func (j *job) taught(ctx context.Context, teacher *train.Model, dir string) (out data.Dataset, computed bool, err error) {
+	e, ok := j.set.Train.(*pairs.Encoded)
+	if !ok {
+		return nil, false, errors.New("distil: texts: a teacher writes about pairs of texts (data: pairs:FILE, debian-en-de, debian-synopses), all of them: without take")
+	}
+	a, err := generate.NewAnswerer(teacher)
+	if err != nil {
+		return nil, false, fmt.Errorf("distil: texts: the teacher cannot write: %w", err)
+	}
+	beams, both := j.spec.Texts()
+	sources := make([]string, e.Len())
+	for i := range sources {
+		sources[i] = e.Pair(i).Source
+	}
+	texts, n, err := a.Once(ctx, sources, generate.Options{Beams: beams, LengthPenalty: 1}, dir)
+	if err != nil {
+		return nil, false, err
+	}
+	t, kept, err := e.Rewritten(texts, both)
+	if err != nil {
+		return nil, false, err
+	}
+	if kept > 0 && j.f.talks() {
+		fmt.Fprintf(j.out, "of %d texts that the teacher wrote nothing about, or more than there is room for, the targets stay\n", kept)
+	}
+	return t, n > 0, nil
+}
+
 // steps is the number of batches of the whole training.
 func (j *job) steps() int64 {
 	n, b := j.set.Train.Len(), j.spec.Fit.BatchSize
+	if _, both := j.spec.Texts(); both { // what the teacher writes comes to it
+		n *= 2
+	}
 	if j.spec.Stateful() { // streams: what does not fill them is left out
 		return int64(j.spec.Fit.Epochs) * int64(n/min(n, b))
 	}
@@ -571,9 +616,11 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	}
 	j.check = &train.Checkpoints{Dir: folder, Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
 	set := j.set
-	if j.set, err = j.computeOnce(ctx, meter); err != nil {
+	ready, err := j.computeOnce(ctx, meter)
+	if err != nil { // the report of the run that failed has the data as it is
 		return nil, err
 	}
+	j.set = ready
 	if j.account, err = j.model.StartAccount(meter); err != nil {
 		return nil, err
 	}

@@ -117,8 +117,10 @@ func specOf(source, target, vocabulary int, tokenizer json.RawMessage) data.Spec
 
 // Encoded are pairs as tokens. It is a data.Bucketed.
 type Encoded struct {
+	config         Config
 	spec           data.Spec
 	sizes          []data.Spec
+	lengths        [][2]int // of the sizes: tokens of source and target
 	size           []uint8
 	source, target [][]int32 // with <end>, the target without <start>
 	pairs          []Pair
@@ -132,15 +134,14 @@ var sizes = [][2]int{{2, 2}, {3, 3}, {4, 4}, {6, 6}, {8, 8}}
 var cutSizes = [][2]int{{2, 2}, {3, 3}, {4, 4}, {8, 4}, {8, 5}, {8, 6}, {8, 8}}
 
 func encode(from []Pair, c Config, spec data.Spec) (*Encoded, error) {
-	e := &Encoded{spec: spec}
-	var lengths [][2]int // of the sizes: tokens of source and target
+	e := &Encoded{config: c, spec: spec}
 	shares := sizes
 	if c.Cut {
 		shares = cutSizes
 	}
 	for _, s := range shares {
 		l := [2]int{(c.Source*s[0] + 7) / 8, (c.Target*s[1] + 7) / 8}
-		lengths = append(lengths, l)
+		e.lengths = append(e.lengths, l)
 		e.sizes = append(e.sizes, specOf(l[0], l[1], spec.Classes, spec.Tokenizer))
 	}
 	for _, p := range from {
@@ -158,15 +159,50 @@ func encode(from []Pair, c Config, spec data.Spec) (*Encoded, error) {
 		if len(s) >= c.Source || len(t) >= c.Target || len(s) == 0 || len(t) == 0 {
 			continue
 		}
-		k := 0
-		for len(s) >= lengths[k][0] || len(t) >= lengths[k][1] {
-			k++
-		}
-		e.source, e.target = append(e.source, append(s, 2)), append(e.target, append(t, 2))
-		e.size = append(e.size, uint8(k))
-		e.pairs = append(e.pairs, p)
+		e.add(p, append(s, endID), append(t, endID))
 	}
 	return e, nil
+}
+
+// endID is the number of End.
+const endID = 2
+
+// add appends a pair that there is room for, as tokens with their ends.
+func (e *Encoded) add(p Pair, source, target []int32) {
+	k := 0
+	for len(source) > e.lengths[k][0] || len(target) > e.lengths[k][1] {
+		k++
+	}
+	e.source, e.target = append(e.source, source), append(e.target, target)
+	e.size = append(e.size, uint8(k))
+	e.pairs = append(e.pairs, p)
+}
+
+// Rewritten are the pairs with others' targets, one for each, such as the texts that a teacher has written about the sources (Kim & Rush, arXiv:1606.07947); with both, those behind the pairs as
+// they were. A pair whose new target is empty or longer than there is room for keeps its own; kept says how many those are.
+func (e *Encoded) Rewritten(targets []string, both bool) (out *Encoded, kept int, err error) {
+	if len(targets) != e.Len() {
+		return nil, 0, fmt.Errorf("pairs: %d new targets for %d pairs", len(targets), e.Len())
+	}
+	out = &Encoded{config: e.config, spec: e.spec, sizes: e.sizes, lengths: e.lengths}
+	if both {
+		for i, p := range e.pairs {
+			out.add(p, e.source[i], e.target[i])
+		}
+	}
+	for i, t := range targets {
+		ids, err := e.config.Tokenizer.Encode(t)
+		if err != nil {
+			return nil, 0, fmt.Errorf("pairs: %w", err)
+		}
+		if len(ids) == 0 || len(ids) >= e.config.Target {
+			kept++
+			out.add(e.pairs[i], e.source[i], e.target[i])
+			continue
+		}
+		out.add(Pair{e.pairs[i].Source, t}, e.source[i], append(ids, endID))
+	}
+	return out, kept, nil
 }
 
 // Spec implements data.Dataset.

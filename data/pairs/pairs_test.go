@@ -248,6 +248,55 @@ func TestNew(t *testing.T) {
 	}
 }
 
+// Pairs take other targets, those that do not fit keep their own, and with both the old ones stay too.
+func TestRewritten(t *testing.T) {
+	all := []Pair{{"ab ab", "cd"}, {"ab", "cdcd"}, {"ab ab ab", "cd cd"}}
+	s, err := New("t", all, all[:1], Config{Vocabulary: 270, Source: 16, Target: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := s.Train.(*Encoded)
+	texts := []string{"dc dc dc dc", "", strings.Repeat("xyz", 9)}
+	for _, both := range []bool{false, true} {
+		r, kept, err := e.Rewritten(texts, both)
+		if err != nil || kept != 2 {
+			t.Fatalf("%d kept, %v", kept, err)
+		}
+		want := []Pair{{"ab ab", texts[0]}, all[1], all[2]}
+		if both {
+			want = append(slices.Clone(all), want...)
+		}
+		if got := Pairs(r); !slices.Equal(got, want) || !reflect.DeepEqual(r.Spec(), e.Spec()) {
+			t.Fatalf("%q", got)
+		}
+		x, y := r.Spec().Tensors(r.Len())
+		idx := make([]int, r.Len())
+		for i := range idx {
+			idx[i] = i
+			if b := r.Buckets()[r.Bucket(i)]; len(r.source[i]) > b.Inputs[0].Shape[0] || len(r.target[i]) > b.Inputs[2].Shape[0] {
+				t.Errorf("pair %d does not fit its size", i)
+			}
+		}
+		if err := r.Fill(idx, x, y); err != nil {
+			t.Fatal(err)
+		}
+		at := 0
+		if both {
+			at = 3
+		}
+		ids, err := e.config.Tokenizer.Encode(texts[0])
+		if err != nil || !slices.Equal(y[0].I32()[at*12:at*12+len(ids)+1], append(ids, 2)) {
+			t.Errorf("%v: %v %v", both, y[0].I32()[at*12:(at+1)*12], ids)
+		}
+	}
+	if e.Pair(0) != all[0] || e.Len() != 3 {
+		t.Error("the pairs themselves have changed")
+	}
+	if _, _, err := e.Rewritten(texts[:2], false); err == nil || !strings.Contains(err.Error(), "2 new targets for 3 pairs") {
+		t.Error(err)
+	}
+}
+
 func TestReadTable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "p.tsv")
 	for text, want := range map[string]string{
