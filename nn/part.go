@@ -10,7 +10,7 @@ const (
 	PartRecurrent   = "recurrent"     // products and cells of recurrent layers
 	PartEmbedding   = "embedding"     // tokens and positions
 	PartNorm        = "normalisation" // layer and RMS norms
-	PartScores      = "scores"        // the last dense layer: over the vocabulary, of a language model
+	PartScores      = "scores"        // the last dense layer: over the vocabulary, of a language model; and what a PointerGenerator makes of it
 	PartLoss        = "softmax, loss"
 	PartOther       = "other layers"
 )
@@ -58,6 +58,8 @@ func (m *Model) Part(path string) string {
 		return PartRecurrent
 	case "LayerNormalization", "RMSNormalization":
 		return PartNorm
+	case "PointerGenerator":
+		return PartScores
 	}
 	if final && class == "Dense" || final && class == "Embedding" {
 		return PartScores
