@@ -7,7 +7,6 @@ import (
 	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
-	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/internal/kernel/tgemm"
 	"github.com/jouleml/joule/op"
@@ -72,7 +71,7 @@ func (k *call) product(s gemm.Spec) (name string, run func(a, c, bias []float32)
 	}
 	s.PackedB, s.StrideB = true, 0
 	p := gemm.New(s)
-	packed := k.derived(b, fmt.Sprintf("panels %dx%d %v %v", s.K, s.N, s.TransB, isa.Current()), p.PackedLen(), func(data []float32) { p.PackB(data, b.f32()) })
+	packed := k.derived(b, p.Layout(), p.PackedLen(), func(data []float32) { p.PackB(data, b.f32()) })
 	return p.String(), func(a, c, bias []float32) { p.Run(k.pool, a, packed(), c, bias, nil) }
 }
 

@@ -7,6 +7,7 @@ import "github.com/jouleml/joule/internal/isa"
 type choice struct {
 	dot        bool // B is stored by columns and A has few rows: dot products
 	stream     bool // A has few rows and B is large: add up rows of B
+	tall       bool // all rows at once, by one vector of columns: B is read once, forwards
 	swap       bool // compute Cᵀ = op(B)ᵀ·op(A)ᵀ: B is read in place a row at a time, the small A is transposed instead
 	packB      bool // copy panels of B
 	byRows     bool // the rows of one tile at a time, and the panels of a chunk's columns kept for the next chunk
@@ -55,6 +56,9 @@ const (
 	maxSplits = 16
 	// maxAcross and maxDown give more chunks than any machine needs to share the work evenly.
 	maxAcross, maxDown = 32, 32
+	// tallRows is the most rows that are computed at once, by tallLanes columns, and tallBlock about how many elements of B a chunk of them reads. Fewer rows than fewTallRows leave too much of
+	// the kernel idle; matrices smaller than tallSize stay in the second-level cache, where other tiles are as fast.
+	tallRows, tallLanes, tallBlock, fewTallRows, tallSize = 16, 16, 16 << 10, 12, 64 << 10
 	// minRows is the fewest rows a chunk should have: each reads its columns of B once.
 	minRows = 16
 )
@@ -82,6 +86,11 @@ func choose(l isa.Level, s Spec) choice {
 
 	if s.TransB && !s.PackedB && !s.TransA && (s.M <= fewDotRows || s.M <= maxDotRows && s.K >= dotDepth) {
 		return choice{dot: true, rows: s.M, cols: min(s.N, roundUp(ceilDiv(dotBlock, s.K), 4)), kc: s.K, splits: 1}
+	}
+
+	if l == isa.AVX512 && isa.Wide() && s.PackedB && s.Batch == 1 && !s.TransA && s.M > fewTallRows && s.M <= tallRows && s.K*s.N >= tallSize {
+		cols := max(1, tallBlock/(tallLanes*s.K)) * tallLanes
+		return choice{tall: true, rows: s.M, cols: min(s.N, cols), kc: s.K, splits: 1}
 	}
 
 	long := 256 // where a row of B is worth a stream of its own

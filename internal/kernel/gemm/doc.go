@@ -19,6 +19,8 @@
 //   - With B stored by columns and few rows of A, the product is turned over: Cᵀ = Bᵀ·Aᵀ reads B in place, once.
 //   - A row or a few times a large matrix is bound by reading the matrix: dot products, all rows with each vector of the matrix, or
 //     sums of its rows, in long runs.
+//   - Some 16 rows times a large packed matrix take as long as reading it from the third-level cache: all rows are computed at once, a vector of columns at a time,
+//     so that each line of B is read once, forwards, while the next ones are fetched.
 //   - A deep product with a small result is cut along K into parts that are added up at the end, in a fixed order.
 //
 // Function choose holds the whole selection rule. It knows the shape and the instruction set, not the number of threads:

@@ -64,7 +64,7 @@ type worker struct {
 	seg  [1]Seg
 	b    []float32 // packed columns of B, borrowed for a Run
 	has  part      // which these are
-	c    []float32 // a block of Cᵀ (swap), a part of a row of C (dot)
+	c    []float32 // a block of Cᵀ (swap), a part of a row of C (dot), Aᵀ filled up to 16 rows (tall)
 }
 
 // New checks s and makes a plan for the current instruction set. It panics if s contradicts itself: shapes have been inferred
@@ -117,6 +117,10 @@ func build(level isa.Level, s Spec, ch choice) *Plan {
 	p := &Plan{Spec: s, level: level, choice: ch}
 	p.cOffSum = []int{0}
 	if p.dot {
+		return p
+	}
+	if p.tall {
+		p.panels = Panels{K: s.K, N: s.N, width: tallLanes, last: tallLanes}
 		return p
 	}
 	if p.swap {
@@ -189,6 +193,11 @@ func (p *Plan) PackB(dst, b []float32) {
 	p.panels.Pack(dst, b, p.LDB, p.TransB)
 }
 
+// Layout names the layout of PackB: plans of one matrix with the same have the same packed B.
+func (p *Plan) Layout() string {
+	return fmt.Sprintf("panels %dx%d by %d %v %v", p.K, p.N, p.panels.width, p.TransB, p.level)
+}
+
 // PackedLen is the number of floats that PackB writes.
 func (p *Plan) PackedLen() int { return p.panels.Len() }
 
@@ -224,6 +233,8 @@ func (p *Plan) Run(pool *par.Pool, a, b, c, bias, residual []float32) {
 	switch {
 	case p.K == 0:
 		pool.Run(p.Batch*p.M, (*emptyBody)(p))
+	case p.tall:
+		pool.Run(p.grid(), (*tallBody)(p))
 	case p.dot:
 		pool.Run(p.Batch*p.grid(), (*dotBody)(p))
 	case p.swap:
@@ -272,6 +283,9 @@ func (p *Plan) newWorker() *worker {
 	if p.K > 0 && (p.dot || p.swap) {
 		w.c = make([]float32, p.cols*p.M)
 	}
+	if p.tall {
+		w.c = make([]float32, p.K*tallRows)
+	}
 	return w
 }
 
@@ -306,7 +320,7 @@ func (p *Plan) check(a, b, c, bias, residual []float32) {
 
 // grid is the number of chunks of one matrix.
 func (p *Plan) grid() int {
-	if p.dot || p.swap {
+	if p.dot || p.swap || p.tall {
 		return (p.N + p.cols - 1) / p.cols
 	}
 	return (p.M + p.rows - 1) / p.rows * ((p.N + p.cols - 1) / p.cols) * p.splits
@@ -323,6 +337,9 @@ func (p *Plan) String() string {
 	}
 	if p.swap {
 		return s + fmt.Sprintf(": transposed, %d chunks of %d columns, %d of K at a time", p.Batch*p.grid(), p.cols, p.kc)
+	}
+	if p.tall {
+		return s + fmt.Sprintf(": all rows by vectors of columns, %d chunks of %d columns, B packed beforehand", p.grid(), p.cols)
 	}
 	if p.stream {
 		return s + fmt.Sprintf(": rows of B added up, %d chunks of %d columns, K in %d parts", p.Batch*p.grid(), p.cols, p.splits)

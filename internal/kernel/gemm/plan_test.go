@@ -250,6 +250,38 @@ func TestPlan(t *testing.T) {
 	})
 }
 
+// All rows at once, for sizes that choose would not give to it too; the results are the bits that tiles of other shapes give.
+func TestTall(t *testing.T) {
+	if isa.Best() < isa.AVX512 {
+		t.Skip("no AVX-512")
+	}
+	defer isa.Use(isa.AVX512)()
+	rng := rand.New(rand.NewPCG(17, 18))
+	ps := pools(t)
+	for i := range 60 {
+		s := Spec{M: 1 + i%tallRows, N: 1 + rng.IntN(70), K: 1 + rng.IntN(50), TransB: i%2 == 0, PackedB: true, Bias: i%3 == 0, Residual: i%5 == 0, Accumulate: i%5 == 1, Act: Act(i / 2 % 2)}
+		if i%7 == 0 {
+			s.LDA, s.LDB, s.LDC = s.K+3, max(s.N, s.K)+5, s.N+7
+		}
+		o := makeOperands(s, rng)
+		o.compute(t, ps, build(isa.AVX512, o.s.complete(), choice{tall: true, rows: s.M, cols: tallLanes * (1 + i%3), kc: s.K, splits: 1}))
+		first := append([]float32(nil), o.c...)
+		o.compute(t, ps[:1], build(isa.AVX512, o.s.complete(), choice{rows: s.M, cols: s.N, kc: s.K, splits: 1}))
+		for x := range first {
+			if math.Float32bits(first[x]) != math.Float32bits(o.c[x]) {
+				t.Fatalf("%+v: element %d is %v, by tiles %v", s, x, first[x], o.c[x])
+			}
+		}
+	}
+	p, q := New(Spec{M: 16, N: 384, K: 384, PackedB: true}), New(Spec{M: 17, N: 384, K: 384, PackedB: true})
+	if p.tall != isa.Wide() || q.tall {
+		t.Errorf("16 rows all at once: %v, 17: %v", p.tall, q.tall)
+	}
+	if p.tall && p.Layout() == q.Layout() {
+		t.Error("two layouts of packed B have one name")
+	}
+}
+
 // Rows first, for sizes and chunks that choose would not give to it.
 func TestByRows(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {

@@ -138,3 +138,27 @@ func (q *dotBody) Chunk(i, worker int) {
 		}
 	}
 }
+
+// tallBody is some columns of C where A has few rows and B is packed for it: a vector of columns at a time, all rows of each.
+type tallBody Plan
+
+func (q *tallBody) Chunk(i, worker int) {
+	p := (*Plan)(q)
+	w := p.work[worker]
+	if it := (part{run: p.runs}); w.has != it {
+		Transpose(w.c, p.a, tallRows, p.LDA, p.M, p.K)
+		w.has = it
+	}
+	j := i * p.cols
+	for end := min(j+p.cols, p.N); j < end; j += tallLanes {
+		cols := min(tallLanes, p.N-j)
+		var in, bias *float32
+		if p.residual != nil {
+			in = &p.residual[j]
+		}
+		if p.bias != nil {
+			bias = &p.bias[j]
+		}
+		tallVec(&p.c[j], in, bias, &w.c[0], &p.b[j*p.K : (j+tallLanes)*p.K][0], p.LDC, p.M, p.K, cols, p.Act)
+	}
+}

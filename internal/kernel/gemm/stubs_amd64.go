@@ -302,3 +302,9 @@ var gridsAVX512 = [...]func(y, x, b *float32, yStride, xStride, bStride, rows, k
 	5: gridAVX512_5,
 	6: gridAVX512_6,
 }
+
+// tallAVX512 computes c[r][j] = act((in[r][j] + bias[j], or what there is of them) + Σ a[i][r]·b[i][j] over i in [0, k)) for r in [0, rows) and the columns j < 16 that mask names.
+// a is [k][16], b [k][16]; rows of c and in are cStride bytes apart; rows in [1, 16], k > 0; act is 0, or 1: rectified.
+//
+//go:noescape
+func tallAVX512(c, in, bias, a, b *float32, cStride, rows, k, mask, act int)

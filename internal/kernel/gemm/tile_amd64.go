@@ -46,3 +46,8 @@ func gridVec(l isa.Level, m int, y, x, b *float32, yStride, xStride, bStride, ro
 	}
 	gridsAVX2[m](y, x, b, yStride, xStride, bStride, rows, k)
 }
+
+// tallVec computes rows (at most tallRows) of cols (at most 16) columns of C: from in (nil: none, else like c) and bias (nil: none), and k rows of a ([k][tallRows]) and b ([k][16]).
+func tallVec(c, in, bias, a, b *float32, ldc, rows, k, cols int, act Act) {
+	tallAVX512(c, in, bias, a, b, 4*ldc, rows, k, 1<<cols-1, int(act))
+}

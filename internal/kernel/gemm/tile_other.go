@@ -26,3 +26,5 @@ func gridVec(l isa.Level, m int, y, x, b *float32, yStride, xStride, bStride, ro
 }
 
 const noAssembly = "gemm: no assembly for this architecture"
+
+func tallVec(c, in, bias, a, b *float32, ldc, rows, k, cols int, act Act) { panic("gemm: no assembly") }

@@ -20,6 +20,7 @@ func main() {
 	genDots(f)
 	genAxpys(f)
 	genGrids(f)
+	genTall(f)
 	f.Write()
 }
 
