@@ -163,13 +163,6 @@ func (p *Plan) asTheyLie(n int) int {
 	return n - n%tgemm.Pair
 }
 
-// splitRows splits rows of depth elements, ld apart, for a product that sums over their elements and has them as rows.
-func splitRows(dst []uint32, src []float32, ld, rows, depth, block int) {
-	for i := 0; i < rows; i += tgemm.BlockRows {
-		tgemm.SplitRows(dst[i/tgemm.BlockRows*block:], src[i*ld:], ld, tgemm.BlockRows, depth/tgemm.StepK)
-	}
-}
-
 // The parts of n rows of Dim elements, row apart, in the four ways that products want them. Rows that need no filling up are split where they lie.
 
 // splitRows is for products that sum over the elements and have a row for each of the rows.
