@@ -149,10 +149,12 @@ func build(s Spec, unit bool) *Plan {
 		p.stride = (p.groups*p.steps | 1) * unitK
 		rows := (s.M + unitRows - 1) / unitRows * unitRows
 		p.q, p.sx = make([]int8, rows*p.stride), make([]float32, rows*p.groups)
-		// About 16 chunks: of all columns where there are rows enough.
+		// Four to 16 chunks of all columns where there are rows enough, else 16 of some columns.
 		p.rowBlock = max(unitRows, min(4*unitRows, (s.M+16*unitRows-1)/(16*unitRows)*unitRows))
-		p.panelBlock = (p.panels*((s.M+p.rowBlock-1)/p.rowBlock) + 15) / 16
-		p.panelBlock = max(1, min(p.panels, p.panelBlock))
+		p.panelBlock = p.panels
+		if blocks := (s.M + p.rowBlock - 1) / p.rowBlock; blocks < 4 {
+			p.panelBlock = (p.panels*blocks + 15) / 16
+		}
 	} else {
 		const chunk = 1 << 14 // bytes of weights, at least
 		p.panelBlock = max(1, min((p.panels+7)/8, max(chunk/p.panelBytes(), 1)))
@@ -263,8 +265,8 @@ func (p *Plan) Run(pool *par.Pool, y, x []float32, w []uint8, scale []float32) {
 	p.rowBlocks = (p.M + p.rowBlock - 1) / p.rowBlock
 	switch {
 	case x == nil || p.whole():
-	case p.M*p.K > 1<<15:
-		pool.Run(p.M, (*quantizeBody)(p))
+	case p.M*p.K > 1<<13:
+		pool.Run((p.M+quantizeRows-1)/quantizeRows, (*quantizeBody)(p))
 	default:
 		for m := range p.M {
 			p.quantize(m)
@@ -277,10 +279,17 @@ func (p *Plan) Run(pool *par.Pool, y, x []float32, w []uint8, scale []float32) {
 // whole reports whether a chunk has all columns of its rows, which it then brings to 8 bits itself.
 func (p *Plan) whole() bool { return p.unit && p.panelBlocks == 1 }
 
+// quantizeRows is the rows of a chunk that brings them to 8 bits.
+const quantizeRows = 4
+
 type quantizeBody Plan
 
-// Chunk brings a row to 8 bits.
-func (f *quantizeBody) Chunk(m, _ int) { (*Plan)(f).quantize(m) }
+// Chunk brings some rows to 8 bits.
+func (f *quantizeBody) Chunk(i, _ int) {
+	for m := i * quantizeRows; m < min((i+1)*quantizeRows, f.M); m++ {
+		(*Plan)(f).quantize(m)
+	}
+}
 
 // quantize brings row m of x to 8 bits.
 func (p *Plan) quantize(m int) {
