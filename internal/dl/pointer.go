@@ -1,12 +1,16 @@
 package dl
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // Pointer is the address of *p for C. Whoever calls keeps the memory alive. What p points to is on Go's heap, which does not move: a variable on a goroutine's stack would be somewhere else when the
 // stack has grown on the way to C, which then reads and writes what is nobody's, or somebody else's.
 func Pointer[T any](p *T) uintptr {
 	if escapes {
 		escaped = unsafe.Pointer(p)
+		runtime.KeepAlive(escaped)
 	}
 	return uintptr(unsafe.Pointer(p))
 }
