@@ -289,13 +289,16 @@ func (g *group) fold() {
 	deepest := 0
 	for s := g.lo; s < g.hi; s++ {
 		stack = append(stack, dist.Range{Lo: s, Hi: s + 1})
-		deepest = max(deepest, len(stack))
-		joins := 0
+		depth, joins := len(stack), 0
 		for n := len(stack); n > 1 && g.plan.Tree.Joins(stack[n-2], stack[n-1]); n = len(stack) {
 			stack[n-2].Hi = stack[n-1].Hi
 			stack = stack[:n-1]
 			joins++
 		}
+		if g.m.pipe != nil && joins > 0 { // a stage adds a shard to the one before without a slot: pipeStep.backward
+			depth--
+		}
+		deepest = max(deepest, depth)
 		g.joins = append(g.joins, joins)
 	}
 	for range deepest {

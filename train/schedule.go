@@ -47,6 +47,7 @@ type lane struct {
 
 	g       *group
 	at      *slot // where sums go; nil before the backward pass
+	adds    bool  // they are added to what is there
 	early   map[int][]byte
 	dead    bool // the step has failed
 	posts   []*dist.Posted
@@ -137,9 +138,19 @@ func (k *lane) take(i int, p []byte) bool {
 	case k.at == nil:
 		k.early[i] = append(k.early[i][:0], p...)
 	default:
-		copy(k.at.views[k.into[i]].Bytes(), p)
+		k.place(i, p)
 	}
 	return true
+}
+
+// place puts an output into the slot.
+func (k *lane) place(i int, p []byte) {
+	at := k.at.views[k.into[i]]
+	if !k.adds {
+		copy(at.Bytes(), p)
+		return
+	}
+	add(at.F32(), tensor.Wrap(dtype.F32, at.Shape(), p).F32())
 }
 
 func (k *lane) ready(i int) {
@@ -167,10 +178,10 @@ func (k *lane) start() {
 }
 
 // sums begins the part of a run whose sums go into a slot.
-func (k *lane) sums(s *slot) {
-	k.at = s
+func (k *lane) sums(s *slot, adds bool) {
+	k.at, k.adds = s, adds
 	for i, p := range k.early {
-		copy(s.views[k.into[i]].Bytes(), p)
+		k.place(i, p)
 		k.g.ready(k.buckets[i])
 	}
 	clear(k.early)
@@ -356,7 +367,16 @@ func (x *pipeStep) backward(s int) error {
 	g := x.g
 	k := x.way[0]
 	x.way = x.way[1:]
-	own := g.slots[x.depth]
+	// A shard that the tree adds to the one before needs no slot.
+	joins := g.joins[s-g.lo]
+	adds := joins > 0
+	if adds {
+		joins--
+	} else {
+		clear(g.slots[x.depth].control)
+		x.depth++
+	}
+	own := g.slots[x.depth-1]
 	fail := func(err error) error {
 		if k != nil && !x.l.last() {
 			k.abandon()
@@ -373,25 +393,30 @@ func (x *pipeStep) backward(s int) error {
 		k.posts = k.posts[:0]
 	}
 	begun := time.Now()
-	clear(own.control)
-	x.depth++
 	if g.last = s == g.hi-1; g.last {
 		flag(own.control[controlStop:], x.wish.stop)
 		flag(own.control[controlSave:], x.wish.save)
 		x.sum = make(chan error, 1)
 		depth := x.depth
-		go func() { x.sum <- g.sum(depth) }()
+		go func() { x.sum <- g.sum(depth, depth-joins) }()
 	}
 	switch {
 	case k == nil:
-		clear(own.all[:g.flat.control])
+		if zeros := own.all[:g.flat.control]; !adds {
+			clear(zeros)
+		} else { // to add zeros makes -0 a 0, as in one process
+			var zero float32
+			for i := range zeros {
+				zeros[i] += zero
+			}
+		}
 		for i, b := range g.flat.buckets {
 			for range b.members {
 				g.ready(i)
 			}
 		}
 	default:
-		k.sums(own)
+		k.sums(own, adds)
 		if !x.l.last() {
 			g.ready(len(g.flat.buckets) - 1) // for the loss, which it has not
 			k.resume <- struct{}{}
@@ -422,7 +447,7 @@ func (x *pipeStep) backward(s int) error {
 	if g.last {
 		return nil
 	}
-	for range g.joins[s-g.lo] {
+	for range joins {
 		x.depth--
 		add(g.slots[x.depth-1].all, g.slots[x.depth].all)
 	}

@@ -237,7 +237,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 		if g.last = s == g.hi-1; g.last {
 			flag(own.control[controlStop:], wish.stop)
 			flag(own.control[controlSave:], wish.save)
-			go func() { done <- g.sum(depth) }()
+			go func() { done <- g.sum(depth, depth-g.joins[len(g.joins)-1]) }()
 		}
 		draw[1] = count + int64(s/g.copies())
 		if err := g.one(b, lo-from, hi-from, depth-1, judge); err != nil {
@@ -365,10 +365,8 @@ func (g *group) fill(p *shardProgram, b *data.Batch, lo, hi int) int {
 	return n + 2
 }
 
-// sum adds up buckets as they become ready: this rank's shards in depth slots, then all ranks'. It runs beside the backward pass.
-func (g *group) sum(depth int) error {
-	joins := g.joins[len(g.joins)-1]
-	left := depth - joins
+// sum adds up buckets as they become ready: this rank's shards in depth slots, of which left stay, then all ranks'. It runs beside the backward pass.
+func (g *group) sum(depth, left int) error {
 	own := make([][]float32, left)
 	for range g.flat.buckets {
 		i, ok := <-g.queue
