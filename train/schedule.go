@@ -103,9 +103,7 @@ func (l *pipeline) newLane(g *group, n int, stopAtNaN bool) (*lane, error) {
 		return nil, err
 	}
 	k.p = &program{key: programKey{mode: shard, batch: n, lane: l.made[n] + 1}, g: k.s.g, exec: e, in: make([]*tensor.Tensor, len(k.s.inputs)), out: make([]*tensor.Tensor, len(k.s.g.Outputs()))}
-	for i := range k.taken {
-		k.p.in[i] = k.taken[i]
-	}
+	copy(k.p.in, k.taken)
 	if !stopAtNaN {
 		l.made[n]++
 		l.m.programs[k.p.key] = k.p
@@ -206,7 +204,6 @@ type pipeStep struct {
 	judge func(pred, y *tensor.Tensor)
 
 	way    []*lane // micro-batches that have been handed over, the oldest first; nil: one without examples
-	back   int     // shards that have come back
 	depth  int
 	sum    chan error // of the buckets, once the last shard comes back
 	waited time.Duration
