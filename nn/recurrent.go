@@ -169,8 +169,8 @@ func (l *lstm) biasInit() Initializer {
 
 func (l *lstm) call(c *Call, x []*graph.Node) *graph.Node { return recurrence(c, l, x) }
 
-// ResetBefore makes a GRU multiply the state with the reset gate before the product: n = tanh(x·W + (r·h)·U + b), which Keras calls reset_after false. It has no kernel of its own, so
-// its steps run one by one: prefer the other form where there is a choice.
+// ResetBefore makes a GRU multiply the state with the reset gate before the product: n = tanh(x·W + (r·h)·U + b), which Keras calls reset_after false. A step has
+// two products, one after the other, so it takes a little longer than the other form, and threads do not share the steps of a single sequence.
 func ResetBefore() Option {
 	return setting{"ResetBefore", func(k kind) bool {
 		g, ok := k.(*gru)

@@ -45,7 +45,7 @@ type recurrence struct {
 	b, t, h, g                           int
 	x, u, scale, h0, c0, bias            *node
 	lengths, mask                        *node
-	hs, cells, gate, dhs, dcs            *node // of the gradient's operands; cells is q of a gru
+	hs, cells, gate, dhs, dcs            *node // of the gradient's operands; cells is q of a gru, r·h of a gru1
 	types                                struct{ seq, wide, state typ }
 	count                                int // operands
 	xType, uType, hType, cType, biasType int // where operands are, -1: none; scales of u are behind it
@@ -139,7 +139,7 @@ func (r *recurrence) check(in []typ, seq shape.Shape) error {
 // results are the types of RecurrentOp's results: the states, then what the gradient needs.
 func (r *recurrence) results() []typ {
 	switch r.Cell {
-	case "lstm", "gru":
+	case "lstm", "gru", "gru1":
 		return []typ{r.types.seq, r.types.seq, r.types.wide}
 	}
 	return []typ{r.types.seq}
@@ -217,8 +217,10 @@ func (r *recurrence) unrolled() []*node {
 				q, third = r.product(before), func(x *node) *node { return r.part(r.product(x), 2) }
 			}
 			z, reset := Sigmoid(Add(r.part(x, 0), r.part(q, 0))), Sigmoid(Add(r.part(x, 1), r.part(q, 1)))
-			n := Tanh(Add(r.part(x, 2), third(Mul(reset, before))))
+			kept = Mul(reset, before)
+			n := Tanh(Add(r.part(x, 2), third(kept)))
 			h1 = Add(n, Mul(z, Sub(h, n)))
+			kept, g = r.when(t, kept, zeros(kept)), Concat(1, z, reset, n)
 		case "lstm":
 			z := Add(x, q)
 			in, forget, cell, out := Sigmoid(r.part(z, 0)), Sigmoid(r.part(z, 1)), Tanh(r.part(z, 2)), Sigmoid(r.part(z, 3))
@@ -300,6 +302,19 @@ func (r *recurrence) back() []*node {
 			dr := Mul(Mul(dn, q), slope(reset))
 			dx, dq = Concat(1, dz, dr, dn), Concat(1, dz, dr, Mul(dn, reset))
 			through = Mul(dh, z)
+		case "gru1":
+			g := r.step(r.gate, t)
+			z, reset, n := r.part(g, 0), r.part(g, 1), r.part(g, 2)
+			dz := Mul(Mul(dh, Sub(h, n)), slope(z))
+			dn := Mul(Mul(dh, Sub(one, z)), bend(n))
+			drh := MatMul(dn, SliceAxis(ut, 0, 2*r.h, 3*r.h)) // of r·h
+			dr := Mul(Mul(drh, r.masked(h)), slope(reset))
+			dx = Concat(1, dz, dr, dn)
+			dx = r.when(t, dx, zeros(dx))
+			dm := Add(Mul(drh, reset), MatMul(Concat(1, dz, dr), SliceAxis(ut, 0, 0, 2*r.h)))
+			dxs[t], dqs[t] = dx, dx
+			dh = r.when(t, Add(Mul(dh, z), r.masked(dm)), dh)
+			continue
 		case "tanh":
 			dx, through = Mul(dh, bend(r.step(r.hs, t))), zeros(dh)
 		default:
@@ -321,6 +336,25 @@ func (r *recurrence) back() []*node {
 		out = append(out, dc)
 	}
 	return out
+}
+
+// resetFirst fills in the gradients of a gru1's weights and mask: the third product's operand is the kept r·h. dq is the gradient of the sums, before the states before.
+func (r *recurrence) resetFirst(n, dq, before *node, out []*node) {
+	rows := r.b * r.t
+	flat := func(x *node) *node { return Reshape(x, rows, x.Shape()[2]) }
+	first, third := flat(SliceAxis(dq, 2, 0, 2*r.h)), flat(SliceAxis(dq, 2, 2*r.h, 3*r.h))
+	over := func(x, d *node) *node {
+		return Dot(flat(x), d, DotAttrs{ContractA: []int{0}, ContractB: []int{0}})
+	}
+	masked := before
+	if r.mask != nil {
+		masked = Mul(before, BroadcastTo(Reshape(r.mask, r.b, 1, r.h), r.b, r.t, r.h))
+		ut := Transpose(r.u, 1, 0)
+		drh := Mul(flat(SliceAxis(n.Part(2), 2, r.h, 2*r.h)), MatMul(third, SliceAxis(ut, 0, 2*r.h, 3*r.h)))
+		dm := Add(MatMul(first, SliceAxis(ut, 0, 0, 2*r.h)), drh)
+		out[r.maskType] = Sum(Mul(before, Reshape(dm, r.b, r.t, r.h)), 1)
+	}
+	out[r.uType] = Concat(1, over(masked, first), over(n.Part(1), third))
 }
 
 // Recurrent runs a cell over x [B T g·H] with weights u [H g·H], from states h0 and, of an lstm, c0 [B H]; bias [g·H] is for a gru alone. lengths and mask may be nil. It
@@ -416,11 +450,12 @@ func recurrentSamples(gradient bool) []graph.Sample {
 		sample("tanh", RecurrentAttrs{Cell: "tanh"}, 2, 3, 7),
 		sample("tanh backwards, mask", RecurrentAttrs{Cell: "tanh", Reverse: true, Mask: true}, 1, 2, 3),
 		sample("one step", RecurrentAttrs{Cell: "lstm", Mask: true}, 1, 1, 4),
+		sample("gru1", RecurrentAttrs{Cell: "gru1"}, 2, 3, 4), sample("gru1 backwards, lengths, mask", RecurrentAttrs{Cell: "gru1", Reverse: true, Lengths: true, Mask: true}, 3, 3, 17),
 		bad, wrong,
 	}
 	if !gradient {
 		out = append(out, sample("lstm of bytes", RecurrentAttrs{Cell: "lstm", Bits: 8, Lengths: true}, 3, 4, 24), sample("gru of pairs, mask", RecurrentAttrs{Cell: "gru", Bits: 4, Group: 8, Mask: true}, 2, 3, 20))
-		out = append(out, sample("gru1", RecurrentAttrs{Cell: "gru1"}, 2, 3, 4), sample("gru1 of bytes", RecurrentAttrs{Cell: "gru1", Bits: 8}, 2, 3, 4), sample("gru1 backwards, lengths, mask", RecurrentAttrs{Cell: "gru1", Reverse: true, Lengths: true, Mask: true}, 2, 3, 3))
+		out = append(out, sample("gru1 of bytes", RecurrentAttrs{Cell: "gru1", Bits: 8}, 2, 3, 4))
 	}
 	if gradient {
 		out = append(out, sample("cells", RecurrentAttrs{Cell: "lstm", CellGrad: true}, 2, 3, 4))
@@ -438,7 +473,7 @@ func init() {
 		return int64(seq[0]*seq[1]) * (2*int64(u[0])*int64(u[1]) + 10*int64(u[1]))
 	}
 	RecurrentOp = add(def[RecurrentAttrs]{
-		Name: "recurrent", Doc: "a recurrent cell (lstm, gru, gru1, tanh, relu) over the time axis of projected inputs [B T g·H]: states [B T H]; of lstm and gru also cells (lstm) or the third product (gru) [B T H] and gates [B T g·H]",
+		Name: "recurrent", Doc: "a recurrent cell (lstm, gru, gru1, tanh, relu) over the time axis of projected inputs [B T g·H]: states [B T H]; of lstm and gru also cells (lstm), the third product (gru) or its operand (gru1) [B T H] and gates [B T g·H]",
 		Kind: graph.Contraction,
 		Infer: func(a RecurrentAttrs, in []typ) ([]typ, error) {
 			if len(in) == 0 {
@@ -465,7 +500,7 @@ func init() {
 			}
 			kept := len(n.Types()) - 1
 			a.CellGrad = a.Cell == "lstm" && d[1] != nil
-			if a.Cell == "gru1" || kept > 0 && (d[2] != nil || a.Cell == "gru" && d[1] != nil) { // no kernel, or a loss on what is kept: differentiate the definition
+			if kept > 0 && (d[2] != nil || a.Cell != "lstm" && d[1] != nil) { // a loss on what is kept: differentiate the definition
 				return nil
 			}
 			dhs := d[0]
@@ -496,6 +531,10 @@ func init() {
 				out[r.cType] = g.Part(next + 1)
 			}
 			before := r.before(n.Part(0), r.h0)
+			if a.Cell == "gru1" {
+				r.resetFirst(n, dq, before, out)
+				return out
+			}
 			if r.mask != nil {
 				before = Mul(before, BroadcastTo(Reshape(r.mask, r.b, 1, r.h), r.b, r.t, r.h))
 				// The mask's own gradient: Σ over the steps of h·(dq·uᵀ).
@@ -513,9 +552,6 @@ func init() {
 		Kind: graph.Contraction,
 		Infer: func(a RecurrentAttrs, in []typ) ([]typ, error) {
 			r := a.layout(true)
-			if a.Cell == "gru1" {
-				return nil, fmt.Errorf("a gru1 has no gradient of its own: its steps are differentiated one by one")
-			}
 			kept := 1
 			if a.gates() > 1 {
 				kept = 3

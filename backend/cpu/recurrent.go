@@ -12,14 +12,15 @@ import (
 
 func init() {
 	f32 := func(n *graph.Node) bool {
-		_, known := cells[n.Attrs().(op.RecurrentAttrs).Cell]
-		return known && n.Types()[0].DType == dtype.F32
+		a := n.Attrs().(op.RecurrentAttrs)
+		_, known := cells[a.Cell]
+		return known && n.Types()[0].DType == dtype.F32 && !(a.Cell == "gru1" && a.Bits != 0)
 	}
 	rows[op.RecurrentOp] = []row{{name: "recurrent", ok: f32, make: makeRecurrent}}
 	rows[op.RecurrentGradOp] = []row{{name: "recurrent gradient", ok: f32, make: makeRecurrentGrad}}
 }
 
-var cells = map[string]recur.Cell{"tanh": recur.Tanh, "relu": recur.ReLU, "gru": recur.GRU, "lstm": recur.LSTM}
+var cells = map[string]recur.Cell{"tanh": recur.Tanh, "relu": recur.ReLU, "gru": recur.GRU, "gru1": recur.GRU1, "lstm": recur.LSTM}
 
 // floats is a buffer's elements at the time of a run, nil of none.
 func floats(b *buf) []float32 {

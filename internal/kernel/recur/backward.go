@@ -32,7 +32,7 @@ func (f *backward) Chunk(i, id int) {
 				dc := w.dc[p.local[r]:][:u]
 				p.add(dc, dc, p.grads.DCells[p.seq(b, t, u):][:u])
 			}
-			if p.leaf != nil && p.Cell >= GRU && !p.ended(b, t) {
+			if p.leaf != nil && (p.Cell == GRU || p.Cell == LSTM) && !p.ended(b, t) {
 				p.leafBack(w, b, r, t, before)
 				continue
 			}
@@ -44,7 +44,16 @@ func (f *backward) Chunk(i, id int) {
 		if p.Cell == GRU {
 			dq = p.grads.DQ
 		}
-		p.product(w, dq[p.seq(lo, t, p.wide):], p.wideSeq[:n], p.wide, w.h, p.local[:n], nil, nil)
+		dq = dq[p.seq(lo, t, p.wide):]
+		if p.Cell == GRU1 {
+			p.times(&p.third, w, dq[2*u:], p.wideSeq[:n], u, w.h, p.local[:n], nil, nil)
+			for r := range n {
+				p.resetFirstBack(w, lo+r, r, t, before)
+			}
+			p.times(&p.weights, w, dq, p.wideSeq[:n], 2*u, w.h, p.local[:n], w.h, nil)
+		} else {
+			p.product(w, dq, p.wideSeq[:n], p.wide, w.h, p.local[:n], nil, nil)
+		}
 		for r := range n {
 			dh, through := w.dh[p.local[r]:][:u], w.h[p.local[r]:][:u]
 			switch {
@@ -107,6 +116,18 @@ func (p *Plan) cellBack(w *worker, b, r, t, before int) {
 		p.mul(dx[2*u:3*u], w.b, w.c)
 		p.mul(dc, dc, forget)
 		clear(dh)
+	case GRU1: // the reset gate follows once the third product's gradient is there
+		g := p.ops.Gate[p.seq(b, t, p.wide):][:p.wide]
+		z, fresh := g[:u], g[2*u:]
+		p.sub(w.a, p.last(p.ops.States, p.ops.H0, b, before), fresh)
+		p.mul(w.a, w.a, dh)
+		p.slope(w.c, z)
+		p.mul(dx[:u], w.a, w.c)
+		p.mul(w.b, dh, z) // passes by
+		p.sub(w.a, dh, w.b)
+		copy(dh, w.b)
+		p.bend(w.c, fresh)
+		p.mul(dx[2*u:], w.a, w.c)
 	case GRU:
 		g, q, dq := p.ops.Gate[p.seq(b, t, p.wide):][:p.wide], p.ops.Cells[p.seq(b, t, u):][:u], p.grads.DQ[p.seq(b, t, p.wide):][:p.wide]
 		z, reset, n := g[:u], g[u:2*u], g[2*u:]
@@ -125,6 +146,23 @@ func (p *Plan) cellBack(w *worker, b, r, t, before int) {
 		copy(dq[:2*u], dx[:2*u])
 		p.mul(dq[2*u:], dx[2*u:], reset)
 	}
+}
+
+// resetFirstBack makes row b's gradient of a GRU1's reset gate, from that of the third product's operand, r·h, in w.h, which becomes what passes to h this way.
+func (p *Plan) resetFirstBack(w *worker, b, r, t, before int) {
+	u := p.Units
+	if p.ended(b, t) {
+		return
+	}
+	reset, d := p.ops.Gate[p.seq(b, t, p.wide)+u:][:u], w.h[p.local[r]:][:u]
+	p.slope(w.c, reset)
+	p.mul(w.b, d, w.c)
+	p.mul(w.b, w.b, p.last(p.ops.States, p.ops.H0, b, before))
+	if p.ops.Mask != nil {
+		p.mul(w.b, w.b, p.ops.Mask[b*u:][:u])
+	}
+	copy(p.grads.DX[p.seq(b, t, p.wide)+u:][:u], w.b)
+	p.mul(d, d, reset)
 }
 
 // leafBack is cellBack, and the addition of the state's own gradient before it, in one pass.

@@ -74,10 +74,29 @@ func (f *forward) Chunk(i, id int) {
 		}
 		c, cOff, in, bias := p.sumsOf(w, lo, t, n)
 		p.product(w, a, aOff, p.Units, c, cOff, in, bias)
+		if p.Cell == GRU1 {
+			for r := range n {
+				p.resetFirst(lo+r, t, a[aOff[r]:][:p.Units], c[cOff[r]:][:p.wide])
+			}
+			p.times(&p.third, w, p.ops.Cells[p.seq(lo, t, p.Units):], p.sequence[:n], p.Units, c[2*p.Units:], cOff, in[2*p.Units:], nil)
+		}
 		for r := range n {
 			p.cell(w, lo+r, t, before, 0, p.Units, c[cOff[r]:])
 		}
 	}
+}
+
+// resetFirst makes the first two gates of a GRU1, in the place of their sums, and of the state h of row b, which may be masked, the operand of the third product.
+func (p *Plan) resetFirst(b, t int, h, sums []float32) {
+	u := p.Units
+	z, reset, operand := sums[:u], sums[u:2*u], p.ops.Cells[p.seq(b, t, u):][:u]
+	if p.ended(b, t) {
+		clear(operand)
+		return
+	}
+	p.sigmoid(z, z)
+	p.sigmoid(reset, reset)
+	p.mul(operand, reset, h)
 }
 
 // cell makes units [lo, hi) of row b's state at time t of the row's sums, all gates of them, which a plain cell has in the state's place.
@@ -126,6 +145,11 @@ func (p *Plan) cell(w *worker, b, t, before, lo, hi int, sums []float32) {
 		p.mulAdd(cells, forget, before, tmp)
 		p.tanh(tmp, cells)
 		p.mul(h, out, tmp)
+	case GRU1:
+		z, fresh := part(gate, 0), part(gate, 2)
+		p.tanh(fresh, part(sums, 2))
+		p.sub(tmp, last, fresh)
+		p.mulAdd(h, z, tmp, fresh)
 	case GRU:
 		x := p.ops.X[p.seq(b, t, p.wide):][:p.wide]
 		if p.leaf != nil {

@@ -28,10 +28,11 @@ const (
 	ReLU
 	GRU
 	LSTM
+	GRU1 // a GRU whose reset gate is before the product
 )
 
 // Gates is how many values for each unit the projected input has.
-func (c Cell) Gates() int { return [...]int{1, 1, 3, 4}[c] }
+func (c Cell) Gates() int { return [...]int{1, 1, 3, 4, 3}[c] }
 
 // Spec says what a Plan computes.
 type Spec struct {
@@ -47,14 +48,14 @@ const chunkRows = 18
 // Plan is a Spec with its tables and scratch memory. One Run or Backward at a time.
 type Plan struct {
 	Spec
-	level  isa.Level
-	wide   int // Gates·Units
-	rows   int // of a chunk
-	panels gemm.Panels
-	packed []float32
-	own    []float32 // memory for packed
-	work   []*worker
-	few    *wgemm.Plan // of the product with weights of few bits, for packing
+	level   isa.Level
+	wide    int       // Gates·Units
+	rows    int       // of a chunk
+	weights           // all of them, or those of a GRU1's first two gates
+	third   weights   // of a GRU1's third gate
+	own     []float32 // memory for packed
+	work    []*worker
+	few     *wgemm.Plan // of the product with weights of few bits, for packing
 
 	sequence, wideSeq, state, local, localWide []int // offsets of rows: in [B T H], [B T g·H], [B H], and in scratch
 
@@ -71,6 +72,12 @@ type Plan struct {
 	grads         Gradients
 }
 
+// weights are packed for products.
+type weights struct {
+	panels gemm.Panels
+	packed []float32
+}
+
 // Operands are what a Run reads and writes. Those that a cell does not have are nil.
 type Operands struct {
 	X       []float32 // [Batch, Time, Gates·Units]
@@ -83,8 +90,8 @@ type Operands struct {
 	Lengths []int32   // [Batch] or nil: steps from there on leave the state as it is
 	Mask    []float32 // [Batch, Units] or nil: factors of the state in the product
 	States  []float32 // [Batch, Time, Units]
-	Cells   []float32 // [Batch, Time, Units]: cells of an LSTM, third product of a GRU
-	Gate    []float32 // [Batch, Time, Gates·Units], of LSTM and GRU; nil for Run: nobody asks for it
+	Cells   []float32 // [Batch, Time, Units]: cells of an LSTM, third product of a GRU, its operand of a GRU1
+	Gate    []float32 // [Batch, Time, Gates·Units], of all but the plain cells; nil for Run: nobody asks for it
 }
 
 // Gradients are what Backward reads and writes beside the Operands (X and Bias aside).
@@ -110,7 +117,7 @@ type worker struct {
 
 // New plans. It panics if s contradicts itself.
 func New(s Spec) *Plan {
-	if s.Cell < Tanh || s.Cell > LSTM || s.Batch < 0 || s.Time < 0 || s.Units < 1 {
+	if s.Cell < Tanh || s.Cell > GRU1 || s.Cell == GRU1 && s.Bits != 0 || s.Batch < 0 || s.Time < 0 || s.Units < 1 {
 		panic(fmt.Sprintf("recur: bad spec %+v", s))
 	}
 	p := &Plan{Spec: s, level: isa.Current(), wide: s.Cell.Gates() * s.Units}
@@ -138,8 +145,26 @@ func multiples(n, step int) []int {
 	return out
 }
 
+// forward is how weights are laid out for Run, backward for Backward, whose products are with the transpose.
+func (p *Plan) forward() (all, third gemm.Panels) {
+	if p.Cell == GRU1 {
+		return gemm.NewPanels(p.Units, 2*p.Units), gemm.NewPanels(p.Units, p.Units)
+	}
+	return gemm.NewPanels(p.Units, p.wide), gemm.Panels{}
+}
+
+func (p *Plan) backward() (all, third gemm.Panels) {
+	if p.Cell == GRU1 {
+		return gemm.NewPanels(2*p.Units, p.Units), gemm.NewPanels(p.Units, p.Units)
+	}
+	return gemm.NewPanels(p.wide, p.Units), gemm.Panels{}
+}
+
 // PackedLen is the number of floats that PackU writes.
-func (p *Plan) PackedLen() int { return gemm.NewPanels(p.Units, p.wide).Len() }
+func (p *Plan) PackedLen() int {
+	all, third := p.forward()
+	return all.Len() + third.Len()
+}
 
 // Layout names the order of what PackU writes. Plans of one cell and size with the same layout, on the same instruction set, can share it.
 func (p *Plan) Layout() string {
@@ -155,7 +180,14 @@ func (p *Plan) PackU(dst, u []float32) {
 		p.packStream(dst, u)
 		return
 	}
-	gemm.NewPanels(p.Units, p.wide).Pack(dst, u, p.wide, false)
+	all, third := p.forward()
+	p.pack(dst, u, all, third, false)
+}
+
+func (p *Plan) pack(dst, u []float32, all, third gemm.Panels, trans bool) {
+	if all.Pack(dst, u, p.wide, trans); p.Cell == GRU1 {
+		third.Pack(dst[all.Len():], u[2*p.Units:], p.wide, trans)
+	}
 }
 
 // ScratchBytes is about what a plan holds for so many threads.
@@ -204,23 +236,26 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 		if p.Cell == LSTM {
 			short("gradients of the first cell", p.grads.DC0, state)
 		}
-		p.panels = gemm.NewPanels(p.wide, p.Units)
+		p.panels, p.third.panels = p.backward()
 	} else {
 		short("x", p.ops.X, g*seq)
 		if p.Cell == GRU {
 			short("the bias", p.ops.Bias, p.wide)
 		}
-		p.panels = gemm.NewPanels(p.Units, p.wide)
+		p.panels, p.third.panels = p.forward()
 	}
 	if p.packed = p.ops.Packed; p.packed == nil && p.few == nil {
-		if n := p.panels.Len(); len(p.own) < n {
+		if n := p.panels.Len() + p.third.panels.Len(); len(p.own) < n {
 			p.own = make([]float32, n)
 		}
 		if p.packed = p.own; backward {
-			p.panels.Pack(p.packed, p.ops.U, p.wide, true)
+			p.pack(p.packed, p.ops.U, p.panels, p.third.panels, true)
 		} else {
 			p.PackU(p.packed, p.ops.U)
 		}
+	}
+	if p.Cell == GRU1 {
+		p.third.packed = p.packed[p.panels.Len():]
 	}
 	for len(p.work) < pool.Threads() {
 		w := &worker{h: make([]float32, p.rows*p.Units), dh: make([]float32, p.rows*p.Units), dc: make([]float32, p.rows*p.Units)}
@@ -271,18 +306,23 @@ func (p *Plan) product(w *worker, a []float32, aOff []int, depth int, c []float3
 		p.fewProduct(nil, w, a, aOff, c, cOff, in, bias)
 		return
 	}
-	for i := range p.panels.Count() {
-		p.panel(w, i, a, aOff, depth, c, cOff, in, bias)
+	p.times(&p.weights, w, a, aOff, depth, c, cOff, in, bias)
+}
+
+// times is product with packed weights of one's choice.
+func (p *Plan) times(by *weights, w *worker, a []float32, aOff []int, depth int, c []float32, cOff []int, in, bias []float32) {
+	for i := range by.panels.Count() {
+		by.panel(w, i, a, aOff, depth, c, cOff, in, bias)
 	}
 }
 
-// panel is product for the columns of one panel.
-func (p *Plan) panel(w *worker, i int, a []float32, aOff []int, depth int, c []float32, cOff []int, in, bias []float32) {
+// panel is times for the columns of one panel.
+func (by *weights) panel(w *worker, i int, a []float32, aOff []int, depth int, c []float32, cOff []int, in, bias []float32) {
 	t := &w.tile
 	w.seg[0] = gemm.Seg{Len: depth}
 	t.A, t.AOff, t.COff = a, aOff, cOff
-	off, ldb, j, cols := p.panels.Panel(i)
-	t.B, t.LDB, t.Cols, t.C, t.In, t.Bias = p.packed[off:], ldb, cols, c[j:], nil, nil
+	off, ldb, j, cols := by.panels.Panel(i)
+	t.B, t.LDB, t.Cols, t.C, t.In, t.Bias = by.packed[off:], ldb, cols, c[j:], nil, nil
 	if in != nil {
 		t.In = in[j:]
 	}

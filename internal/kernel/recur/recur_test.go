@@ -82,6 +82,17 @@ func run64(s Spec, o Operands, b int, h, c []float64, x []float64) (loss func(d 
 				case LSTM:
 					c[k] = sig(xt[u+k]+q[u+k])*c[k] + sig(xt[k]+q[k])*math.Tanh(xt[2*u+k]+q[2*u+k])
 					next[k] = sig(xt[3*u+k]+q[3*u+k]) * math.Tanh(c[k])
+				case GRU1:
+					n := xt[2*u+k]
+					for i := range u {
+						v := h[i]
+						if o.Mask != nil {
+							v *= float64(o.Mask[b*u+i])
+						}
+						n += sig(xt[u+i]+q[u+i]) * v * float64(o.U[i*g*u+2*u+k])
+					}
+					z := sig(xt[k] + q[k])
+					next[k] = z*h[k] + (1-z)*math.Tanh(n)
 				case GRU:
 					b := func(j int) float64 { return q[j] + float64(o.Bias[j]) }
 					z, r := sig(xt[k]+b(k)), sig(xt[u+k]+b(u+k))
@@ -139,6 +150,9 @@ func TestRecurrence(t *testing.T) {
 		{Spec{Cell: Tanh, Batch: 2, Time: 3, Units: 192}, false, true},
 		{Spec{Cell: LSTM, Batch: 1, Time: 5, Units: 192}, true, true},
 		{Spec{Cell: ReLU, Batch: 1, Time: 4, Units: 128, Reverse: true}, false, false},
+		{Spec{Cell: GRU1, Batch: 21, Time: 5, Units: 19}, false, false},
+		{Spec{Cell: GRU1, Batch: 4, Time: 4, Units: 64, Reverse: true}, true, true},
+		{Spec{Cell: GRU1, Batch: 1, Time: 3, Units: 128}, false, true},
 	} {
 		for _, l := range isa.Levels() {
 			t.Run(fmt.Sprintf("%+v/%v", c.s, l), func(t *testing.T) {
@@ -209,6 +223,7 @@ func TestGatesAside(t *testing.T) {
 		for _, s := range []Spec{
 			{Cell: LSTM, Batch: 1, Time: 4, Units: 128}, {Cell: GRU, Batch: 1, Time: 4, Units: 192}, {Cell: LSTM, Batch: 2, Time: 3, Units: 64},
 			{Cell: LSTM, Batch: 5, Time: 3, Units: 21}, {Cell: GRU, Batch: 4, Time: 3, Units: 19, Reverse: true},
+			{Cell: GRU1, Batch: 4, Time: 3, Units: 19},
 		} {
 			t.Run(fmt.Sprintf("%+v/%v", s, l), func(t *testing.T) {
 				defer isa.Use(l)()

@@ -18,7 +18,7 @@ const (
 
 // shared reports whether steps are shared out by units.
 func (p *Plan) shared() bool {
-	return p.few == nil && p.Batch <= fewRows && p.Units%blockUnits == 0
+	return p.few == nil && p.Cell != GRU1 && p.Batch <= fewRows && p.Units%blockUnits == 0
 }
 
 // streams reports whether weights are packed in the order in which one row reads them, panel behind panel, each of all gates. Reading them out of the L2 cache is what bounds such a step.
