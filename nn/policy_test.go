@@ -17,7 +17,7 @@ import (
 
 // mixedStep is a loss of a model with products of every kind that the policy changes, and its gradients for all parameters.
 func mixedStep(p Policy) (*graph.Graph, error) {
-	m := Sequential(Dense(24, ReLU), TransformerBlock(2, CausalAttention()), GRU(16, ReturnSequences()), Dense(20, GELU), Dense(5))
+	m := Sequential(Dense(24, ReLU), TransformerBlock(2, CausalAttention()), GRU(16, ReturnSequences()), GRU(12, ResetBefore(), ReturnSequences()), LSTM(11, ReturnSequences()), Dense(20, GELU), Dense(5))
 	return graph.Build(func(g *graph.Graph) {
 		c := &Call{G: g, Policy: p}
 		y := m.Call(c, []*graph.Node{g.Input("x", graph.T(dtype.F32, 3, 8, 10))})[0]
@@ -98,6 +98,32 @@ func TestMixedGradients(t *testing.T) {
 		}
 		if same {
 			t.Errorf("%s: the policy changes nothing", b.Name())
+		}
+	}
+}
+
+// The gradients of the weights between states are products of bf16: those of all cells and both forms of a GRU, whose third gate has a product of its own.
+func TestMixedRecurrent(t *testing.T) {
+	count := func(p Policy) map[string]int {
+		g, err := mixedStep(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]int{}
+		for _, n := range g.Nodes() {
+			if n.Op() == op.DotOp && n.Input(0).DType() == dtype.BF16 && n.DType() == dtype.F32 {
+				out[n.Shape().String()]++
+			}
+		}
+		return out
+	}
+	mixed, plain := count(MixedBFloat16), count(Float32)
+	if len(plain) > 0 {
+		t.Errorf("products of bf16 in f32: %v", plain)
+	}
+	for _, w := range []string{"[16 48]", "[12 24]", "[12 12]", "[11 44]"} {
+		if mixed[w] == 0 {
+			t.Errorf("no gradient %s is a product of bf16: %v", w, mixed)
 		}
 	}
 }

@@ -246,7 +246,7 @@ func unfold(c *Call, k cell, backwards bool, x []*graph.Node) (states, last *gra
 	}
 	product := c.product(op.Reshape(in, batch*time, features), "kernel", r.KernelInit, features, gates*h)
 	var u, scale *graph.Node
-	attrs := op.RecurrentAttrs{Cell: name, Reverse: backwards}
+	attrs := op.RecurrentAttrs{Cell: name, Reverse: backwards, BF16: c.mixed()}
 	if f, ok := c.format("recurrent_kernel"); ok {
 		u, scale, _ = c.few("recurrent_kernel", f, gates*h, h)
 		attrs.Bits, attrs.Group = f.Bits, f.Group

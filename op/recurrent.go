@@ -29,6 +29,7 @@ type RecurrentAttrs struct {
 	CellGrad bool   // of the gradient of an lstm: there is a gradient for the cells c, too
 	Bits     int    `json:",omitempty"` // 8 or 4: u is weights of few bits [g·H H] with scales as another operand behind it (WeightAttrs), and has no gradient
 	Group    int    `json:",omitempty"` // of those weights
+	BF16     bool   `json:",omitempty"` // the weights' gradient is a product of bf16, added up in f32; steps are not
 }
 
 // weights are the attributes of the product with weights of few bits of h units.
@@ -338,14 +339,21 @@ func (r *recurrence) back() []*node {
 	return out
 }
 
+// weightGrad is xᵀ·d, the gradient of weights over all steps: x [B·T, m], d [B·T, n].
+func (r *recurrence) weightGrad(x, d *node) *node {
+	a := DotAttrs{ContractA: []int{0}, ContractB: []int{0}}
+	if r.BF16 && x.DType() == dtype.F32 {
+		x, d, a.Out = Convert(x, dtype.BF16), Convert(d, dtype.BF16), dtype.F32
+	}
+	return Dot(x, d, a)
+}
+
 // resetFirst fills in the gradients of a gru1's weights and mask: the third product's operand is the kept r·h. dq is the gradient of the sums, before the states before.
 func (r *recurrence) resetFirst(n, dq, before *node, out []*node) {
 	rows := r.b * r.t
 	flat := func(x *node) *node { return Reshape(x, rows, x.Shape()[2]) }
 	first, third := flat(SliceAxis(dq, 2, 0, 2*r.h)), flat(SliceAxis(dq, 2, 2*r.h, 3*r.h))
-	over := func(x, d *node) *node {
-		return Dot(flat(x), d, DotAttrs{ContractA: []int{0}, ContractB: []int{0}})
-	}
+	over := func(x, d *node) *node { return r.weightGrad(flat(x), d) }
 	masked := before
 	if r.mask != nil {
 		masked = Mul(before, BroadcastTo(Reshape(r.mask, r.b, 1, r.h), r.b, r.t, r.h))
@@ -541,7 +549,7 @@ func init() {
 				dm := MatMul(Reshape(dq, r.b*r.t, r.g*r.h), Transpose(r.u, 1, 0))
 				out[r.maskType] = Sum(Mul(r.before(n.Part(0), r.h0), Reshape(dm, r.b, r.t, r.h)), 1)
 			}
-			out[r.uType] = Dot(Reshape(before, r.b*r.t, r.h), Reshape(dq, r.b*r.t, r.g*r.h), DotAttrs{ContractA: []int{0}, ContractB: []int{0}})
+			out[r.uType] = r.weightGrad(Reshape(before, r.b*r.t, r.h), Reshape(dq, r.b*r.t, r.g*r.h))
 			return out
 		},
 		FLOPs:   flops,
