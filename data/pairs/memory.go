@@ -64,16 +64,16 @@ func (m *Memory) vector(s string) map[string]float64 {
 
 // Nearest is the pair whose source is most like s, of equals the first; without a word in common it is the zero pair.
 func (m *Memory) Nearest(s string) Pair {
-	score := map[int32]float64{}
+	score := make([]float64, len(m.pairs)) // common words are in most of them: a list is faster than a map
 	v := m.vector(s)
 	for _, w := range slices.Sorted(maps.Keys(v)) {
 		for _, e := range m.by[w] {
 			score[e.pair] += v[w] * float64(e.share)
 		}
 	}
-	best, most := int32(-1), 0.0
+	best, most := -1, 0.0
 	for i, x := range score {
-		if x > most || x == most && i < best {
+		if x > most {
 			best, most = i, x
 		}
 	}
