@@ -17,6 +17,13 @@ for seed in 0 1 2; do
 		"$joule" compress --measure last --out "$out/$data-$seed/$target" --to "$out/$data-$seed/$target.safetensors"
 	done
 done
+# The best's round as floats is what can still learn.
 for seed in 0 1 2; do
-	"$joule" pack "$out/$data-$seed/joules.safetensors" --data "$data" --to "$out/$data-$seed/joules.packed.safetensors"
+	to=$out/$data-$seed
+	floats=$(python3 -c '
+import glob, json, sys
+r = json.load(open(glob.glob(sys.argv[1] + "/*/search.json")[0]))["result"]
+best = next(c["round"] for c in r["candidates"] if c["name"] == r["best"])
+print(next(c["file"] for c in r["candidates"] if c["round"] == best and c["format"] == "f32"))' "$to/joules")
+	"$joule" pack "$floats" --data "$data" --sparsity 0.6 --values 15 --int8 --epochs 1 --to "$to/packed.safetensors"
 done
