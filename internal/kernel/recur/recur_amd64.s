@@ -2512,9 +2512,9 @@ end:
 	VZEROUPPER
 	RET
 
-// func touch(p *float32, lines int)
+// func touchAVX2(p *float32, lines int)
 // Requires: MMX+
-TEXT ·touch(SB), NOSPLIT, $0-16
+TEXT ·touchAVX2(SB), NOSPLIT, $0-16
 	MOVQ p+0(FP), AX
 	MOVQ lines+8(FP), CX
 
@@ -2525,8 +2525,8 @@ loop:
 	JNZ        loop
 	RET
 
-// func publish(p *int64, v int64)
-TEXT ·publish(SB), NOSPLIT, $0-16
+// func publishAVX2(p *int64, v int64)
+TEXT ·publishAVX2(SB), NOSPLIT, $0-16
 	MOVQ p+0(FP), AX
 	MOVQ v+8(FP), CX
 	MOVQ CX, (AX)

@@ -46,8 +46,8 @@ func lstmBackAVX512(dx *float32, dh *float32, dc *float32, ds *float32, gate *fl
 // gruBackAVX512: the gradients dx of the projected input and dq of the product from that of the state, dh+ds; dh becomes what passes by the product. Gates are stride bytes apart.
 func gruBackAVX512(dx *float32, dq *float32, dh *float32, ds *float32, gate *float32, third *float32, last *float32, n int, stride int)
 
-// touch fetches lines of 64 bytes from p on into the cache.
-func touch(p *float32, lines int)
+// touchAVX2 fetches lines of 64 bytes from p on into the cache.
+func touchAVX2(p *float32, lines int)
 
-// publish sets *p to v after all that was written before.
-func publish(p *int64, v int64)
+// publishAVX2 sets *p to v after all that was written before.
+func publishAVX2(p *int64, v int64)

@@ -78,8 +78,8 @@ func stream(l *L, gates int) {
 
 // touch asks for lines that another core has written, all at once.
 func touch() {
-	TEXT("touch", NOSPLIT, "func(p *float32, lines int)")
-	Doc("touch fetches lines of 64 bytes from p on into the cache.")
+	TEXT("touchAVX2", NOSPLIT, "func(p *float32, lines int)")
+	Doc("touchAVX2 fetches lines of 64 bytes from p on into the cache.")
 	p, n := Arg("p"), Arg("lines")
 	Label("loop")
 	PREFETCHT0(Mem{Base: p})
@@ -91,8 +91,8 @@ func touch() {
 
 // publish is a store behind all stores before it, as this processor's are, without the fence of Go's atomic store: work goes on while the line travels.
 func publish() {
-	TEXT("publish", NOSPLIT, "func(p *int64, v int64)")
-	Doc("publish sets *p to v after all that was written before.")
+	TEXT("publishAVX2", NOSPLIT, "func(p *int64, v int64)")
+	Doc("publishAVX2 sets *p to v after all that was written before.")
 	p, v := Arg("p"), Arg("v")
 	MOVQ(v, Mem{Base: p})
 	RET()
