@@ -12,7 +12,7 @@ const module = "github.com/jouleml/joule/"
 // tiers lists the packages from the lowest tier to the highest: a package imports from its own tier and from lower ones only. A pattern that ends in /... takes
 // a whole tree.
 var tiers = [][]string{
-	{"dtype", "shape", "internal/debug", "internal/isa", "internal/par", "internal/atomicfile", "internal/nearest", "internal/dl", "internal/rss", "internal/trace", "internal/race"},
+	{"dtype", "shape", "internal/debug", "internal/allocs", "internal/isa", "internal/par", "internal/atomicfile", "internal/nearest", "internal/dl", "internal/rss", "internal/trace", "internal/race"},
 	{"tensor", "energy/...", "internal/kernel/...", "internal/peak", "internal/pjrt"},
 	{"stablehlo"},
 	{"graph", "dist/..."},

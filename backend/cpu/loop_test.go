@@ -11,6 +11,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/grad"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
 )
@@ -77,7 +78,7 @@ func TestLoop(t *testing.T) {
 					t.Errorf("%d steps, %d threads, output %d: %v", steps, threads, i, err)
 				}
 			}
-			if n := testing.AllocsPerRun(3, func() { _ = e.Run(in, got) }); n != 0 && threads == 1 {
+			if n := allocs.PerRun(func() { _ = e.Run(in, got) }); n != 0 && threads == 1 {
 				t.Errorf("%v allocations a run", n)
 			}
 			loops := 0

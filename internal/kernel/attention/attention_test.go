@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -327,7 +328,7 @@ func testAllocations(t *testing.T, way way) {
 	q, k, lse := make([]float32, 3200), make([]float32, 1600), make([]float32, 200)
 	dq, dk, dv, y := make([]float32, 3200), make([]float32, 1600), make([]float32, 1600), make([]float32, 3200)
 	f, b := way.plan(s), way.plan(s)
-	if n := testing.AllocsPerRun(5, func() {
+	if n := allocs.PerRun(func() {
 		f.Run(nil, y, lse, q, k, k, nil, nil)
 		b.Backward(nil, dq, dk, dv, q, k, k, nil, nil, lse, lse, y)
 	}); n > 0 {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -264,16 +265,6 @@ func TestThreads(t *testing.T) {
 	})
 }
 
-// allocations is how many allocations each call of f makes. The count is that of the whole process, and a worker of package
-// par that falls asleep may make one, so the least of a few tries is taken: what f itself allocates is in all of them.
-func allocations(f func()) float64 {
-	least := testing.AllocsPerRun(2, f)
-	for range 4 {
-		least = min(least, testing.AllocsPerRun(2, f))
-	}
-	return least
-}
-
 func TestNoAllocation(t *testing.T) {
 	pool := par.New(2)
 	defer pool.Close()
@@ -281,7 +272,7 @@ func TestNoAllocation(t *testing.T) {
 		o := newOperands(s)
 		p := New(s)
 		y, dx, dw := make([]float32, s.SizeY()), make([]float32, s.SizeX()), make([]float32, s.SizeW())
-		if n := allocations(func() {
+		if n := allocs.PerRun(func() {
 			p.Forward(pool, o.x, o.w, nil, y)
 			p.BackwardInput(pool, o.w, o.dy, dx)
 			p.BackwardFilter(pool, o.x, o.dy, dw)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/par"
 	"github.com/jouleml/joule/internal/race"
 )
@@ -111,7 +112,7 @@ func TestWinogradThreads(t *testing.T) {
 						t.Fatalf("%s, direction %d: %d threads give other bits", s.label(), i, threads)
 					}
 				}
-				if n := allocations(run); n != 0 {
+				if n := allocs.PerRun(run); n != 0 {
 					t.Errorf("%s: %v allocations", s.label(), n)
 				}
 				pool.Close()

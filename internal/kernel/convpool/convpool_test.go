@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -373,7 +374,7 @@ func TestAllocatesNothing(t *testing.T) {
 		p := New(d.Spec)
 		y, idx := make([]float32, d.SizeY()), make([]uint8, d.SizeY())
 		dw, db, dx := make([]float32, d.SizeW()), make([]float32, d.Cout), make([]float32, d.SizeX())
-		if a := testing.AllocsPerRun(3, func() {
+		if a := allocs.PerRun(func() {
 			p.Forward(pool, d.x, d.w, d.b, y, idx)
 			p.BackwardFilter(pool, d.x, idx, d.dy, dw, db)
 			p.BackwardInput(pool, d.w, idx, d.dy, dx)

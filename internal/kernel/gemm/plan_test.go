@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -339,7 +340,7 @@ func TestAllocations(t *testing.T) {
 			o := makeOperands(s, rng)
 			p := New(s)
 			p.Run(pool, o.a, o.b, o.c, nil, nil)
-			if n := testing.AllocsPerRun(10, func() { p.Run(pool, o.a, o.b, o.c, nil, nil) }); n != 0 {
+			if n := allocs.PerRun(func() { p.Run(pool, o.a, o.b, o.c, nil, nil) }); n != 0 {
 				t.Errorf("%v: %v allocations", p, n)
 			}
 		}

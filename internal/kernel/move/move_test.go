@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -333,7 +334,7 @@ func TestAllocs(t *testing.T) {
 		g := NewGather(elem, 1, 100, 3, 10)
 		s := NewScatterAdd[float32](1, 10, 3, 10)
 		index, f := make([]int32, 3), make([]float32, 100)
-		if n := testing.AllocsPerRun(5, func() {
+		if n := allocs.PerRun(func() {
 			p.Run(pool, dst, src)
 			pad.Run(pool, dst, src)
 			g.Run(pool, dst, src, index)

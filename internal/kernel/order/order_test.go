@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/par"
 )
 
@@ -117,7 +118,7 @@ func TestAllocs(t *testing.T) {
 	defer pool.Close()
 	x, y, at := make([]float32, 1<<16), make([]float32, 1<<16), make([]int32, 1<<16)
 	rows, cols, top := NewSort[float32](64, 1<<10, 1, false, 2), NewSort[float32](1, 1<<10, 64, true, 2), NewTopK[float32](64, 1<<10, 5, 2)
-	if n := testing.AllocsPerRun(5, func() {
+	if n := allocs.PerRun(func() {
 		rows.Run(pool, y, at, x)
 		cols.Run(pool, y, at, x)
 		top.Run(pool, y, at, x)

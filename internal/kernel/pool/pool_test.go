@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -232,23 +233,13 @@ func TestThreads(t *testing.T) {
 	}
 }
 
-// allocations is how many allocations each call of f makes. The count is that of the whole process, and a worker of package
-// par that falls asleep may make one, so the least of a few tries is taken: what f itself allocates is in all of them.
-func allocations(f func()) float64 {
-	least := testing.AllocsPerRun(2, f)
-	for range 4 {
-		least = min(least, testing.AllocsPerRun(2, f))
-	}
-	return least
-}
-
 func TestNoAllocation(t *testing.T) {
 	s := Spec{N: 2, H: 12, W: 12, C: 40, KH: 3, KW: 3, StrideH: 2, StrideW: 2}
 	pool := par.New(2)
 	defer pool.Close()
 	p := New(s)
 	x, y := make([]float32, s.SizeX()), make([]float32, s.SizeY())
-	if n := allocations(func() {
+	if n := allocs.PerRun(func() {
 		p.MaxForward(pool, x, y)
 		p.MaxPick(pool, x, x, y)
 		p.AvgForward(pool, x, y)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -78,7 +79,7 @@ func TestInts(t *testing.T) {
 							t.Fatalf("%s: wrong with b as it was", what)
 						}
 					}
-					if n := testing.AllocsPerRun(4, func() { p.Run(pool, got, a, b) }); n != 0 {
+					if n := allocs.PerRun(func() { p.Run(pool, got, a, b) }); n != 0 {
 						t.Errorf("%s: %v allocations", what, n)
 					}
 					pool.Close()

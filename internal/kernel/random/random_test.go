@@ -5,6 +5,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -154,7 +155,7 @@ func TestSameOnAnyThreads(t *testing.T) {
 				x := make([]float32, n)
 				p := New(Spec{kind, 0.3, 1.7, n})
 				p.Run(pool, x, Source{1, 2})
-				if a := testing.AllocsPerRun(3, func() { p.Run(pool, x, Source{1, 2}) }); a != 0 {
+				if a := allocs.PerRun(func() { p.Run(pool, x, Source{1, 2}) }); a != 0 {
 					t.Errorf("kind %d: %v allocations a run", kind, a)
 				}
 				pool.Close()

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -299,7 +300,7 @@ func TestAllocations(t *testing.T) {
 	s := Spec{Cell: GRU, Batch: 5, Time: 3, Units: 20}
 	o, d := problem(s, false, false)
 	f, b := New(s), New(s)
-	if n := testing.AllocsPerRun(5, func() {
+	if n := allocs.PerRun(func() {
 		f.Run(nil, o)
 		b.Backward(nil, o, d)
 	}); n > 0 {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -133,7 +134,7 @@ func TestArgAllocs(t *testing.T) {
 	x, y, at := make([]float32, 1<<16), make([]float32, 1<<16), make([]int32, 1<<16)
 	arrays := [][]float32{x, y}
 	rows, cols, cum, sq, dot := NewArg(1<<10, 64, 1, false), NewArg(1, 1<<10, 64, false), NewCumSum(1<<10, 64, 1, false, false), NewSquareSum([]int{1 << 16, 1 << 16}), NewDot(1<<10, 64)
-	if n := testing.AllocsPerRun(5, func() {
+	if n := allocs.PerRun(func() {
 		rows.Run(pool, at, x)
 		cols.Run(pool, at, x)
 		cum.Run(pool, y, x)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -243,7 +244,7 @@ func TestNormAllocs(t *testing.T) {
 	const rows, c = 2000, 64
 	x, y, m, v, g := make([]float32, rows*c), make([]float32, rows*c), make([]float32, rows), make([]float32, rows), make([]float32, c)
 	bn, ln := NewBatchNorm(rows, c, 1e-3, true), NewLayerNorm(rows, c, 1e-3)
-	if n := testing.AllocsPerRun(5, func() {
+	if n := allocs.PerRun(func() {
 		bn.Run(pool, y, m, v, x, g, g, nil)
 		bn.Backward(pool, y, g, g, x, x, g, g, m, v)
 		ln.Run(pool, y, m, v, x, g, g)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -195,7 +196,7 @@ func TestAllocs(t *testing.T) {
 			return func() { p.Run(pool, dst[1<<17:], dst, src, labels, 1) }
 		}(),
 	} {
-		if n := testing.AllocsPerRun(5, run); n != 0 {
+		if n := allocs.PerRun(run); n != 0 {
 			t.Errorf("%s: %v allocations a run", name, n)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/internal/par"
@@ -93,7 +94,7 @@ func TestRun(t *testing.T) {
 							t.Fatal("written behind the end")
 						}
 					}
-					if n := testing.AllocsPerRun(3, func() { p.Run(pool, y, x, w, index, places) }); n > 0 {
+					if n := allocs.PerRun(func() { p.Run(pool, y, x, w, index, places) }); n > 0 {
 						t.Errorf("%g allocations", n)
 					}
 				}

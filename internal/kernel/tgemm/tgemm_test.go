@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/kernel/gemm"
 	"github.com/jouleml/joule/internal/par"
@@ -111,11 +112,7 @@ func TestPlan(t *testing.T) {
 							t.Fatalf("%s: %d threads give other bits", what, threads)
 						}
 					}
-					n := testing.AllocsPerRun(2, run)
-					for try := 0; n != 0 && try < 5; try++ { // the count is that of the whole process
-						n = testing.AllocsPerRun(2, run)
-					}
-					if n != 0 {
+					if n := allocs.PerRun(run); n != 0 {
 						t.Errorf("%s: %v allocations a run", what, n)
 					}
 					pool.Close()

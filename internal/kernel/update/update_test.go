@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
 )
@@ -171,7 +172,7 @@ func TestAllocs(t *testing.T) {
 	const n = 1 << 16
 	params := []Param{{W: make([]float32, n), Grad: make([]float32, n), Slots: [3][]float32{make([]float32, n), make([]float32, n)}}}
 	p := New(specs["adam"], []int{n})
-	if a := testing.AllocsPerRun(5, func() { p.Run(pool, params) }); a != 0 {
+	if a := allocs.PerRun(func() { p.Run(pool, params) }); a != 0 {
 		t.Errorf("%v allocations a run", a)
 	}
 }
