@@ -334,7 +334,12 @@ type Teacher struct {
 }
 
 // Distil makes the model learn from a teacher, which predicts in the same step; what it costs is booked under layer "teacher/…".
-func Distil(t Teacher) Option { return option(func(m *Model) { m.teacher = &t }) }
+func Distil(t Teacher) Option {
+	return option(func(m *Model) {
+		own := t // what Compile fills in is this model's
+		m.teacher = &own
+	})
+}
 
 const teacherPrefix = "teacher:"
 
