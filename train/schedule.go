@@ -540,15 +540,7 @@ func (l *pipeline) limit(g *group, k mode) (*program, error) {
 			grads[i] = in[gradPrefix+p.Name]
 		}
 		if k == applySquares {
-			to.During(graph.Update, func() {
-				for i, p := range params {
-					d := grads[i]
-					if m.accumulate > 1 {
-						d = op.Mul(op.Add(to.Variable(accumulatedPrefix+p.Name, p.Type), d), op.Scalar(to, dtype.F32, 1/float64(m.accumulate)))
-					}
-					to.Output(p.Name, m.opt.Squares(to, d))
-				}
-			})
+			m.squares(to, params, grads)
 			return
 		}
 		rate := to.Input("rate", graph.T(dtype.F32))

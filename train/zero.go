@@ -148,6 +148,19 @@ func (z *zero) own(p part) *tensor.Tensor {
 	return z.mine.view(at+p.off-z.g.flat.buckets[p.bucket].lo-lo, p.hi-p.lo)
 }
 
+// squares gives, for each parameter, the sum of the squares of its gradient, those accumulated before included: what limits of norms over ranks are made of.
+func (m *Model) squares(g *graph.Graph, params []nn.Param, grads []*graph.Node) {
+	g.During(graph.Update, func() {
+		for i, p := range params {
+			d := grads[i]
+			if m.accumulate > 1 {
+				d = op.Mul(op.Add(g.Variable(accumulatedPrefix+p.Name, p.Type), d), op.Scalar(g, dtype.F32, 1/float64(m.accumulate)))
+			}
+			g.Output(p.Name, m.opt.Squares(g, d))
+		}
+	})
+}
+
 // build adds this rank's updates to a graph: of the weights, whose new values are outputs, or of accumulated gradients.
 func (z *zero) build(k mode) (*graph.Graph, error) {
 	m, own := z.g.m, z.parts[z.g.rank()]
@@ -159,15 +172,7 @@ func (z *zero) build(k mode) (*graph.Graph, error) {
 			grads = append(grads, g.Input(gradPrefix+p.param.Name, p.param.Type))
 		}
 		if k == applySquares {
-			g.During(graph.Update, func() {
-				for i, p := range params {
-					d := grads[i]
-					if m.accumulate > 1 {
-						d = op.Mul(op.Add(g.Variable(accumulatedPrefix+p.Name, p.Type), d), op.Scalar(g, dtype.F32, 1/float64(m.accumulate)))
-					}
-					g.Output(p.Name, m.opt.Squares(g, d))
-				}
-			})
+			m.squares(g, params, grads)
 			return
 		}
 		m.collect(g, params, grads, k == applyGather)
