@@ -91,6 +91,23 @@ func Narrow(m *train.Model, widths map[string]int, scores map[string][]float64, 
 
 // Remove takes blocks out whole, by name.
 func Remove(m *train.Model, blocks []string, more ...train.Option) (*train.Model, error) {
+	return edited(m, more, func(n *network) error {
+		for _, name := range blocks {
+			var names []string
+			for _, b := range n.blocks() {
+				names = append(names, b.Name)
+			}
+			if err := oneOf(name, names, "cannot be taken out whole: what it gives must have the shape of what it takes, and it must be applied once"); err != nil {
+				return err
+			}
+			n.remove(name)
+		}
+		return nil
+	})
+}
+
+// edited is a model of m's network after edit, with m's values of the parameters that are left.
+func edited(m *train.Model, more []train.Option, edit func(n *network) error) (*train.Model, error) {
 	n, err := networkOf(m)
 	if err != nil {
 		return nil, err
@@ -99,26 +116,22 @@ func Remove(m *train.Model, blocks []string, more ...train.Option) (*train.Model
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range blocks {
-		all := n.blocks()
-		i := slices.IndexFunc(all, func(b Block) bool { return b.Name == name })
-		if i < 0 {
-			names := []string{}
-			for _, b := range all {
-				names = append(names, b.Name)
-			}
-			if len(names) == 0 {
-				names = []string{"none"}
-			}
-			return nil, fmt.Errorf("structure: %q cannot be taken out whole: what it gives must have the shape of what it takes, and it must be applied once; those that can: %s", name, strings.Join(names, ", "))
-		}
-		n.remove(name)
+	if err := edit(n); err != nil {
+		return nil, err
 	}
 	net, err := n.model()
 	if err != nil {
 		return nil, err
 	}
 	return carry(m, net, values, more)
+}
+
+// oneOf says why nothing can be done with a layer that is not among those named.
+func oneOf(name string, names []string, why string) error {
+	if slices.Contains(names, name) {
+		return nil
+	}
+	return fmt.Errorf("structure: %q %s; those that can: %s", name, why, cmp.Or(strings.Join(names, ", "), "none"))
 }
 
 // parameters are the values of all parameters by name.

@@ -1,9 +1,7 @@
 package structure
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/train"
@@ -136,39 +134,26 @@ func lengths(v any, rank, otherwise int) []int {
 
 // Stride lets convolutions, by name, take the strides of the poolings behind them, which go (see Pooled).
 func Stride(m *train.Model, convs []string, more ...train.Option) (*train.Model, error) {
-	n, err := networkOf(m)
-	if err != nil {
-		return nil, err
-	}
-	values, err := parameters(m)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range convs {
-		all := n.pooled()
-		i := slices.IndexFunc(all, func(p Pooled) bool { return p.Conv == name })
-		if i < 0 {
-			names := []string{}
+	return edited(m, more, func(n *network) error {
+		for _, name := range convs {
+			all := n.pooled()
+			var names []string
 			for _, p := range all {
 				names = append(names, p.Conv)
 			}
-			if len(names) == 0 {
-				names = []string{"none"}
+			if err := oneOf(name, names, "cannot take the strides of a pooling: it must be a convolution with a pooling of separate windows behind it, nothing else may take what it gives, and shapes must stay"); err != nil {
+				return err
 			}
-			return nil, fmt.Errorf("structure: %q cannot take the strides of a pooling: it must be a convolution with a pooling of separate windows behind it, nothing else may take what it gives, and shapes must stay; those that can: %s", name, strings.Join(names, ", "))
+			of := all[slices.Index(names, name)].Pool
+			pool := n.Layers[slices.IndexFunc(n.Layers, func(e *entry) bool { return e.Name == of })]
+			conv := n.convOf(pool)
+			by, _ := n.strides(conv, pool)
+			if err := conv.configure("strides", by); err != nil {
+				return err
+			}
+			conv.set.Strides = by
+			n.bypass(pool, pool.Inputs[0])
 		}
-		pool := n.Layers[slices.IndexFunc(n.Layers, func(e *entry) bool { return e.Name == all[i].Pool })]
-		conv := n.convOf(pool)
-		by, _ := n.strides(conv, pool)
-		if err := conv.configure("strides", by); err != nil {
-			return nil, err
-		}
-		conv.set.Strides = by
-		n.bypass(pool, pool.Inputs[0])
-	}
-	net, err := n.model()
-	if err != nil {
-		return nil, err
-	}
-	return carry(m, net, values, more)
+		return nil
+	})
 }
