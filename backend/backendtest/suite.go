@@ -13,6 +13,7 @@ import (
 	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
+	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/race"
 	"github.com/jouleml/joule/op"
@@ -258,7 +259,7 @@ func execute(b backend.Backend, g *graph.Graph, in []*tensor.Tensor, threads int
 	}
 	onReference := slices.ContainsFunc(e.Profile(), func(t backend.NodeTime) bool { return strings.Contains(t.Kernel, "reference") })
 	if !race.Enabled && !onReference {
-		if a := testing.AllocsPerRun(3, func() { err = e.Run(in, out) }); a != 0 || err != nil {
+		if a := allocs.PerRun(func() { err = e.Run(in, out) }); a != 0 || err != nil {
 			return nil, fmt.Errorf("%v allocations a run after the first (error %v)", a, err)
 		}
 	}
