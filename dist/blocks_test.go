@@ -19,6 +19,7 @@ func TestBlocks(t *testing.T) {
 			all(t, ranks, func(c *Comm) (err error) {
 				x := summandOf(c.Rank(), size)
 				if ranks > ManyRanks {
+					c.met = true // without messages there are no blocks
 					err = c.AllReduce(x)
 				} else {
 					end := c.begin("a sum in blocks")

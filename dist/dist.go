@@ -85,6 +85,8 @@ type Comm struct {
 	urgent atomic.Bool
 	stats  struct{ sent, received, messages, busy atomic.Int64 }
 	tmp    []float32 // of sums
+	met    bool      // whether it is known if the ranks share memory
+	shared *shared   // nil: they do not
 	late   *lateness
 	broken error // after an error the order of messages is lost: every later operation fails with it
 }

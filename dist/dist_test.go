@@ -23,11 +23,17 @@ func each(ranks int, deadline time.Duration, f func(c *Comm) error) []error {
 	return errs
 }
 
+// all runs f as every rank of a job, once with messages alone and once with memory that all see.
 func all(t *testing.T, ranks int, f func(c *Comm) error) {
 	t.Helper()
-	for r, err := range each(ranks, 0, f) {
-		if err != nil {
-			t.Fatalf("rank %d of %d: %v", r, ranks, err)
+	for _, messages := range []bool{true, false} {
+		for r, err := range each(ranks, 0, func(c *Comm) error {
+			c.met = messages
+			return f(c)
+		}) {
+			if err != nil {
+				t.Fatalf("rank %d of %d (messages alone: %v): %v", r, ranks, messages, err)
+			}
 		}
 	}
 }

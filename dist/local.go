@@ -44,6 +44,16 @@ func (l *local) Isend(to, tag int, p []byte) (Request, error) {
 	return sent{}, nil
 }
 
+// Watch implements Watcher.
+func (l *local) Watch(rank int) error {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	if l.w.gone[rank] || l.w.gone[l.rank] {
+		return fmt.Errorf("rank %d: %w", rank, ErrLost)
+	}
+	return nil
+}
+
 type sent struct{}
 
 func (sent) Done() (bool, error) { return true, nil }

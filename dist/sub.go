@@ -48,3 +48,11 @@ func (s *sub) Isend(to, tag int, p []byte) (Request, error) {
 func (s *sub) Irecv(from, tag int, p []byte) (Request, error) {
 	return s.Transport.Irecv(s.members[from], s.tag+tag, p)
 }
+
+// Watch implements Watcher.
+func (s *sub) Watch(rank int) error {
+	if w, ok := s.Transport.(Watcher); ok {
+		return w.Watch(s.members[rank])
+	}
+	return nil
+}

@@ -80,6 +80,15 @@ func (c *Comm) sumTree(p *Plan, own [][]float32, out []float32, all bool) error 
 	case n == 1:
 		fold(p.Tree, p.Own[0], own, out)
 		return nil
+	case oneEach(p.Own) && (c.shared != nil || len(out) >= small):
+		if err := c.meet(); err != nil {
+			return err
+		}
+		if c.shared != nil {
+			return c.sharedSum(p, own[0], out, all)
+		}
+	}
+	switch {
 	case all && perfect(p.Own) && len(out) < small:
 		return c.doubling(own[0], out)
 	case all && perfect(p.Own):
@@ -248,6 +257,9 @@ func fold(t Tree, nodes []Range, parts [][]float32, out []float32) {
 }
 
 func (c *Comm) gatherSegments(x []float32) error {
+	if c.shared != nil {
+		return c.sharedGather(x)
+	}
 	n, me := c.Size(), c.Rank()
 	lo, hi := segment(len(x), me, n)
 	var rs []Request

@@ -181,7 +181,7 @@ type world struct {
 // functions are the addresses of what is called.
 type functions struct {
 	Init_thread, Finalize, Comm_rank, Comm_size, Comm_set_errhandler, Error_string, Get_library_version, Isend, Irecv, Test, Get_count, Iallreduce, Abort uintptr
-	revoke, shrink                                                                                                                                        uintptr // of ULFM, 0 where the library has none
+	revoke, shrink, probe                                                                                                                                 uintptr // of ULFM, 0 where the library has none
 }
 
 // Init joins the job. It must be called once, early; the Transport's Close ends this process's part.
@@ -235,7 +235,9 @@ func load(lib *dl.Lib) (*world, error) {
 	if w.name == openMPI {
 		if revoke, err := lib.Sym("MPIX_Comm_revoke"); err == nil {
 			if shrink, err := lib.Sym("MPIX_Comm_shrink"); err == nil {
-				w.f.revoke, w.f.shrink = revoke, shrink
+				if probe, err := lib.Sym("MPI_Iprobe"); err == nil {
+					w.f.revoke, w.f.shrink, w.f.probe = revoke, shrink, probe
+				}
 			}
 		}
 	}
@@ -425,6 +427,18 @@ func (w *world) Shrink() (dist.Transport, error) {
 		return nil, fmt.Errorf("mpi: %w", err)
 	}
 	return left, left.place()
+}
+
+// anyTag is MPI_ANY_TAG of Open MPI, whose ULFM it is that is asked.
+const anyTag = ^uintptr(0)
+
+// Watch implements dist.Watcher: looking for a message of a rank that has died is an error under ULFM. Elsewhere the launcher ends the job.
+func (w *world) Watch(rank int) error {
+	if w.f.probe == 0 {
+		return nil
+	}
+	flag := new(int32)
+	return w.check(w.call(w.f.probe, uintptr(rank), anyTag, w.world, dl.Pointer(flag), w.ignored), "MPI_Iprobe")
 }
 
 // Abort implements dist.Transport.

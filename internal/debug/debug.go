@@ -26,6 +26,7 @@ var Table = []Setting{
 	{"isa", "portable, avx2 or avx512", "use no instructions beyond this set"},
 	{"nan", "1", "stop at the first node that makes a NaN or an infinity, and say which Go line made the node"},
 	{"pass", "-NAME", "leave the named pass out (may be given several times)"},
+	{"ranks", "messages", "ranks of one machine send messages in place of adding up in memory that all see"},
 	{"threads", "N", "use N threads where none were asked for"},
 }
 

@@ -1,0 +1,268 @@
+package dist
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/jouleml/joule/internal/debug"
+	"github.com/jouleml/joule/internal/kernel/vec"
+)
+
+// Ranks of one machine add up in memory that all of them see, in place of messages: what a rank brings is copied once, and the others read it where it lies. Sums keep their order, and so their bits.
+//
+// The memory is a file that has no name any more once all have opened it. It has a mark, by which those who open it know it, a counter for each rank, and room for two turns of what each rank brings. A rank that has put something there counts on; it
+// has finished reading the turn before by then. So after the counters of a turn everybody is done with the turn before it, whose room is free for the next.
+
+const (
+	line  = 128     // bytes between counters: two cache lines, since processors fetch pairs
+	turns = 2       // that have room
+	chunk = 1 << 18 // numbers of a rank in a turn
+)
+
+// A Watcher is a Transport that can tell that another rank is gone while no message of it is awaited.
+type Watcher interface {
+	// Watch gives an error that wraps ErrLost if the rank is known to be gone.
+	Watch(rank int) error
+}
+
+// shared is memory that all ranks of a Comm see.
+type shared struct {
+	count []*atomic.Uint64 // by rank: how often it has put something there
+	room  [][turns][]float32
+	turn  uint64 // of this rank
+	done  uint64 // its count
+}
+
+// shmFolder is Linux's folder of files that are memory.
+var shmFolder = "/dev/shm"
+
+// sharedSize is the bytes that n ranks share.
+func sharedSize(n int) int { return (1+n)*line + n*turns*4*chunk }
+
+// newShared sees memory of sharedSize as what it is; release is called when nobody uses it any more.
+func newShared(mem []byte, n int, release func([]byte)) *shared {
+	s := &shared{}
+	floats := unsafe.Slice((*float32)(unsafe.Pointer(&mem[(1+n)*line])), n*turns*chunk)
+	for r := range n {
+		s.count = append(s.count, (*atomic.Uint64)(unsafe.Pointer(&mem[(1+r)*line])))
+		var room [turns][]float32
+		for t := range room {
+			room[t], floats = floats[:chunk:chunk], floats[chunk:]
+		}
+		s.room = append(s.room, room)
+	}
+	runtime.AddCleanup(s, release, mem)
+	return s
+}
+
+// meet tries, once, to find memory that all ranks see: c.shared is nil afterwards if there is none, for instance since they are on several machines.
+func (c *Comm) meet() error {
+	if c.met {
+		return nil
+	}
+	c.met = true
+	n, me := c.Size(), c.Rank()
+	var mem []byte
+	var name [64]byte // of the file; empty: there is none
+	remove := func() {}
+	mark := rand.Uint64() // a file of this name on another machine has another
+	if me == 0 && debug.Get("ranks") != "messages" {
+		m, path, err := makeMemory(sharedSize(n))
+		if err == nil && len(path) < len(name)-8 {
+			mem, remove = m, func() { removeMemory(path) }
+			binary.LittleEndian.PutUint64(mem, mark)
+			binary.LittleEndian.PutUint64(name[:], mark)
+			copy(name[8:], path)
+		}
+	}
+	defer func() { remove() }()
+	if err := c.broadcast(0, name[:]); err != nil {
+		return err
+	}
+	if name[8] == 0 {
+		return nil
+	}
+	if me != 0 {
+		if m, err := openMemory(strings.TrimRight(string(name[8:]), "\x00"), sharedSize(n)); err == nil {
+			if mem = m; binary.LittleEndian.Uint64(mem) != binary.LittleEndian.Uint64(name[:]) {
+				closeMemory(mem)
+				mem = nil
+			}
+		}
+	}
+	failed, any := []byte{0}, make([]byte, n)
+	if mem == nil {
+		failed[0] = 1
+	}
+	if err := c.allGather(failed, slices.Repeat([]int{1}, n), any); err != nil {
+		return err
+	}
+	if slices.Contains(any, 1) {
+		if mem != nil {
+			closeMemory(mem)
+		}
+		return nil
+	}
+	c.shared = newShared(mem, n, closeMemory)
+	return nil
+}
+
+// own is this rank's room of the turn.
+func (s *shared) own(rank int) []float32 { return s.room[rank][s.turn%turns] }
+
+// put says that this rank has put something into its room and waits until all have.
+func (c *Comm) put() error {
+	s := c.shared
+	s.done++
+	s.count[c.Rank()].Store(s.done)
+	c.stats.messages.Add(1)
+	return c.wait(&reached{c: c})
+}
+
+// reached is done when all ranks have counted as far as this one.
+type reached struct {
+	c     *Comm
+	rank  int // those before it have
+	looks int
+}
+
+// Done implements Request.
+func (q *reached) Done() (bool, error) {
+	s := q.c.shared
+	for ; q.rank < len(s.count); q.rank++ {
+		if s.count[q.rank].Load() >= s.done {
+			continue
+		}
+		if q.looks++; q.looks%(4*patience) == 0 {
+			if w, ok := q.c.t.(Watcher); ok {
+				return false, w.Watch(q.rank)
+			}
+		}
+		return false, nil
+	}
+	return true, nil
+}
+
+// next begins another turn.
+func (s *shared) next() { s.turn++ }
+
+// oneEach reports whether every rank brings one node of the tree.
+func oneEach(own [][]Range) bool {
+	for _, r := range own {
+		if len(r) != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// sharedSum is sumTree in shared memory; every rank brings one node.
+func (c *Comm) sharedSum(p *Plan, own, out []float32, all bool) error {
+	s, n, me := c.shared, c.Size(), c.Rank()
+	lo, hi := segment(len(out), me, n)
+	for at := 0; at < len(out); at += chunk {
+		part := reach{at, min(at+chunk, len(out))}
+		w := part.hi - part.lo
+		mine := s.own(me)[:w]
+		copy(mine, own[part.lo:part.hi])
+		if err := c.put(); err != nil {
+			return err
+		}
+		switch {
+		case all && (n == 2 || w <= small): // everybody reads everything
+			c.addShared(p, reach{0, w}, out[part.lo:part.hi])
+			c.moved((n-1)*w, (n-1)*w)
+		case all:
+			a, b := segment(w, me, n)
+			c.addShared(p, reach{a, b}, out[part.lo+a:part.lo+b])
+			copy(mine[a:b], out[part.lo+a:part.lo+b]) // nobody else reads this rank's summand there
+			if err := c.put(); err != nil {
+				return err
+			}
+			for r := range n {
+				if a, b := segment(w, r, n); r != me {
+					copy(out[part.lo+a:part.lo+b], s.own(r)[a:b])
+				}
+			}
+			c.moved(w-(b-a)+(n-1)*(b-a), (n-1)*(b-a)+w-(b-a))
+		default:
+			a, b := max(lo, part.lo), min(hi, part.hi)
+			if a < b {
+				c.addShared(p, reach{a - at, b - at}, out[a:b])
+			}
+			mineToo := max(0, b-a)
+			c.moved(w-mineToo, (n-1)*mineToo)
+		}
+		s.next()
+	}
+	return nil
+}
+
+// moved counts numbers that others have read from this rank and it from others.
+func (c *Comm) moved(out, in int) {
+	c.stats.sent.Add(4 * int64(out))
+	c.stats.received.Add(4 * int64(in))
+}
+
+// addShared adds a stretch of what all ranks have put, in the tree's order.
+func (c *Comm) addShared(p *Plan, at reach, out []float32) {
+	s, n := c.shared, c.Size()
+	if n == 2 {
+		vec.Binary(vec.Add)(out, s.own(0)[at.lo:at.hi], s.own(1)[at.lo:at.hi])
+		return
+	}
+	w := at.hi - at.lo
+	tmp := c.room(n * w)
+	var nodes []Range
+	var parts [][]float32
+	for r := range n {
+		t := tmp[r*w : (r+1)*w]
+		copy(t, s.own(r)[at.lo:at.hi])
+		nodes, parts = append(nodes, p.Own[r][0]), append(parts, t)
+	}
+	fold(p.Tree, nodes, parts, out)
+}
+
+// sharedGather is gatherSegments in shared memory.
+func (c *Comm) sharedGather(x []float32) error {
+	s, n, me := c.shared, c.Size(), c.Rank()
+	for at := 0; at < len(x); at += chunk {
+		end := min(at+chunk, len(x))
+		stretch := func(r int) (a, b int) {
+			lo, hi := segment(len(x), r, n)
+			return min(max(lo, at), end), max(min(hi, end), at)
+		}
+		a, b := stretch(me)
+		if a < b {
+			copy(s.own(me)[a-at:b-at], x[a:b])
+		}
+		if err := c.put(); err != nil {
+			return err
+		}
+		read := 0
+		for r := range n {
+			if lo, hi := stretch(r); r != me && lo < hi {
+				copy(x[lo:hi], s.own(r)[lo-at:hi-at])
+				read += hi - lo
+			}
+		}
+		c.moved((n-1)*max(0, b-a), read)
+		s.next()
+	}
+	return nil
+}
+
+// Shared reports whether the ranks add up in memory that all see; known after the first great sum.
+func (c *Comm) Shared() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shared != nil
+}
+
+var errNoMemory = errors.New("dist: processes share no memory here")
