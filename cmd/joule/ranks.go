@@ -174,7 +174,7 @@ func (r *ranks) threads(asked int, warn io.Writer) int {
 			fmt.Fprintf(warn, "joule: each rank may use only %d of its share of %d CPUs: start with mpirun --bind-to none (Open MPI also: --map-by slot:PE=%d)\n", runtime.NumCPU(), share, share)
 		}
 	}
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), asked) + 1)
+	runtime.GOMAXPROCS(asked + 1) // more of them get in each other's way
 	return asked
 }
 

@@ -1,6 +1,7 @@
 package par
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -114,5 +115,18 @@ func TestShare(t *testing.T) {
 		if i, ok := take(); ok {
 			t.Errorf("took chunk %d from an empty share", i)
 		}
+	}
+}
+
+// A pool leaves room for one goroutine more than it has threads, and does not count that room as a thread later.
+func TestRoomForOthers(t *testing.T) {
+	threads := DefaultThreads()
+	p := New(threads + 1)
+	defer p.Close()
+	if got := runtime.GOMAXPROCS(0); got < threads+2 {
+		t.Errorf("%d goroutines run beside a pool of %d threads", got, threads+1)
+	}
+	if got := DefaultThreads(); got != threads {
+		t.Errorf("%d threads by default, then %d", threads, got)
 	}
 }

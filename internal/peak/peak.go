@@ -86,7 +86,7 @@ func rate(threads int, f func(thread int)) float64 {
 	for _, d := range fastest {
 		sum += 1 / d.Seconds()
 	}
-	if cpus := runtime.GOMAXPROCS(0); threads > cpus {
+	if cpus := min(runtime.GOMAXPROCS(0), runtime.NumCPU()); threads > cpus {
 		// They took turns, and each had a CPU to itself at its best.
 		sum *= float64(cpus) / float64(threads)
 	}
