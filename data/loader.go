@@ -37,7 +37,7 @@ type LoaderConfig struct {
 	Seed       uint64 // of the order and of the transforms
 	DropLast   bool   // leave out a last batch that would be smaller
 	Epochs     int    // Next returns io.EOF after this many epochs; 0: it never ends
-	Prefetch   int    // batches prepared ahead; 0: 2
+	Prefetch   int    // batches prepared ahead; 0: 2, and up to 16 small ones
 	Flat       bool   // batches of a Bucketed are in the data set's order too, all of the shapes of its Spec
 	Transforms []Transform
 	Share      Share // which part of every batch to give; zero: all of it
@@ -70,6 +70,7 @@ type Loader struct {
 	slots      []slot
 	free, full chan *slot // each has room for all slots, so a send never blocks
 	held       *slot      // what the consumer has
+	spent      []*slot    // what it has had: they go back several at a time, since the producer, woken for each, would take a core from those who compute
 	stop, done chan struct{}
 
 	// Owned by the goroutine in progress.
@@ -97,9 +98,6 @@ var ErrClosed = errors.New("data: the loader is closed")
 func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 	if cfg.Batch == 0 {
 		cfg.Batch = 32
-	}
-	if cfg.Prefetch == 0 {
-		cfg.Prefetch = 2
 	}
 	n := ds.Len()
 	switch {
@@ -138,8 +136,11 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 		}
 		l.apply = append(l.apply, a)
 	}
+	if l.cfg.Prefetch == 0 {
+		l.cfg.Prefetch = min(max(2, ahead/max(1, l.rows*l.exampleBytes())), 16)
+	}
 	l.rng = rand.New(&l.pcg)
-	l.slots = make([]slot, cfg.Prefetch+1) // one more than is prepared ahead: the consumer holds it
+	l.slots = make([]slot, l.cfg.Prefetch+1) // one more than is prepared ahead: the consumer holds it
 	l.free, l.full = make(chan *slot, len(l.slots)), make(chan *slot, len(l.slots))
 	for i := range l.slots {
 		s := &l.slots[i]
@@ -177,7 +178,7 @@ func (l *Loader) Seek(p Position) error {
 		return fmt.Errorf("data: no step %d of epoch %d: an epoch has %d steps of %d examples", p.Step, p.Epoch, l.steps, l.cfg.Batch)
 	}
 	l.halt()
-	l.release()
+	l.release(true)
 	l.pos = p
 	return nil
 }
@@ -191,7 +192,7 @@ func (l *Loader) Next(ctx context.Context) (*Batch, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	l.release()
+	l.release(false)
 	if l.ended(l.pos) {
 		return nil, io.EOF
 	}
@@ -228,12 +229,35 @@ func (l *Loader) after(p Position) Position {
 	return p
 }
 
-// release gives the consumer's slot back to the ring.
-func (l *Loader) release() {
+// release takes the consumer's slot, and gives slots back to the ring: all, or once they are half of it or nothing else is prepared.
+func (l *Loader) release(all bool) {
 	if l.held != nil {
-		l.free <- l.held
+		l.spent = append(l.spent, l.held)
 		l.held = nil
 	}
+	if !all && 2*len(l.spent) < len(l.slots) && len(l.full) > 0 {
+		return
+	}
+	for _, s := range l.spent {
+		l.free <- s
+	}
+	l.spent = l.spent[:0]
+}
+
+// ahead is the bytes up to which more than two batches are prepared ahead.
+const ahead = 1 << 20
+
+// exampleBytes is the size of the greatest example.
+func (l *Loader) exampleBytes() int {
+	most := 0
+	for _, s := range l.sizes {
+		n := 0
+		for _, f := range slices.Concat(s.Inputs, s.Targets) {
+			n += f.Shape.Size() * f.DType.Size()
+		}
+		most = max(most, n)
+	}
+	return most
 }
 
 // halt ends the goroutine, if there is one, and takes back what it had prepared.
