@@ -99,6 +99,9 @@ func tiles(i *runs.Info, l *energy.Ledger) []Tile {
 		t := Tile{Name: "time", Value: Quantity(v, "s")}
 		if ms, ok := i.Results["step_ms_median"]; ok && ms > 0 {
 			t.Note = fmt.Sprintf("%s steps, median %s", thousands(int64(i.Results["steps"])), Quantity(ms*1e-3, "s"))
+			if mean, ok := i.Results["step_ms_mean"]; ok {
+				t.Note += ", mean " + Quantity(mean*1e-3, "s")
+			}
 		}
 		out = append(out, t)
 	}

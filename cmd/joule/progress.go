@@ -37,6 +37,7 @@ type progress struct {
 	joulesBefore float64
 	stepTimes    []float64 // milliseconds, of the steps so far: up to stepTimesCap, then every so many
 	stride       int64
+	steps, inAll float64 // how many, and their milliseconds
 	drawn        bool
 }
 
@@ -88,6 +89,8 @@ func (p *progress) AfterStep(t *train.Training) error {
 	now := time.Now()
 	ms := now.Sub(p.lastStep).Seconds() * 1e3
 	p.lastStep = now
+	p.steps++
+	p.inAll += ms
 	if p.firstStep.IsZero() {
 		p.firstStep = now
 	}
@@ -190,6 +193,9 @@ func (p *progress) AfterEpoch(t *train.Training) error {
 	}
 	return nil
 }
+
+// meanStep is the mean time of a step, in milliseconds: rare slow steps count in it.
+func (p *progress) meanStep() float64 { return p.inAll / max(p.steps, 1) }
 
 // medianStep is the median time of a step, in milliseconds.
 func (p *progress) medianStep() float64 {

@@ -124,7 +124,7 @@ func order(by string, reverse bool) runs.Query {
 	case "energy":
 		q.Sort = "joules"
 	}
-	costs := []string{"seconds", "joules", "joules_low", "joules_high", "flops", "bytes", "peak_rss_bytes", "step_ms_median", "steps", "epochs", "duration", "name", "state", "host", "isa"}
+	costs := []string{"seconds", "joules", "joules_low", "joules_high", "flops", "bytes", "peak_rss_bytes", "step_ms_median", "step_ms_mean", "steps", "epochs", "duration", "name", "state", "host", "isa"}
 	q.Ascending = slices.Contains(costs, q.Sort) || train.LowerIsBetter(q.Sort)
 	q.Ascending = q.Ascending != reverse
 	return q

@@ -715,7 +715,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 // spent is what the training has cost so far and what it was predicted to cost.
 func (j *job) spent(h *train.History, l *energy.Ledger) runs.Values {
 	r := runs.Values{
-		"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(rss.Peak()), "step_ms_median": j.shown.medianStep(),
+		"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(rss.Peak()), "step_ms_median": j.shown.medianStep(), "step_ms_mean": j.shown.meanStep(),
 		"flops": float64(l.Cost.FLOPs), "bytes": float64(l.Cost.Bytes()), "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High,
 	}
 	if g := j.guess; g != nil {
@@ -821,8 +821,8 @@ func (j *job) report(h *train.History, r runs.Values, test []train.Log, l *energ
 	for _, t := range append(test[1:len(test):len(test)], test[0]) { // metrics, then the loss
 		scores = append(scores, fmt.Sprintf("%s %.4f", t.Name, t.Value))
 	}
-	fmt.Fprintf(j.out, "test %s; %s for %d steps (median %.2f ms); peak memory %s; %v\n", strings.Join(scores, ", "),
-		energy.SI(h.Seconds, "s"), h.Steps, r["step_ms_median"], energy.SI(r["peak_rss_bytes"], "B"), l.Joules)
+	fmt.Fprintf(j.out, "test %s; %s for %d steps (median %.2f ms, mean %.2f ms); peak memory %s; %v\n", strings.Join(scores, ", "),
+		energy.SI(h.Seconds, "s"), h.Steps, r["step_ms_median"], r["step_ms_mean"], energy.SI(r["peak_rss_bytes"], "B"), l.Joules)
 	fmt.Fprintf(j.out, "run %s in %s\n", j.run.Info().ID, j.run.Info().Dir)
 }
 
