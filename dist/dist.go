@@ -76,6 +76,7 @@ type Stats struct {
 type Comm struct {
 	t        Transport
 	names    []int // of a Comm of some of the ranks: their numbers in the job, for errors; nil: their own
+	of       *Comm // that it is a Sub of, which counts its messages too
 	deadline time.Duration
 	beat     time.Duration // between two signs of life of a rank that waits
 
@@ -119,7 +120,7 @@ func (c *Comm) Name() string { return c.t.Name() }
 // Transport is what carries the messages.
 func (c *Comm) Transport() Transport { return c.t }
 
-// Stats is what this rank has sent, received and waited for.
+// Stats is what this rank has sent and received, by Comms that Sub has made of c too, and how long operations of c itself have taken.
 func (c *Comm) Stats() Stats {
 	return Stats{c.stats.sent.Load(), c.stats.received.Load(), c.stats.messages.Load(), time.Duration(c.stats.busy.Load())}
 }
@@ -180,12 +181,20 @@ func (c *Comm) begin(what string) (end func(err *error)) {
 	}
 }
 
+// count books messages, and those of a Sub with what it is a part of.
+func (c *Comm) count(sent, received, messages int) {
+	for ; c != nil; c = c.of {
+		c.stats.sent.Add(int64(sent))
+		c.stats.received.Add(int64(received))
+		c.stats.messages.Add(int64(messages))
+	}
+}
+
 func (c *Comm) send(to, tag int, p []byte) (Request, error) {
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	c.stats.sent.Add(int64(len(p)))
-	c.stats.messages.Add(1)
+	c.count(len(p), 0, 1)
 	return c.t.Isend(to, tag, p)
 }
 
@@ -193,7 +202,7 @@ func (c *Comm) recv(from, tag int, p []byte) (Request, error) {
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	c.stats.received.Add(int64(len(p)))
+	c.count(0, len(p), 0)
 	return c.t.Irecv(from, tag, p)
 }
 

@@ -12,7 +12,7 @@ const stride = 512
 const Channels = 8
 
 // Sub makes a Comm of some of the ranks, on a channel of its own (0 <= channel < Channels; 0 is that of a Comm of New): operations of different channels may run at the same time, whatever
-// their order on each rank. members are in ascending order; this rank must be one of them. It is closed and aborted with c.
+// their order on each rank. members are in ascending order; this rank must be one of them. It is closed and aborted with c, whose Stats count its messages too.
 func (c *Comm) Sub(members []int, channel int) (*Comm, error) {
 	me := slices.Index(members, c.Rank())
 	switch {
@@ -24,6 +24,7 @@ func (c *Comm) Sub(members []int, channel int) (*Comm, error) {
 		return nil, fmt.Errorf("dist: channel %d: there are 0 to %d", channel, Channels-1)
 	}
 	sub := New(&sub{c.t, members, me, channel * stride}, c.deadline)
+	sub.of = c
 	for _, r := range members {
 		sub.names = append(sub.names, c.name(r))
 	}

@@ -37,6 +37,9 @@ func TestSub(t *testing.T) {
 			if err := errors.Join(errs[:]...); err != nil || !slices.Equal([]float32{x[0], y[0], z[0]}, []float32{float32(2 + 2*(i%2)), 6, 4}) {
 				t.Error(i, x, y, z, err)
 			}
+			if a, b, s := half.Stats(), all.Stats(), c.Stats(); a.Sent != 4 || a.Messages != 1 || b.Sent != 8 || s.Sent != 20 || s.Received != 20 || s.Messages != 5 {
+				t.Errorf("rank %d counts %+v and %+v of its groups, %+v in all", i, a, b, s)
+			}
 			for _, bad := range [][]int{{(i + 1) % 4}, {i, i}, {i, 4}} {
 				if _, err := c.Sub(bad, 1); err == nil {
 					t.Errorf("%v was taken", bad)

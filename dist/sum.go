@@ -290,10 +290,8 @@ func (c *Comm) SumAnyOrder(x []float32) (err error) {
 		return c.broken
 	}
 	// What a ring sends; the library does not say what it does.
-	n := int64(c.Size())
-	c.stats.sent.Add(2 * (n - 1) * 4 * int64(len(x)) / n)
-	c.stats.received.Add(2 * (n - 1) * 4 * int64(len(x)) / n)
-	c.stats.messages.Add(1)
+	n := c.Size()
+	c.count(2*(n-1)*4*len(x)/n, 2*(n-1)*4*len(x)/n, 1)
 	r, err := s.Sum(x)
 	if err != nil {
 		return err
