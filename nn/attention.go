@@ -129,9 +129,11 @@ func (m *multiHead) project(c *Call, name string, x *graph.Node, heads int, spli
 			y = c.product(flat, "kernel", m.KernelInit, s[2], heads, m.KeyDim)
 		}
 		if m.UseBias {
-			b := c.Param("bias", m.BiasInit, true, heads, m.KeyDim)
+			var b *graph.Node
 			if split {
-				b = c.share(b, 0)
+				b = c.share("bias", m.BiasInit, 0, heads, m.KeyDim)
+			} else {
+				b = c.Param("bias", m.BiasInit, true, heads, m.KeyDim)
 			}
 			y = op.Add(y, op.Reshape(b, b.Shape().Size()))
 		}

@@ -146,7 +146,7 @@ func (d *dense) call(c *Call, x []*graph.Node) *graph.Node {
 	case columns:
 		y = c.part(flat, "kernel", d.KernelInit, 1, k, d.Units)
 		if units /= c.Split.Of; d.UseBias {
-			y = op.Add(y, c.share(c.Param("bias", d.BiasInit, true, d.Units), 0))
+			y = op.Add(y, c.share("bias", d.BiasInit, 0, d.Units))
 		}
 	case rowsOf:
 		y = d.add(c, c.total(c.part(flat, "kernel", d.KernelInit, 0, k*c.Split.Of, d.Units)), d.Units)

@@ -142,7 +142,7 @@ func (c *Call) product(x *graph.Node, name string, init Initializer, dims ...int
 	}
 	n /= max(1, k)
 	if c.Products != nil {
-		c.Products(c.Prefix+c.layer.name+"/"+c.prefix+name, x)
+		c.Products(c.full(name), x)
 	}
 	f, ok := c.format(name)
 	if !ok {
@@ -176,7 +176,7 @@ func (c *Call) product(x *graph.Node, name string, init Initializer, dims ...int
 
 // changed is what Change gives for a matrix of few bits of the given dims as floats: asked for once, shared afterwards.
 func (c *Call) changed(name string, f Format, w, scale *graph.Node, a op.WeightAttrs, dims []int) []*graph.Node {
-	full := c.Prefix + c.layer.name + "/" + c.prefix + name
+	full := c.full(name)
 	out, ok := c.changes[full]
 	if ok || c.Change == nil {
 		return out

@@ -177,7 +177,17 @@ const maxParam = 1 << 33
 
 // Param is the layer's parameter of the given name: made at the first call, shared afterwards.
 func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int) *graph.Node {
-	full := c.Prefix + c.layer.name + "/" + c.prefix + name
+	if c.Split != nil {
+		c.Split.used(c.full(name), uncut)
+	}
+	return c.param(name, init, trainable, dims...)
+}
+
+// full is the name of a parameter of the layer within the model.
+func (c *Call) full(name string) string { return c.Prefix + c.layer.name + "/" + c.prefix + name }
+
+func (c *Call) param(name string, init Initializer, trainable bool, dims ...int) *graph.Node {
+	full := c.full(name)
 	if n := c.known[full]; n != nil {
 		if !n.Shape().Equal(dims) {
 			c.G.Fail(c.layer.class, nil, "layer %q has a %s of shape %v from its first use and would need %v here", c.layer.name, name, n.Shape(), shape.Of(dims...))
@@ -201,7 +211,7 @@ func (c *Call) Param(name string, init Initializer, trainable bool, dims ...int)
 
 // fixed is a parameter of any type that is not trained, zeros until it is set.
 func (c *Call) fixed(name string, t graph.Type) *graph.Node {
-	full := c.Prefix + c.layer.name + "/" + c.prefix + name
+	full := c.full(name)
 	if n := c.known[full]; n != nil {
 		return n
 	}

@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"slices"
+
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/op"
@@ -16,15 +18,52 @@ type Split struct {
 	Rank, Of int
 	Group    *op.Group
 	Layers   []string // that have been split, for people
+
+	// Parts are the parameters of which a rank has its part alone, as a variable of that shape: the axis along which each is cut, by name. Of others each rank has the whole and takes its part.
+	Parts map[string]int
+
+	axes map[string]int // of the parameters that layers have used so far: along which they have taken a part, or uncut
+}
+
+// uncut is the axis of a parameter of which layers use the whole, or parts along different axes.
+const uncut = -1
+
+// Divisible are the parameters of which every layer that was called has used this rank's part alone, each with the axis along which it is cut: what Parts may hold.
+func (s *Split) Divisible() map[string]int {
+	out := map[string]int{}
+	for name, axis := range s.axes {
+		if axis != uncut {
+			out[name] = axis
+		}
+	}
+	return out
+}
+
+// used notes that a layer has used a parameter's part along an axis, or the whole of it.
+func (s *Split) used(param string, axis int) {
+	if old, ok := s.axes[param]; ok && old != axis {
+		axis = uncut
+	}
+	if s.axes == nil {
+		s.axes = map[string]int{}
+	}
+	s.axes[param] = axis
 }
 
 // splits reports whether n units can be shared out.
 func (c *Call) splits(n int) bool { return c.Split != nil && c.Split.Of > 1 && n%c.Split.Of == 0 }
 
-// share is this rank's part of a parameter along an axis.
-func (c *Call) share(w *graph.Node, axis int) *graph.Node {
-	n := w.Shape()[axis] / c.Split.Of
-	return op.SliceAxis(w, axis, n*c.Split.Rank, n*(c.Split.Rank+1))
+// share is this rank's part along an axis of a trainable parameter of the given shape.
+func (c *Call) share(name string, init Initializer, axis int, dims ...int) *graph.Node {
+	s, full := c.Split, c.full(name)
+	s.used(full, axis)
+	n := dims[axis] / s.Of
+	if _, ok := s.Parts[full]; ok {
+		dims = slices.Clone(dims)
+		dims[axis] = n
+		return c.param(name, init, true, dims...)
+	}
+	return op.SliceAxis(c.param(name, init, true, dims...), axis, n*s.Rank, n*(s.Rank+1))
 }
 
 // part is product with this rank's part along an axis of the matrix's parameter; along the last axes the result is a part too.
@@ -32,7 +71,7 @@ func (c *Call) part(x *graph.Node, name string, init Initializer, axis int, dims
 	if _, ok := c.format(name); ok {
 		c.Fail("its %s has few bits and cannot be split over ranks", name)
 	}
-	w := c.share(c.Param(name, init, true, dims...), axis)
+	w := c.share(name, init, axis, dims...)
 	k := x.Shape()[1]
 	return c.matmul(x, op.Reshape(w, k, w.Shape().Size()/k))
 }

@@ -2,6 +2,7 @@ package op
 
 import (
 	"sync"
+	"time"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -18,6 +19,7 @@ type Group struct {
 	mu    sync.Mutex
 	err   error
 	apart bool
+	took  time.Duration
 }
 
 // Err is the first error of a sum since the last call. A kernel cannot fail: after an error sums leave their operands as they are, and whoever runs the program asks here.
@@ -36,12 +38,23 @@ func (g *Group) Apart(yes bool) {
 	g.apart = yes
 }
 
+// Took is how long sums have taken, waiting for other ranks included, since the last call.
+func (g *Group) Took() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	took := g.took
+	g.took = 0
+	return took
+}
+
 // Sum adds x up over the ranks.
 func (g *Group) Sum(x []float32) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err == nil && !g.apart && g.Join != nil {
+		begun := time.Now()
 		g.err = g.Join.AllReduce(x)
+		g.took += time.Since(begun)
 	}
 }
 

@@ -114,7 +114,8 @@ func (a *Account) book(l *energy.Ledger, p *program) {
 		l.SharesPredicted = l.SharesPredicted || t.Predicted
 		fits := p.prices[i].Bytes() <= a.model.CacheSize
 		book := func(k energy.Key, c energy.Cost, d time.Duration) {
-			if t.Node.Op() == op.HandOverOp { // it waits, and meanwhile other micro-batches are computed
+			switch t.Node.Op() {
+			case op.HandOverOp, op.AllReduceOp: // they wait: while the first does, other micro-batches are computed, and the second's time is booked as waiting
 				d = 0
 			}
 			ran := c.Times(t.Calls)

@@ -226,8 +226,8 @@ func (m *Model) Merge() error {
 // Reformat puts a net with matrices of weights in other formats (nn.Model.WithFormats) in the place of the model's. All else of the model stays: settings, wrappers, and the values of variables of the same
 // name and type; values has those of the others.
 func (m *Model) Reformat(net *nn.Model, values map[string]*tensor.Tensor) error {
-	if m.pipe != nil {
-		return errStages
+	if err := m.apart(); err != nil {
+		return err
 	}
 	if m.parallel.zeroStage() > 0 {
 		return errors.New("train: the optimizer's state is shared out over ranks: the model's matrices cannot get another format then")
@@ -248,17 +248,21 @@ func (m *Model) become(net *nn.Model, values map[string]*tensor.Tensor) error {
 		return err
 	}
 	for _, v := range m.state.Vars() {
-		if m.sharded(v.Name) {
+		want := v.Type
+		switch {
+		case m.part(v.Name):
+			want = m.team.whole[v.Name]
+		case m.sharded(v.Name):
 			continue
 		}
 		t := values[v.Name]
 		if t == nil {
 			var err error
-			if t, err = old.Get(v.Name); err != nil || !graph.TypeOf(t).Equal(v.Type) {
+			if t, err = old.Get(v.Name); err != nil || !graph.TypeOf(t).Equal(want) {
 				continue
 			}
 		}
-		if err := m.state.Set(v.Name, t); err != nil {
+		if err := m.put(v.Name, t); err != nil {
 			return err
 		}
 	}
@@ -296,11 +300,7 @@ func (m *Model) Take(s *checkpoint.State, path string, patterns ...string) (take
 			left = append(left, p.Name)
 			continue
 		}
-		if m.away(p.Name) { // its stage takes it
-			taken = append(taken, p.Name)
-			continue
-		}
-		if err := m.state.Set(p.Name, t); err != nil {
+		if err := m.put(p.Name, t); err != nil {
 			return nil, nil, fmt.Errorf("train: %s: %w", path, err)
 		}
 		taken = append(taken, p.Name)

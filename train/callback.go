@@ -446,7 +446,7 @@ func (m *Model) tensors(training bool) ([]safetensors.Named, error) {
 
 // whole are the variables that a checkpoint keeps: kept, with those that are shared out over ranks in one piece.
 func (m *Model) whole() []backend.Var {
-	if m.parallel.zeroStage() == 0 && m.pipe == nil {
+	if m.parallel.zeroStage() == 0 && m.apart() == nil {
 		return m.kept()
 	}
 	return m.declared // what else is kept are states of streams, which cannot be shared out
@@ -462,7 +462,7 @@ func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, erro
 			}
 		}
 	}
-	if m.parallel.zeroStage() > 0 || m.pipe != nil {
+	if m.parallel.zeroStage() > 0 || m.apart() != nil {
 		m.unshared = map[string]*tensor.Tensor{}
 	}
 	for _, v := range m.whole() {
@@ -474,7 +474,7 @@ func (m *Model) Restore(s *checkpoint.State, keepers ...Keeper) (*Progress, erro
 			m.unshared[v.Name] = t // Fit gives the ranks their parts
 			continue
 		}
-		if err := m.state.Set(v.Name, t); err != nil {
+		if err := m.put(v.Name, t); err != nil {
 			return nil, fmt.Errorf("train: the checkpoint belongs to another model: %w", err)
 		}
 	}

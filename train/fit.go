@@ -252,11 +252,10 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 		if f.g, err = m.group(); err != nil {
 			return nil, err
 		}
-		if rest := ds.Len() % f.batch; len(f.g.groups()) > 0 && rest > 0 && rest < f.g.Shards/f.g.copies() {
-			return nil, fmt.Errorf("train: the last batch of an epoch has %d examples, too few for %d ranks that compute together (synchronised batch normalisation, tensor parallelism): choose another batch size than %d", rest, f.g.Shards/f.g.copies(), f.batch)
+		if rest := ds.Len() % f.batch; f.g.norms != nil && rest > 0 && rest < f.g.Shards {
+			return nil, fmt.Errorf("train: the last batch of an epoch has %d examples, too few for %d ranks that compute together (synchronised batch normalisation): choose another batch size than %d", rest, f.g.Shards, f.batch)
 		}
-		k := f.g.copies()
-		cfg.Share = data.Share{Of: f.g.Shards / k, First: f.g.lo / k, Last: (f.g.hi-1)/k + 1}
+		cfg.Share = data.Share{Of: f.g.Shards, First: f.g.lo, Last: f.g.hi}
 		if err := m.sync(fmt.Sprint(ds.Len(), f.epochs, f.batch, f.inOrder, f.maxSteps, len(f.transforms))); err != nil {
 			return nil, err
 		}

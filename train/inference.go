@@ -90,6 +90,9 @@ func (m *Model) ProductDepths() (map[string]int, error) {
 
 // once runs a graph of the model's own on one batch and gives its outputs: look adds them while the layers are called.
 func (m *Model) once(x []*tensor.Tensor, look func(g *graph.Graph, call *nn.Call)) ([]*tensor.Tensor, error) {
+	if err := m.apart(); err != nil {
+		return nil, err
+	}
 	g, err := graph.Build(func(g *graph.Graph) { m.forward(g, x[0].Shape()[0], look) })
 	if err != nil {
 		return nil, err
@@ -300,8 +303,8 @@ func (m *Model) Divide() (*Divided, error) {
 		return nil, err
 	}
 	for _, part := range []*Model{d.Body, d.Head} {
-		if err := copyParams(part.state, m.state, part.params, ""); err != nil {
-			return nil, fmt.Errorf("train: %w", err)
+		if err := part.copyFrom(m, part.params); err != nil {
+			return nil, err
 		}
 	}
 	return d, nil
@@ -324,13 +327,22 @@ func copyParams(to, from backend.State, params []nn.Param, prefix string) error 
 	return nil
 }
 
-// Join gives the model the weights of the head of its division.
-func (m *Model) Join(d *Divided) error {
-	if err := copyParams(m.state, d.Head.state, d.Head.params, ""); err != nil {
-		return fmt.Errorf("train: %w", err)
+// copyFrom gives parameters the values that they have in another model. Where weights are in parts all ranks must call it.
+func (m *Model) copyFrom(o *Model, params []nn.Param) error {
+	for _, p := range params {
+		v, err := o.wholeOf(p.Name)
+		if err == nil {
+			err = m.put(p.Name, v)
+		}
+		if err != nil {
+			return fmt.Errorf("train: %w", err)
+		}
 	}
 	return nil
 }
+
+// Join gives the model the weights of the head of its division. Where layers are split over ranks (Parallel.Tensor) all ranks must call it.
+func (m *Model) Join(d *Divided) error { return m.copyFrom(d.Head, d.Head.params) }
 
 // Outputs is what the model gives for an example.
 func (m *Model) Outputs() (data.Field, error) {

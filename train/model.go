@@ -82,7 +82,7 @@ type Model struct {
 	recompute []string // patterns of layers, nil: none, empty: all Transformer blocks
 
 	parallel  Parallel
-	split     *nn.Split                 // this rank's part of layers in training; nil: whole
+	team      *team                     // the ranks that compute the same examples, each its part of layers; nil: none
 	norms     *op.Group                 // whose statistics batch normalisations take; nil: their own
 	shared    *group                    // once steps are shared out
 	pipe      *pipeline                 // this rank's part of the layers; nil: all
@@ -158,8 +158,11 @@ func (m *Model) declare() error {
 		return err
 	}
 	m.params = call.Params
-	if m.pipe = nil; mode == train {
+	if m.pipe, m.team = nil, nil; mode == train {
 		if err := m.cut(); err != nil {
+			return err
+		}
+		if err := m.together(); err != nil {
 			return err
 		}
 	}
@@ -170,7 +173,11 @@ func (m *Model) declare() error {
 		}
 	}
 	for _, v := range m.declared {
-		if !m.sharded(v.Name) {
+		switch {
+		case m.part(v.Name):
+			m.team.whole[v.Name] = v.Type
+			vars = append(vars, backend.Var{Name: v.Name, Type: m.ownType(v.Name, v.Type)})
+		case !m.sharded(v.Name):
 			vars = append(vars, v)
 		}
 	}
@@ -197,12 +204,15 @@ func (m *Model) Reset() error {
 			return err
 		}
 	}
-	for _, p := range m.own() {
+	for _, p := range m.params {
+		if m.away(p.Name) {
+			continue
+		}
 		t := tensor.New(p.Type.DType, p.Type.Shape...)
 		if err := p.Init.Fill(t, source(m.seed, p.Name)); err != nil {
 			return fmt.Errorf("train: parameter %s: %w", p.Name, err)
 		}
-		if err := m.state.Set(p.Name, t); err != nil {
+		if err := m.put(p.Name, t); err != nil {
 			return err
 		}
 	}
@@ -280,6 +290,7 @@ type programKey struct {
 	stage      int    // of a step: see Model.stage
 	forward    bool   // of a shard: the model without gradients, for pipeline stages
 	lane       int    // of a pipeline stage: which of its programs
+	split      bool   // outside of training: layers are split over ranks; see Model.inParts
 	shapes     string // of the inputs and targets where they are not those of the data's spec: see Model.shapes
 }
 
@@ -328,10 +339,12 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		call = &nn.Call{G: g, Training: k.mode <= shard, Policy: m.precision, Frozen: m.isFrozen, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Carry: k.carry(), Tap: tap}
 		var moved []graph.Assign
 		var weight *graph.Node
+		if k.mode == shard || k.split {
+			call.Split = m.split()
+		}
 		switch {
 		case k.mode == shard: // each shard draws its own, and moving averages are those of all shards
 			weight = g.Input("weight", graph.T(dtype.F32)) // the shard's examples over those of the batch
-			call.Split = m.split
 			if m.norms != nil {
 				call.Mean = func(x *graph.Node) *graph.Node { return op.AllReduce(op.Mul(x, weight), m.norms) }
 			}
@@ -491,8 +504,8 @@ func (m *Model) shapes(x, y []*tensor.Tensor) string {
 
 // build compiles a program; with stopAtNaN it fails at the first node whose result is not finite.
 func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
-	if m.pipe != nil {
-		return nil, errStages
+	if err := m.apart(); err != nil && !k.split {
+		return nil, err
 	}
 	rows := map[*graph.Node]int{}
 	g, _, err := m.graphWith(k, func(l *nn.Layer, x []*graph.Node) {

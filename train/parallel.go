@@ -13,7 +13,6 @@ import (
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
-	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
 )
@@ -45,8 +44,9 @@ type Parallel struct {
 	// SyncNorm lets batch normalisations take mean and variance over all ranks' examples in place of a shard's: N ranks then give what one process gives that has the whole batch in one
 	// piece, up to rounding. It needs as many shards as ranks.
 	SyncNorm bool
-	// Tensor is how many ranks in a row compute the same examples together (tensor parallelism; see nn.Split), each a part of every layer that can be split; 0 and 1: none. Weights are whole on
-	// every rank, and gradients are added up over all; Zero shares out what belongs to them. It needs as many shards as ranks.
+	// Tensor is how many ranks in a row compute the same examples together (tensor parallelism; tensor.go, nn.Split), each a part of every layer that can be split; 0 and 1: none. A rank has its
+	// part alone of the weights of such layers, with their gradients and the optimizer's state; with Zero, or with values in place of parameters, they are whole on every rank. Shards are those of
+	// the rows: 0 is one for each. A process alone has all layers.
 	Tensor int
 	// Pipeline is how many ranks in a row hold consecutive layers each (pipeline parallelism; pipeline.go): parameters, state and activations of those alone; 0 and 1: none. A shard is then a
 	// micro-batch, and 0 shards are four for each rank. Weights are the bits of one process with as many shards, but where GlobalClipNorm limits all gradients together. A process alone has all layers.
@@ -107,8 +107,8 @@ func (p *Parallel) checkNorm(b backend.Backend) error {
 	switch {
 	case !p.SyncNorm || p.ranks() == 1:
 		return nil
-	case p.Shards != 0 && p.Shards != p.ranks():
-		return fmt.Errorf("train: synchronised batch normalisation needs as many shards as ranks, not %d on %d: a rank's shards are computed one after another", p.Shards, p.ranks())
+	case p.Shards != 0 && p.Shards != p.rows():
+		return fmt.Errorf("train: synchronised batch normalisation needs as many shards as ranks (or rows of ranks that compute together), not %d on %d: a rank's shards are computed one after another", p.Shards, p.rows())
 	case p.Local > 1:
 		return fmt.Errorf("train: synchronised batch normalisation cannot be used with %d local steps, in which ranks do not wait for each other", p.Local)
 	case b.Name() != "cpu" && b.Name() != "ref":
@@ -129,13 +129,14 @@ type group struct {
 	flat    layout
 	slots   []*slot // vectors of gradients: of shards, then sums
 	applied map[mode]*program
+	squares *program       // of gradients that are limited together with those of other ranks; see limit.go
+	update  *program       // likewise
 	weight  *tensor.Tensor // of a shard's loss
 	state   *tensor.Tensor // of random layers
 
 	programs map[int]*shardProgram // by examples
 
 	norms *op.Group // the ranks whose statistics are one; nil: each shard has its own
-	split *nn.Split // this rank's part of layers; nil: whole
 	zero  *zero     // nil: every rank has all state
 
 	updates int64   // done before the step in progress
@@ -167,6 +168,7 @@ type member struct {
 	t        graph.Type
 	off, len int
 	bucket   int
+	part     bool // of a parameter of which this rank has a part
 }
 
 // layout is the order of members in a slot: that in which they become ready, as far as can be said beforehand.
@@ -178,7 +180,10 @@ type layout struct {
 	control int // where control values begin
 }
 
-type bucket struct{ lo, hi, members int }
+type bucket struct {
+	lo, hi, members int
+	part            bool // it is summed over a column; see team
+}
 
 // Control values are added up like gradients.
 const (
@@ -194,6 +199,7 @@ type exchangeAccount struct {
 	waited time.Duration // with nothing to compute
 	busy   time.Duration // sums in progress, hidden or not
 	bubble time.Duration // of waited: for other stages of a pipeline
+	within time.Duration // of waited: for sums within the model (layers that are split, statistics of normalisations)
 }
 
 // exchanged is what a model's groups have cost.
@@ -208,15 +214,15 @@ func (m *Model) group() (*group, error) {
 		return m.shared, nil
 	}
 	p := m.parallel
-	n := p.ranks()
-	if err := cmp.Or(p.checkSlow(), p.checkZero(), p.checkNorm(m.backend), p.checkTensor(m)); err != nil {
+	n, rows := p.ranks(), p.rows()
+	if err := cmp.Or(p.checkSlow(), p.checkZero(), p.checkNorm(m.backend)); err != nil {
 		return nil, err
 	}
 	if m.pipe != nil { // those that have the same stage share a batch
-		p.Comm, n = m.pipe.column, m.pipe.copies
+		p.Comm, n, rows = m.pipe.column, m.pipe.copies, m.pipe.copies
 	}
 	if p.Shards == 0 {
-		p.Shards = n
+		p.Shards = rows
 	}
 	if p.OuterRate == 0 {
 		p.OuterRate = 1
@@ -224,14 +230,19 @@ func (m *Model) group() (*group, error) {
 	switch {
 	case p.Shards < 1:
 		return nil, fmt.Errorf("train: a batch cannot be cut into %d shards", p.Shards)
-	case p.Shards < n:
+	case p.Shards < rows && rows < n:
+		return nil, fmt.Errorf("train: %d shards cannot be shared out to %d rows of %d ranks that compute together: at least one for each row is needed", p.Shards, rows, p.Tensor)
+	case p.Shards < n && rows == n:
 		return nil, fmt.Errorf("train: %d shards cannot be shared out to %d ranks: at least one for each is needed", p.Shards, n)
 	}
 	if m.exchanged == nil {
 		m.exchanged = &exchanged{}
 	}
 	g := &group{Parallel: p, m: m, stage: m.stage(), exchanged: m.exchanged, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
-	g.lo, g.hi = dist.Part(p.Shards, p.rank(), n)
+	g.lo, g.hi = dist.Part(p.Shards, p.rank()/p.copies(), rows)
+	if rows < n { // ranks have added up their own shards
+		g.plan = dist.NewPlan(n, n)
+	}
 	if p.SyncNorm && n > 1 {
 		all := make([]int, n)
 		for i := range all {
@@ -244,9 +255,6 @@ func (m *Model) group() (*group, error) {
 		g.norms = &op.Group{Name: "all ranks", Join: c}
 	}
 	m.norms = g.norms
-	if err := g.together(); err != nil {
-		return nil, err
-	}
 	if err := g.lay(); err != nil {
 		return nil, err
 	}
@@ -273,7 +281,7 @@ func (g *group) restage() error {
 	if g.stage == g.m.stage() {
 		return nil
 	}
-	g.stage, g.flat, g.slots, g.joins = g.m.stage(), layout{}, nil, nil
+	g.stage, g.flat, g.slots, g.joins, g.squares, g.update = g.m.stage(), layout{}, nil, nil, nil, nil
 	clear(g.applied)
 	clear(g.programs)
 	if err := g.lay(); err != nil {
@@ -287,10 +295,14 @@ func (g *group) restage() error {
 func (g *group) fold() {
 	var stack []dist.Range
 	deepest := 0
-	for s := g.lo; s < g.hi; s++ {
+	tree, first := g.plan.Tree, 0
+	if g.copies() > 1 {
+		tree, first = dist.Tree{N: g.hi - g.lo}, g.lo
+	}
+	for s := g.lo - first; s < g.hi-first; s++ {
 		stack = append(stack, dist.Range{Lo: s, Hi: s + 1})
 		depth, joins := len(stack), 0
-		for n := len(stack); n > 1 && g.plan.Tree.Joins(stack[n-2], stack[n-1]); n = len(stack) {
+		for n := len(stack); n > 1 && tree.Joins(stack[n-2], stack[n-1]); n = len(stack) {
 			stack[n-2].Hi = stack[n-1].Hi
 			stack = stack[:n-1]
 			joins++
@@ -312,13 +324,17 @@ func (g *group) lay() error {
 	if err != nil {
 		return err
 	}
-	var moved, grads []member
+	var moved, grads, parts []member
 	for _, o := range sg.Outputs() {
 		m := member{name: o.Name, t: o.Node.Type(), len: o.Node.Shape().Size()}
 		switch {
 		case strings.HasPrefix(o.Name, movedPrefix):
 			moved = append(moved, m)
 		case strings.HasPrefix(o.Name, gradPrefix):
+			if m.part = g.m.part(strings.TrimPrefix(o.Name, gradPrefix)); m.part {
+				parts = append(parts, m)
+				break
+			}
 			grads = append(grads, m)
 		default:
 			continue
@@ -329,37 +345,53 @@ func (g *group) lay() error {
 	}
 	l := &g.flat
 	l.byName = map[string]int{}
-	l.members = moved // they are ready in the forward pass
-	for i := len(grads) - 1; i >= 0; i-- {
-		l.members = append(l.members, grads[i]) // the last layers' gradients come first
-	}
+	slices.Reverse(parts) // the last layers' gradients come first
+	slices.Reverse(grads)
+	l.members = slices.Concat(parts, moved, grads) // moved averages are ready in the forward pass
 	const align = 16
+	apart := 0 // where parts end
 	for i := range l.members {
 		m := &l.members[i]
 		m.off = l.size
 		l.size += (m.len + align - 1) / align * align
 		l.byName[m.name] = i
+		if m.part {
+			apart = l.size
+		}
 	}
 	l.control = l.size
 	l.size += controls
 	// As many as eight buckets, none so small that its messages' delay outweighs their bytes.
-	least := g.Bucket
-	if least <= 0 {
-		least = min(max(4*l.size/8, 64<<10), 25<<20)
+	least := func(part bool) int {
+		size := l.size - apart
+		if part {
+			size = apart
+		}
+		return cmp.Or(max(0, g.Bucket), min(max(4*size/8, 64<<10), 25<<20))
 	}
-	b := bucket{}
+	b := bucket{part: len(parts) > 0}
 	for i := range l.members {
 		m := &l.members[i]
+		if b.part && !m.part { // others add up the rest
+			if b.members > 0 {
+				l.buckets = append(l.buckets, b)
+			}
+			b = bucket{lo: m.off}
+		}
 		b.hi = l.control
 		if i+1 < len(l.members) {
 			b.hi = l.members[i+1].off
 		}
 		b.members++
 		m.bucket = len(l.buckets)
-		if rest := 4 * (l.control - b.hi); 4*(b.hi-b.lo) >= least && rest > 0 {
+		if rest := 4 * (l.control - b.hi); 4*(b.hi-b.lo) >= least(b.part) && rest > 0 {
 			l.buckets = append(l.buckets, b)
-			b = bucket{lo: b.hi}
+			b = bucket{lo: b.hi, part: b.part}
 		}
+	}
+	if b.part {
+		l.buckets = append(l.buckets, b)
+		b = bucket{lo: l.control}
 	}
 	b.hi = l.control
 	if g.zeroStage() == 0 {
@@ -404,10 +436,10 @@ func (m *Model) sync(what string) error {
 	if c == nil {
 		return nil
 	}
-	split := m.split // whose parts differ from rank to rank
-	m.split = nil
+	team := m.team // whose parts differ from rank to rank
+	m.team = nil
 	g, _, err := m.graph(programKey{mode: shard, batch: 1})
-	m.split = split
+	m.team = team
 	if err != nil {
 		return err
 	}
@@ -429,7 +461,11 @@ func (m *Model) sync(what string) error {
 		c = m.pipe.column
 	}
 	for _, v := range m.kept() {
-		if m.sharded(v.Name) {
+		c := c
+		switch {
+		case m.part(v.Name):
+			c = m.team.column
+		case m.sharded(v.Name):
 			continue
 		}
 		t, err := m.state.Get(v.Name)
@@ -461,43 +497,55 @@ func (e *DivergedError) Error() string {
 
 // same compares the ranks' weights by a checksum.
 func (m *Model) same(step int64) error {
-	h := fnv.New64a()
+	whole, parts := fnv.New64a(), fnv.New64a()
 	for _, p := range m.own() {
 		t, err := m.state.Get(p.Name)
 		if err != nil {
 			return err
 		}
-		h.Write(t.Bytes())
+		if m.part(p.Name) {
+			parts.Write(t.Bytes())
+			continue
+		}
+		whole.Write(t.Bytes())
 	}
-	sums, err := dist.Gather(m.Comm(), fmt.Sprintf("%x", h.Sum64()))
+	sums, err := dist.Gather(m.Comm(), [2]string{fmt.Sprintf("%x", whole.Sum64()), fmt.Sprintf("%x", parts.Sum64())})
 	if err != nil {
 		return err
 	}
-	stages := m.parallel.pipelined() // of which each has weights of its own
 	e := &DivergedError{Step: step}
-	for stage := range stages {
-		count := map[string]int{}
-		for r := stage; r < len(sums); r += stages {
-			count[sums[r]]++
-		}
-		most := sums[stage] // of equals, the first rank's
-		for r := stage; r < len(sums); r += stages {
-			if count[sums[r]] > count[most] {
-				most = sums[r]
-			}
-		}
-		for r := stage; r < len(sums); r += stages {
-			if sums[r] != most {
-				e.Ranks = append(e.Ranks, r)
-			}
-		}
+	e.compare(m.parallel.pipelined(), func(r int) string { return sums[r][0] }, len(sums)) // each stage has weights of its own
+	if m.inParts() {
+		e.compare(m.team.copies, func(r int) string { return sums[r][1] }, len(sums))
 	}
 	if len(e.Ranks) == 0 {
 		return nil
 	}
 	slices.Sort(e.Ranks)
+	e.Ranks = slices.Compact(e.Ranks)
 	_ = m.Comm().Barrier() // a rank that ends at this error takes the others down: first all have the sums. Whether a rank is gone by then does not matter
 	return e
+}
+
+// compare finds the ranks that differ from most of those that should have the same weights: every so many ranks.
+func (e *DivergedError) compare(every int, sum func(rank int) string, ranks int) {
+	for first := range every {
+		count := map[string]int{}
+		for r := first; r < ranks; r += every {
+			count[sum(r)]++
+		}
+		most := sum(first) // of equals, the first rank's
+		for r := first; r < ranks; r += every {
+			if count[sum(r)] > count[most] {
+				most = sum(r)
+			}
+		}
+		for r := first; r < ranks; r += every {
+			if sum(r) != most {
+				e.Ranks = append(e.Ranks, r)
+			}
+		}
+	}
 }
 
 // joinMeters adds up all ranks' meters, in the order of the ranks.
@@ -546,6 +594,7 @@ type Exchange struct {
 	Summing  float64 `json:"seconds_summing"`          // with sums of gradients in progress, behind computing or not
 	Waiting  float64 `json:"seconds_waiting"`          // with nothing to compute before they are done
 	Bubble   float64 `json:"seconds_bubble,omitempty"` // of that, for other stages of a pipeline
+	Within   float64 `json:"seconds_within,omitempty"` // of that, for sums within the model: of layers that are split, and of synchronised normalisations
 }
 
 // Exchange is this rank's; zero where steps are not shared out.
@@ -554,9 +603,9 @@ func (m *Model) Exchange() Exchange {
 		return Exchange{}
 	}
 	a, b := m.exchanged.account, m.exchanged.before
-	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds(), Bubble: (a.bubble - b.bubble).Seconds()}
+	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds(), Bubble: (a.bubble - b.bubble).Seconds(), Within: (a.within - b.within).Seconds()}
 	if c := m.Comm(); c != nil {
-		s := m.traffic(c)
+		s := c.Stats()
 		e.Sent, e.Received, e.Messages = s.Sent-m.exchanged.stats.Sent, s.Received-m.exchanged.stats.Received, s.Messages-m.exchanged.stats.Messages
 	}
 	return e
@@ -566,26 +615,21 @@ func (m *Model) Exchange() Exchange {
 func (x *exchanged) restart(m *Model) {
 	x.before = x.account
 	if c := m.Comm(); c != nil {
-		x.stats = m.traffic(c)
+		x.stats = c.Stats()
 	}
 }
 
-// traffic is what this rank has sent and received: c joins all ranks.
-func (m *Model) traffic(c *dist.Comm) dist.Stats {
-	s := c.Stats()
-	if m.pipe != nil {
-		t := m.pipe.traffic()
-		s.Sent, s.Received, s.Messages = s.Sent+t.Sent, s.Received+t.Received, s.Messages+t.Messages
+// adders join the ranks that add up bucket i of the gradients; nil where this process does alone.
+func (g *group) adders(i int) (*dist.Comm, *dist.Plan) {
+	c, plan := g.m.Comm(), g.plan
+	switch {
+	case g.m.pipe != nil:
+		c = g.Comm
+	case g.flat.buckets[i].part:
+		c, plan = g.m.team.column, g.m.team.plan
 	}
-	return s
-}
-
-// adders join the ranks that add up gradients; nil where this process does alone.
-func (g *group) adders() *dist.Comm {
-	if g.m.pipe != nil && g.Comm.Size() > 1 {
-		return g.Comm
-	} else if g.m.pipe != nil {
-		return nil
+	if c != nil && c.Size() == 1 {
+		c = nil
 	}
-	return g.m.Comm()
+	return c, plan
 }

@@ -1,7 +1,6 @@
 package train
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,20 +24,19 @@ import (
 
 // pipeline is a model's sharing out of layers.
 type pipeline struct {
-	m               *Model
-	stages, copies  int
-	stage, copy     int      // this rank's
-	begin           []int    // of each stage, the number of its first application of a layer
-	layers          []string // the layers that these apply
-	home            map[string]int
-	trains          map[string]bool // the trained parameters
-	row, column     *dist.Comm      // the stages of this copy; the copies of this stage
-	post            *dist.Poster    // to the row
-	rows            map[string]int  // of an input of tokens, how many the model knows
-	evaluators      map[programKey]*evaluator
-	lanes           map[int][]*lane // that no micro-batch is in, by examples
-	made            map[int]int     // how many there are
-	squares, update *program        // where all gradients together are limited
+	m              *Model
+	stages, copies int
+	stage, copy    int      // this rank's
+	begin          []int    // of each stage, the number of its first application of a layer
+	layers         []string // the layers that these apply
+	home           map[string]int
+	trains         map[string]bool // the trained parameters
+	row, column    *dist.Comm      // the stages of this copy; the copies of this stage
+	post           *dist.Poster    // to the row
+	rows           map[string]int  // of an input of tokens, how many the model knows
+	evaluators     map[programKey]*evaluator
+	lanes          map[int][]*lane // that no micro-batch is in, by examples
+	made           map[int]int     // how many there are
 }
 
 // microBatches is how many micro-batches there are for each stage of a rank's row where nobody says otherwise: with four, stages wait for a fifth of the time or less (Huang et al., GPipe, arXiv:1811.06965).
@@ -257,17 +255,8 @@ func (l *pipeline) stageOf(name string) int {
 	if s, ok := l.home[name]; ok {
 		return s
 	}
-	for _, prefix := range []string{optimizerPrefix, accumulatedPrefix} {
-		rest, ok := strings.CutPrefix(name, prefix)
-		if !ok {
-			continue
-		}
-		if prefix == optimizerPrefix {
-			rest = rest[:max(0, strings.LastIndexByte(rest, '/'))]
-		}
-		if s, ok := l.home[rest]; ok {
-			return s
-		}
+	if s, ok := l.home[paramOf(name)]; ok {
+		return s
 	}
 	return -1
 }
@@ -281,12 +270,16 @@ func (m *Model) away(name string) bool {
 	return s >= 0 && s != m.pipe.stage
 }
 
-// own are the parameters that this rank has.
+// own are the parameters that this rank has, of the types that they have here.
 func (m *Model) own() []nn.Param {
-	if m.pipe == nil {
+	if m.apart() == nil {
 		return m.params
 	}
-	return slices.DeleteFunc(slices.Clone(m.params), func(p nn.Param) bool { return m.away(p.Name) })
+	out := slices.DeleteFunc(slices.Clone(m.params), func(p nn.Param) bool { return m.away(p.Name) })
+	for i, p := range out {
+		out[i].Type = m.ownType(p.Name, p.Type)
+	}
+	return out
 }
 
 // Stages are the layers that the stages of a pipeline begin with; nil where there is none.
@@ -302,7 +295,7 @@ func (m *Model) Shards() int {
 	if s := m.parallel.Shards; s > 0 || !m.sharing() {
 		return s
 	}
-	return m.parallel.ranks()
+	return m.parallel.rows()
 }
 
 // last reports whether this rank's stage ends the model.
@@ -388,37 +381,36 @@ func (l *pipeline) spread(whole map[string]*tensor.Tensor) error {
 // errStages is what programs of the whole model give on a rank that has a part of it.
 var errStages = errors.New("train: the layers are shared out over ranks as pipeline stages: Fit, Evaluate and Predict work so; all else needs the whole model (Assemble, or load its file)")
 
-// Assemble makes rank 0's model whole when the training is over: it has all parameters and state then, and works as that of a process alone. Without Parallel.Pipeline it does nothing.
-// All ranks must call it; the other ranks keep their stages.
+// Assemble makes rank 0's model whole when the training is over: it has all parameters and state then, and works as that of a process alone. Without Parallel.Pipeline and Tensor it does nothing.
+// All ranks must call it; the other ranks keep their stages, or parts of layers.
 func (m *Model) Assemble() error {
-	if m.pipe == nil {
+	if m.apart() == nil {
 		return nil
 	}
 	if err := m.Unshare(); err != nil || !m.Writes() {
 		return err
 	}
+	whole, err := m.backend.NewState(m.declared)
+	if err != nil {
+		return err
+	}
 	for _, v := range m.declared {
 		t := m.unshared[v.Name]
+		delete(m.unshared, v.Name)
 		if t == nil {
-			continue
+			if t, err = m.state.Get(v.Name); err != nil {
+				return err
+			}
 		}
-		if err := cmp.Or(m.state.Add(v), m.state.Set(v.Name, t)); err != nil {
+		if err := whole.Set(v.Name, t); err != nil {
 			return err
 		}
 	}
+	m.state = whole
 	for k, p := range m.programs { // of stages; accounts still count what they have cost
 		m.retired = append(m.retired, p)
 		delete(m.programs, k)
 	}
-	m.parallel.Pipeline, m.pipe, m.shared, m.unshared = 0, nil, nil, nil
+	m.parallel.Pipeline, m.parallel.Tensor, m.pipe, m.team, m.shared, m.unshared = 0, 0, nil, nil, nil, nil
 	return nil
-}
-
-// traffic is what the rank has sent and received within rows and columns.
-func (l *pipeline) traffic() (s dist.Stats) {
-	for _, c := range []*dist.Comm{l.row, l.column} {
-		t := c.Stats()
-		s.Sent, s.Received, s.Messages = s.Sent+t.Sent, s.Received+t.Received, s.Messages+t.Messages
-	}
-	return s
 }

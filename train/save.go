@@ -233,11 +233,11 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 		return nil, err
 	}
 	for _, v := range m.kept() {
-		if m.sharded(v.Name) { // begins anew
+		if m.sharded(v.Name) && !m.part(v.Name) { // begins anew
 			continue
 		}
 		if t := s.Tensor(v.Name); t != nil {
-			if err := m.state.Set(v.Name, t); err != nil {
+			if err := m.put(v.Name, t); err != nil {
 				return nil, fmt.Errorf("train: %w", err)
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
-	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/tensor"
 )
@@ -472,106 +471,9 @@ func (l *pipeline) limited() bool { return l.m.opt.GlobalClipNorm > 0 }
 
 // apply updates this rank's parameters from the sums in the first slot.
 func (l *pipeline) apply(g *group, k mode, rate float64) error {
-	l.m.unshared = nil
 	if k != train || !l.limited() {
 		return g.apply(k, rate)
 	}
-	if l.update == nil {
-		var err error
-		if l.squares, err = l.limit(g, applySquares); err == nil {
-			l.update, err = l.limit(g, apply)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := l.squares.exec.Run(l.squares.in, l.squares.out); err != nil {
-		return err
-	}
-	// Sums of squares of all trained parameters, in their order; each rank of the row knows its own.
-	at := map[string]int{}
-	for _, p := range l.m.params {
-		if p.Trainable {
-			at[p.Name] = len(at)
-		}
-	}
-	mine, all := newVector(len(at)), newVector(len(at)*l.stages)
-	names := l.trained()
-	for i, p := range names {
-		mine.all[at[p.Name]] = l.squares.out[i].F32()[0]
-	}
-	if err := l.row.AllGather(mine.raw, all.raw); err != nil {
-		return err
-	}
-	squares := make([]float64, len(at))
-	for i, s := range all.all {
-		squares[i%len(at)] += float64(s)
-	}
-	factors := l.m.opt.Factors(squares)
-	in := l.update.in[len(g.flat.members):]
-	in[0].F32()[0] = float32(rate)
-	for i, p := range names {
-		in[1+i].F32()[0] = factors[at[p.Name]]
-	}
-	return l.update.exec.Run(l.update.in, nil)
-}
-
-// trained are the trained parameters of this rank.
-func (l *pipeline) trained() (out []nn.Param) {
-	for _, p := range l.m.own() {
-		if p.Trainable {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// limit compiles what an update from gradients that are limited together takes: their squares, or the update with a factor for each.
-func (l *pipeline) limit(g *group, k mode) (*program, error) {
-	m, f := l.m, &g.flat
-	limited, err := graph.Build(func(to *graph.Graph) {
-		in := map[string]*graph.Node{}
-		for _, v := range f.members {
-			in[v.name] = to.Input(v.name, v.t)
-		}
-		params := l.trained()
-		grads := make([]*graph.Node, len(params))
-		for i, p := range params {
-			grads[i] = in[gradPrefix+p.Name]
-		}
-		if k == applySquares {
-			m.squares(to, params, grads)
-			return
-		}
-		rate := to.Input("rate", graph.T(dtype.F32))
-		var factors, ws []*graph.Node
-		for _, p := range params {
-			factors = append(factors, to.Input("factor/"+p.Name, graph.T(dtype.F32)))
-			ws = append(ws, to.Variable(p.Name, p.Type))
-		}
-		for i := range params {
-			params[i].RateFactor = m.rateFactor(params[i].Name)
-		}
-		m.collect(to, params, grads, false)
-		for i, w := range m.opt.BuildParts(to, params, ws, grads, factors, rate) {
-			to.Update(ws[i], w)
-		}
-		m.moveOn(to, f, func(i int) *graph.Node { return in[f.members[i].name] }, g.Shards)
-	})
-	if err != nil {
-		return nil, err
-	}
-	e, err := m.backend.Compile(limited, m.state, backend.Options{Threads: m.threads})
-	if err != nil {
-		return nil, err
-	}
-	p := &program{key: programKey{mode: k, batch: g.Shards}, g: limited, exec: e, in: append([]*tensor.Tensor{}, g.slots[0].views[:len(f.members)]...), out: backend.NewOutputs(limited)}
-	for range len(limited.Inputs()) - len(f.members) {
-		p.in = append(p.in, tensor.New(dtype.F32))
-	}
-	if k == apply {
-		p.out = nil
-	}
-	m.programs[p.key] = p
-	return p, nil
+	l.m.unshared = nil
+	return g.limited(l.row, rate, func(string) bool { return true })
 }

@@ -177,7 +177,7 @@ func (g *group) applyProgram(k mode) (*program, error) {
 	if p := g.applied[k]; p != nil {
 		return p, nil
 	}
-	key := programKey{mode: k, batch: g.Shards / g.copies(), stage: g.stage}
+	key := programKey{mode: k, batch: g.Shards, stage: g.stage}
 	ag, err := g.m.applyGraph(key, &g.flat)
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 			flag(own.control[controlSave:], wish.save)
 			go func() { done <- g.sum(depth, depth-g.joins[len(g.joins)-1]) }()
 		}
-		draw[1] = count + int64(s/g.copies())
+		draw[1] = count + int64(s)
 		if err := g.one(b, lo-from, hi-from, depth-1, judge); err != nil {
 			if g.last {
 				close(g.queue)
@@ -256,13 +256,9 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 		}
 	}
 	computed := time.Now()
-	if c := g.m.Comm(); c != nil {
-		c.Urgent(true)
-		err = <-done
-		c.Urgent(false)
-	} else {
-		err = <-done
-	}
+	g.urgent(true)
+	err = <-done
+	g.urgent(false)
 	summed := time.Now()
 	g.account.waited += summed.Sub(computed)
 	g.account.steps++
@@ -292,6 +288,10 @@ func (g *group) apply(k mode, rate float64) error {
 	if g.zero != nil {
 		return g.zero.apply(k, rate)
 	}
+	g.m.unshared = nil
+	if d := g.m.team; k == train && g.m.inParts() && g.m.opt.LimitsNorms() {
+		return g.limited(d.row, rate, func(param string) bool { return d.split.Rank == 0 || g.m.part(param) })
+	}
 	if k == train && g.bits != nil {
 		k = applyMomenta
 	} else if k == train {
@@ -305,6 +305,16 @@ func (g *group) apply(k mode, rate float64) error {
 	}
 	p.in[len(p.in)-1].F32()[0] = float32(rate)
 	return p.exec.Run(p.in, nil)
+}
+
+// urgent says that this rank has nothing to do but wait for sums, or has again.
+func (g *group) urgent(yes bool) {
+	if c := g.m.Comm(); c != nil {
+		c.Urgent(yes)
+	}
+	if g.m.inParts() {
+		g.m.team.column.Urgent(yes)
+	}
 }
 
 func flag(x []float32, on bool) {
@@ -398,6 +408,9 @@ func (g *group) sum(depth, left int) error {
 	if g.zero == nil {
 		return nil
 	}
+	for d := depth; d > left; d-- {
+		add(g.slots[d-2].control, g.slots[d-1].control)
+	}
 	for s := range own {
 		own[s] = g.slots[s].control
 	}
@@ -406,21 +419,21 @@ func (g *group) sum(depth, left int) error {
 
 // exchange adds all ranks' parts of bucket i up into own[0].
 func (g *group) exchange(i int, own [][]float32) error {
-	c := g.adders()
+	c, plan := g.adders(i)
 	switch {
+	case g.Compress != nil:
+		return g.exchangeCompressed(c, i, own)
 	case c == nil:
 		return nil // the tree is whole: everything is in slot 0
 	case g.zero != nil:
 		return g.zero.scatter(i, own)
-	case g.Compress != nil:
-		return g.exchangeCompressed(c, i, own)
 	case g.AnyOrder:
 		for _, x := range own[1:] {
 			add(own[0], x)
 		}
 		return c.SumAnyOrder(own[0])
 	}
-	return c.SumTree(g.plan, own, own[0])
+	return c.SumTree(plan, own, own[0])
 }
 
 // probe finds where a shard's loss that is not finite arises.
@@ -448,7 +461,7 @@ func (g *group) probe(b *data.Batch) error {
 		if err != nil {
 			return err
 		}
-		draw[1] = count + int64(s/g.copies())
+		draw[1] = count + int64(s)
 		g.fill(p, b, lo-from, hi-from)
 		if err := p.exec.Run(p.in, p.outs[0]); err != nil {
 			return err

@@ -156,10 +156,10 @@ func (g *group) eachGradient(i int, f func(m *member, at int)) {
 	}
 }
 
-// momenta puts this rank's share of the new momenta in the place of the gradients of bucket i: (β1·m/n + (1-β1)·g)/√v, which add up to the new momenta over √v.
-func (g *group) momenta(i int, x []float32) {
+// momenta puts this rank's share of the new momenta in the place of the gradients of bucket i, which so many ranks (n) add up: (β1·m/n + (1-β1)·g)/√v, which add up to the new momenta over √v.
+func (g *group) momenta(i int, x []float32, ranks int) {
 	beta, _ := g.m.opt.Beta1()
-	keep, take := float32(beta/float64(g.ranks())), float32(1-beta)
+	keep, take := float32(beta/float64(ranks)), float32(1-beta)
 	g.eachGradient(i, func(m *member, at int) {
 		for k := range m.len {
 			x[at+k] = (float32(keep*g.bits.all[m.off+k]) + float32(take*x[at+k])) / g.spread.all[m.off+k]
@@ -177,17 +177,25 @@ func (g *group) settle(i int, x []float32) {
 	})
 }
 
-// exchangeCompressed sums bucket i, of which own are this rank's shards.
+// exchangeCompressed sums bucket i over c (nil: this rank alone), of which own are this rank's shards.
 func (g *group) exchangeCompressed(c *dist.Comm, i int, own [][]float32) error {
 	for _, x := range own[1:] {
 		add(own[0], x)
 	}
-	if _, ok := g.Compress.OneBit(); ok {
-		if g.bits == nil {
-			return c.AllReduce(own[0])
+	_, ok := g.Compress.OneBit()
+	switch {
+	case ok && g.bits != nil:
+		ranks := 1
+		if c != nil {
+			ranks = c.Size()
 		}
-		g.momenta(i, own[0])
+		g.momenta(i, own[0], ranks)
 		defer g.settle(i, own[0])
+	case ok && c != nil:
+		return c.AllReduce(own[0])
+	}
+	if c == nil {
+		return nil
 	}
 	base := g.flat.buckets[i].lo
 	for _, p := range g.pieces[i] {

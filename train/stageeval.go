@@ -25,20 +25,26 @@ type evaluator struct {
 	turn  int
 }
 
-// turn is which of so many sets of batches this rank evaluates: its own, or those of the stages that it belongs to.
+// turn is which of so many sets of batches this rank evaluates: its own, or those of the stages, or of the row, that it belongs to.
 func (m *Model) turn() (i, of int) {
-	if m.pipe != nil {
+	switch {
+	case m.pipe != nil:
 		return m.pipe.copy, m.pipe.copies
+	case m.inParts():
+		return m.team.at, m.team.rows
 	}
 	return m.parallel.rank(), m.parallel.ranks()
 }
 
-// results is the set of batches of which a rank has the results; ok is false of stages that end in another.
+// results is the set of batches of which a rank has the results; ok is false of stages that end in another, and of all ranks of a row but the first.
 func (m *Model) results(rank int) (turn int, ok bool) {
-	if m.pipe == nil {
-		return rank, true
+	switch {
+	case m.pipe != nil:
+		return rank / m.pipe.stages, rank%m.pipe.stages == m.pipe.stages-1
+	case m.inParts():
+		return rank / m.team.copies, rank%m.team.copies == 0
 	}
-	return rank / m.pipe.stages, rank%m.pipe.stages == m.pipe.stages-1
+	return rank, true
 }
 
 // through runs a program on a batch. The program is nil where its results are another rank's.
@@ -46,11 +52,22 @@ func (m *Model) through(k mode, b *data.Batch) (*program, error) {
 	if m.pipe != nil {
 		return m.pipe.through(k, b)
 	}
-	p, err := m.program(k, b.X, b.Y)
+	p, err := m.programOf(programKey{mode: k, batch: b.N, shapes: m.shapes(b.X, b.Y), split: m.inParts()})
 	if err != nil {
 		return nil, err
 	}
-	return p, p.run(b.X, b.Y, 0)
+	if err := p.run(b.X, b.Y, 0); err != nil || !p.key.split {
+		return p, err
+	}
+	j := m.team.split.Group
+	m.exchanged.within(j)
+	if err := j.Err(); err != nil {
+		return nil, err
+	}
+	if _, ok := m.results(m.parallel.rank()); !ok {
+		return nil, nil
+	}
+	return p, nil
 }
 
 func (l *pipeline) evaluator(k programKey) (*evaluator, error) {

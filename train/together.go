@@ -23,8 +23,8 @@ func (m *Model) StepTogether(x, y []*tensor.Tensor, rate float64) (loss float64,
 		return 0, err
 	}
 	n := x[0].Shape()[0]
-	if pieces := g.Shards / g.copies(); n < pieces {
-		return 0, fmt.Errorf("train: a batch of %d examples cannot be shared out to %d", n, pieces)
+	if n < g.Shards {
+		return 0, fmt.Errorf("train: a batch of %d examples cannot be shared out to %d", n, g.Shards)
 	}
 	lo, _ := g.piece(n, g.lo)
 	_, hi := g.piece(n, g.hi-1)

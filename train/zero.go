@@ -69,7 +69,7 @@ func (v *vector) view(off int, dims ...int) *tensor.Tensor {
 
 // sharded reports whether a variable of training is shared out over the ranks.
 func (m *Model) sharded(name string) bool {
-	return m.away(name) || m.parallel.zeroStage() > 0 && (strings.HasPrefix(name, optimizerPrefix) && name != optim.IterationVar || strings.HasPrefix(name, accumulatedPrefix))
+	return m.away(name) || m.part(name) || m.parallel.zeroStage() > 0 && (strings.HasPrefix(name, optimizerPrefix) && name != optim.IterationVar || strings.HasPrefix(name, accumulatedPrefix))
 }
 
 const (
@@ -82,7 +82,7 @@ func (p *Parallel) zeroStage() int {
 	switch {
 	case p.ranks() == 1:
 		return 0
-	case p.Zero == 2 && p.Shards != 0 && p.Shards != p.ranks():
+	case p.Zero == 2 && p.Shards != 0 && p.Shards != p.rows():
 		return 1
 	}
 	return p.Zero
@@ -193,7 +193,7 @@ func (z *zero) build(k mode) (*graph.Graph, error) {
 		}
 		g.During(graph.Update, func() {
 			seed := g.Variable(seedVar, graph.T(dtype.I64, 2))
-			g.Update(seed, op.Add(seed, g.Const(tensor.Of([]int64{0, int64(z.g.Shards / z.g.copies())}))))
+			g.Update(seed, op.Add(seed, g.Const(tensor.Of([]int64{0, int64(z.g.Shards)}))))
 		})
 	})
 }
@@ -446,7 +446,7 @@ func (z *zero) moveShared(up bool, whole map[string]*tensor.Tensor) error {
 		}
 		for r, ps := range z.parts {
 			for _, p := range ps {
-				if !belongs(v.Name, p.param.Name) {
+				if paramOf(v.Name) != p.param.Name {
 					continue
 				}
 				if err := z.movePart(c, up, r, v.Name, p, all); err != nil {
@@ -456,16 +456,6 @@ func (z *zero) moveShared(up bool, whole map[string]*tensor.Tensor) error {
 		}
 	}
 	return nil
-}
-
-// belongs reports whether a variable of the optimizer is of a parameter: "optimizer/dense/kernel/m" of "dense/kernel".
-func belongs(variable, param string) bool {
-	if v, ok := strings.CutPrefix(variable, accumulatedPrefix); ok {
-		return v == param
-	}
-	v := strings.TrimPrefix(variable, optimizerPrefix)
-	i := strings.LastIndexByte(v, '/')
-	return i >= 0 && v[:i] == param
 }
 
 func (z *zero) movePart(c *dist.Comm, up bool, rank int, name string, p part, all []byte) error {
@@ -504,11 +494,15 @@ func (z *zero) movePart(c *dist.Comm, up bool, rank int, name string, p part, al
 	return err
 }
 
-// Unshare brings the optimizer's state (and the layers of other pipeline stages) to rank 0, so that it can Save the model; without Parallel.Zero and Pipeline it does nothing. All ranks must call it.
-func (m *Model) Unshare() error {
-	if m.pipe != nil {
-		whole, err := m.pipe.collect()
-		m.unshared = whole
+// Unshare brings what ranks have of the optimizer's state, of layers that are split and of other pipeline stages to rank 0, so that it can Save the model; without Parallel.Zero, Tensor and Pipeline it
+// does nothing. All ranks must call it.
+func (m *Model) Unshare() (err error) {
+	switch {
+	case m.pipe != nil:
+		m.unshared, err = m.pipe.collect()
+		return err
+	case m.inParts():
+		m.unshared, err = m.gatherParts()
 		return err
 	}
 	if m.shared == nil || m.shared.zero == nil {
@@ -526,21 +520,32 @@ func (m *Model) Unshare() error {
 
 // reshare gives all ranks their parts of the state that rank 0 has from a checkpoint, if it has.
 func (m *Model) reshare() error {
-	if m.pipe == nil && (m.shared == nil || m.shared.zero == nil) {
+	if m.apart() == nil && (m.shared == nil || m.shared.zero == nil) {
 		return nil
 	}
 	has, err := dist.Share(m.Comm(), 0, m.unshared != nil)
 	if err != nil || !has {
 		return err
 	}
-	if m.pipe != nil {
+	switch {
+	case m.pipe != nil:
 		err = m.pipe.spread(m.unshared)
-		m.unshared = nil
-		return err
+	case m.inParts():
+		err = m.spreadParts(m.unshared)
+	default:
+		err = m.shared.zero.moveShared(false, m.unshared)
 	}
-	err = m.shared.zero.moveShared(false, m.unshared)
 	m.unshared = nil
 	return err
+}
+
+// ParameterBytes is the memory of the parameters that this rank has, in bytes.
+func (m *Model) ParameterBytes() int {
+	n := 0
+	for _, p := range m.own() {
+		n += p.Type.Bytes()
+	}
+	return n
 }
 
 // OptimizerBytes is the memory of this rank's optimizer state and accumulated gradients, in bytes.

@@ -98,6 +98,37 @@ func TestZeroGivesTheSameBits(t *testing.T) {
 	}
 }
 
+// Ranks that have several shards each report the losses of one process.
+func TestZeroOfManyShards(t *testing.T) {
+	tr, _ := load(t, 96)
+	digitsSpec = tr.Spec()
+	fit := func(c *dist.Comm, zero int) (*train.Model, *train.History, error) {
+		m, err := plainRule(c, train.Parallel{Shards: 5, Zero: zero}, optim.Adam())
+		if err != nil {
+			return nil, nil, err
+		}
+		h, err := m.Fit(context.Background(), tr, train.Epochs(2), train.BatchSize(32))
+		return m, h, err
+	}
+	one, want, err := fit(nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bits := weights(t, one)
+	for zero := 1; zero <= 2; zero++ {
+		allRanks(t, 2, func(c *dist.Comm) error {
+			m, h, err := fit(c, zero)
+			if err != nil {
+				return err
+			}
+			if weights(t, m) != bits || fmt.Sprint(h.Epochs[1].Logs) != fmt.Sprint(want.Epochs[1].Logs) {
+				return fmt.Errorf("stage %d: %v, of one process %v", zero, h.Epochs[1].Logs, want.Epochs[1].Logs)
+			}
+			return nil
+		})
+	}
+}
+
 // weights are the bits of a model's parameters.
 func weights(t *testing.T, m *train.Model) string {
 	var b strings.Builder
