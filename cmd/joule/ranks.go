@@ -35,7 +35,8 @@ type rankFlags struct {
 	check    int
 	timeline string
 	slow
-	scheme *dist.Scheme
+	scheme    *dist.Scheme
+	recovered bool // a rank has died, and these are what is left
 }
 
 // slow are the settings for slow links and of how a model is shared out, which a run keeps.
@@ -62,7 +63,7 @@ func (f *rankFlags) add(fs *pflag.FlagSet) {
 	fs.Float64Var(&f.Rate, "outer-rate", 1, "learning rate of those averages (DiLoCo: 0.7)")
 	fs.IntVar(&f.Zero, "zero", 0, "share state out over the ranks (ZeRO): 1: the optimizer's, 2: gradients as well; weights are the same bits")
 	fs.BoolVar(&f.SyncNorm, "sync-batch-norm", false, "batch normalisations take their statistics over all ranks, in place of each shard")
-	fs.IntVar(&f.Tensor, "tensor", 0, "so many ranks in a row compute the same examples together, each a part of every layer that can be split")
+	fs.IntVar(&f.Tensor, "tensor", 0, "so many ranks in a row compute the same examples together, each a part of every layer that can be split, of which it has that part of the weights alone; 1: none")
 	fs.IntVar(&f.Pipeline, "pipeline", 0, "so many ranks in a row hold consecutive layers each (pipeline stages); each of the --shards is a micro-batch, by default four for each rank; 1: no stages")
 	fs.StringVar(&f.Cuts, "cuts", "", "the layers that begin the stages after the first, such as block_2,block_4 (default: so that stages take about as long)")
 	fs.StringVar(&f.timeline, "timeline", "", "write what the first steps of each rank did when to this file, for chrome://tracing or Perfetto")
@@ -251,6 +252,16 @@ type silent struct{ error }
 
 func (s silent) Unwrap() error { return s.error }
 
+// resplit lets the ranks that are left after one has died split layers over another number of them, if they cannot share the batch in the rows that they had: over the next greater that divides them.
+func (f *rankFlags) resplit(n int) {
+	if !f.recovered || f.Tensor <= 1 || n == 1 || n%f.Tensor == 0 {
+		return
+	}
+	for f.Tensor++; f.Tensor < n && n%f.Tensor != 0; f.Tensor++ {
+	}
+	f.Tensor = min(f.Tensor, n)
+}
+
 // meter is the machine's counter of joules. It counts for all ranks of the machine: the first of them reads it, the others count nothing.
 func (r *ranks) meter(f *meterFlag) (energy.Meter, error) {
 	m, _, err := f.open()
@@ -354,6 +365,7 @@ type rankReport struct {
 	train.Exchange
 	Seconds  float64       `json:"seconds"`
 	Peak     int64         `json:"peak_rss_bytes"`
+	Params   int           `json:"parameter_bytes"` // of the parameters that the rank has
 	State    int           `json:"optimizer_bytes"` // of the optimizer's state and accumulated gradients
 	FLOPs    int64         `json:"flops"`
 	Examples int64         `json:"examples"`
@@ -369,7 +381,7 @@ func (j *job) gather(l *energy.Ledger) (*energy.Ledger, []rankReport, error) {
 	own := struct {
 		Ledger *energy.Ledger
 		Report rankReport
-	}{l, rankReport{Rank: j.ranks.comm.Rank(), Host: host, Exchange: j.model.Exchange(), Seconds: l.Seconds, Peak: rss.Peak(), State: j.model.OptimizerBytes(), FLOPs: l.Cost.FLOPs, Examples: j.shown.examples, Joules: l.Joules}}
+	}{l, rankReport{Rank: j.ranks.comm.Rank(), Host: host, Exchange: j.model.Exchange(), Seconds: l.Seconds, Peak: rss.Peak(), Params: j.model.ParameterBytes(), State: j.model.OptimizerBytes(), FLOPs: l.Cost.FLOPs, Examples: j.shown.examples, Joules: l.Joules}}
 	all, err := dist.Gather(j.ranks.comm, own)
 	if err != nil {
 		return nil, nil, err

@@ -144,6 +144,7 @@ func (f *trainFlags) run(c *cobra.Command, args []string) error {
 	for r.recover(err, c.ErrOrStderr()) { // a rank has died, and the others can go on
 		id := f.runID
 		*f = asked
+		f.recovered = true
 		if found, e := share(r, f.resumable(id), nil); e != nil {
 			err = e
 			continue
@@ -238,8 +239,9 @@ func (j *job) prepare() error {
 	if err := f.rankFlags.take(j.spec.Ranks); err != nil {
 		return err
 	}
+	f.resplit(j.ranks.size())
 	if f.dryRun { // one rank tries its steps alone
-		f.Zero, f.Pipeline, f.Cuts = 0, 0, ""
+		f.Zero, f.Tensor, f.Pipeline, f.Cuts = 0, 0, 0, ""
 	}
 	opts, err := f.on.options(train.Threads(f.threads), train.Seed(f.seed), train.Across(j.ranks.parallel(&f.rankFlags)))
 	if err != nil {
@@ -489,8 +491,11 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 		}
 	}
 	n := j.ranks.size()
-	if p := j.f.Pipeline; p > 1 && n%p == 0 { // stages compute the same shards
-		n /= p
+	j.f.resplit(n)
+	for _, same := range []int{j.f.Pipeline, j.f.Tensor} { // stages, and ranks that split layers, compute the same shards
+		if same > 1 && n%same == 0 {
+			n /= same
+		}
 	}
 	if j.f.shards != 0 && j.f.shards < n {
 		return usageError{fmt.Errorf("run %s cuts its batches into %d shards, too few for %d ranks: resume it on at most %d ranks, or with --shards %d, which changes the sums' rounding", at.ID, j.f.shards, n, j.f.shards, n)}
