@@ -121,7 +121,7 @@ func (c *Comm) put() error {
 	s := c.shared
 	s.done++
 	s.count[c.Rank()].Store(s.done)
-	c.stats.messages.Add(1)
+	c.count(0, 0, 1)
 	return c.wait(&reached{c: c})
 }
 
@@ -205,10 +205,7 @@ func (c *Comm) sharedSum(p *Plan, own, out []float32, all bool) error {
 }
 
 // moved counts numbers that others have read from this rank and it from others.
-func (c *Comm) moved(out, in int) {
-	c.stats.sent.Add(4 * int64(out))
-	c.stats.received.Add(4 * int64(in))
-}
+func (c *Comm) moved(out, in int) { c.count(4*out, 4*in, 0) }
 
 // addShared adds a stretch of what all ranks have put, in the tree's order.
 func (c *Comm) addShared(p *Plan, at reach, out []float32) {

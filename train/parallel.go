@@ -252,6 +252,7 @@ func (m *Model) group() (*group, error) {
 		if err != nil {
 			return nil, err
 		}
+		c.Urgent(true) // a step has nothing else to do meanwhile
 		g.norms = &op.Group{Name: "all ranks", Join: c}
 	}
 	m.norms = g.norms

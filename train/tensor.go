@@ -84,6 +84,7 @@ func (m *Model) together() error {
 	if d.row, err = p.Comm.Sub(row, channelTensor); err != nil {
 		return err
 	}
+	d.row.Urgent(true) // a step has nothing else to do meanwhile
 	if d.column, err = p.Comm.Sub(column, channelColumn); err != nil {
 		return err
 	}
