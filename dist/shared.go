@@ -45,12 +45,25 @@ var shmFolder = "/dev/shm"
 // sharedSize is the bytes that n ranks share.
 func sharedSize(n int) int { return (1+n)*line + n*turns*4*chunk }
 
+// countersIn are n counters, a line each.
+func countersIn(mem []byte, n int) []*atomic.Uint64 {
+	out := make([]*atomic.Uint64, n)
+	for i := range out {
+		out[i] = (*atomic.Uint64)(unsafe.Pointer(&mem[i*line]))
+	}
+	return out
+}
+
+// floatsIn sees memory as numbers.
+func floatsIn(mem []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(&mem[0])), len(mem)/4)
+}
+
 // newShared sees memory of sharedSize as what it is; release is called when nobody uses it any more.
 func newShared(mem []byte, n int, release func([]byte)) *shared {
-	s := &shared{}
-	floats := unsafe.Slice((*float32)(unsafe.Pointer(&mem[(1+n)*line])), n*turns*chunk)
-	for r := range n {
-		s.count = append(s.count, (*atomic.Uint64)(unsafe.Pointer(&mem[(1+r)*line])))
+	s := &shared{count: countersIn(mem[line:], n)}
+	floats := floatsIn(mem[(1+n)*line:])
+	for range n {
 		var room [turns][]float32
 		for t := range room {
 			room[t], floats = floats[:chunk:chunk], floats[chunk:]
@@ -61,19 +74,28 @@ func newShared(mem []byte, n int, release func([]byte)) *shared {
 	return s
 }
 
-// meet tries, once, to find memory that all ranks see: c.shared is nil afterwards if there is none, for instance since they are on several machines.
+// meet tries, once, to find memory for sums: c.shared is nil afterwards if there is none, for instance since the ranks are on several machines.
 func (c *Comm) meet() error {
 	if c.met {
 		return nil
 	}
 	c.met = true
+	mem, err := c.memory(sharedSize(c.Size()))
+	if err == nil && mem != nil {
+		c.shared = newShared(mem, c.Size(), closeMemory)
+	}
+	return err
+}
+
+// memory is so many bytes that all ranks see, zeros behind a mark of eight bytes; nil if there is no such memory.
+func (c *Comm) memory(size int) ([]byte, error) {
 	n, me := c.Size(), c.Rank()
 	var mem []byte
 	var name [64]byte // of the file; empty: there is none
 	remove := func() {}
 	mark := rand.Uint64() // a file of this name on another machine has another
 	if me == 0 && debug.Get("ranks") != "messages" {
-		m, path, err := makeMemory(sharedSize(n))
+		m, path, err := makeMemory(size)
 		if err == nil && len(path) < len(name)-8 {
 			mem, remove = m, func() { removeMemory(path) }
 			binary.LittleEndian.PutUint64(mem, mark)
@@ -83,13 +105,13 @@ func (c *Comm) meet() error {
 	}
 	defer func() { remove() }()
 	if err := c.broadcast(0, name[:]); err != nil {
-		return err
+		return nil, err
 	}
 	if name[8] == 0 {
-		return nil
+		return nil, nil
 	}
 	if me != 0 {
-		if m, err := openMemory(strings.TrimRight(string(name[8:]), "\x00"), sharedSize(n)); err == nil {
+		if m, err := openMemory(strings.TrimRight(string(name[8:]), "\x00"), size); err == nil {
 			if mem = m; binary.LittleEndian.Uint64(mem) != binary.LittleEndian.Uint64(name[:]) {
 				closeMemory(mem)
 				mem = nil
@@ -101,16 +123,15 @@ func (c *Comm) meet() error {
 		failed[0] = 1
 	}
 	if err := c.allGather(failed, slices.Repeat([]int{1}, n), any); err != nil {
-		return err
+		return nil, err
 	}
 	if slices.Contains(any, 1) {
 		if mem != nil {
 			closeMemory(mem)
 		}
-		return nil
+		return nil, nil
 	}
-	c.shared = newShared(mem, n, closeMemory)
-	return nil
+	return mem, nil
 }
 
 // own is this rank's room of the turn.
@@ -122,21 +143,22 @@ func (c *Comm) put() error {
 	s.done++
 	s.count[c.Rank()].Store(s.done)
 	c.count(0, 0, 1)
-	return c.wait(&reached{c: c})
+	return c.wait(&reached{c: c, count: s.count, at: s.done})
 }
 
-// reached is done when all ranks have counted as far as this one.
+// reached is done when all ranks' counts are as high as at.
 type reached struct {
 	c     *Comm
-	rank  int // those before it have
+	count []*atomic.Uint64
+	at    uint64
+	rank  int // those before it are
 	looks int
 }
 
 // Done implements Request.
 func (q *reached) Done() (bool, error) {
-	s := q.c.shared
-	for ; q.rank < len(s.count); q.rank++ {
-		if s.count[q.rank].Load() >= s.done {
+	for ; q.rank < len(q.count); q.rank++ {
+		if q.count[q.rank].Load() >= q.at {
 			continue
 		}
 		if q.looks++; q.looks%(4*patience) == 0 {
@@ -207,23 +229,31 @@ func (c *Comm) sharedSum(p *Plan, own, out []float32, all bool) error {
 // moved counts numbers that others have read from this rank and it from others.
 func (c *Comm) moved(out, in int) { c.count(4*out, 4*in, 0) }
 
-// addShared adds a stretch of what all ranks have put, in the tree's order.
-func (c *Comm) addShared(p *Plan, at reach, out []float32) {
-	s, n := c.shared, c.Size()
+// addAll adds what all ranks have, in the order of the tree of which each has one node.
+func (c *Comm) addAll(p *Plan, of [][]float32, out []float32) {
+	n, w := c.Size(), len(out)
 	if n == 2 {
-		vec.Binary(vec.Add)(out, s.own(0)[at.lo:at.hi], s.own(1)[at.lo:at.hi])
+		vec.Binary(vec.Add)(out, of[0], of[1])
 		return
 	}
-	w := at.hi - at.lo
 	tmp := c.room(n * w)
 	var nodes []Range
 	var parts [][]float32
-	for r := range n {
+	for r, x := range of {
 		t := tmp[r*w : (r+1)*w]
-		copy(t, s.own(r)[at.lo:at.hi])
+		copy(t, x)
 		nodes, parts = append(nodes, p.Own[r][0]), append(parts, t)
 	}
 	fold(p.Tree, nodes, parts, out)
+}
+
+// addShared adds a stretch of what all ranks have put.
+func (c *Comm) addShared(p *Plan, at reach, out []float32) {
+	of := make([][]float32, c.Size())
+	for r := range of {
+		of[r] = c.shared.own(r)[at.lo:at.hi]
+	}
+	c.addAll(p, of, out)
 }
 
 // sharedGather is gatherSegments in shared memory.

@@ -105,7 +105,7 @@ func (g *group) limit(k mode) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{key: programKey{mode: k, batch: g.Shards, stage: g.stage}, g: limited, exec: e, in: append([]*tensor.Tensor{}, g.slots[0].views[:len(f.members)]...), out: backend.NewOutputs(limited)}
+	p := &program{key: programKey{mode: k, batch: g.Shards, stage: g.stage}, g: limited, exec: e, in: append([]*tensor.Tensor{}, g.total.views[:len(f.members)]...), out: backend.NewOutputs(limited)}
 	for range len(limited.Inputs()) - len(f.members) {
 		p.in = append(p.in, tensor.New(dtype.F32))
 	}

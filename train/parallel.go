@@ -59,7 +59,7 @@ type Parallel struct {
 
 // Span is a stretch of time of a rank's work, for timelines.
 type Span struct {
-	What       string // "gradients", "bucket 2", "wait", "update"
+	What       string // "gradients", "bucket 2", "wait", "sum" (in common memory), "update"
 	Step       int64
 	Begin, End time.Time
 }
@@ -127,7 +127,10 @@ type group struct {
 	joins  []int // after each of them, how many additions the tree has for it
 
 	flat    layout
-	slots   []*slot // vectors of gradients: of shards, then sums
+	slots   []*slot // vectors of gradients of shards
+	total   *slot   // where sums of all ranks come: the first of them, unless they are read in common memory
+	window  *dist.Window
+	sought  bool // whether it is known if there is one
 	applied map[mode]*program
 	squares *program       // of gradients that are limited together with those of other ranks; see limit.go
 	update  *program       // likewise
@@ -283,6 +286,7 @@ func (g *group) restage() error {
 		return nil
 	}
 	g.stage, g.flat, g.slots, g.joins, g.squares, g.update = g.m.stage(), layout{}, nil, nil, nil, nil
+	g.total, g.window, g.sought = nil, nil, false
 	clear(g.applied)
 	clear(g.programs)
 	if err := g.lay(); err != nil {
@@ -317,6 +321,7 @@ func (g *group) fold() {
 	for range deepest {
 		g.slots = append(g.slots, g.flat.slot(g.zeroStage() < 2))
 	}
+	g.total = g.slots[0]
 }
 
 // lay makes the layout from the graph of a shard.
@@ -409,7 +414,11 @@ func (l *layout) slot(whole bool) *slot {
 		v := newVector(controls)
 		return &slot{control: v.all, views: append(make([]*tensor.Tensor, len(l.members)), v.view(controlLoss))}
 	}
-	v := newVector(l.size)
+	return l.slotIn(newVector(l.size))
+}
+
+// slotIn makes a slot in memory that is there.
+func (l *layout) slotIn(v *vector) *slot {
 	s := &slot{raw: v.raw, all: v.all, control: v.all[l.control:]}
 	for _, m := range l.members {
 		s.views = append(s.views, v.view(m.off, m.t.Shape...))

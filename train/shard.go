@@ -186,7 +186,7 @@ func (g *group) applyProgram(k mode) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{key: key, g: ag, exec: e, in: append(append([]*tensor.Tensor{}, g.slots[0].views[:len(g.flat.members)]...), tensor.New(dtype.F32))}
+	p := &program{key: key, g: ag, exec: e, in: append(append([]*tensor.Tensor{}, g.total.views[:len(g.flat.members)]...), tensor.New(dtype.F32))}
 	g.applied[k], g.m.programs[key] = p, p
 	return p, nil
 }
@@ -218,7 +218,15 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 			return 0, all, err
 		}
 	}
+	if err := g.seek(); err != nil {
+		return 0, all, err
+	}
 	begun := time.Now()
+	if g.window != nil {
+		if err := g.window.Free(); err != nil {
+			return 0, all, err
+		}
+	}
 	seed := g.state
 	draw := tensor.Data[int64](seed)
 	count := draw[1]
@@ -237,11 +245,13 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 		if g.last = s == g.hi-1; g.last {
 			flag(own.control[controlStop:], wish.stop)
 			flag(own.control[controlSave:], wish.save)
-			go func() { done <- g.sum(depth, depth-g.joins[len(g.joins)-1]) }()
+			if g.window == nil {
+				go func() { done <- g.sum(depth, depth-g.joins[len(g.joins)-1]) }()
+			}
 		}
 		draw[1] = count + int64(s)
 		if err := g.one(b, lo-from, hi-from, depth-1, judge); err != nil {
-			if g.last {
+			if g.last && g.window == nil {
 				close(g.queue)
 				<-done
 			}
@@ -256,16 +266,20 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 		}
 	}
 	computed := time.Now()
-	g.urgent(true)
-	err = <-done
-	g.urgent(false)
+	if g.window != nil {
+		err = g.sumInWindow(depth)
+	} else {
+		g.urgent(true)
+		err = <-done
+		g.urgent(false)
+		g.account.waited += time.Since(computed)
+	}
 	summed := time.Now()
-	g.account.waited += summed.Sub(computed)
 	g.account.steps++
 	if err != nil {
 		return 0, all, err
 	}
-	control := g.slots[0].control
+	control := g.total.control
 	loss = float64(control[controlLoss])
 	all = wishes{stop: control[controlStop] > 0, save: control[controlSave] > 0}
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
@@ -277,7 +291,9 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 	if g.Trace != nil {
 		step := g.account.steps
 		g.Trace(Span{"gradients", step, begun, computed})
-		g.Trace(Span{"wait", step, computed, summed})
+		if g.window == nil {
+			g.Trace(Span{"wait", step, computed, summed})
+		}
 		g.Trace(Span{"update", step, summed, time.Now()})
 	}
 	return loss, all, nil
@@ -415,6 +431,50 @@ func (g *group) sum(depth, left int) error {
 		own[s] = g.slots[s].control
 	}
 	return g.m.Comm().SumTree(g.plan, own, own[0])
+}
+
+// seek finds out, at the first step, whether all ranks see common memory: gradients are then computed there, and the sum of all ranks' is read into another slot at the end of the step. Nothing travels,
+// so there is nothing to hide behind the backward pass.
+func (g *group) seek() error {
+	if g.sought {
+		return nil
+	}
+	g.sought = true
+	c := g.m.Comm()
+	if c == nil || g.m.inParts() || g.zero != nil || g.Compress != nil || g.AnyOrder || g.Local > 1 || len(g.programs) > 0 || len(g.applied) > 0 {
+		return nil
+	}
+	for _, own := range g.plan.Own {
+		if len(own) != 1 { // a rank brings several summands
+			return nil
+		}
+	}
+	w, err := c.NewWindow(g.flat.size)
+	if err != nil || w == nil {
+		return err
+	}
+	raw := w.Own()
+	g.window, g.slots[0] = w, g.flat.slotIn(&vector{raw, tensor.Wrap(dtype.F32, []int{len(raw) / 4}, raw).F32()[:g.flat.size]})
+	return nil
+}
+
+// sumInWindow adds up this rank's shards in depth slots, and then what all ranks have in common memory.
+func (g *group) sumInWindow(depth int) error {
+	start := time.Now()
+	for d := depth; d > 1; d-- {
+		add(g.slots[d-2].all, g.slots[d-1].all)
+	}
+	c := g.m.Comm()
+	c.Urgent(true)
+	waited, err := g.window.Sum(g.plan, g.total.all)
+	c.Urgent(false)
+	end := time.Now()
+	g.account.waited += waited
+	g.account.busy += end.Sub(start)
+	if g.Trace != nil {
+		g.Trace(Span{"sum", g.account.steps + 1, start, end})
+	}
+	return err
 }
 
 // exchange adds all ranks' parts of bucket i up into own[0].
