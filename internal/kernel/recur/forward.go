@@ -9,14 +9,15 @@ func (p *Plan) Run(pool *par.Pool, o Operands) {
 	}
 	p.ops = o
 	p.prepare(pool, false)
-	if p.few != nil && p.Batch <= fewRows && o.Mask == nil {
+	switch {
+	case p.shared():
+		p.steps(pool)
+	case p.few != nil && p.Batch <= fewRows && o.Mask == nil:
 		for s := range p.Time {
 			t, before := p.time(s)
 			p.row(pool, t, before)
 		}
-	} else if p.shared() {
-		p.steps(pool)
-	} else {
+	default:
 		pool.Run(p.chunks(), (*forward)(p))
 	}
 	p.ops = Operands{}

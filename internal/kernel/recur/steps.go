@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jouleml/joule/internal/isa"
+	"github.com/jouleml/joule/internal/kernel/wgemm"
 	"github.com/jouleml/joule/internal/par"
 	"github.com/jouleml/joule/internal/race"
 )
@@ -18,11 +20,11 @@ const (
 
 // shared reports whether steps are shared out by units.
 func (p *Plan) shared() bool {
-	return p.few == nil && p.Cell != GRU1 && p.Batch <= fewRows && p.Units%blockUnits == 0
+	return p.Cell != GRU1 && p.Batch <= fewRows && p.Units%blockUnits == 0
 }
 
 // streams reports whether weights are packed in the order in which one row reads them, panel behind panel, each of all gates. Reading them out of the L2 cache is what bounds such a step.
-func (p *Plan) streams() bool { return p.shared() && p.Batch == 1 && p.leaf != nil }
+func (p *Plan) streams() bool { return p.few == nil && p.shared() && p.Batch == 1 && p.leaf != nil }
 
 // packStream copies weights [Units, Gates·Units] to panels [Units/n][Units][Gates][n].
 func (p *Plan) packStream(dst, u []float32) {
@@ -59,6 +61,10 @@ const (
 	// nap is how long it then sleeps between looks.
 	nap = 50 * time.Microsecond
 )
+
+// fewWeights are the weights of few bits that a part has at least: a core reads and multiplies so many in about a microsecond, which is what it costs at each step until another core has seen that a part is
+// done and has read its states. With less, two threads are no faster than one, and not as steady.
+var fewWeights = [...]int{isa.Portable: 1 << 15, isa.AVX2: 1 << 16, isa.AVX512: 1 << 17}
 
 // await reports whether s steps of all parts with units in [lo, hi) are done, after waiting a while.
 func (p *Plan) await(w *worker, lo, hi, s int) bool {
@@ -107,6 +113,9 @@ func (p *Plan) half() int {
 // steps runs all steps.
 func (p *Plan) steps(pool *par.Pool) {
 	n := min(pool.Threads(), p.Units/blockUnits)
+	if p.few != nil {
+		n = max(1, min(n, p.wide*p.Units/fewWeights[p.level]))
+	}
 	p.begin(n)
 	pool.Run(n, (*sharing)(p))
 }
@@ -171,6 +180,8 @@ func (p *Plan) step(w *worker, q, s int) bool {
 	case !ok:
 	case p.Batch == 1 && p.ended(0, t):
 		p.cell(w, 0, t, before, at.lo, at.hi, nil)
+	case p.few != nil:
+		ok = p.fewStep(w, at, s, t, before)
 	case p.streams():
 		ok = p.streamStep(w, at, s, t, before)
 	default:
@@ -271,6 +282,49 @@ func (p *Plan) stream(y, in, h []float32, u, lo, hi int) {
 	w := p.packed[u*p.wide:][:p.Units*row][lo*row:][:(hi-lo)*row]
 	checkGates(gates, p.Units, n, y, in)
 	p.leaf.stream[gates](&y[0], &in[0], &h[lo:hi][0], &w[0], hi-lo, 4*p.Units, 4*p.Units)
+}
+
+// fewStep is step with weights of few bits. Every thread brings the whole state to 8 bits for itself: that is less than waiting for one who did it for all.
+func (p *Plan) fewStep(w *worker, at *part, s, t, before int) bool {
+	if !p.await(w, 0, p.Units, s) {
+		return false
+	}
+	for r := range p.Batch {
+		h := p.last(p.ops.States, p.ops.H0, r, before)
+		if p.ops.Mask != nil {
+			masked := w.h[p.local[r]:][:p.Units]
+			p.mul(masked, h, p.ops.Mask[r*p.Units:][:p.Units])
+			h = masked
+		}
+		w.few.Take(r, h)
+	}
+	gates, cols := p.Cell.Gates(), p.few.Columns()
+	panels := wgemm.Panels{Every: p.Units / cols, Count: gates, Step: p.Units, AddStep: p.Units}
+	width := cols
+	if gates == 1 { // neighbours in their place
+		panels = wgemm.Panels{Every: 1, Count: blockUnits / cols, Step: cols, AddStep: cols}
+		width = blockUnits
+	}
+	for u := at.lo; u < at.hi; u += width {
+		panels.First = u / cols
+		for r := range p.Batch {
+			var sums []float32
+			add := p.ops.X[p.seq(r, t, p.wide):]
+			switch {
+			case p.Cell == GRU:
+				sums, add = w.q[p.localWide[r]:], p.ops.Bias
+			case p.Cell < GRU:
+				sums = p.ops.States[p.seq(r, t, p.Units):]
+			case p.ops.Gate != nil:
+				sums = p.ops.Gate[p.seq(r, t, p.wide):]
+			default:
+				sums = w.q[p.localWide[r]:]
+			}
+			w.few.Row(sums[u:], add[u:], r, p.ops.W, p.ops.Scale, panels)
+			p.cell(w, r, t, before, u, u+width, sums[:p.wide])
+		}
+	}
+	return true
 }
 
 // tileStep is step for few rows.

@@ -34,6 +34,23 @@ func (p *Plan) run(y []float32, q []int8, w []uint8, scale []float32, aux []int3
 	k(&y[0], &q[0], &w[0], &scale[0], &aux[0], p.stride, p.groups, p.inner)
 }
 
+type rowKernel = func(y, in *float32, x *int8, w *uint8, scale *float32, aux, sums *int32, yStride, inStride, wStride, scaleStride, groups, inner int)
+
+// rowKernels are by level, bits (8, 4) and panels.
+var rowKernels = [3][2][rowPanels + 1]rowKernel{
+	avx2: {{nil, row8AVX21, row8AVX22, row8AVX23, row8AVX24}, {nil, row4AVX21, row4AVX22, row4AVX23, row4AVX24}},
+	vnni: {{nil, row8VNNI1, row8VNNI2, row8VNNI3, row8VNNI4}, {nil, row4VNNI1, row4VNNI2, row4VNNI3, row4VNNI4}},
+}
+
+// row is Row with a kernel.
+func (p *Plan) row(y, add []float32, q []int8, w []uint8, scale []float32, aux []int32, sums []uint8, at Panels) {
+	kind := 0
+	if p.Bits == 4 {
+		kind = 1
+	}
+	rowKernels[p.level][kind][at.Count](&y[0], &add[0], &q[0], &w[0], &scale[0], &aux[0], (*int32)(unsafe.Pointer(unsafe.SliceData(sums))), 4*at.Step, 4*at.AddStep, at.Every*p.panelBytes(), 4*at.Every*p.groups*p.cols, p.groups, p.inner)
+}
+
 // greatest is the greatest magnitude in x, NaNs aside.
 func greatest(l level, x []float32) float32 {
 	n := len(x) / 8 * 8

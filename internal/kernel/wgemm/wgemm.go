@@ -14,6 +14,7 @@
 package wgemm
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -157,7 +158,7 @@ func build(s Spec, unit bool) *Plan {
 		}
 	} else {
 		const chunk = 1 << 14 // bytes of weights, at least
-		p.panelBlock = max(1, min((p.panels+7)/8, max(chunk/p.panelBytes(), 1)))
+		p.panelBlock = max(1, min((p.panels+7)/8, max(chunk/p.panelBytes(), rowPanels)))
 		p.rowBlock = 8 * tileRows
 		p.stride = p.padded
 		p.q = make([]int8, s.M*p.stride)
@@ -169,14 +170,19 @@ func build(s Spec, unit bool) *Plan {
 
 func (p *Plan) panelBytes() int { return p.groups * p.inner * p.cols * 4 }
 
-// WeightBytes is the length of packed weights, ScaleLen that of packed scales. Behind the weights of 8 bits is room for the last step of the matrix unit to read beyond K.
+// WeightBytes is the length of packed weights, ScaleLen that of packed scales. Behind the weights of 8 bits is room for the last step of the matrix unit to read beyond K, and the columns' sums.
 func (p *Plan) WeightBytes() int {
-	n := p.panels * p.panelBytes()
-	if p.level == vnni && p.Bits == 8 {
-		n += unitStep
+	if p.summed() {
+		return p.sums() + 4*p.ScaleLen()
 	}
-	return n
+	return p.panels * p.panelBytes()
 }
+
+// summed reports whether packed weights have -128 times the sum of each column and group with them, i32 in the order of the scales: a row that is alone is multiplied with 128 more than its values.
+func (p *Plan) summed() bool { return p.level == vnni && p.Bits == 8 }
+
+// sums is where they begin.
+func (p *Plan) sums() int { return p.panels*p.panelBytes() + unitStep }
 
 // ScaleLen is the number of packed scales.
 func (p *Plan) ScaleLen() int { return p.panels * p.groups * p.cols }
@@ -215,6 +221,10 @@ func (p *Plan) PackWeights(dst, w []uint8) {
 					v = 0x81
 				}
 				panel[at+i%4] = v
+				if p.summed() {
+					sum := dst[p.sums()+4*((n/p.cols*p.groups+g)*p.cols+n%p.cols):]
+					binary.LittleEndian.PutUint32(sum, binary.LittleEndian.Uint32(sum)-128*uint32(int8(v)))
+				}
 				continue
 			}
 			v := w[k/2] >> (4 * (k % 2)) & 15
@@ -292,8 +302,10 @@ func (f *quantizeBody) Chunk(i, _ int) {
 }
 
 // quantize brings row m of x to 8 bits.
-func (p *Plan) quantize(m int) {
-	x, q := p.x[m*p.K:][:p.K], p.q[m*p.stride:][:p.stride]
+func (p *Plan) quantize(m int) { p.quantizeRow(m, p.x[m*p.K:][:p.K]) }
+
+func (p *Plan) quantizeRow(m int, x []float32) {
+	q := p.q[m*p.stride:][:p.stride]
 	if p.unit {
 		for g := range p.groups {
 			lo, hi := g*p.group(), min((g+1)*p.group(), p.K)
@@ -351,6 +363,14 @@ func (f *body) Chunk(i, id int) {
 		}
 		return
 	}
+	if p.M == 1 {
+		// As many panels as all have their columns go at once.
+		for whole := min(last, p.N/p.cols); first < whole; {
+			n := min(rowPanels, whole-first)
+			p.Row(p.y[first*p.cols:], zeros[:], 0, p.w, p.s, Panels{First: first, Every: 1, Count: n, Step: p.cols})
+			first += n
+		}
+	}
 	out := p.work[id].tile
 	for j := first; j < last; j++ {
 		w, s := p.w[j*p.panelBytes():][:p.panelBytes()], p.s[j*p.groups*p.cols:][:p.groups*p.cols]
@@ -361,6 +381,53 @@ func (f *body) Chunk(i, id int) {
 			for r := range n {
 				copy(p.y[(m+r)*p.N+j*p.cols:][:cols], out[r*p.cols:])
 			}
+		}
+	}
+}
+
+// Columns is the number of columns of a panel.
+func (p *Plan) Columns() int { return p.cols }
+
+// Take brings x to 8 bits as row m of the operand, for Row. It is for plans of at most 6 rows.
+func (p *Plan) Take(m int, x []float32) { p.quantizeRow(m, x[:p.K]) }
+
+// Panels are some panels of weights, each so many after the one before, whose results lie Step apart. Those of what is added lie AddStep apart; 0: all are the same.
+type Panels struct {
+	First, Every, Count int
+	Step, AddStep       int
+}
+
+// rowPanels is the most panels that a kernel of one row takes.
+const rowPanels = 4
+
+// zeros is what is added where nothing is.
+var zeros [maxCols]float32
+
+// Row sets y to add and the products of row m, as Take or Run brought it to 8 bits, with panels of w: results of all columns of a panel, the last one's included, whatever N says. y and add must not overlap.
+func (p *Plan) Row(y, add []float32, m int, w []uint8, scale []float32, at Panels) {
+	if p.unit || at.First < 0 || at.Count < 1 || at.Count > rowPanels || at.First+(at.Count-1)*at.Every >= p.panels {
+		panic(fmt.Sprintf("wgemm: no panels %+v", at))
+	}
+	rows, last := p.level.rows(), at.Count-1
+	q, aux := p.q[m*p.stride:][:p.stride], p.aux[m/rows*p.groups*auxLen+m%rows:]
+	n, s := p.panelBytes(), p.groups*p.cols
+	var sums []uint8
+	if p.summed() {
+		sums = w[p.sums()+4*at.First*s:]
+		_ = sums[4*(last*at.Every*s+s)-1]
+	}
+	w, scale = w[at.First*n:], scale[at.First*s:]
+	_, _, _, _ = w[last*at.Every*n+n-1], scale[last*at.Every*s+s-1], y[last*at.Step+p.cols-1], add[last*at.AddStep+p.cols-1]
+	_ = aux[(p.groups-1)*auxLen+tileRows]
+	if p.level != portable {
+		p.row(y, add, q, w, scale, aux, sums, at)
+		return
+	}
+	for i := range at.Count {
+		out := y[i*at.Step:][:p.cols]
+		p.runGo(out, q, w[i*at.Every*n:], scale[i*at.Every*s:], aux)
+		for j, v := range add[i*at.AddStep:][:p.cols] {
+			out[j] += v
 		}
 	}
 }

@@ -695,6 +695,848 @@ loop:
 	VZEROUPPER
 	RET
 
+// func row8VNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row8VNNI1(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         aux+40(FP), SI
+	MOVQ         groups+88(FP), DI
+	LEAQ         (DX)(DX*2), DX
+	MOVL         $0x80808080, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z5, Z5, Z5
+	MOVQ         sums+48(FP), R8
+
+group:
+	MOVQ      R8, DX
+	VMOVDQU32 (DX), Z2
+	VMOVDQU32 64(DX), Z4
+	ADDQ      $0x80, R8
+	MOVQ      inner+96(FP), DX
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	VPBROADCASTD (AX), Z1
+	VPXORD       Z0, Z1, Z1
+	VPDPBUSD     (CX), Z1, Z2
+	VPDPBUSD     64(CX), Z1, Z4
+	ADDQ         $0x04, AX
+	ADDQ         $0x80, CX
+	DECQ         DX
+	JNZ          loop
+	VBROADCASTSS (SI), Z1
+	MOVQ         BX, DX
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (DX), Z1, Z6
+	VMULPS       Z6, Z2, Z2
+	VADDPS       Z2, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       64(DX), Z1, Z6
+	VMULPS       Z6, Z4, Z4
+	VADDPS       Z4, Z5, Z5
+	ADDQ         $0x80, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z3, Z3
+	VADDPS       64(AX), Z5, Z5
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z3, (AX)
+	VMOVUPS      Z5, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVX21(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVX21(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         aux+40(FP), SI
+	MOVQ         groups+88(FP), DI
+	LEAQ         (DX)(DX*2), DX
+	MOVQ         y+0(FP), R8
+	VPXOR        Y3, Y3, Y3
+	MOVQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMOVUPS      Y3, 32(DX)
+	MOVL         $0x00010001, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y0
+
+group:
+	VPBROADCASTD 24(SI), Y4
+	VMOVDQA      Y4, Y5
+	MOVQ         inner+96(FP), DX
+
+loop:
+	VPBROADCASTD (AX), Y1
+	VPABSB       Y1, Y2
+	VMOVDQU      (CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VMOVDQU      32(CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y5, Y5
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          loop
+	VBROADCASTSS (SI), Y1
+	MOVQ         BX, DX
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (DX), Y1, Y2
+	VMULPS       Y2, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(DX), Y1, Y2
+	VMULPS       Y2, Y5, Y5
+	MOVQ         R8, DX
+	VADDPS       (DX), Y4, Y4
+	VMOVUPS      Y4, (DX)
+	VADDPS       32(DX), Y5, Y5
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	MOVQ         R8, AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row8VNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row8VNNI2(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVL         $0x80808080, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z9, Z9, Z9
+	MOVQ         sums+48(FP), R9
+
+group:
+	MOVQ      R9, BX
+	VMOVDQU32 (BX), Z2
+	VMOVDQU32 64(BX), Z4
+	ADDQ      scaleStride+80(FP), BX
+	VMOVDQU32 (BX), Z6
+	VMOVDQU32 64(BX), Z8
+	ADDQ      $0x80, R9
+	MOVQ      inner+96(FP), BX
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	PREFETCHT0   2048(CX)(DX*1)
+	PREFETCHT0   2112(CX)(DX*1)
+	VPBROADCASTD (AX), Z1
+	VPXORD       Z0, Z1, Z1
+	VPDPBUSD     (CX), Z1, Z2
+	VPDPBUSD     64(CX), Z1, Z4
+	VPDPBUSD     (CX)(DX*1), Z1, Z6
+	VPDPBUSD     64(CX)(DX*1), Z1, Z8
+	ADDQ         $0x04, AX
+	ADDQ         $0x80, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Z1
+	MOVQ         SI, BX
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (BX), Z1, Z10
+	VMULPS       Z10, Z2, Z2
+	VADDPS       Z2, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       64(BX), Z1, Z10
+	VMULPS       Z10, Z4, Z4
+	VADDPS       Z4, Z5, Z5
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       (BX), Z1, Z10
+	VMULPS       Z10, Z6, Z6
+	VADDPS       Z6, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       64(BX), Z1, Z10
+	VMULPS       Z10, Z8, Z8
+	VADDPS       Z8, Z9, Z9
+	ADDQ         $0x80, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z3, Z3
+	VADDPS       64(AX), Z5, Z5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z7, Z7
+	VADDPS       64(AX), Z9, Z9
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z3, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z7, (AX)
+	VMOVUPS      Z9, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVX22(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVX22(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y3, Y3, Y3
+	MOVQ         R9, BX
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y3, 32(BX)
+	MOVL         $0x00010001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+
+group:
+	VPBROADCASTD 24(DI), Y4
+	VMOVDQA      Y4, Y5
+	VMOVDQA      Y4, Y6
+	VMOVDQA      Y4, Y7
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y1
+	VPABSB       Y1, Y2
+	VMOVDQU      (CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VMOVDQU      32(CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y5, Y5
+	VMOVDQU      (CX)(DX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VMOVDQU      32(CX)(DX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y7, Y7
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y1
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (BX), Y1, Y2
+	VMULPS       Y2, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(BX), Y1, Y2
+	VMULPS       Y2, Y5, Y5
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (BX), Y1, Y2
+	VMULPS       Y2, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(BX), Y1, Y2
+	VMULPS       Y2, Y7, Y7
+	MOVQ         R9, BX
+	VADDPS       (BX), Y4, Y4
+	VMOVUPS      Y4, (BX)
+	VADDPS       32(BX), Y5, Y5
+	VMOVUPS      Y5, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y6, Y6
+	VMOVUPS      Y6, (BX)
+	VADDPS       32(BX), Y7, Y7
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	MOVQ         R9, AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row8VNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row8VNNI3(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVL         $0x80808080, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z13, Z13, Z13
+	MOVQ         sums+48(FP), R9
+
+group:
+	MOVQ      R9, BX
+	VMOVDQU32 (BX), Z2
+	VMOVDQU32 64(BX), Z4
+	ADDQ      scaleStride+80(FP), BX
+	VMOVDQU32 (BX), Z6
+	VMOVDQU32 64(BX), Z8
+	ADDQ      scaleStride+80(FP), BX
+	VMOVDQU32 (BX), Z10
+	VMOVDQU32 64(BX), Z12
+	ADDQ      $0x80, R9
+	MOVQ      inner+96(FP), BX
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	PREFETCHT0   2048(CX)(DX*1)
+	PREFETCHT0   2112(CX)(DX*1)
+	PREFETCHT0   2048(CX)(DX*2)
+	PREFETCHT0   2112(CX)(DX*2)
+	VPBROADCASTD (AX), Z1
+	VPXORD       Z0, Z1, Z1
+	VPDPBUSD     (CX), Z1, Z2
+	VPDPBUSD     64(CX), Z1, Z4
+	VPDPBUSD     (CX)(DX*1), Z1, Z6
+	VPDPBUSD     64(CX)(DX*1), Z1, Z8
+	VPDPBUSD     (CX)(DX*2), Z1, Z10
+	VPDPBUSD     64(CX)(DX*2), Z1, Z12
+	ADDQ         $0x04, AX
+	ADDQ         $0x80, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Z1
+	MOVQ         SI, BX
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (BX), Z1, Z14
+	VMULPS       Z14, Z2, Z2
+	VADDPS       Z2, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       64(BX), Z1, Z14
+	VMULPS       Z14, Z4, Z4
+	VADDPS       Z4, Z5, Z5
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       (BX), Z1, Z14
+	VMULPS       Z14, Z6, Z6
+	VADDPS       Z6, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       64(BX), Z1, Z14
+	VMULPS       Z14, Z8, Z8
+	VADDPS       Z8, Z9, Z9
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       (BX), Z1, Z14
+	VMULPS       Z14, Z10, Z10
+	VADDPS       Z10, Z11, Z11
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       64(BX), Z1, Z14
+	VMULPS       Z14, Z12, Z12
+	VADDPS       Z12, Z13, Z13
+	ADDQ         $0x80, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z3, Z3
+	VADDPS       64(AX), Z5, Z5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z7, Z7
+	VADDPS       64(AX), Z9, Z9
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z11, Z11
+	VADDPS       64(AX), Z13, Z13
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z3, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z7, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z11, (AX)
+	VMOVUPS      Z13, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVX23(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVX23(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y3, Y3, Y3
+	MOVQ         R9, BX
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y3, (BX)
+	VMOVUPS      Y3, 32(BX)
+	MOVL         $0x00010001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+
+group:
+	VPBROADCASTD 24(DI), Y4
+	VMOVDQA      Y4, Y5
+	VMOVDQA      Y4, Y6
+	VMOVDQA      Y4, Y7
+	VMOVDQA      Y4, Y8
+	VMOVDQA      Y4, Y9
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y1
+	VPABSB       Y1, Y2
+	VMOVDQU      (CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VMOVDQU      32(CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y5, Y5
+	VMOVDQU      (CX)(DX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VMOVDQU      32(CX)(DX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y7, Y7
+	VMOVDQU      (CX)(DX*2), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VMOVDQU      32(CX)(DX*2), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y9, Y9
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y1
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (BX), Y1, Y2
+	VMULPS       Y2, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(BX), Y1, Y2
+	VMULPS       Y2, Y5, Y5
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (BX), Y1, Y2
+	VMULPS       Y2, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(BX), Y1, Y2
+	VMULPS       Y2, Y7, Y7
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       (BX), Y1, Y2
+	VMULPS       Y2, Y8, Y8
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       32(BX), Y1, Y2
+	VMULPS       Y2, Y9, Y9
+	MOVQ         R9, BX
+	VADDPS       (BX), Y4, Y4
+	VMOVUPS      Y4, (BX)
+	VADDPS       32(BX), Y5, Y5
+	VMOVUPS      Y5, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y6, Y6
+	VMOVUPS      Y6, (BX)
+	VADDPS       32(BX), Y7, Y7
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y8, Y8
+	VMOVUPS      Y8, (BX)
+	VADDPS       32(BX), Y9, Y9
+	VMOVUPS      Y9, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y8, Y8
+	VADDPS       32(AX), Y9, Y9
+	MOVQ         R9, AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row8VNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row8VNNI4(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVL         $0x80808080, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z17, Z17, Z17
+	MOVQ         sums+48(FP), R10
+
+group:
+	MOVQ      R10, R9
+	VMOVDQU32 (R9), Z2
+	VMOVDQU32 64(R9), Z4
+	ADDQ      scaleStride+80(FP), R9
+	VMOVDQU32 (R9), Z6
+	VMOVDQU32 64(R9), Z8
+	ADDQ      scaleStride+80(FP), R9
+	VMOVDQU32 (R9), Z10
+	VMOVDQU32 64(R9), Z12
+	ADDQ      scaleStride+80(FP), R9
+	VMOVDQU32 (R9), Z14
+	VMOVDQU32 64(R9), Z16
+	ADDQ      $0x80, R10
+	MOVQ      inner+96(FP), R9
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	PREFETCHT0   2048(CX)(DX*1)
+	PREFETCHT0   2112(CX)(DX*1)
+	PREFETCHT0   2048(CX)(DX*2)
+	PREFETCHT0   2112(CX)(DX*2)
+	PREFETCHT0   2048(CX)(BX*1)
+	PREFETCHT0   2112(CX)(BX*1)
+	VPBROADCASTD (AX), Z1
+	VPXORD       Z0, Z1, Z1
+	VPDPBUSD     (CX), Z1, Z2
+	VPDPBUSD     64(CX), Z1, Z4
+	VPDPBUSD     (CX)(DX*1), Z1, Z6
+	VPDPBUSD     64(CX)(DX*1), Z1, Z8
+	VPDPBUSD     (CX)(DX*2), Z1, Z10
+	VPDPBUSD     64(CX)(DX*2), Z1, Z12
+	VPDPBUSD     (CX)(BX*1), Z1, Z14
+	VPDPBUSD     64(CX)(BX*1), Z1, Z16
+	ADDQ         $0x04, AX
+	ADDQ         $0x80, CX
+	DECQ         R9
+	JNZ          loop
+	VBROADCASTSS (DI), Z1
+	MOVQ         SI, R9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (R9), Z1, Z18
+	VMULPS       Z18, Z2, Z2
+	VADDPS       Z2, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       64(R9), Z1, Z18
+	VMULPS       Z18, Z4, Z4
+	VADDPS       Z4, Z5, Z5
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       (R9), Z1, Z18
+	VMULPS       Z18, Z6, Z6
+	VADDPS       Z6, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       64(R9), Z1, Z18
+	VMULPS       Z18, Z8, Z8
+	VADDPS       Z8, Z9, Z9
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       (R9), Z1, Z18
+	VMULPS       Z18, Z10, Z10
+	VADDPS       Z10, Z11, Z11
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       64(R9), Z1, Z18
+	VMULPS       Z18, Z12, Z12
+	VADDPS       Z12, Z13, Z13
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       (R9), Z1, Z18
+	VMULPS       Z18, Z14, Z14
+	VADDPS       Z14, Z15, Z15
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       64(R9), Z1, Z18
+	VMULPS       Z18, Z16, Z16
+	VADDPS       Z16, Z17, Z17
+	ADDQ         $0x80, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z3, Z3
+	VADDPS       64(AX), Z5, Z5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z7, Z7
+	VADDPS       64(AX), Z9, Z9
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z11, Z11
+	VADDPS       64(AX), Z13, Z13
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z15, Z15
+	VADDPS       64(AX), Z17, Z17
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z3, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z7, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z11, (AX)
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z15, (AX)
+	VMOVUPS      Z17, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVX24(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVX24(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R10
+	VPXOR        Y3, Y3, Y3
+	MOVQ         R10, R9
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y3, 32(R9)
+	MOVL         $0x00010001, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+
+group:
+	VPBROADCASTD 24(DI), Y4
+	VMOVDQA      Y4, Y5
+	VMOVDQA      Y4, Y6
+	VMOVDQA      Y4, Y7
+	VMOVDQA      Y4, Y8
+	VMOVDQA      Y4, Y9
+	VMOVDQA      Y4, Y10
+	VMOVDQA      Y4, Y11
+	MOVQ         inner+96(FP), R9
+
+loop:
+	VPBROADCASTD (AX), Y1
+	VPABSB       Y1, Y2
+	VMOVDQU      (CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VMOVDQU      32(CX), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y5, Y5
+	VMOVDQU      (CX)(DX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VMOVDQU      32(CX)(DX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y7, Y7
+	VMOVDQU      (CX)(DX*2), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VMOVDQU      32(CX)(DX*2), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y9, Y9
+	VMOVDQU      (CX)(BX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VMOVDQU      32(CX)(BX*1), Y3
+	VPSIGNB      Y1, Y3, Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y11, Y11
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         R9
+	JNZ          loop
+	VBROADCASTSS (DI), Y1
+	MOVQ         SI, R9
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (R9), Y1, Y2
+	VMULPS       Y2, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(R9), Y1, Y2
+	VMULPS       Y2, Y5, Y5
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (R9), Y1, Y2
+	VMULPS       Y2, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(R9), Y1, Y2
+	VMULPS       Y2, Y7, Y7
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       (R9), Y1, Y2
+	VMULPS       Y2, Y8, Y8
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       32(R9), Y1, Y2
+	VMULPS       Y2, Y9, Y9
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       (R9), Y1, Y2
+	VMULPS       Y2, Y10, Y10
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       32(R9), Y1, Y2
+	VMULPS       Y2, Y11, Y11
+	MOVQ         R10, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
+	VADDPS       32(R9), Y9, Y9
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y10, Y10
+	VMOVUPS      Y10, (R9)
+	VADDPS       32(R9), Y11, Y11
+	VMOVUPS      Y11, 32(R9)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y8, Y8
+	VADDPS       32(AX), Y9, Y9
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y10, Y10
+	VADDPS       32(AX), Y11, Y11
+	MOVQ         R10, AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y10, (AX)
+	VMOVUPS      Y11, 32(AX)
+	VZEROUPPER
+	RET
+
 // func tile4VNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
 // Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tile4VNNI1(SB), NOSPLIT, $0-64
@@ -1500,6 +2342,1022 @@ loop:
 	VMOVUPS      Y5, 32(AX)
 	VMOVUPS      Y7, 64(AX)
 	VMOVUPS      Y9, 96(AX)
+	VZEROUPPER
+	RET
+
+// func row4VNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row4VNNI1(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         aux+40(FP), SI
+	MOVQ         groups+88(FP), DI
+	LEAQ         (DX)(DX*2), DX
+	MOVL         $0x0f0f0f0f, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z6, Z6, Z6
+
+group:
+	VPBROADCASTD 24(SI), Z3
+	VMOVDQA32    Z3, Z5
+	MOVQ         inner+96(FP), DX
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	VPBROADCASTD (AX), Z1
+	VPBROADCASTD 4(AX), Z2
+	VMOVDQU32    (CX), Z8
+	VPANDD       Z8, Z0, Z7
+	VPSRLD       $0x04, Z8, Z8
+	VPANDD       Z8, Z0, Z8
+	VPDPBUSD     Z1, Z7, Z3
+	VPDPBUSD     Z2, Z8, Z3
+	VMOVDQU32    64(CX), Z8
+	VPANDD       Z8, Z0, Z7
+	VPSRLD       $0x04, Z8, Z8
+	VPANDD       Z8, Z0, Z8
+	VPDPBUSD     Z1, Z7, Z5
+	VPDPBUSD     Z2, Z8, Z5
+	ADDQ         $0x08, AX
+	ADDQ         $0x80, CX
+	DECQ         DX
+	JNZ          loop
+	VBROADCASTSS (SI), Z1
+	MOVQ         BX, DX
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (DX), Z1, Z2
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(DX), Z1, Z2
+	VMULPS       Z2, Z5, Z5
+	VADDPS       Z5, Z6, Z6
+	ADDQ         $0x80, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z4, Z4
+	VADDPS       64(AX), Z6, Z6
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z6, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVX21(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVX21(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         aux+40(FP), SI
+	MOVQ         groups+88(FP), DI
+	LEAQ         (DX)(DX*2), DX
+	MOVQ         y+0(FP), R8
+	VPXOR        Y4, Y4, Y4
+	MOVQ         R8, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y4, 32(DX)
+	MOVL         $0x00010001, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x0f0f0f0f, DX
+	VMOVD        DX, X1
+	VPBROADCASTD X1, Y1
+
+group:
+	VPBROADCASTD 24(SI), Y6
+	VMOVDQA      Y6, Y7
+	MOVQ         inner+96(FP), DX
+
+loop:
+	VPBROADCASTD (AX), Y2
+	VPBROADCASTD 4(AX), Y3
+	VMOVDQU      (CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y6, Y6
+	VMOVDQU      32(CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y7, Y7
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          loop
+	VBROADCASTSS (SI), Y2
+	MOVQ         BX, DX
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (DX), Y2, Y3
+	VMULPS       Y3, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(DX), Y2, Y3
+	VMULPS       Y3, Y7, Y7
+	MOVQ         R8, DX
+	VADDPS       (DX), Y6, Y6
+	VMOVUPS      Y6, (DX)
+	VADDPS       32(DX), Y7, Y7
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	MOVQ         R8, AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row4VNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row4VNNI2(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z10, Z10, Z10
+
+group:
+	VPBROADCASTD 24(DI), Z3
+	VMOVDQA32    Z3, Z5
+	VMOVDQA32    Z3, Z7
+	VMOVDQA32    Z3, Z9
+	MOVQ         inner+96(FP), BX
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	PREFETCHT0   2048(CX)(DX*1)
+	PREFETCHT0   2112(CX)(DX*1)
+	VPBROADCASTD (AX), Z1
+	VPBROADCASTD 4(AX), Z2
+	VMOVDQU32    (CX), Z12
+	VPANDD       Z12, Z0, Z11
+	VPSRLD       $0x04, Z12, Z12
+	VPANDD       Z12, Z0, Z12
+	VPDPBUSD     Z1, Z11, Z3
+	VPDPBUSD     Z2, Z12, Z3
+	VMOVDQU32    64(CX), Z12
+	VPANDD       Z12, Z0, Z11
+	VPSRLD       $0x04, Z12, Z12
+	VPANDD       Z12, Z0, Z12
+	VPDPBUSD     Z1, Z11, Z5
+	VPDPBUSD     Z2, Z12, Z5
+	VMOVDQU32    (CX)(DX*1), Z12
+	VPANDD       Z12, Z0, Z11
+	VPSRLD       $0x04, Z12, Z12
+	VPANDD       Z12, Z0, Z12
+	VPDPBUSD     Z1, Z11, Z7
+	VPDPBUSD     Z2, Z12, Z7
+	VMOVDQU32    64(CX)(DX*1), Z12
+	VPANDD       Z12, Z0, Z11
+	VPSRLD       $0x04, Z12, Z12
+	VPANDD       Z12, Z0, Z12
+	VPDPBUSD     Z1, Z11, Z9
+	VPDPBUSD     Z2, Z12, Z9
+	ADDQ         $0x08, AX
+	ADDQ         $0x80, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Z1
+	MOVQ         SI, BX
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (BX), Z1, Z2
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(BX), Z1, Z2
+	VMULPS       Z2, Z5, Z5
+	VADDPS       Z5, Z6, Z6
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       (BX), Z1, Z2
+	VMULPS       Z2, Z7, Z7
+	VADDPS       Z7, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       64(BX), Z1, Z2
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z10, Z10
+	ADDQ         $0x80, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z4, Z4
+	VADDPS       64(AX), Z6, Z6
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z8, Z8
+	VADDPS       64(AX), Z10, Z10
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z6, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z10, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVX22(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVX22(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y4, Y4, Y4
+	MOVQ         R9, BX
+	VMOVUPS      Y4, (BX)
+	VMOVUPS      Y4, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y4, (BX)
+	VMOVUPS      Y4, 32(BX)
+	MOVL         $0x00010001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+group:
+	VPBROADCASTD 24(DI), Y6
+	VMOVDQA      Y6, Y7
+	VMOVDQA      Y6, Y8
+	VMOVDQA      Y6, Y9
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y2
+	VPBROADCASTD 4(AX), Y3
+	VMOVDQU      (CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y6, Y6
+	VMOVDQU      32(CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y7, Y7
+	VMOVDQU      (CX)(DX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y8, Y8
+	VMOVDQU      32(CX)(DX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y9, Y9
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y2
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (BX), Y2, Y3
+	VMULPS       Y3, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(BX), Y2, Y3
+	VMULPS       Y3, Y7, Y7
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       (BX), Y2, Y3
+	VMULPS       Y3, Y8, Y8
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       32(BX), Y2, Y3
+	VMULPS       Y3, Y9, Y9
+	MOVQ         R9, BX
+	VADDPS       (BX), Y6, Y6
+	VMOVUPS      Y6, (BX)
+	VADDPS       32(BX), Y7, Y7
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y8, Y8
+	VMOVUPS      Y8, (BX)
+	VADDPS       32(BX), Y9, Y9
+	VMOVUPS      Y9, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y8, Y8
+	VADDPS       32(AX), Y9, Y9
+	MOVQ         R9, AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row4VNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row4VNNI3(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z14, Z14, Z14
+
+group:
+	VPBROADCASTD 24(DI), Z3
+	VMOVDQA32    Z3, Z5
+	VMOVDQA32    Z3, Z7
+	VMOVDQA32    Z3, Z9
+	VMOVDQA32    Z3, Z11
+	VMOVDQA32    Z3, Z13
+	MOVQ         inner+96(FP), BX
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	PREFETCHT0   2048(CX)(DX*1)
+	PREFETCHT0   2112(CX)(DX*1)
+	PREFETCHT0   2048(CX)(DX*2)
+	PREFETCHT0   2112(CX)(DX*2)
+	VPBROADCASTD (AX), Z1
+	VPBROADCASTD 4(AX), Z2
+	VMOVDQU32    (CX), Z16
+	VPANDD       Z16, Z0, Z15
+	VPSRLD       $0x04, Z16, Z16
+	VPANDD       Z16, Z0, Z16
+	VPDPBUSD     Z1, Z15, Z3
+	VPDPBUSD     Z2, Z16, Z3
+	VMOVDQU32    64(CX), Z16
+	VPANDD       Z16, Z0, Z15
+	VPSRLD       $0x04, Z16, Z16
+	VPANDD       Z16, Z0, Z16
+	VPDPBUSD     Z1, Z15, Z5
+	VPDPBUSD     Z2, Z16, Z5
+	VMOVDQU32    (CX)(DX*1), Z16
+	VPANDD       Z16, Z0, Z15
+	VPSRLD       $0x04, Z16, Z16
+	VPANDD       Z16, Z0, Z16
+	VPDPBUSD     Z1, Z15, Z7
+	VPDPBUSD     Z2, Z16, Z7
+	VMOVDQU32    64(CX)(DX*1), Z16
+	VPANDD       Z16, Z0, Z15
+	VPSRLD       $0x04, Z16, Z16
+	VPANDD       Z16, Z0, Z16
+	VPDPBUSD     Z1, Z15, Z9
+	VPDPBUSD     Z2, Z16, Z9
+	VMOVDQU32    (CX)(DX*2), Z16
+	VPANDD       Z16, Z0, Z15
+	VPSRLD       $0x04, Z16, Z16
+	VPANDD       Z16, Z0, Z16
+	VPDPBUSD     Z1, Z15, Z11
+	VPDPBUSD     Z2, Z16, Z11
+	VMOVDQU32    64(CX)(DX*2), Z16
+	VPANDD       Z16, Z0, Z15
+	VPSRLD       $0x04, Z16, Z16
+	VPANDD       Z16, Z0, Z16
+	VPDPBUSD     Z1, Z15, Z13
+	VPDPBUSD     Z2, Z16, Z13
+	ADDQ         $0x08, AX
+	ADDQ         $0x80, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Z1
+	MOVQ         SI, BX
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (BX), Z1, Z2
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(BX), Z1, Z2
+	VMULPS       Z2, Z5, Z5
+	VADDPS       Z5, Z6, Z6
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       (BX), Z1, Z2
+	VMULPS       Z2, Z7, Z7
+	VADDPS       Z7, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       64(BX), Z1, Z2
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z10, Z10
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       (BX), Z1, Z2
+	VMULPS       Z2, Z11, Z11
+	VADDPS       Z11, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       64(BX), Z1, Z2
+	VMULPS       Z2, Z13, Z13
+	VADDPS       Z13, Z14, Z14
+	ADDQ         $0x80, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z4, Z4
+	VADDPS       64(AX), Z6, Z6
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z8, Z8
+	VADDPS       64(AX), Z10, Z10
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z12, Z12
+	VADDPS       64(AX), Z14, Z14
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z6, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z10, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z14, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVX23(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVX23(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y4, Y4, Y4
+	MOVQ         R9, BX
+	VMOVUPS      Y4, (BX)
+	VMOVUPS      Y4, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y4, (BX)
+	VMOVUPS      Y4, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y4, (BX)
+	VMOVUPS      Y4, 32(BX)
+	MOVL         $0x00010001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+group:
+	VPBROADCASTD 24(DI), Y6
+	VMOVDQA      Y6, Y7
+	VMOVDQA      Y6, Y8
+	VMOVDQA      Y6, Y9
+	VMOVDQA      Y6, Y10
+	VMOVDQA      Y6, Y11
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y2
+	VPBROADCASTD 4(AX), Y3
+	VMOVDQU      (CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y6, Y6
+	VMOVDQU      32(CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y7, Y7
+	VMOVDQU      (CX)(DX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y8, Y8
+	VMOVDQU      32(CX)(DX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y9, Y9
+	VMOVDQU      (CX)(DX*2), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y10, Y10
+	VMOVDQU      32(CX)(DX*2), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y11, Y11
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y2
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (BX), Y2, Y3
+	VMULPS       Y3, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(BX), Y2, Y3
+	VMULPS       Y3, Y7, Y7
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       (BX), Y2, Y3
+	VMULPS       Y3, Y8, Y8
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       32(BX), Y2, Y3
+	VMULPS       Y3, Y9, Y9
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       (BX), Y2, Y3
+	VMULPS       Y3, Y10, Y10
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       32(BX), Y2, Y3
+	VMULPS       Y3, Y11, Y11
+	MOVQ         R9, BX
+	VADDPS       (BX), Y6, Y6
+	VMOVUPS      Y6, (BX)
+	VADDPS       32(BX), Y7, Y7
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y8, Y8
+	VMOVUPS      Y8, (BX)
+	VADDPS       32(BX), Y9, Y9
+	VMOVUPS      Y9, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y10, Y10
+	VMOVUPS      Y10, (BX)
+	VADDPS       32(BX), Y11, Y11
+	VMOVUPS      Y11, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y8, Y8
+	VADDPS       32(AX), Y9, Y9
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y10, Y10
+	VADDPS       32(AX), Y11, Y11
+	MOVQ         R9, AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y10, (AX)
+	VMOVUPS      Y11, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row4VNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·row4VNNI4(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Z0
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z18, Z18, Z18
+
+group:
+	VPBROADCASTD 24(DI), Z3
+	VMOVDQA32    Z3, Z5
+	VMOVDQA32    Z3, Z7
+	VMOVDQA32    Z3, Z9
+	VMOVDQA32    Z3, Z11
+	VMOVDQA32    Z3, Z13
+	VMOVDQA32    Z3, Z15
+	VMOVDQA32    Z3, Z17
+	MOVQ         inner+96(FP), R9
+
+loop:
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2112(CX)
+	PREFETCHT0   2048(CX)(DX*1)
+	PREFETCHT0   2112(CX)(DX*1)
+	PREFETCHT0   2048(CX)(DX*2)
+	PREFETCHT0   2112(CX)(DX*2)
+	PREFETCHT0   2048(CX)(BX*1)
+	PREFETCHT0   2112(CX)(BX*1)
+	VPBROADCASTD (AX), Z1
+	VPBROADCASTD 4(AX), Z2
+	VMOVDQU32    (CX), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z3
+	VPDPBUSD     Z2, Z20, Z3
+	VMOVDQU32    64(CX), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z5
+	VPDPBUSD     Z2, Z20, Z5
+	VMOVDQU32    (CX)(DX*1), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z7
+	VPDPBUSD     Z2, Z20, Z7
+	VMOVDQU32    64(CX)(DX*1), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z9
+	VPDPBUSD     Z2, Z20, Z9
+	VMOVDQU32    (CX)(DX*2), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z11
+	VPDPBUSD     Z2, Z20, Z11
+	VMOVDQU32    64(CX)(DX*2), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z13
+	VPDPBUSD     Z2, Z20, Z13
+	VMOVDQU32    (CX)(BX*1), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z15
+	VPDPBUSD     Z2, Z20, Z15
+	VMOVDQU32    64(CX)(BX*1), Z20
+	VPANDD       Z20, Z0, Z19
+	VPSRLD       $0x04, Z20, Z20
+	VPANDD       Z20, Z0, Z20
+	VPDPBUSD     Z1, Z19, Z17
+	VPDPBUSD     Z2, Z20, Z17
+	ADDQ         $0x08, AX
+	ADDQ         $0x80, CX
+	DECQ         R9
+	JNZ          loop
+	VBROADCASTSS (DI), Z1
+	MOVQ         SI, R9
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (R9), Z1, Z2
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(R9), Z1, Z2
+	VMULPS       Z2, Z5, Z5
+	VADDPS       Z5, Z6, Z6
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       (R9), Z1, Z2
+	VMULPS       Z2, Z7, Z7
+	VADDPS       Z7, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       64(R9), Z1, Z2
+	VMULPS       Z2, Z9, Z9
+	VADDPS       Z9, Z10, Z10
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       (R9), Z1, Z2
+	VMULPS       Z2, Z11, Z11
+	VADDPS       Z11, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       64(R9), Z1, Z2
+	VMULPS       Z2, Z13, Z13
+	VADDPS       Z13, Z14, Z14
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       (R9), Z1, Z2
+	VMULPS       Z2, Z15, Z15
+	VADDPS       Z15, Z16, Z16
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       64(R9), Z1, Z2
+	VMULPS       Z2, Z17, Z17
+	VADDPS       Z17, Z18, Z18
+	ADDQ         $0x80, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Z4, Z4
+	VADDPS       64(AX), Z6, Z6
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z8, Z8
+	VADDPS       64(AX), Z10, Z10
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z12, Z12
+	VADDPS       64(AX), Z14, Z14
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Z16, Z16
+	VADDPS       64(AX), Z18, Z18
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z6, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z10, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z14, 64(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z18, 64(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVX24(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVX24(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R10
+	VPXOR        Y4, Y4, Y4
+	MOVQ         R10, R9
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y4, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y4, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y4, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y4, 32(R9)
+	MOVL         $0x00010001, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X1
+	VPBROADCASTD X1, Y1
+
+group:
+	VPBROADCASTD 24(DI), Y6
+	VMOVDQA      Y6, Y7
+	VMOVDQA      Y6, Y8
+	VMOVDQA      Y6, Y9
+	VMOVDQA      Y6, Y10
+	VMOVDQA      Y6, Y11
+	VMOVDQA      Y6, Y12
+	VMOVDQA      Y6, Y13
+	MOVQ         inner+96(FP), R9
+
+loop:
+	VPBROADCASTD (AX), Y2
+	VPBROADCASTD 4(AX), Y3
+	VMOVDQU      (CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y6, Y6
+	VMOVDQU      32(CX), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y7, Y7
+	VMOVDQU      (CX)(DX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y8, Y8
+	VMOVDQU      32(CX)(DX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y9, Y9
+	VMOVDQU      (CX)(DX*2), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y10, Y10
+	VMOVDQU      32(CX)(DX*2), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y11, Y11
+	VMOVDQU      (CX)(BX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y12, Y12
+	VMOVDQU      32(CX)(BX*1), Y4
+	VPSRLD       $0x04, Y4, Y5
+	VPAND        Y4, Y1, Y4
+	VPAND        Y5, Y1, Y5
+	VPMADDUBSW   Y2, Y4, Y4
+	VPMADDUBSW   Y3, Y5, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VPADDD       Y4, Y13, Y13
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         R9
+	JNZ          loop
+	VBROADCASTSS (DI), Y2
+	MOVQ         SI, R9
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (R9), Y2, Y3
+	VMULPS       Y3, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(R9), Y2, Y3
+	VMULPS       Y3, Y7, Y7
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       (R9), Y2, Y3
+	VMULPS       Y3, Y8, Y8
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       32(R9), Y2, Y3
+	VMULPS       Y3, Y9, Y9
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       (R9), Y2, Y3
+	VMULPS       Y3, Y10, Y10
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       32(R9), Y2, Y3
+	VMULPS       Y3, Y11, Y11
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y12, Y12
+	VMULPS       (R9), Y2, Y3
+	VMULPS       Y3, Y12, Y12
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       32(R9), Y2, Y3
+	VMULPS       Y3, Y13, Y13
+	MOVQ         R10, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
+	VADDPS       32(R9), Y9, Y9
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y10, Y10
+	VMOVUPS      Y10, (R9)
+	VADDPS       32(R9), Y11, Y11
+	VMOVUPS      Y11, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y12, Y12
+	VMOVUPS      Y12, (R9)
+	VADDPS       32(R9), Y13, Y13
+	VMOVUPS      Y13, 32(R9)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y8, Y8
+	VADDPS       32(AX), Y9, Y9
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y10, Y10
+	VADDPS       32(AX), Y11, Y11
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y12, Y12
+	VADDPS       32(AX), Y13, Y13
+	MOVQ         R10, AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y10, (AX)
+	VMOVUPS      Y11, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y12, (AX)
+	VMOVUPS      Y13, 32(AX)
 	VZEROUPPER
 	RET
 

@@ -20,6 +20,10 @@ func main() {
 		for rows := 1; rows <= 2; rows++ {
 			avx2(bits, rows)
 		}
+		for panels := 1; panels <= 4; panels++ {
+			rowVNNI(bits, panels)
+			rowAVX2(bits, panels)
+		}
 	}
 	greatest()
 	quantize()
