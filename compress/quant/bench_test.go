@@ -77,6 +77,8 @@ func BenchmarkStatic(b *testing.B) {
 		{"main", shape.Of(28, 28, 1), []*nn.Layer{conv(32), nn.MaxPool2D(2), conv(64), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(128, nn.ReLU)}},
 		{"narrow", shape.Of(28, 28, 1), []*nn.Layer{conv(16), nn.MaxPool2D(2), conv(16), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(48, nn.ReLU)}},
 		{"8 filters", shape.Of(28, 28, 1), []*nn.Layer{conv(8), nn.MaxPool2D(2), conv(8), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(32, nn.ReLU)}},
+		{"narrow strided", shape.Of(28, 28, 1), []*nn.Layer{conv(16, nn.Strides(2)), conv(16, nn.Strides(2)), nn.Flatten(), nn.Dense(48, nn.ReLU)}},
+		{"8 filters strided", shape.Of(28, 28, 1), []*nn.Layer{conv(8, nn.Strides(2)), conv(8, nn.Strides(2)), nn.Flatten(), nn.Dense(32, nn.ReLU)}},
 		{"3-16-16", shape.Of(32, 32, 3), []*nn.Layer{conv(16, nn.Same), conv(16, nn.Same), nn.GlobalAveragePool2D()}},
 		{"3-64-64", shape.Of(32, 32, 3), []*nn.Layer{conv(64, nn.Same), conv(64, nn.Same), nn.GlobalAveragePool2D()}},
 		{"depthwise", shape.Of(32, 32, 3), []*nn.Layer{conv(32, nn.Same), nn.DepthwiseConv2D(3, nn.Same, nn.ReLU), nn.Conv2D(64, 1, nn.ReLU), nn.GlobalAveragePool2D()}},

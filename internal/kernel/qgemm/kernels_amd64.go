@@ -164,29 +164,20 @@ func depthwiseBlocks(acc []int32, patch []uint8, w []int16, channels, pairs int)
 	return n
 }
 
-// greyWindows computes cols filters (at most 32) of windows of 2×2 side by side, from the pixel x on; results of the next window are next bytes further on. Weights, factors and offsets are filled up to 16 or 32.
-func greyWindows(dst []uint8, next, cols int, x []uint8, line int, w []int8, scale, offset []float32, lo float32, windows int) {
-	k, full := greyVNNI, narrow
-	if cols <= slim {
-		k, full = greyVNNINarrow, slim
-	}
-	_, _, _, _, _ = dst[next*(windows-1)+cols-1], x[3*line+2*windows+2], w[12*full-1], scale[full-1], offset[full-1]
-	k(&dst[0], &x[0], line, &w[0], &scale[0], &offset[0], lo, windows, next, lastColumns(cols))
-}
+// Kernels of convolutions are by whether only the greatest of four is kept, and columns of a panel.
+type (
+	bytesKernel      = func(dst *uint8, x *uint8, taps *int64, b *int8, scale, bias *float32, lo float32, places *[2]int64, n, groups, dx, dy, next int, cols uint64)
+	floatsKernel     = func(dst *float32, x *uint8, taps *int64, b *int8, scale, bias *float32, lo float32, places *[2]int64, n, groups, dx, dy, next int, cols uint64)
+	bytesKernelWide  = func(dst *uint8, x *int16, taps *int64, b *int16, scale, bias *float32, lo float32, places *[2]int64, n, groups, dx, dy, next int, cols uint64)
+	floatsKernelWide = func(dst *float32, x *int16, taps *int64, b *int16, scale, bias *float32, lo float32, places *[2]int64, n, groups, dx, dy, next int, cols uint64)
+)
 
-// windowSums sets acc to the greatest sums of a window of 2×2 patches, the first of which begins at x, and a panel b.
-func windowSums(acc []int32, x []uint8, c *Conv, b []int8) {
-	groups := c.KW * c.C / 4
-	_, _ = x[(c.KH*c.W+c.KW+1)*c.C-1], b[c.KH*groups*4*len(acc)-1]
-	k := windowVNNI
-	switch len(acc) {
-	case narrow:
-		k = windowVNNINarrow
-	case slim:
-		k = windowVNNISlim
-	}
-	k(&acc[0], &x[0], c.W*c.C, c.C, &b[0], c.KH, groups)
-}
+var (
+	convBytes      = [2]map[int]bytesKernel{{64: convVNNI, 32: convVNNINarrow, 16: convVNNISlim}, {64: convMaxVNNI, 32: convMaxVNNINarrow, 16: convMaxVNNISlim}}
+	convFloats     = [2]map[int]floatsKernel{{64: convFloatVNNI, 32: convFloatVNNINarrow, 16: convFloatVNNISlim}, {64: convFloatMaxVNNI, 32: convFloatMaxVNNINarrow, 16: convFloatMaxVNNISlim}}
+	convBytesWide  = [2]map[int]bytesKernelWide{{16: convAVX2, 8: convSlimAVX2}, {16: convMaxAVX2, 8: convMaxSlimAVX2}}
+	convFloatsWide = [2]map[int]floatsKernelWide{{16: convFloatAVX2, 8: convFloatSlimAVX2}, {16: convFloatMaxAVX2, 8: convFloatMaxSlimAVX2}}
+)
 
 // hasUnit reports whether there is a matrix unit for bytes.
 func hasUnit() bool { return isa.AMXInt8() }
@@ -222,4 +213,37 @@ func copyPatches(dst []uint8, stride int, x []uint8, c *Conv, next, n int) bool 
 func depthwise(acc []int32, n int, x []uint8, c *Conv, line, next int, w []int32, pixels int) {
 	_, _, _ = acc[pixels*n-1], x[(pixels-1)*next+(c.KH-1)*line+c.KW*c.C-1], w[c.KH*c.KW*n-1]
 	depthwiseVNNI(&acc[0], 4*n, &x[0], c.C, line, next, &w[0], c.KH, c.KW, n/16, pixels, lastColumns(c.C))
+}
+
+// fourPatches computes the first n places with a kernel, of lines from the beginning of w.wide or in on and results from the given one on.
+func (p *Plan) fourPatches(w *worker, in []uint8, first int, panel directPanel, lo float32, n int) {
+	d, most, apart := p.direct, 0, 3
+	if p.Pool {
+		most, apart = 1, 0
+	}
+	scale, offset := p.scale[panel.j:][:panel.width], p.offset[panel.j:][:panel.width]
+	at, cols := first*p.N+panel.j, ^uint64(0)>>(64-panel.cols)
+	end := at + int(d.places[n-1][1]) + apart*p.N + panel.cols - 1 // of the results
+	last := int(d.places[n-1][0]+d.taps[len(d.taps)-1]) + d.dx + d.dy
+	if d.wide {
+		b := p.b16[panel.off:]
+		_, _ = w.wide[last/2+1], b[len(d.taps)*panel.width*2-1]
+		if p.yf != nil {
+			_ = p.yf[end]
+			convFloatsWide[most][panel.width](&p.yf[at], &w.wide[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, 4*p.N, cols)
+			return
+		}
+		_ = p.y8[end]
+		convBytesWide[most][panel.width](&p.y8[at], &w.wide[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, p.N, cols)
+		return
+	}
+	b := p.b8[panel.off:]
+	_, _ = in[last+3], b[len(d.taps)*panel.width*4-1]
+	if p.yf != nil {
+		_ = p.yf[end]
+		convFloats[most][panel.width](&p.yf[at], &in[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, 4*p.N, cols)
+		return
+	}
+	_ = p.y8[end]
+	convBytes[most][panel.width](&p.y8[at], &in[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, p.N, cols)
 }

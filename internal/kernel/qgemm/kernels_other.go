@@ -30,11 +30,7 @@ func addBlocks(level, []uint8, []uint8, []uint8, float32, float32, float32, floa
 
 func depthwiseBlocks([]int32, []uint8, []int16, int, int) int { return 0 }
 
-func greyWindows([]uint8, int, int, []uint8, int, []int8, []float32, []float32, float32, int) {
-	panic("qgemm: a kernel that this processor lacks")
-}
-
-func windowSums([]int32, []uint8, *Conv, []int8) {
+func (p *Plan) fourPatches(*worker, []uint8, int, directPanel, float32, int) {
 	panic("qgemm: a kernel that this processor lacks")
 }
 

@@ -106,7 +106,7 @@ type Plan struct {
 	depth  int     // of groups: the bytes of a patch
 	unit   bool    // the matrix unit computes; K is filled up to its steps
 	taps   []int32 // [KH·KW, N filled up to 16]: of depthwise convolutions that are read in the image
-	direct []int8  // panels [3, 32 or 16, 4]: of convolutions that greyVNNI takes
+	direct *direct // nil: patches are copied
 	work   []*worker
 
 	a  []uint8
@@ -118,7 +118,7 @@ type Plan struct {
 }
 
 type worker struct {
-	patches []uint8 // [rows, K rounded up to whole groups]
+	patches []uint8 // [rows, K rounded up to whole groups], or lines of an image
 	wide    []int16 // the same, for AVX2
 	acc     []int32 // of a tile, or of what the matrix unit computes at a time
 	four    [64]int32
@@ -144,12 +144,19 @@ func New(s Spec) *Plan {
 	return newPlan(s)
 }
 
-func newPlan(s Spec) *Plan { return build(s, hasUnit()) }
-
-// build plans with the matrix unit, if there is one and it takes the plan, or without.
-func build(s Spec, unit bool) *Plan {
+func newPlan(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current()}
-	p.unit = unit && p.level == vnni && p.suitsUnit()
+	unit := p.suitsUnit()
+	return build(s, unit, p.suitsDirect(unit))
+}
+
+// build plans with patches that are read in the image, or else with the matrix unit or without.
+func build(s Spec, unit, inImage bool) *Plan {
+	p := &Plan{Spec: s, level: current(), unit: unit && !inImage}
+	if inImage {
+		p.newDirect()
+		return p
+	}
 	w, g := p.level.width(), p.level.group()
 	switch {
 	case p.level != vnni || s.N > narrow:
@@ -169,9 +176,7 @@ func build(s Spec, unit bool) *Plan {
 			p.rows = 8 * max(1, min(6, (s.M+63)/64))
 		}
 	}
-	if p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w); p.isGrey() {
-		p.direct, p.rows = make([]int8, 12*panels*w), 4*(s.Conv.OW/2)
-	}
+	p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w)
 	if p.level == avx2 {
 		p.b16 = make([]int16, panels*p.groups*w*g)
 	} else {
@@ -180,12 +185,9 @@ func build(s Spec, unit bool) *Plan {
 	return p
 }
 
-// suitsUnit reports whether the matrix unit is faster: not where there are few rows or products, nor where patches need not be copied for vectors and columns are few.
+// suitsUnit reports whether there is a matrix unit and it is faster than vectors on rows or on patches that are copied: not where there are few rows or products.
 func (p *Plan) suitsUnit() bool {
-	if p.isGrey() || p.M <= tileRows || p.K < unitK/2 || p.N < slim {
-		return false
-	}
-	return !p.Pool || !p.inPlace() || p.N > narrow
+	return p.level == vnni && hasUnit() && p.M > tileRows && p.K >= unitK/2 && p.N >= slim
 }
 
 // Set packs weights b [K, N], factors and offsets [N].
@@ -197,7 +199,8 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 		return
 	}
 	if p.direct != nil {
-		p.setGrey(b)
+		p.setDirect(b)
+		return
 	}
 	w, g := p.width, p.level.group()
 	for k := range p.K {
@@ -213,7 +216,13 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 }
 
 // Bytes is the memory that the plan holds for its weights.
-func (p *Plan) Bytes() int { return len(p.b8) + 2*len(p.b16) + 4*len(p.taps) + 8*len(p.scale) }
+func (p *Plan) Bytes() int {
+	n := len(p.b8) + 2*len(p.b16) + 4*len(p.taps) + 8*len(p.scale)
+	if p.direct != nil {
+		n += 8 * len(p.direct.taps)
+	}
+	return n
+}
 
 // Run computes y [M, N] as bytes from a: rows [M, K], or images.
 func (p *Plan) Run(pool *par.Pool, y, a []uint8) {
@@ -248,6 +257,10 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 		return
 	}
 	for len(p.work) < pool.Threads() {
+		if p.direct != nil {
+			p.work = append(p.work, p.direct.worker())
+			continue
+		}
 		patches := p.rows
 		if p.Pool {
 			patches *= 4
@@ -295,12 +308,12 @@ func (f *body) Chunk(i, id int) {
 		p.grouped(w, lo, n)
 		return
 	}
+	if p.direct != nil {
+		p.convolve(w, lo, n)
+		return
+	}
 	a, stride := w.patches, p.stride()
 	if p.Pool {
-		if p.direct != nil && p.y8 != nil {
-			p.grey(w, lo, n)
-			return
-		}
 		p.pooled(w, lo, n)
 		return
 	}
@@ -364,11 +377,7 @@ func (p *Plan) settle(acc []int32, width, first, rows, j, cols int) {
 func (p *Plan) pooled(w *worker, first, n int) {
 	c, stride, width := p.Conv, p.stride(), p.width
 	ph, pw, size := c.OH/2, c.OW/2, c.H*c.W*c.C
-	inPlace := p.inPlace() && !p.unit
 	for r := range n {
-		if inPlace {
-			break
-		}
 		at := first + r
 		x := p.a[at/(ph*pw)*size:][:size]
 		top, left := at/pw%ph*2*c.StrideH-c.PadTop, at%pw*2*c.StrideW-c.PadLeft
@@ -396,12 +405,6 @@ func (p *Plan) pooled(w *worker, first, n int) {
 		for r := 0; !p.unit && r < n; r += tileRows {
 			rows := min(tileRows, n-r)
 			for i := range rows {
-				if inPlace {
-					at := first + r + i
-					x := p.a[at/(ph*pw)*size+(at/pw%ph*2*c.W+at%pw*2)*c.C:]
-					windowSums(w.acc[i*width:][:width], x, c, p.b8[j/width*p.groups*4*width:])
-					continue
-				}
 				p.tileMax(w, w.acc[i*width:][:width], 4*(r+i), j)
 			}
 			p.store(w, first+r, rows, j, cols)
@@ -432,6 +435,11 @@ func (c *Conv) patches(dst []uint8, stride int, images []uint8, first, n int) {
 		oy, image = 0, image+1
 		x = images[image*size:][:size]
 	}
+}
+
+// plain reports whether the patch of pixel [y, x] begins at that pixel of the image, and its pixels are neighbours there.
+func (c *Conv) plain() bool {
+	return c.StrideH == 1 && c.StrideW == 1 && c.DilH <= 1 && c.DilW <= 1 && c.PadTop == 0 && c.PadLeft == 0
 }
 
 // whole is how many of n patches side by side, the first of which has its corner at (top, left), lie in the image without a gap between their pixels: all up to the first that does not.

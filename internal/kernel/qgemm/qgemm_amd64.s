@@ -1727,372 +1727,6 @@ pair:
 	VZEROUPPER
 	RET
 
-// func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·greyVNNI(SB), NOSPLIT, $0-76
-	MOVQ         dst+0(FP), AX
-	MOVQ         x+8(FP), CX
-	MOVQ         line+16(FP), DX
-	MOVQ         w+24(FP), BX
-	MOVQ         scale+32(FP), SI
-	MOVQ         bias+40(FP), DI
-	MOVQ         windows+56(FP), R8
-	VBROADCASTSS lo+48(FP), Z0
-	MOVL         $0x437f0000, R9
-	VMOVD        R9, X1
-	VBROADCASTSS X1, Z1
-	VMOVDQU8     (BX), Z2
-	VMOVDQU8     128(BX), Z3
-	VMOVDQU8     256(BX), Z4
-	VMOVUPS      (SI), Z5
-	VMOVUPS      (DI), Z6
-	VMOVDQU8     64(BX), Z7
-	VMOVDQU8     192(BX), Z8
-	VMOVDQU8     320(BX), Z9
-	VMOVUPS      64(SI), Z10
-	VMOVUPS      64(DI), Z11
-	MOVL         last+72(FP), BX
-	KXNORW       K1, K1, K1
-	KMOVW        BX, K2
-	LEAQ         (CX)(DX*2), BX
-	ADDQ         DX, BX
-
-window:
-	VPXORD       Z12, Z12, Z12
-	VPXORD       Z13, Z13, Z13
-	VPXORD       Z14, Z14, Z14
-	VPXORD       Z15, Z15, Z15
-	VPXORD       Z16, Z16, Z16
-	VPXORD       Z17, Z17, Z17
-	VPXORD       Z18, Z18, Z18
-	VPXORD       Z19, Z19, Z19
-	VPBROADCASTD (CX), Z20
-	VPDPBUSD     Z2, Z20, Z12
-	VPDPBUSD     Z7, Z20, Z13
-	VPBROADCASTD 1(CX), Z20
-	VPDPBUSD     Z2, Z20, Z14
-	VPDPBUSD     Z7, Z20, Z15
-	VPBROADCASTD (CX)(DX*1), Z20
-	VPDPBUSD     Z3, Z20, Z12
-	VPDPBUSD     Z8, Z20, Z13
-	VPDPBUSD     Z2, Z20, Z16
-	VPDPBUSD     Z7, Z20, Z17
-	VPBROADCASTD 1(CX)(DX*1), Z20
-	VPDPBUSD     Z3, Z20, Z14
-	VPDPBUSD     Z8, Z20, Z15
-	VPDPBUSD     Z2, Z20, Z18
-	VPDPBUSD     Z7, Z20, Z19
-	VPBROADCASTD (CX)(DX*2), Z20
-	VPDPBUSD     Z4, Z20, Z12
-	VPDPBUSD     Z9, Z20, Z13
-	VPDPBUSD     Z3, Z20, Z16
-	VPDPBUSD     Z8, Z20, Z17
-	VPBROADCASTD 1(CX)(DX*2), Z20
-	VPDPBUSD     Z4, Z20, Z14
-	VPDPBUSD     Z9, Z20, Z15
-	VPDPBUSD     Z3, Z20, Z18
-	VPDPBUSD     Z8, Z20, Z19
-	VPBROADCASTD (BX), Z20
-	VPDPBUSD     Z4, Z20, Z16
-	VPDPBUSD     Z9, Z20, Z17
-	VPBROADCASTD 1(BX), Z20
-	VPDPBUSD     Z4, Z20, Z18
-	VPDPBUSD     Z9, Z20, Z19
-	VPMAXSD      Z14, Z12, Z12
-	VPMAXSD      Z18, Z16, Z16
-	VPMAXSD      Z16, Z12, Z12
-	VCVTDQ2PS    Z12, Z12
-	VMULPS       Z5, Z12, Z12
-	VADDPS       Z6, Z12, Z12
-	VMAXPS       Z0, Z12, Z12
-	VMINPS       Z1, Z12, Z12
-	VCVTPS2DQ    Z12, Z12
-	VPMOVDB      Z12, K1, (AX)
-	VPMAXSD      Z15, Z13, Z13
-	VPMAXSD      Z19, Z17, Z17
-	VPMAXSD      Z17, Z13, Z13
-	VCVTDQ2PS    Z13, Z13
-	VMULPS       Z10, Z13, Z13
-	VADDPS       Z11, Z13, Z13
-	VMAXPS       Z0, Z13, Z13
-	VMINPS       Z1, Z13, Z13
-	VCVTPS2DQ    Z13, Z13
-	VPMOVDB      Z13, K2, 16(AX)
-	ADDQ         $0x02, CX
-	ADDQ         $0x02, BX
-	ADDQ         next+64(FP), AX
-	DECQ         R8
-	JNZ          window
-	VZEROUPPER
-	RET
-
-// func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·greyVNNINarrow(SB), NOSPLIT, $0-76
-	MOVQ         dst+0(FP), AX
-	MOVQ         x+8(FP), CX
-	MOVQ         line+16(FP), DX
-	MOVQ         w+24(FP), BX
-	MOVQ         scale+32(FP), SI
-	MOVQ         bias+40(FP), DI
-	MOVQ         windows+56(FP), R8
-	VBROADCASTSS lo+48(FP), Z0
-	MOVL         $0x437f0000, R9
-	VMOVD        R9, X1
-	VBROADCASTSS X1, Z1
-	VMOVDQU8     (BX), Z2
-	VMOVDQU8     64(BX), Z3
-	VMOVDQU8     128(BX), Z4
-	VMOVUPS      (SI), Z5
-	VMOVUPS      (DI), Z6
-	MOVL         last+72(FP), BX
-	KXNORW       K1, K1, K1
-	KMOVW        BX, K1
-	LEAQ         (CX)(DX*2), BX
-	ADDQ         DX, BX
-
-window:
-	VPXORD       Z7, Z7, Z7
-	VPXORD       Z8, Z8, Z8
-	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
-	VPBROADCASTD (CX), Z11
-	VPDPBUSD     Z2, Z11, Z7
-	VPBROADCASTD 1(CX), Z11
-	VPDPBUSD     Z2, Z11, Z8
-	VPBROADCASTD (CX)(DX*1), Z11
-	VPDPBUSD     Z3, Z11, Z7
-	VPDPBUSD     Z2, Z11, Z9
-	VPBROADCASTD 1(CX)(DX*1), Z11
-	VPDPBUSD     Z3, Z11, Z8
-	VPDPBUSD     Z2, Z11, Z10
-	VPBROADCASTD (CX)(DX*2), Z11
-	VPDPBUSD     Z4, Z11, Z7
-	VPDPBUSD     Z3, Z11, Z9
-	VPBROADCASTD 1(CX)(DX*2), Z11
-	VPDPBUSD     Z4, Z11, Z8
-	VPDPBUSD     Z3, Z11, Z10
-	VPBROADCASTD (BX), Z11
-	VPDPBUSD     Z4, Z11, Z9
-	VPBROADCASTD 1(BX), Z11
-	VPDPBUSD     Z4, Z11, Z10
-	VPMAXSD      Z8, Z7, Z7
-	VPMAXSD      Z10, Z9, Z9
-	VPMAXSD      Z9, Z7, Z7
-	VCVTDQ2PS    Z7, Z7
-	VMULPS       Z5, Z7, Z7
-	VADDPS       Z6, Z7, Z7
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VCVTPS2DQ    Z7, Z7
-	VPMOVDB      Z7, K1, (AX)
-	ADDQ         $0x02, CX
-	ADDQ         $0x02, BX
-	ADDQ         next+64(FP), AX
-	DECQ         R8
-	JNZ          window
-	VZEROUPPER
-	RET
-
-// func windowVNNI(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·windowVNNI(SB), NOSPLIT, $0-56
-	MOVQ   c+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   line+16(FP), DX
-	MOVQ   channels+24(FP), BX
-	MOVQ   b+32(FP), SI
-	MOVQ   lines+40(FP), DI
-	MOVQ   groups+48(FP), R8
-	LEAQ   (CX)(DX*1), R9
-	MOVQ   R8, R10
-	SHLQ   $0x02, R10
-	NEGQ   R10
-	ADDQ   DX, R10
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-
-line:
-	MOVQ R8, DX
-
-loop:
-	VMOVDQU8     (SI), Z17
-	VMOVDQU8     64(SI), Z18
-	VMOVDQU8     128(SI), Z19
-	VMOVDQU8     192(SI), Z20
-	VPBROADCASTD (CX), Z16
-	VPDPBUSD     Z17, Z16, Z0
-	VPDPBUSD     Z18, Z16, Z1
-	VPDPBUSD     Z19, Z16, Z2
-	VPDPBUSD     Z20, Z16, Z3
-	VPBROADCASTD (CX)(BX*1), Z16
-	VPDPBUSD     Z17, Z16, Z4
-	VPDPBUSD     Z18, Z16, Z5
-	VPDPBUSD     Z19, Z16, Z6
-	VPDPBUSD     Z20, Z16, Z7
-	VPBROADCASTD (R9), Z16
-	VPDPBUSD     Z17, Z16, Z8
-	VPDPBUSD     Z18, Z16, Z9
-	VPDPBUSD     Z19, Z16, Z10
-	VPDPBUSD     Z20, Z16, Z11
-	VPBROADCASTD (R9)(BX*1), Z16
-	VPDPBUSD     Z17, Z16, Z12
-	VPDPBUSD     Z18, Z16, Z13
-	VPDPBUSD     Z19, Z16, Z14
-	VPDPBUSD     Z20, Z16, Z15
-	ADDQ         $0x00000100, SI
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, R9
-	DECQ         DX
-	JNZ          loop
-	ADDQ         R10, CX
-	ADDQ         R10, R9
-	DECQ         DI
-	JNZ          line
-	VPMAXSD      Z4, Z0, Z0
-	VPMAXSD      Z12, Z8, Z8
-	VPMAXSD      Z8, Z0, Z0
-	VMOVDQU32    Z0, (AX)
-	VPMAXSD      Z5, Z1, Z1
-	VPMAXSD      Z13, Z9, Z9
-	VPMAXSD      Z9, Z1, Z1
-	VMOVDQU32    Z1, 64(AX)
-	VPMAXSD      Z6, Z2, Z2
-	VPMAXSD      Z14, Z10, Z10
-	VPMAXSD      Z10, Z2, Z2
-	VMOVDQU32    Z2, 128(AX)
-	VPMAXSD      Z7, Z3, Z3
-	VPMAXSD      Z15, Z11, Z11
-	VPMAXSD      Z11, Z3, Z3
-	VMOVDQU32    Z3, 192(AX)
-	VZEROUPPER
-	RET
-
-// func windowVNNINarrow(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·windowVNNINarrow(SB), NOSPLIT, $0-56
-	MOVQ   c+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   line+16(FP), DX
-	MOVQ   channels+24(FP), BX
-	MOVQ   b+32(FP), SI
-	MOVQ   lines+40(FP), DI
-	MOVQ   groups+48(FP), R8
-	LEAQ   (CX)(DX*1), R9
-	MOVQ   R8, R10
-	SHLQ   $0x02, R10
-	NEGQ   R10
-	ADDQ   DX, R10
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-
-line:
-	MOVQ R8, DX
-
-loop:
-	VMOVDQU8     (SI), Z9
-	VMOVDQU8     64(SI), Z10
-	VPBROADCASTD (CX), Z8
-	VPDPBUSD     Z9, Z8, Z0
-	VPDPBUSD     Z10, Z8, Z1
-	VPBROADCASTD (CX)(BX*1), Z8
-	VPDPBUSD     Z9, Z8, Z2
-	VPDPBUSD     Z10, Z8, Z3
-	VPBROADCASTD (R9), Z8
-	VPDPBUSD     Z9, Z8, Z4
-	VPDPBUSD     Z10, Z8, Z5
-	VPBROADCASTD (R9)(BX*1), Z8
-	VPDPBUSD     Z9, Z8, Z6
-	VPDPBUSD     Z10, Z8, Z7
-	ADDQ         $0x00000080, SI
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, R9
-	DECQ         DX
-	JNZ          loop
-	ADDQ         R10, CX
-	ADDQ         R10, R9
-	DECQ         DI
-	JNZ          line
-	VPMAXSD      Z2, Z0, Z0
-	VPMAXSD      Z6, Z4, Z4
-	VPMAXSD      Z4, Z0, Z0
-	VMOVDQU32    Z0, (AX)
-	VPMAXSD      Z3, Z1, Z1
-	VPMAXSD      Z7, Z5, Z5
-	VPMAXSD      Z5, Z1, Z1
-	VMOVDQU32    Z1, 64(AX)
-	VZEROUPPER
-	RET
-
-// func windowVNNISlim(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·windowVNNISlim(SB), NOSPLIT, $0-56
-	MOVQ   c+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   line+16(FP), DX
-	MOVQ   channels+24(FP), BX
-	MOVQ   b+32(FP), SI
-	MOVQ   lines+40(FP), DI
-	MOVQ   groups+48(FP), R8
-	LEAQ   (CX)(DX*1), R9
-	MOVQ   R8, R10
-	SHLQ   $0x02, R10
-	NEGQ   R10
-	ADDQ   DX, R10
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-
-line:
-	MOVQ R8, DX
-
-loop:
-	VMOVDQU8     (SI), Z5
-	VPBROADCASTD (CX), Z4
-	VPDPBUSD     Z5, Z4, Z0
-	VPBROADCASTD (CX)(BX*1), Z4
-	VPDPBUSD     Z5, Z4, Z1
-	VPBROADCASTD (R9), Z4
-	VPDPBUSD     Z5, Z4, Z2
-	VPBROADCASTD (R9)(BX*1), Z4
-	VPDPBUSD     Z5, Z4, Z3
-	ADDQ         $0x00000040, SI
-	ADDQ         $0x04, CX
-	ADDQ         $0x04, R9
-	DECQ         DX
-	JNZ          loop
-	ADDQ         R10, CX
-	ADDQ         R10, R9
-	DECQ         DI
-	JNZ          line
-	VPMAXSD      Z1, Z0, Z0
-	VPMAXSD      Z3, Z2, Z2
-	VPMAXSD      Z2, Z0, Z0
-	VMOVDQU32    Z0, (AX)
-	VZEROUPPER
-	RET
-
 // func productsAMX(c *int32, a *uint8, b *int8, cStride int, aStride int, bStride int, steps int, rows int, config *[64]uint8)
 // Requires: AVX
 TEXT ·productsAMX(SB), NOSPLIT, $0-72
@@ -2503,5 +2137,2213 @@ tap:
 	ADDQ        next+40(FP), CX
 	DECQ        pixels+80(FP)
 	JNZ         pixel
+	VZEROUPPER
+	RET
+
+// func convVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z17
+	VMOVDQU8     64(R11), Z18
+	VMOVDQU8     128(R11), Z19
+	VMOVDQU8     192(R11), Z20
+	VPBROADCASTD (R10), Z16
+	VPDPBUSD     Z17, Z16, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z20, Z16, Z3
+	VPBROADCASTD (R10)(BX*1), Z16
+	VPDPBUSD     Z17, Z16, Z4
+	VPDPBUSD     Z18, Z16, Z5
+	VPDPBUSD     Z19, Z16, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPBROADCASTD (R10)(SI*1), Z16
+	VPDPBUSD     Z17, Z16, Z8
+	VPDPBUSD     Z18, Z16, Z9
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z20, Z16, Z11
+	VPBROADCASTD (R10)(DI*1), Z16
+	VPDPBUSD     Z17, Z16, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z19, Z16, Z14
+	VPDPBUSD     Z20, Z16, Z15
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000100, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X17
+	VBROADCASTSS X17, Z17
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z16, Z0, Z0
+	VMINPS       Z17, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPMOVDB      Z0, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z16, Z1, Z1
+	VMINPS       Z17, Z1, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPMOVDB      Z1, K1, 16(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       128(CX), Z2, Z2
+	VADDPS       128(R8), Z2, Z2
+	VMAXPS       Z16, Z2, Z2
+	VMINPS       Z17, Z2, Z2
+	VCVTPS2DQ    Z2, Z2
+	VPMOVDB      Z2, K1, 32(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       192(CX), Z3, Z3
+	VADDPS       192(R8), Z3, Z3
+	VMAXPS       Z16, Z3, Z3
+	VMINPS       Z17, Z3, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPMOVDB      Z3, K1, 48(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X17
+	VBROADCASTSS X17, Z17
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       (CX), Z4, Z4
+	VADDPS       (R8), Z4, Z4
+	VMAXPS       Z16, Z4, Z4
+	VMINPS       Z17, Z4, Z4
+	VCVTPS2DQ    Z4, Z4
+	VPMOVDB      Z4, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(CX), Z5, Z5
+	VADDPS       64(R8), Z5, Z5
+	VMAXPS       Z16, Z5, Z5
+	VMINPS       Z17, Z5, Z5
+	VCVTPS2DQ    Z5, Z5
+	VPMOVDB      Z5, K1, 16(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       128(CX), Z6, Z6
+	VADDPS       128(R8), Z6, Z6
+	VMAXPS       Z16, Z6, Z6
+	VMINPS       Z17, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPMOVDB      Z6, K1, 32(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       192(CX), Z7, Z7
+	VADDPS       192(R8), Z7, Z7
+	VMAXPS       Z16, Z7, Z7
+	VMINPS       Z17, Z7, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPMOVDB      Z7, K1, 48(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X17
+	VBROADCASTSS X17, Z17
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       (CX), Z8, Z8
+	VADDPS       (R8), Z8, Z8
+	VMAXPS       Z16, Z8, Z8
+	VMINPS       Z17, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VPMOVDB      Z8, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       64(CX), Z9, Z9
+	VADDPS       64(R8), Z9, Z9
+	VMAXPS       Z16, Z9, Z9
+	VMINPS       Z17, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPMOVDB      Z9, K1, 16(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       128(CX), Z10, Z10
+	VADDPS       128(R8), Z10, Z10
+	VMAXPS       Z16, Z10, Z10
+	VMINPS       Z17, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPMOVDB      Z10, K1, 32(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       192(CX), Z11, Z11
+	VADDPS       192(R8), Z11, Z11
+	VMAXPS       Z16, Z11, Z11
+	VMINPS       Z17, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPMOVDB      Z11, K1, 48(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X17
+	VBROADCASTSS X17, Z17
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       (CX), Z12, Z12
+	VADDPS       (R8), Z12, Z12
+	VMAXPS       Z16, Z12, Z12
+	VMINPS       Z17, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPMOVDB      Z12, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       64(CX), Z13, Z13
+	VADDPS       64(R8), Z13, Z13
+	VMAXPS       Z16, Z13, Z13
+	VMINPS       Z17, Z13, Z13
+	VCVTPS2DQ    Z13, Z13
+	VPMOVDB      Z13, K1, 16(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       128(CX), Z14, Z14
+	VADDPS       128(R8), Z14, Z14
+	VMAXPS       Z16, Z14, Z14
+	VMINPS       Z17, Z14, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPMOVDB      Z14, K1, 32(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       192(CX), Z15, Z15
+	VADDPS       192(R8), Z15, Z15
+	VMAXPS       Z16, Z15, Z15
+	VMINPS       Z17, Z15, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPMOVDB      Z15, K1, 48(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convVNNINarrow(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convVNNINarrow(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z9
+	VMOVDQU8     64(R11), Z10
+	VPBROADCASTD (R10), Z8
+	VPDPBUSD     Z9, Z8, Z0
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD (R10)(BX*1), Z8
+	VPDPBUSD     Z9, Z8, Z2
+	VPDPBUSD     Z10, Z8, Z3
+	VPBROADCASTD (R10)(SI*1), Z8
+	VPDPBUSD     Z9, Z8, Z4
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD (R10)(DI*1), Z8
+	VPDPBUSD     Z9, Z8, Z6
+	VPDPBUSD     Z10, Z8, Z7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000080, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X9
+	VBROADCASTSS X9, Z9
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z8, Z0, Z0
+	VMINPS       Z9, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPMOVDB      Z0, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z8, Z1, Z1
+	VMINPS       Z9, Z1, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPMOVDB      Z1, K1, 16(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X9
+	VBROADCASTSS X9, Z9
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (CX), Z2, Z2
+	VADDPS       (R8), Z2, Z2
+	VMAXPS       Z8, Z2, Z2
+	VMINPS       Z9, Z2, Z2
+	VCVTPS2DQ    Z2, Z2
+	VPMOVDB      Z2, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       64(CX), Z3, Z3
+	VADDPS       64(R8), Z3, Z3
+	VMAXPS       Z8, Z3, Z3
+	VMINPS       Z9, Z3, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPMOVDB      Z3, K1, 16(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X9
+	VBROADCASTSS X9, Z9
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       (CX), Z4, Z4
+	VADDPS       (R8), Z4, Z4
+	VMAXPS       Z8, Z4, Z4
+	VMINPS       Z9, Z4, Z4
+	VCVTPS2DQ    Z4, Z4
+	VPMOVDB      Z4, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(CX), Z5, Z5
+	VADDPS       64(R8), Z5, Z5
+	VMAXPS       Z8, Z5, Z5
+	VMINPS       Z9, Z5, Z5
+	VCVTPS2DQ    Z5, Z5
+	VPMOVDB      Z5, K1, 16(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X9
+	VBROADCASTSS X9, Z9
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       (CX), Z6, Z6
+	VADDPS       (R8), Z6, Z6
+	VMAXPS       Z8, Z6, Z6
+	VMINPS       Z9, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPMOVDB      Z6, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       64(CX), Z7, Z7
+	VADDPS       64(R8), Z7, Z7
+	VMAXPS       Z8, Z7, Z7
+	VMINPS       Z9, Z7, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPMOVDB      Z7, K1, 16(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convVNNISlim(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convVNNISlim(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z5
+	VPBROADCASTD (R10), Z4
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD (R10)(BX*1), Z4
+	VPDPBUSD     Z5, Z4, Z1
+	VPBROADCASTD (R10)(SI*1), Z4
+	VPDPBUSD     Z5, Z4, Z2
+	VPBROADCASTD (R10)(DI*1), Z4
+	VPDPBUSD     Z5, Z4, Z3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z4, Z0, Z0
+	VMINPS       Z5, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPMOVDB      Z0, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       (CX), Z1, Z1
+	VADDPS       (R8), Z1, Z1
+	VMAXPS       Z4, Z1, Z1
+	VMINPS       Z5, Z1, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPMOVDB      Z1, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (CX), Z2, Z2
+	VADDPS       (R8), Z2, Z2
+	VMAXPS       Z4, Z2, Z2
+	VMINPS       Z5, Z2, Z2
+	VCVTPS2DQ    Z2, Z2
+	VPMOVDB      Z2, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (CX), Z3, Z3
+	VADDPS       (R8), Z3, Z3
+	VMAXPS       Z4, Z3, Z3
+	VMINPS       Z5, Z3, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPMOVDB      Z3, K1, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (R10)(BX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (R10)(SI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (R10)(DI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X9
+	VBROADCASTSS X9, Y9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y9, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y8, Y1, Y1
+	VMINPS       Y9, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPACKUSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSWB    X1, X0, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(CX), Y3, Y3
+	VADDPS       32(R8), Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKUSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X0
+	VPACKUSWB    X0, X2, X2
+	VMOVDQU      X2, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (CX), Y4, Y4
+	VADDPS       (R8), Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(CX), Y5, Y5
+	VADDPS       32(R8), Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPACKUSDW    Y5, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X0
+	VPACKUSWB    X0, X4, X4
+	VMOVDQU      X4, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (CX), Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(CX), Y7, Y7
+	VADDPS       32(R8), Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X0
+	VPACKUSWB    X0, X6, X6
+	VMOVDQU      X6, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convSlimAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convSlimAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VPBROADCASTD (R10)(BX*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (R10)(SI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPBROADCASTD (R10)(DI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X5
+	VBROADCASTSS X5, Y5
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y4, Y0, Y0
+	VMINPS       Y5, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKUSDW    Y0, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X4
+	VPACKUSWB    X4, X0, X0
+	VMOVQ        X0, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X4
+	VBROADCASTSS X4, Y4
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       (CX), Y1, Y1
+	VADDPS       (R8), Y1, Y1
+	VMAXPS       Y0, Y1, Y1
+	VMINPS       Y4, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPACKUSDW    Y1, Y1, Y1
+	VPERMQ       $0xd8, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
+	VPACKUSWB    X0, X1, X1
+	VMOVQ        X1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPACKUSDW    Y2, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X0
+	VPACKUSWB    X0, X2, X2
+	VMOVQ        X2, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       (CX), Y3, Y3
+	VADDPS       (R8), Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKUSDW    Y3, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X0
+	VPACKUSWB    X0, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convMaxVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convMaxVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z17
+	VMOVDQU8     64(R11), Z18
+	VMOVDQU8     128(R11), Z19
+	VMOVDQU8     192(R11), Z20
+	VPBROADCASTD (R10), Z16
+	VPDPBUSD     Z17, Z16, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z20, Z16, Z3
+	VPBROADCASTD (R10)(BX*1), Z16
+	VPDPBUSD     Z17, Z16, Z4
+	VPDPBUSD     Z18, Z16, Z5
+	VPDPBUSD     Z19, Z16, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPBROADCASTD (R10)(SI*1), Z16
+	VPDPBUSD     Z17, Z16, Z8
+	VPDPBUSD     Z18, Z16, Z9
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z20, Z16, Z11
+	VPBROADCASTD (R10)(DI*1), Z16
+	VPDPBUSD     Z17, Z16, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z19, Z16, Z14
+	VPDPBUSD     Z20, Z16, Z15
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000100, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X17
+	VBROADCASTSS X17, Z17
+	VPMAXSD      Z4, Z0, Z0
+	VPMAXSD      Z12, Z8, Z8
+	VPMAXSD      Z8, Z0, Z0
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z16, Z0, Z0
+	VMINPS       Z17, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPMOVDB      Z0, K1, (AX)
+	VPMAXSD      Z5, Z1, Z1
+	VPMAXSD      Z13, Z9, Z9
+	VPMAXSD      Z9, Z1, Z1
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z16, Z1, Z1
+	VMINPS       Z17, Z1, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPMOVDB      Z1, K1, 16(AX)
+	VPMAXSD      Z6, Z2, Z2
+	VPMAXSD      Z14, Z10, Z10
+	VPMAXSD      Z10, Z2, Z2
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       128(CX), Z2, Z2
+	VADDPS       128(R8), Z2, Z2
+	VMAXPS       Z16, Z2, Z2
+	VMINPS       Z17, Z2, Z2
+	VCVTPS2DQ    Z2, Z2
+	VPMOVDB      Z2, K1, 32(AX)
+	VPMAXSD      Z7, Z3, Z3
+	VPMAXSD      Z15, Z11, Z11
+	VPMAXSD      Z11, Z3, Z3
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       192(CX), Z3, Z3
+	VADDPS       192(R8), Z3, Z3
+	VMAXPS       Z16, Z3, Z3
+	VMINPS       Z17, Z3, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPMOVDB      Z3, K1, 48(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convMaxVNNINarrow(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convMaxVNNINarrow(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z9
+	VMOVDQU8     64(R11), Z10
+	VPBROADCASTD (R10), Z8
+	VPDPBUSD     Z9, Z8, Z0
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD (R10)(BX*1), Z8
+	VPDPBUSD     Z9, Z8, Z2
+	VPDPBUSD     Z10, Z8, Z3
+	VPBROADCASTD (R10)(SI*1), Z8
+	VPDPBUSD     Z9, Z8, Z4
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD (R10)(DI*1), Z8
+	VPDPBUSD     Z9, Z8, Z6
+	VPDPBUSD     Z10, Z8, Z7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000080, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X9
+	VBROADCASTSS X9, Z9
+	VPMAXSD      Z2, Z0, Z0
+	VPMAXSD      Z6, Z4, Z4
+	VPMAXSD      Z4, Z0, Z0
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z8, Z0, Z0
+	VMINPS       Z9, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPMOVDB      Z0, K1, (AX)
+	VPMAXSD      Z3, Z1, Z1
+	VPMAXSD      Z7, Z5, Z5
+	VPMAXSD      Z5, Z1, Z1
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z8, Z1, Z1
+	VMINPS       Z9, Z1, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPMOVDB      Z1, K1, 16(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convMaxVNNISlim(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convMaxVNNISlim(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z5
+	VPBROADCASTD (R10), Z4
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD (R10)(BX*1), Z4
+	VPDPBUSD     Z5, Z4, Z1
+	VPBROADCASTD (R10)(SI*1), Z4
+	VPDPBUSD     Z5, Z4, Z2
+	VPBROADCASTD (R10)(DI*1), Z4
+	VPDPBUSD     Z5, Z4, Z3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	VPMAXSD      Z1, Z0, Z0
+	VPMAXSD      Z3, Z2, Z2
+	VPMAXSD      Z2, Z0, Z0
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z4, Z0, Z0
+	VMINPS       Z5, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPMOVDB      Z0, K1, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convMaxAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convMaxAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (R10)(BX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (R10)(SI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (R10)(DI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X9
+	VBROADCASTSS X9, Y9
+	VPMAXSD      Y2, Y0, Y0
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y9, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPMAXSD      Y3, Y1, Y1
+	VPMAXSD      Y7, Y5, Y5
+	VPMAXSD      Y5, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y8, Y1, Y1
+	VMINPS       Y9, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPACKUSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSWB    X1, X0, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convMaxSlimAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convMaxSlimAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VPBROADCASTD (R10)(BX*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (R10)(SI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPBROADCASTD (R10)(DI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X5
+	VBROADCASTSS X5, Y5
+	VPMAXSD      Y1, Y0, Y0
+	VPMAXSD      Y3, Y2, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y4, Y0, Y0
+	VMINPS       Y5, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKUSDW    Y0, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSWB    X1, X0, X0
+	VMOVQ        X0, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convFloatVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	SHLQ   $0x02, AX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z17
+	VMOVDQU8     64(R11), Z18
+	VMOVDQU8     128(R11), Z19
+	VMOVDQU8     192(R11), Z20
+	VPBROADCASTD (R10), Z16
+	VPDPBUSD     Z17, Z16, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z20, Z16, Z3
+	VPBROADCASTD (R10)(BX*1), Z16
+	VPDPBUSD     Z17, Z16, Z4
+	VPDPBUSD     Z18, Z16, Z5
+	VPDPBUSD     Z19, Z16, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPBROADCASTD (R10)(SI*1), Z16
+	VPDPBUSD     Z17, Z16, Z8
+	VPDPBUSD     Z18, Z16, Z9
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z20, Z16, Z11
+	VPBROADCASTD (R10)(DI*1), Z16
+	VPDPBUSD     Z17, Z16, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z19, Z16, Z14
+	VPDPBUSD     Z20, Z16, Z15
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000100, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       128(CX), Z2, Z2
+	VADDPS       128(R8), Z2, Z2
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, K1, 128(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       192(CX), Z3, Z3
+	VADDPS       192(R8), Z3, Z3
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, K1, 192(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       (CX), Z4, Z4
+	VADDPS       (R8), Z4, Z4
+	VMAXPS       Z4, Z16, Z4
+	VMOVUPS      Z4, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(CX), Z5, Z5
+	VADDPS       64(R8), Z5, Z5
+	VMAXPS       Z5, Z16, Z5
+	VMOVUPS      Z5, K1, 64(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       128(CX), Z6, Z6
+	VADDPS       128(R8), Z6, Z6
+	VMAXPS       Z6, Z16, Z6
+	VMOVUPS      Z6, K1, 128(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       192(CX), Z7, Z7
+	VADDPS       192(R8), Z7, Z7
+	VMAXPS       Z7, Z16, Z7
+	VMOVUPS      Z7, K1, 192(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       (CX), Z8, Z8
+	VADDPS       (R8), Z8, Z8
+	VMAXPS       Z8, Z16, Z8
+	VMOVUPS      Z8, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       64(CX), Z9, Z9
+	VADDPS       64(R8), Z9, Z9
+	VMAXPS       Z9, Z16, Z9
+	VMOVUPS      Z9, K1, 64(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       128(CX), Z10, Z10
+	VADDPS       128(R8), Z10, Z10
+	VMAXPS       Z10, Z16, Z10
+	VMOVUPS      Z10, K1, 128(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       192(CX), Z11, Z11
+	VADDPS       192(R8), Z11, Z11
+	VMAXPS       Z11, Z16, Z11
+	VMOVUPS      Z11, K1, 192(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       (CX), Z12, Z12
+	VADDPS       (R8), Z12, Z12
+	VMAXPS       Z12, Z16, Z12
+	VMOVUPS      Z12, K1, (AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       64(CX), Z13, Z13
+	VADDPS       64(R8), Z13, Z13
+	VMAXPS       Z13, Z16, Z13
+	VMOVUPS      Z13, K1, 64(AX)
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       128(CX), Z14, Z14
+	VADDPS       128(R8), Z14, Z14
+	VMAXPS       Z14, Z16, Z14
+	VMOVUPS      Z14, K1, 128(AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       192(CX), Z15, Z15
+	VADDPS       192(R8), Z15, Z15
+	VMAXPS       Z15, Z16, Z15
+	VMOVUPS      Z15, K1, 192(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatVNNINarrow(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convFloatVNNINarrow(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	SHLQ   $0x02, AX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z9
+	VMOVDQU8     64(R11), Z10
+	VPBROADCASTD (R10), Z8
+	VPDPBUSD     Z9, Z8, Z0
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD (R10)(BX*1), Z8
+	VPDPBUSD     Z9, Z8, Z2
+	VPDPBUSD     Z10, Z8, Z3
+	VPBROADCASTD (R10)(SI*1), Z8
+	VPDPBUSD     Z9, Z8, Z4
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD (R10)(DI*1), Z8
+	VPDPBUSD     Z9, Z8, Z6
+	VPDPBUSD     Z10, Z8, Z7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000080, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (CX), Z2, Z2
+	VADDPS       (R8), Z2, Z2
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       64(CX), Z3, Z3
+	VADDPS       64(R8), Z3, Z3
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, 64(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       (CX), Z4, Z4
+	VADDPS       (R8), Z4, Z4
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       64(CX), Z5, Z5
+	VADDPS       64(R8), Z5, Z5
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, 64(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       (CX), Z6, Z6
+	VADDPS       (R8), Z6, Z6
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (AX)
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       64(CX), Z7, Z7
+	VADDPS       64(R8), Z7, Z7
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, K1, 64(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatVNNISlim(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convFloatVNNISlim(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	SHLQ   $0x02, AX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z5
+	VPBROADCASTD (R10), Z4
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD (R10)(BX*1), Z4
+	VPDPBUSD     Z5, Z4, Z1
+	VPBROADCASTD (R10)(SI*1), Z4
+	VPDPBUSD     Z5, Z4, Z2
+	VPBROADCASTD (R10)(DI*1), Z4
+	VPDPBUSD     Z5, Z4, Z3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       (CX), Z1, Z1
+	VADDPS       (R8), Z1, Z1
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (CX), Z2, Z2
+	VADDPS       (R8), Z2, Z2
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (CX), Z3, Z3
+	VADDPS       (R8), Z3, Z3
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (R10)(BX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (R10)(SI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (R10)(DI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y1, Y8, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(CX), Y3, Y3
+	VADDPS       32(R8), Y3, Y3
+	VMAXPS       Y3, Y0, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (CX), Y4, Y4
+	VADDPS       (R8), Y4, Y4
+	VMAXPS       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(CX), Y5, Y5
+	VADDPS       32(R8), Y5, Y5
+	VMAXPS       Y5, Y0, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (CX), Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y6, Y0, Y6
+	VMOVUPS      Y6, (AX)
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(CX), Y7, Y7
+	VADDPS       32(R8), Y7, Y7
+	VMAXPS       Y7, Y0, Y7
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatSlimAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatSlimAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VPBROADCASTD (R10)(BX*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (R10)(SI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPBROADCASTD (R10)(DI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y4, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       (CX), Y1, Y1
+	VADDPS       (R8), Y1, Y1
+	VMAXPS       Y1, Y0, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       (CX), Y3, Y3
+	VADDPS       (R8), Y3, Y3
+	VMAXPS       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatMaxVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convFloatMaxVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	SHLQ   $0x02, AX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z17
+	VMOVDQU8     64(R11), Z18
+	VMOVDQU8     128(R11), Z19
+	VMOVDQU8     192(R11), Z20
+	VPBROADCASTD (R10), Z16
+	VPDPBUSD     Z17, Z16, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z20, Z16, Z3
+	VPBROADCASTD (R10)(BX*1), Z16
+	VPDPBUSD     Z17, Z16, Z4
+	VPDPBUSD     Z18, Z16, Z5
+	VPDPBUSD     Z19, Z16, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPBROADCASTD (R10)(SI*1), Z16
+	VPDPBUSD     Z17, Z16, Z8
+	VPDPBUSD     Z18, Z16, Z9
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z20, Z16, Z11
+	VPBROADCASTD (R10)(DI*1), Z16
+	VPDPBUSD     Z17, Z16, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z19, Z16, Z14
+	VPDPBUSD     Z20, Z16, Z15
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000100, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z16
+	VPMAXSD      Z4, Z0, Z0
+	VPMAXSD      Z12, Z8, Z8
+	VPMAXSD      Z8, Z0, Z0
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, K1, (AX)
+	VPMAXSD      Z5, Z1, Z1
+	VPMAXSD      Z13, Z9, Z9
+	VPMAXSD      Z9, Z1, Z1
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	VPMAXSD      Z6, Z2, Z2
+	VPMAXSD      Z14, Z10, Z10
+	VPMAXSD      Z10, Z2, Z2
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       128(CX), Z2, Z2
+	VADDPS       128(R8), Z2, Z2
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, K1, 128(AX)
+	VPMAXSD      Z7, Z3, Z3
+	VPMAXSD      Z15, Z11, Z11
+	VPMAXSD      Z11, Z3, Z3
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       192(CX), Z3, Z3
+	VADDPS       192(R8), Z3, Z3
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, K1, 192(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatMaxVNNINarrow(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convFloatMaxVNNINarrow(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	SHLQ   $0x02, AX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z9
+	VMOVDQU8     64(R11), Z10
+	VPBROADCASTD (R10), Z8
+	VPDPBUSD     Z9, Z8, Z0
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD (R10)(BX*1), Z8
+	VPDPBUSD     Z9, Z8, Z2
+	VPDPBUSD     Z10, Z8, Z3
+	VPBROADCASTD (R10)(SI*1), Z8
+	VPDPBUSD     Z9, Z8, Z4
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD (R10)(DI*1), Z8
+	VPDPBUSD     Z9, Z8, Z6
+	VPDPBUSD     Z10, Z8, Z7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000080, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z8
+	VPMAXSD      Z2, Z0, Z0
+	VPMAXSD      Z6, Z4, Z4
+	VPMAXSD      Z4, Z0, Z0
+	KMOVW        R9, K1
+	SHRQ         $0x10, R9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (AX)
+	VPMAXSD      Z3, Z1, Z1
+	VPMAXSD      Z7, Z5, Z5
+	VPMAXSD      Z5, Z1, Z1
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       64(CX), Z1, Z1
+	VADDPS       64(R8), Z1, Z1
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, 64(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatMaxVNNISlim(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·convFloatMaxVNNISlim(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	SHLQ   $0x02, AX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z5
+	VPBROADCASTD (R10), Z4
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD (R10)(BX*1), Z4
+	VPDPBUSD     Z5, Z4, Z1
+	VPBROADCASTD (R10)(SI*1), Z4
+	VPDPBUSD     Z5, Z4, Z2
+	VPBROADCASTD (R10)(DI*1), Z4
+	VPDPBUSD     Z5, Z4, Z3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	VPMAXSD      Z1, Z0, Z0
+	VPMAXSD      Z3, Z2, Z2
+	VPMAXSD      Z2, Z0, Z0
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatMaxAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatMaxAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (R10)(BX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (R10)(SI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (R10)(DI*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	VPMAXSD      Y2, Y0, Y0
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (AX)
+	VPMAXSD      Y3, Y1, Y1
+	VPMAXSD      Y7, Y5, Y5
+	VPMAXSD      Y5, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y1, Y8, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatMaxSlimAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatMaxSlimAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VPBROADCASTD (R10)(BX*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (R10)(SI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPBROADCASTD (R10)(DI*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	VPMAXSD      Y1, Y0, Y0
+	VPMAXSD      Y3, Y2, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y4, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
 	VZEROUPPER
 	RET

@@ -27,13 +27,35 @@ func bytesU(r *rand.Rand, n int) []uint8 {
 	return x
 }
 
-// plans are the ways to compute s on the current instruction set: with the matrix unit and without, where it would be taken.
+// plans are the ways to compute s on the current instruction set: the one that is taken, with the matrix unit and without, and with patches copied and read in the image.
 func plans(s Spec) []*Plan {
 	out := []*Plan{New(s)}
-	if out[0].unit {
-		out = append(out, build(out[0].Spec, false))
+	if s = out[0].Spec; s.Groups > 1 {
+		return out
+	}
+	try := func(unit, inImage bool) {
+		if p := build(s, unit, inImage); !slices.ContainsFunc(out, func(o *Plan) bool { return o.how() == p.how() }) {
+			out = append(out, p)
+		}
+	}
+	if try(false, false); out[0].suitsUnit() {
+		try(true, false)
+	}
+	if out[0].canDirect() {
+		try(false, true)
 	}
 	return out
+}
+
+// how names the way.
+func (p *Plan) how() string {
+	switch {
+	case p.direct != nil:
+		return "image"
+	case p.unit:
+		return "unit"
+	}
+	return "copied"
 }
 
 // Sums are exact, also where a 16-bit sum would saturate, and results are the same on every instruction set and for any number of threads.
@@ -148,7 +170,7 @@ func testConvolution(t *testing.T, r *rand.Rand, c Conv, n int) {
 			y := make([]float32, len(want))
 			p.RunFloat(nil, y, x)
 			if !slices.Equal(y, want) {
-				t.Errorf("%v: %+v, unit %v", l, c, p.unit)
+				t.Errorf("%v: %+v, %d filters, %s", l, c, n, p.how())
 			}
 		}
 		ph, pw := c.OH/2, c.OW/2
@@ -166,7 +188,7 @@ func testConvolution(t *testing.T, r *rand.Rand, c Conv, n int) {
 					return want[((w/pw/ph*c.OH+w/pw%ph*2+dy)*c.OW+w%pw*2+dx)*n+o]
 				}
 				if v != max(at(0, 0), at(0, 1), at(1, 0), at(1, 1)) {
-					t.Fatalf("%v: %+v: window %d, filter %d, unit %v", l, c, w, o, p.unit)
+					t.Fatalf("%v: %+v: window %d, filter %d, %s", l, c, w, o, p.how())
 				}
 			}
 		}
@@ -174,35 +196,53 @@ func testConvolution(t *testing.T, r *rand.Rand, c Conv, n int) {
 	}
 }
 
-// Pictures of one channel, pooled, give the same bytes on every instruction set, up to the last pixel.
-func TestGrey(t *testing.T) {
+// Convolutions give the same bytes and floats on every instruction set, with patches copied and read in the image, up to the last pixel and for any number of threads.
+func TestConvolutionsToBytes(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
-	for _, c := range []Conv{{H: 6, W: 6, OH: 4, OW: 4}, {H: 28, W: 28, OH: 26, OW: 26}, {H: 7, W: 9, OH: 5, OW: 7}} {
-		c.C, c.KH, c.KW, c.StrideH, c.StrideW = 1, 3, 3, 1, 1
+	for _, c := range []Conv{
+		{H: 6, W: 6, C: 1, KH: 3, KW: 3, OH: 4, OW: 4, StrideH: 1, StrideW: 1},
+		{H: 28, W: 28, C: 1, KH: 3, KW: 3, OH: 26, OW: 26, StrideH: 1, StrideW: 1},
+		{H: 28, W: 28, C: 1, KH: 3, KW: 3, OH: 13, OW: 13, StrideH: 2, StrideW: 2},
+		{H: 7, W: 9, C: 1, KH: 3, KW: 3, OH: 5, OW: 7, StrideH: 1, StrideW: 1},
+		{H: 13, W: 13, C: 8, KH: 3, KW: 3, OH: 6, OW: 6, StrideH: 2, StrideW: 2},
+		{H: 11, W: 12, C: 3, KH: 3, KW: 3, OH: 11, OW: 12, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, Zero: 5},
+		{H: 9, W: 10, C: 3, KH: 5, KW: 2, OH: 4, OW: 5, StrideH: 3, StrideW: 2, PadTop: 3, PadLeft: 0, Zero: 200},
+		{H: 12, W: 9, C: 5, KH: 2, KW: 3, OH: 6, OW: 8, StrideH: 2, StrideW: 1, PadLeft: 1, Zero: 9},
+	} {
 		const images = 3
-		m := images * (c.OH / 2) * (c.OW / 2)
-		for _, n := range []int{32, 16, 80, 8, 39, 1} {
-			x, b := bytesU(r, images*c.H*c.W), bytes8(r, 9*n)
-			scale, offset := make([]float32, n), make([]float32, n)
-			for j := range scale {
-				scale[j], offset[j] = 0.001*float32(1+j), float32(3*j)
+		k := c.KH * c.KW * c.C
+		for _, pool := range []bool{false, true} {
+			m := images * c.OH * c.OW
+			if pool {
+				m = images * (c.OH / 2) * (c.OW / 2)
 			}
-			var first []uint8
-			for _, l := range isa.Levels() {
-				restore := isa.Use(l)
-				for threads := 1; threads <= 2; threads++ {
-					p, pool := New(Spec{M: m, N: n, K: 9, Conv: &c, Pool: true, Low: 3}), par.New(threads)
-					p.Set(b, scale, offset)
-					y := make([]uint8, m*n)
-					p.Run(pool, y, x)
-					pool.Close()
-					if first == nil {
-						first = y
-					} else if !slices.Equal(first, y) {
-						t.Errorf("%v, %d threads: %d×%d, %d filters: other bytes than plain Go", l, threads, c.H, c.W, n)
-					}
+			for _, n := range []int{32, 16, 80, 8, 24, 39, 1} {
+				x, b := bytesU(r, images*c.H*c.W*c.C), bytes8(r, k*n)
+				scale, offset := make([]float32, n), make([]float32, n)
+				for j := range scale {
+					scale[j], offset[j] = float32(1+j)/float32(100*k), float32(3*j)
 				}
-				restore()
+				var first []uint8
+				var firstFloats []float32
+				for _, l := range isa.Levels() {
+					restore := isa.Use(l)
+					for i, p := range plans(Spec{M: m, N: n, K: k, Conv: &c, Pool: pool, Low: 3, ReLU: true}) {
+						p.Set(b, scale, offset)
+						y, floats := make([]uint8, m*n+1), make([]float32, m*n+1)
+						y[m*n], floats[m*n] = 77, 77
+						threads := par.New(1 + i%2)
+						p.Run(threads, y, x)
+						p.RunFloat(threads, floats, x)
+						threads.Close()
+						if first == nil {
+							first, firstFloats = y, floats
+						}
+						if !slices.Equal(first, y) || !slices.Equal(firstFloats, floats) {
+							t.Errorf("%v, %s: %+v, pool %v, %d filters: other results than plain Go", l, p.how(), c, pool, n)
+						}
+					}
+					restore()
+				}
 			}
 		}
 	}
@@ -336,21 +376,27 @@ func BenchmarkProduct(b *testing.B) {
 	}
 }
 
-// BenchmarkConvolution is a convolution of 3×3 on 32 pictures, pooled and not, narrow and wide.
+// BenchmarkConvolution is a convolution of 3×3 on 32 pictures, pooled, strided and neither, narrow and wide.
 func BenchmarkConvolution(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
-	for _, s := range [][3]int{{28, 1, 16}, {28, 1, 32}, {13, 16, 16}, {13, 32, 64}, {32, 3, 16}, {32, 3, 64}, {32, 16, 16}, {32, 64, 64}, {8, 256, 256}} {
-		c := Conv{H: s[0], W: s[0], C: s[1], KH: 3, KW: 3, OH: s[0] - 2, OW: s[0] - 2, StrideH: 1, StrideW: 1}
-		for _, pool := range []bool{false, true} {
-			spec := Spec{M: 32 * c.OH * c.OW, N: s[2], K: 9 * c.C, Conv: &c, Pool: pool}
-			if pool {
-				spec.M = 32 * (c.OH / 2) * (c.OW / 2)
+	for _, s := range [][3]int{{28, 1, 8}, {28, 1, 16}, {28, 1, 32}, {13, 16, 16}, {13, 32, 64}, {32, 3, 16}, {32, 3, 64}, {32, 16, 16}, {32, 32, 32}, {32, 64, 64}, {8, 256, 256}} {
+		for _, kind := range []string{"plain", "padded", "strided", "pooled"} {
+			c := Conv{H: s[0], W: s[0], C: s[1], KH: 3, KW: 3, OH: s[0] - 2, OW: s[0] - 2, StrideH: 1, StrideW: 1}
+			switch kind {
+			case "padded":
+				c.OH, c.OW, c.PadTop, c.PadLeft = s[0], s[0], 1, 1
+			case "strided":
+				c.StrideH, c.StrideW, c.OH, c.OW = 2, 2, (s[0]-3)/2+1, (s[0]-3)/2+1
+			}
+			spec := Spec{M: 32 * c.OH * c.OW, N: s[2], K: 9 * c.C, Conv: &c}
+			if kind == "pooled" {
+				spec.Pool, spec.M = true, 32*(c.OH/2)*(c.OW/2)
 			}
 			x, w, ones := bytesU(r, 32*c.H*c.W*c.C), bytes8(r, spec.K*spec.N), make([]float32, spec.N)
 			y := make([]uint8, spec.M*spec.N)
 			for _, p := range plans(spec) {
 				p.Set(w, ones, ones)
-				b.Run(fmt.Sprintf("%dx%d/%d-%d/pool=%v/unit=%v", s[0], s[0], s[1], s[2], pool, p.unit), func(b *testing.B) {
+				b.Run(fmt.Sprintf("%dx%d/%d-%d/%s/%s", s[0], s[0], s[1], s[2], kind, p.how()), func(b *testing.B) {
 					for b.Loop() {
 						p.Run(nil, y, x)
 					}
@@ -365,7 +411,7 @@ func benchmarkProduct(b *testing.B, r *rand.Rand, s Spec, l isa.Level) {
 	y := make([]uint8, s.M*s.N)
 	for _, p := range plans(s) {
 		p.Set(w, ones, ones)
-		b.Run(fmt.Sprintf("%dx%dx%d/%v/unit=%v", s.M, s.K, s.N, l, p.unit), func(b *testing.B) {
+		b.Run(fmt.Sprintf("%dx%dx%d/%v/%s", s.M, s.K, s.N, l, p.how()), func(b *testing.B) {
 			for b.Loop() {
 				p.Run(nil, y, a)
 			}

@@ -112,21 +112,6 @@ func addAVX2(dst *uint8, a *uint8, b *uint8, scaleA float32, scaleB float32, off
 // depthwiseAVX2: acc[c] = the sum over p of x[2p][c]*w[p][c][0] + x[2p+1][c]*w[p][c][1] for blocks times 8 of the channels; x is [2*pairs][channels].
 func depthwiseAVX2(acc *int32, x *uint8, w *int16, channels int, pairs int, blocks int)
 
-// greyVNNI: for windows windows of 2x2 side by side, dst[32] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][32][4]; results of the next window are next bytes further on. Of the last 16 those are stored that last names.
-func greyVNNI(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
-
-// greyVNNINarrow: for windows windows of 2x2 side by side, dst[16] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][16][4]; results of the next window are next bytes further on. Of the last 16 those are stored that last names.
-func greyVNNINarrow(dst *uint8, x *uint8, line int, w *int8, scale *float32, bias *float32, lo float32, windows int, next int, last uint32)
-
-// windowVNNI: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [64][4]; c is [64].
-func windowVNNI(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
-
-// windowVNNINarrow: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [32][4]; c is [32].
-func windowVNNINarrow(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
-
-// windowVNNISlim: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [16][4]; c is [16].
-func windowVNNISlim(c *int32, x *uint8, line int, channels int, b *int8, lines int, groups int)
-
 // productsAMX: c[r][j] = the sum over k of a[r][k]*b[k][j] for rows rows, a multiple of 16, and 32 columns; k runs over 64*steps. Strides of c and a are those of rows, in bytes; of b there are 16*steps times [32][4], bStride bytes apart. config is for LDTILECFG.
 func productsAMX(c *int32, a *uint8, b *int8, cStride int, aStride int, bStride int, steps int, rows int, config *[64]uint8)
 
@@ -144,3 +129,63 @@ func finishAVX2(dst *float32, dstStride int, c *int32, cStride int, scale *float
 
 // depthwiseVNNI: for pixels pixels, next bytes apart in x, acc[c] = the sum over lines lines, line bytes apart, and taps pixels of them, channels bytes apart, of x*w; w is [lines*taps][blocks*16], each from -128 to 127 in the lower 16 bits and 0 above. Of the last 16 channels those are read that last names; all are stored.
 func depthwiseVNNI(acc *int32, accStride int, x *uint8, channels int, line int, next int, w *int32, lines int, taps int, blocks int, pixels int, last uint32)
+
+// convVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [64][4]. Of the columns those are stored that cols names.
+func convVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convVNNINarrow: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [32][4]. Of the columns those are stored that cols names.
+func convVNNINarrow(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convVNNISlim: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][4]. Of the columns those are stored that cols names.
+func convVNNISlim(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][2]. Of the columns those are stored that cols names: all.
+func convAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [8][2]. Of the columns those are stored that cols names: all.
+func convSlimAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convMaxVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [64][4]. Of the columns those are stored that cols names.
+func convMaxVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convMaxVNNINarrow: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [32][4]. Of the columns those are stored that cols names.
+func convMaxVNNINarrow(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convMaxVNNISlim: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [16][4]. Of the columns those are stored that cols names.
+func convMaxVNNISlim(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convMaxAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [16][2]. Of the columns those are stored that cols names: all.
+func convMaxAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convMaxSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [8][2]. Of the columns those are stored that cols names: all.
+func convMaxSlimAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [64][4]. Of the columns those are stored that cols names.
+func convFloatVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatVNNINarrow: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [32][4]. Of the columns those are stored that cols names.
+func convFloatVNNINarrow(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatVNNISlim: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][4]. Of the columns those are stored that cols names.
+func convFloatVNNISlim(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][2]. Of the columns those are stored that cols names: all.
+func convFloatAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [8][2]. Of the columns those are stored that cols names: all.
+func convFloatSlimAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatMaxVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [64][4]. Of the columns those are stored that cols names.
+func convFloatMaxVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatMaxVNNINarrow: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [32][4]. Of the columns those are stored that cols names.
+func convFloatMaxVNNINarrow(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatMaxVNNISlim: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [16][4]. Of the columns those are stored that cols names.
+func convFloatMaxVNNISlim(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatMaxAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [16][2]. Of the columns those are stored that cols names: all.
+func convFloatMaxAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatMaxSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [8][2]. Of the columns those are stored that cols names: all.
+func convFloatMaxSlimAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)

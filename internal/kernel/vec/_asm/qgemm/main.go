@@ -32,17 +32,13 @@ func main() {
 	quantize()
 	sum()
 	depthwise()
-	grey(2)
-	grey(1)
-	window(4)
-	window(2)
-	window(1)
 	products()
 	maxRows()
 	patches()
 	finish512()
 	finish256()
 	depthwise512()
+	convolutions()
 	Generate()
 }
 
@@ -75,20 +71,6 @@ func greatestRow(acc [][]reg.VecVirtual) [][]reg.VecVirtual {
 	return acc[:1]
 }
 
-// addGroup adds to the sums the products of four bytes of each row, at finds them, and four rows of b, and moves b on. It changes bs and x.
-func addGroup(acc [][]reg.VecVirtual, bs []reg.VecVirtual, x reg.VecVirtual, b reg.GPVirtual, at func(row int) Mem) {
-	for v := range bs {
-		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
-	}
-	for r := range acc {
-		VPBROADCASTD(at(r), x)
-		for v := range bs {
-			VPDPBUSD(bs[v], x, acc[r][v])
-		}
-	}
-	ADDQ(U32(uint32(64*len(bs))), b)
-}
-
 // vnni is the tile of rows and so many vectors of 16 columns.
 func vnni(rows, vectors int, most bool) {
 	name, doc := fmt.Sprintf("tile%s%d", widths[vectors], rows), ""
@@ -108,7 +90,16 @@ func vnni(rows, vectors int, most bool) {
 	}
 	x := ZMM()
 	Label("loop")
-	addGroup(acc, bs, x, b, row.At)
+	for v := range bs {
+		VMOVDQU8(Mem{Base: b, Disp: 64 * v}, bs[v])
+	}
+	for r := range acc {
+		VPBROADCASTD(row.At(r), x)
+		for v := range bs {
+			VPDPBUSD(bs[v], x, acc[r][v])
+		}
+	}
+	ADDQ(U32(uint32(64*vectors)), b)
 	row.Next(4)
 	DECQ(n)
 	JNZ(LabelRef("loop"))
@@ -299,13 +290,18 @@ func requantize512() {
 	})
 }
 
-// pack writes 16 whole numbers from 0 to 255 in two registers as bytes.
-func pack(x, y reg.VecVirtual, dst reg.Register) {
+// packed leaves 16 whole numbers from 0 to 255 in two registers as bytes in the lower half of the first.
+func packed(x, y reg.VecVirtual) {
 	VPACKUSDW(y, x, x)      // lanes: x0 y0 x1 y1
 	VPERMQ(Imm(0xd8), x, x) // x0 x1 y0 y1
 	u := XMM()
 	VEXTRACTI128(Imm(1), x, u) // y
 	VPACKUSWB(u, x.AsX(), x.AsX())
+}
+
+// pack writes them.
+func pack(x, y reg.VecVirtual, dst reg.Register) {
+	packed(x, y)
 	VMOVDQU(x.AsX(), Mem{Base: dst})
 }
 
@@ -438,117 +434,6 @@ func depthwise() {
 	ADDQ(Imm(32), w)
 	DECQ(blocks)
 	JNZ(LabelRef("block"))
-	VZEROUPPER()
-	RET()
-}
-
-// grey convolves pictures of one channel with so many times 16 filters of 3 lines, four pixels at once, and keeps the greatest of each window of 2×2: weights stay in registers, and pixels are read where they lie.
-func grey(vectors int) {
-	cols := 16 * vectors
-	TEXT("grey"+widths[2*vectors], NOSPLIT, "func(dst, x *uint8, line int, w *int8, scale, bias *float32, lo float32, windows, next int, last uint32)")
-	Doc(fmt.Sprintf("grey%s: for windows windows of 2x2 side by side, dst[%d] = the greatest of the four sums over 3 lines and 4 pixels of x*w, times scale plus bias, each rounded, then to whole numbers (halves to even), not below lo nor above 255. x is the window's first pixel, line bytes from line to line; w is [3][%d][4]; results of the next window are next bytes further on. Of the last 16 those are stored that last names.", widths[2*vectors], cols, cols))
-	dst, x, line := lanes.Arg("dst"), lanes.Arg("x"), lanes.Arg("line")
-	w, scale, bias, n := lanes.Arg("w"), lanes.Arg("scale"), lanes.Arg("bias"), lanes.Arg("windows")
-	lo, hi := ZMM(), ZMM()
-	limits(lo, hi)
-	var ws [3][2]reg.VecVirtual
-	var ss, bs [2]reg.VecVirtual
-	for v := range vectors {
-		for k := range 3 {
-			ws[k][v] = ZMM()
-			VMOVDQU8(Mem{Base: w, Disp: 64*vectors*k + 64*v}, ws[k][v])
-		}
-		ss[v], bs[v] = ZMM(), ZMM()
-		VMOVUPS(Mem{Base: scale, Disp: 64 * v}, ss[v])
-		VMOVUPS(Mem{Base: bias, Disp: 64 * v}, bs[v])
-	}
-	ks, r := [2]reg.OpmaskVirtual{K(), K()}, Load(Param("last"), GP32()).(reg.GPVirtual)
-	KXNORW(ks[0], ks[0], ks[0])
-	KMOVW(r, ks[vectors-1])
-	third := GP64()
-	LEAQ(Mem{Base: x, Index: line, Scale: 2}, third)
-	ADDQ(line, third)
-	at := []Mem{{Base: x}, {Base: x, Index: line, Scale: 1}, {Base: x, Index: line, Scale: 2}, {Base: third}}
-	var acc [4][2]reg.VecVirtual // by dy, dx
-	for p := range acc {
-		for v := range vectors {
-			acc[p][v] = ZMM()
-		}
-	}
-	px := ZMM()
-	Label("window")
-	for p := range acc {
-		for v := range vectors {
-			VPXORD(acc[p][v], acc[p][v], acc[p][v])
-		}
-	}
-	for r := range 4 {
-		for dx := range 2 {
-			m := at[r]
-			m.Disp += dx
-			VPBROADCASTD(m, px)
-			for dy := range 2 {
-				if k := r - dy; k >= 0 && k < 3 {
-					for v := range vectors {
-						VPDPBUSD(ws[k][v], px, acc[2*dy+dx][v])
-					}
-				}
-			}
-		}
-	}
-	for v := range vectors {
-		greatestOf(acc[0][v], acc[1][v], acc[2][v], acc[3][v])
-		y := acc[0][v]
-		VCVTDQ2PS(y, y)
-		scaled(y, ss[v], bs[v], lo, hi)
-		VPMOVDB(y, ks[v], Mem{Base: dst, Disp: 16 * v})
-	}
-	ADDQ(Imm(2), x)
-	ADDQ(Imm(2), third)
-	ADDQ(lanes.Address("next"), dst)
-	DECQ(n)
-	JNZ(LabelRef("window"))
-	VZEROUPPER()
-	RET()
-}
-
-// window is the greatest of four neighbouring patches' sums, which are read from the image itself.
-func window(vectors int) {
-	name := "window" + widths[vectors]
-	cols := 16 * vectors
-	TEXT(name, NOSPLIT, "func(c *int32, x *uint8, line, channels int, b *int8, lines, groups int)")
-	Doc(fmt.Sprintf("%s: c[j] = the greatest sum of a window of 2x2 patches of x, whose pixels lie channels and line bytes apart: each of lines lines of groups times 4 bytes; b is lines*groups times [%d][4]; c is [%d].", name, cols, cols))
-	c, p0, line := lanes.Arg("c"), lanes.Arg("x"), lanes.Arg("line")
-	channels, b, lines := lanes.Arg("channels"), lanes.Arg("b"), lanes.Arg("lines")
-	groups := lanes.Arg("groups")
-	p1, jump, n := GP64(), GP64(), GP64()
-	LEAQ(Mem{Base: p0, Index: line, Scale: 1}, p1)
-	MOVQ(groups, jump) // from the end of a line of a patch to the next one
-	SHLQ(Imm(2), jump)
-	NEGQ(jump)
-	ADDQ(line, jump)
-	at := []Mem{{Base: p0}, {Base: p0, Index: channels, Scale: 1}, {Base: p1}, {Base: p1, Index: channels, Scale: 1}}
-	acc := zeros(4, vectors)
-	bs, x := make([]reg.VecVirtual, vectors), ZMM()
-	for v := range bs {
-		bs[v] = ZMM()
-	}
-	Label("line")
-	MOVQ(groups, n)
-	Label("loop")
-	addGroup(acc, bs, x, b, func(r int) Mem { return at[r] })
-	ADDQ(Imm(4), p0)
-	ADDQ(Imm(4), p1)
-	DECQ(n)
-	JNZ(LabelRef("loop"))
-	ADDQ(jump, p0)
-	ADDQ(jump, p1)
-	DECQ(lines)
-	JNZ(LabelRef("line"))
-	for v := range bs {
-		greatestOf(acc[0][v], acc[1][v], acc[2][v], acc[3][v])
-		VMOVDQU32(acc[0][v], Mem{Base: c, Disp: 64 * v})
-	}
 	VZEROUPPER()
 	RET()
 }
