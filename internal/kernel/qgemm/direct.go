@@ -9,7 +9,10 @@ import (
 
 // direct is how a plan reads patches in the image.
 type direct struct {
-	taps   []int64    // where each group of a patch begins, bytes from its first
+	depth  bool    // each channel is convolved by itself
+	taps   []int64 // where each group of a patch begins, bytes from its first; of a depthwise one its pixels, with AVX2 two a group
+	groups int
+	reach  int        // values that are read from a tap on
 	dx, dy int        // where three of four patches begin, bytes from the first: dx, dy and dx+dy
 	places [][2]int64 // of the first of four patches in a chunk: bytes from its first line on, results from its first on
 	fours  int        // of them in a line; the last may be some of the one before again
@@ -21,13 +24,13 @@ type direct struct {
 	wide   bool // the copy is of 16 bits
 }
 
-// directPanel is some columns of the weights: width of them, cols in the plan, at off in the packed weights.
-type directPanel struct{ j, cols, width, off int }
+// directPanel is some columns of the weights: width of them, cols in the plan, at off in the packed weights, which are length numbers, for what begins x values behind the first.
+type directPanel struct{ j, cols, width, off, length, x int }
 
 const (
 	directLines = 8    // of results in a chunk that is long enough
 	chunkCycles = 3000 // of a chunk, about, at least
-	slack       = 8    // values behind the copy that a group may be read beyond its end
+	slack       = 16   // values behind the copy that may be read beyond its end
 )
 
 // outputs is the number of results in a line and of lines in an image.
@@ -41,12 +44,19 @@ func (p *Plan) outputs() (width, height int) {
 // canDirect reports whether patches can be read in the image.
 func (p *Plan) canDirect() bool {
 	c := p.Conv
-	if c == nil || p.level == portable || p.M == 0 || c.DilH > 1 || c.DilW > 1 || p.level == avx2 && p.N%8 != 0 {
+	if c == nil || p.level == portable || p.M == 0 || c.DilH > 1 || c.DilW > 1 {
+		return false
+	}
+	switch depthwise := p.depthwise(); {
+	case p.Groups > 1 && !depthwise, p.level == avx2 && p.N%8 != 0, p.level == avx2 && depthwise && p.N%16 != 0:
 		return false
 	}
 	w, h := p.outputs()
 	return h > 0 && w > 0 && (p.Pool || w >= 4)
 }
+
+// depthwise reports whether each channel has one filter of its own.
+func (p *Plan) depthwise() bool { return p.Groups > 1 && p.N == p.Groups && p.Conv.C == p.Groups }
 
 // suitsDirect reports whether that is faster than to copy them, as far as measured (BenchmarkConvolution): for the matrix unit, if that is what takes copies, or for vectors.
 func (p *Plan) suitsDirect(unit bool) bool {
@@ -56,6 +66,9 @@ func (p *Plan) suitsDirect(unit bool) bool {
 	c := p.Conv
 	w, _ := p.outputs()
 	padded := c.PadTop > 0 || c.PadLeft > 0
+	if p.depthwise() {
+		return true
+	}
 	switch few := (p.Pool || padded && p.level == vnni) && p.N <= 64; {
 	case unit:
 		return p.N <= slim && (few || p.M <= 256)
@@ -68,7 +81,7 @@ func (p *Plan) suitsDirect(unit bool) bool {
 
 func (p *Plan) newDirect() {
 	c, d := p.Conv, new(direct)
-	p.direct = d
+	p.direct, d.depth = d, p.depthwise()
 	group, size := p.level.group(), 1
 	if d.wide = p.level == avx2; d.wide {
 		size = 2
@@ -83,10 +96,18 @@ func (p *Plan) newDirect() {
 	if !d.copied {
 		d.line = c.W * c.C
 	}
-	row := c.KW * c.C // values of a line of a patch
+	each := group // values from tap to tap
+	if d.reach = group; d.depth {
+		each, d.reach = c.C, slim
+	}
 	for i := range c.KH {
-		for k := 0; k < row; k += group {
+		for k := 0; k < c.KW*c.C; k += each {
 			d.taps = append(d.taps, int64((i*d.line+k)*size))
+		}
+	}
+	if d.groups = len(d.taps); d.depth && d.wide {
+		if d.groups = (len(d.taps) + 1) / 2; len(d.taps)%2 == 1 {
+			d.taps = append(d.taps, d.taps[len(d.taps)-1]) // with weights of zero
 		}
 	}
 	// A chunk is worth handing out, or more lines than that where there are many.
@@ -95,7 +116,7 @@ func (p *Plan) newDirect() {
 	if p.Pool {
 		d.dy, d.fours = c.StrideH*d.line*size, width
 	}
-	cycles := 4 * d.fours * (len(d.taps)*((p.N+slim-1)/slim) + 6)
+	cycles := 4 * d.fours * (d.groups*((p.N+slim-1)/slim) + 6)
 	d.lines = min(max(1, (chunkCycles+cycles-1)/cycles, min(directLines, p.M/width/16)), p.M/width)
 	d.height = (min(d.lines, height)*pools-1)*c.StrideH + c.KH
 	p.rows = d.lines * width
@@ -112,6 +133,8 @@ func (p *Plan) newDirect() {
 	for j := 0; j < p.N; {
 		w := p.level.width()
 		switch rest := p.N - j; {
+		case d.depth:
+			w = slim
 		case d.wide && rest <= slim/2:
 			w = slim / 2
 		case d.wide || rest <= slim:
@@ -119,8 +142,12 @@ func (p *Plan) newDirect() {
 		case rest <= narrow:
 			w = narrow
 		}
-		d.panels = append(d.panels, directPanel{j: j, cols: min(w, p.N-j), width: w, off: off})
-		j, off = j+w, off+len(d.taps)*w*group
+		panel := directPanel{j: j, cols: min(w, p.N-j), width: w, off: off, length: d.groups * w * group}
+		if d.depth {
+			panel.x = j
+		}
+		d.panels = append(d.panels, panel)
+		j, off = j+w, off+panel.length
 	}
 	filled := d.panels[len(d.panels)-1]
 	p.scale, p.offset = make([]float32, filled.j+filled.width), make([]float32, filled.j+filled.width)
@@ -142,6 +169,10 @@ func (d *direct) worker() *worker {
 // setDirect keeps weights b [KH, KW, C, N] as panels [groups, width, group].
 func (p *Plan) setDirect(b []int8) {
 	c, d, group := p.Conv, p.direct, p.level.group()
+	if d.depth {
+		p.setDepthwise(b)
+		return
+	}
 	row := c.KW * c.C
 	groups := (row + group - 1) / group // of a line
 	for _, at := range d.panels {
@@ -153,6 +184,23 @@ func (p *Plan) setDirect(b []int8) {
 				} else {
 					p.b8[first+j*group] = v
 				}
+			}
+		}
+	}
+}
+
+// setDepthwise keeps weights b [KH, KW, C] as panels [taps, 16, 4], numbers of 16 bits with zeros behind, or [pairs of taps, 16, 2] in the order of depthAVX2.
+func (p *Plan) setDepthwise(b []int8) {
+	for _, at := range p.direct.panels {
+		for tap := range p.K {
+			for c, v := range b[tap*p.N+at.j:][:at.cols] {
+				if p.direct.wide {
+					place := c&3 | c&8>>1 | c&4<<1
+					p.b16[at.off+(tap/2*slim+place)*2+tap%2] = int16(v)
+					continue
+				}
+				to := p.b8[at.off+(tap*slim+c)*4:]
+				to[0], to[1] = v, v>>7
 			}
 		}
 	}

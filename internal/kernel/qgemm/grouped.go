@@ -5,7 +5,7 @@ package qgemm
 
 // pairwise reports whether a depthwise kernel takes the plan: weights of 16 bits, pixels of a patch two at a time, or of 32 bits where patches are read in the image (direct).
 func (p *Plan) pairwise() bool {
-	return p.level != portable && p.N == p.Groups && p.Conv.C == p.Groups
+	return p.level != portable && p.depthwise()
 }
 
 // depthwisePixels is how many pixels side by side the kernel that reads the image does before they are brought to results.

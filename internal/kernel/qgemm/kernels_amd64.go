@@ -226,24 +226,40 @@ func (p *Plan) fourPatches(w *worker, in []uint8, first int, panel directPanel, 
 	end := at + int(d.places[n-1][1]) + apart*p.N + panel.cols - 1 // of the results
 	last := int(d.places[n-1][0]+d.taps[len(d.taps)-1]) + d.dx + d.dy
 	if d.wide {
-		b := p.b16[panel.off:]
-		_, _ = w.wide[last/2+1], b[len(d.taps)*panel.width*2-1]
+		b, x := p.b16[panel.off:][:panel.length], w.wide[panel.x:]
+		_ = x[last/2+d.reach-1]
 		if p.yf != nil {
 			_ = p.yf[end]
-			convFloatsWide[most][panel.width](&p.yf[at], &w.wide[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, 4*p.N, cols)
+			k := convFloatsWide[most][panel.width]
+			if d.depth {
+				k = depthFloatAVX2
+			}
+			k(&p.yf[at], &x[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, d.groups, d.dx, d.dy, 4*p.N, cols)
 			return
 		}
 		_ = p.y8[end]
-		convBytesWide[most][panel.width](&p.y8[at], &w.wide[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, p.N, cols)
+		k := convBytesWide[most][panel.width]
+		if d.depth {
+			k = depthAVX2
+		}
+		k(&p.y8[at], &x[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, d.groups, d.dx, d.dy, p.N, cols)
 		return
 	}
-	b := p.b8[panel.off:]
-	_, _ = in[last+3], b[len(d.taps)*panel.width*4-1]
+	b, x := p.b8[panel.off:][:panel.length], in[panel.x:]
+	_ = x[last+d.reach-1]
 	if p.yf != nil {
 		_ = p.yf[end]
-		convFloats[most][panel.width](&p.yf[at], &in[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, 4*p.N, cols)
+		k := convFloats[most][panel.width]
+		if d.depth {
+			k = depthFloatVNNISlim
+		}
+		k(&p.yf[at], &x[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, d.groups, d.dx, d.dy, 4*p.N, cols)
 		return
 	}
 	_ = p.y8[end]
-	convBytes[most][panel.width](&p.y8[at], &in[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, len(d.taps), d.dx, d.dy, p.N, cols)
+	k := convBytes[most][panel.width]
+	if d.depth {
+		k = depthVNNISlim
+	}
+	k(&p.y8[at], &x[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, d.groups, d.dx, d.dy, p.N, cols)
 }

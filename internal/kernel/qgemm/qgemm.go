@@ -136,6 +136,9 @@ func New(s Spec) *Plan {
 		panic(fmt.Sprintf("qgemm: bad spec %+v", s))
 	}
 	if s.Groups > 1 {
+		if p := (&Plan{Spec: s, level: current()}); p.suitsDirect(false) {
+			return build(s, false, true)
+		}
 		return newGrouped(s)
 	}
 	if c := s.Conv; c != nil && !s.Pool && c.KH == 1 && c.KW == 1 && c.plain() && c.OH == c.H && c.OW == c.W {
@@ -194,12 +197,12 @@ func (p *Plan) suitsUnit() bool {
 func (p *Plan) Set(b []int8, scale, offset []float32) {
 	copy(p.scale, scale[:p.N])
 	copy(p.offset, offset[:p.N])
-	if p.Groups > 1 {
-		p.setGrouped(b)
-		return
-	}
-	if p.direct != nil {
+	switch {
+	case p.direct != nil:
 		p.setDirect(b)
+		return
+	case p.Groups > 1:
+		p.setGrouped(b)
 		return
 	}
 	w, g := p.width, p.level.group()
@@ -304,12 +307,12 @@ func (f *body) Chunk(i, id int) {
 	p, w := (*Plan)(f), f.work[id]
 	lo := i * p.rows
 	n := min(p.rows, p.M-lo)
-	if p.Groups > 1 {
-		p.grouped(w, lo, n)
-		return
-	}
-	if p.direct != nil {
+	switch {
+	case p.direct != nil:
 		p.convolve(w, lo, n)
+		return
+	case p.Groups > 1:
+		p.grouped(w, lo, n)
 		return
 	}
 	a, stride := w.patches, p.stride()

@@ -3344,6 +3344,295 @@ tap:
 	VZEROUPPER
 	RET
 
+// func depthVNNISlim(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·depthVNNISlim(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z5
+	VPMOVZXBD    (R10), Z4
+	VPDPWSSD     Z5, Z4, Z0
+	VPMOVZXBD    (R10)(BX*1), Z4
+	VPDPWSSD     Z5, Z4, Z1
+	VPMOVZXBD    (R10)(SI*1), Z4
+	VPDPWSSD     Z5, Z4, Z2
+	VPMOVZXBD    (R10)(DI*1), Z4
+	VPDPWSSD     Z5, Z4, Z3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z4, Z0, Z0
+	VMINPS       Z5, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPMOVDB      Z0, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       (CX), Z1, Z1
+	VADDPS       (R8), Z1, Z1
+	VMAXPS       Z4, Z1, Z1
+	VMINPS       Z5, Z1, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPMOVDB      Z1, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (CX), Z2, Z2
+	VADDPS       (R8), Z2, Z2
+	VMAXPS       Z4, Z2, Z2
+	VMINPS       Z5, Z2, Z2
+	VCVTPS2DQ    Z2, Z2
+	VPMOVDB      Z2, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	MOVL         $0x437f0000, R10
+	VMOVD        R10, X5
+	VBROADCASTSS X5, Z5
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (CX), Z3, Z3
+	VADDPS       (R8), Z3, Z3
+	VMAXPS       Z4, Z3, Z3
+	VMINPS       Z5, Z3, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPMOVDB      Z3, K1, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func depthAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·depthAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R12
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	MOVQ         8(R8), R11
+	ADDQ         CX, R11
+	VMOVDQU      (R12), Y8
+	VMOVDQU      32(R12), Y9
+	VMOVDQU      (R10), Y10
+	VMOVDQU      (R11), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y0, Y0
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y1, Y1
+	VMOVDQU      (R10)(BX*1), Y10
+	VMOVDQU      (R11)(BX*1), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y2, Y2
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y3, Y3
+	VMOVDQU      (R10)(SI*1), Y10
+	VMOVDQU      (R11)(SI*1), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y4, Y4
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y5, Y5
+	VMOVDQU      (R10)(DI*1), Y10
+	VMOVDQU      (R11)(DI*1), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x10, R8
+	ADDQ         $0x00000040, R12
+	DECQ         R9
+	JNZ          tap
+	VPERM2I128   $0x20, Y1, Y0, Y10
+	VPERM2I128   $0x31, Y1, Y0, Y1
+	VMOVDQA      Y10, Y0
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X9
+	VBROADCASTSS X9, Y9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y9, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y8, Y1, Y1
+	VMINPS       Y9, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPACKUSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSWB    X1, X0, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         next+96(FP), AX
+	VPERM2I128   $0x20, Y3, Y2, Y10
+	VPERM2I128   $0x31, Y3, Y2, Y3
+	VMOVDQA      Y10, Y2
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(CX), Y3, Y3
+	VADDPS       32(R8), Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKUSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X0
+	VPACKUSWB    X0, X2, X2
+	VMOVDQU      X2, (AX)
+	ADDQ         next+96(FP), AX
+	VPERM2I128   $0x20, Y5, Y4, Y10
+	VPERM2I128   $0x31, Y5, Y4, Y5
+	VMOVDQA      Y10, Y4
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (CX), Y4, Y4
+	VADDPS       (R8), Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(CX), Y5, Y5
+	VADDPS       32(R8), Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPACKUSDW    Y5, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X0
+	VPACKUSWB    X0, X4, X4
+	VMOVDQU      X4, (AX)
+	ADDQ         next+96(FP), AX
+	VPERM2I128   $0x20, Y7, Y6, Y10
+	VPERM2I128   $0x31, Y7, Y6, Y7
+	VMOVDQA      Y10, Y6
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (CX), Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(CX), Y7, Y7
+	VADDPS       32(R8), Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X0
+	VPACKUSWB    X0, X6, X6
+	VMOVDQU      X6, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
 // func convFloatVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
 TEXT ·convFloatVNNI(SB), NOSPLIT, $0-112
@@ -4342,6 +4631,237 @@ tap:
 	VADDPS       (R8), Y0, Y0
 	VMAXPS       Y0, Y4, Y0
 	VMOVUPS      Y0, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func depthFloatVNNISlim(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·depthFloatVNNISlim(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   (DX), CX
+	MOVQ   8(DX), AX
+	ADDQ   x+8(FP), CX
+	SHLQ   $0x02, AX
+	ADDQ   dst+0(FP), AX
+	ADDQ   $0x10, DX
+	MOVQ   taps+16(FP), R8
+	MOVQ   b+24(FP), R11
+	MOVQ   groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU8     (R11), Z5
+	VPMOVZXBD    (R10), Z4
+	VPDPWSSD     Z5, Z4, Z0
+	VPMOVZXBD    (R10)(BX*1), Z4
+	VPDPWSSD     Z5, Z4, Z1
+	VPMOVZXBD    (R10)(SI*1), Z4
+	VPDPWSSD     Z5, Z4, Z2
+	VPMOVZXBD    (R10)(DI*1), Z4
+	VPDPWSSD     Z5, Z4, Z3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       (CX), Z0, Z0
+	VADDPS       (R8), Z0, Z0
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       (CX), Z1, Z1
+	VADDPS       (R8), Z1, Z1
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       (CX), Z2, Z2
+	VADDPS       (R8), Z2, Z2
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	MOVQ         cols+104(FP), R9
+	VBROADCASTSS lo+48(FP), Z4
+	KMOVW        R9, K1
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       (CX), Z3, Z3
+	VADDPS       (R8), Z3, Z3
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, K1, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func depthFloatAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·depthFloatAVX2(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R12
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	MOVQ         8(R8), R11
+	ADDQ         CX, R11
+	VMOVDQU      (R12), Y8
+	VMOVDQU      32(R12), Y9
+	VMOVDQU      (R10), Y10
+	VMOVDQU      (R11), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y0, Y0
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y1, Y1
+	VMOVDQU      (R10)(BX*1), Y10
+	VMOVDQU      (R11)(BX*1), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y2, Y2
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y3, Y3
+	VMOVDQU      (R10)(SI*1), Y10
+	VMOVDQU      (R11)(SI*1), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y4, Y4
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y5, Y5
+	VMOVDQU      (R10)(DI*1), Y10
+	VMOVDQU      (R11)(DI*1), Y11
+	VPUNPCKLWD   Y11, Y10, Y12
+	VPUNPCKHWD   Y11, Y10, Y11
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x10, R8
+	ADDQ         $0x00000040, R12
+	DECQ         R9
+	JNZ          tap
+	VPERM2I128   $0x20, Y1, Y0, Y10
+	VPERM2I128   $0x31, Y1, Y0, Y1
+	VMOVDQA      Y10, Y0
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y1, Y8, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         next+96(FP), AX
+	VPERM2I128   $0x20, Y3, Y2, Y10
+	VPERM2I128   $0x31, Y3, Y2, Y3
+	VMOVDQA      Y10, Y2
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(CX), Y3, Y3
+	VADDPS       32(R8), Y3, Y3
+	VMAXPS       Y3, Y0, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         next+96(FP), AX
+	VPERM2I128   $0x20, Y5, Y4, Y10
+	VPERM2I128   $0x31, Y5, Y4, Y5
+	VMOVDQA      Y10, Y4
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (CX), Y4, Y4
+	VADDPS       (R8), Y4, Y4
+	VMAXPS       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(CX), Y5, Y5
+	VADDPS       32(R8), Y5, Y5
+	VMAXPS       Y5, Y0, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         next+96(FP), AX
+	VPERM2I128   $0x20, Y7, Y6, Y10
+	VPERM2I128   $0x31, Y7, Y6, Y7
+	VMOVDQA      Y10, Y6
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (CX), Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y6, Y0, Y6
+	VMOVUPS      Y6, (AX)
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(CX), Y7, Y7
+	VADDPS       32(R8), Y7, Y7
+	VMAXPS       Y7, Y0, Y7
+	VMOVUPS      Y7, 32(AX)
 	ADDQ         next+96(FP), AX
 	DECQ         n+64(FP)
 	JNZ          four

@@ -31,6 +31,9 @@ func bytesU(r *rand.Rand, n int) []uint8 {
 func plans(s Spec) []*Plan {
 	out := []*Plan{New(s)}
 	if s = out[0].Spec; s.Groups > 1 {
+		if out[0].direct != nil {
+			out = append(out, newGrouped(s))
+		}
 		return out
 	}
 	try := func(unit, inImage bool) {
@@ -256,6 +259,8 @@ func TestGroups(t *testing.T) {
 		groups, n int
 	}{
 		{Conv{H: 6, W: 5, C: 19, KH: 3, KW: 3, OH: 6, OW: 5, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, Zero: 7}, 19, 19},
+		{Conv{H: 9, W: 11, C: 48, KH: 3, KW: 3, OH: 9, OW: 11, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, Zero: 250}, 48, 48},
+		{Conv{H: 8, W: 9, C: 16, KH: 2, KW: 2, OH: 4, OW: 4, StrideH: 2, StrideW: 2}, 16, 16},
 		{Conv{H: 6, W: 5, C: 32, KH: 2, KW: 2, OH: 3, OW: 2, StrideH: 2, StrideW: 2}, 32, 32},
 		{Conv{H: 4, W: 4, C: 6, KH: 3, KW: 2, OH: 2, OW: 3, StrideH: 1, StrideW: 1}, 3, 51},
 		{Conv{H: 4, W: 4, C: 5, KH: 1, KW: 1, OH: 4, OW: 4, StrideH: 1, StrideW: 1}, 5, 10},
@@ -290,15 +295,16 @@ func TestGroups(t *testing.T) {
 		}
 		for _, l := range isa.Levels() {
 			restore := isa.Use(l)
-			p := New(Spec{M: images * c.OH * c.OW, N: s.n, K: k, Conv: &c, Groups: s.groups, Low: 2})
-			p.Set(b, scale, offset)
-			y, y8 := make([]float32, len(want)), make([]uint8, len(want))
-			pool := par.New(2)
-			p.RunFloat(pool, y, x)
-			p.Run(pool, y8, x)
-			pool.Close()
-			if !slices.Equal(y, want) || !slices.Equal(y8, want8) {
-				t.Errorf("%v: %d groups, %+v", l, s.groups, c)
+			for _, p := range plans(Spec{M: images * c.OH * c.OW, N: s.n, K: k, Conv: &c, Groups: s.groups, Low: 2}) {
+				p.Set(b, scale, offset)
+				y, y8 := make([]float32, len(want)), make([]uint8, len(want))
+				pool := par.New(2)
+				p.RunFloat(pool, y, x)
+				p.Run(pool, y8, x)
+				pool.Close()
+				if !slices.Equal(y, want) || !slices.Equal(y8, want8) {
+					t.Errorf("%v, %s: %d groups, %+v", l, p.how(), s.groups, c)
+				}
 			}
 			restore()
 		}

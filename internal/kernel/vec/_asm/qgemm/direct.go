@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
 	. "github.com/mmcloughlin/avo/build"
@@ -14,12 +15,16 @@ type convolution struct {
 	vectors     int  // of 16 columns, or of 8
 	most, float bool // only the greatest of the four is kept; results are floats
 	wide        bool // vectors of 512 bits
-	at          [4]Mem
-	q, b        reg.GPVirtual
+	depth       bool // each channel by itself
+	at, other   [4]Mem
+	q, p, b     reg.GPVirtual
 }
 
 func (k *convolution) name() string {
 	name := "conv"
+	if k.depth {
+		name = "depth"
+	}
 	if k.float {
 		name += "Float"
 	}
@@ -49,17 +54,31 @@ func (k *convolution) emit(zero func(), weights int, step func(), results func(r
 		group, cols = 4, 16*k.vectors
 	}
 	TEXT(k.name(), NOSPLIT, fmt.Sprintf("func(dst *%s, x *%s, taps *int64, b *%s, scale, bias *float32, lo float32, places *[2]int64, n, groups, dx, dy, next int, cols uint64)", dst, x, b))
+	sums, weights4 := fmt.Sprintf("the sums over groups of %d neighbours, taps (bytes) from where the patch begins, of x*b", group), fmt.Sprintf("groups times [%d][%d]", cols, group)
+	taps := 8 // bytes of the taps of a step
+	if k.depth {
+		sums, weights4 = "the sums over pixels, taps (bytes) from where the patch begins, of x*b channel by channel", "groups times [16][4], each a number of 16 bits and zeros"
+		if !k.wide {
+			taps = 16
+			sums = strings.Replace(sums, "over pixels", "over two pixels a group", 1)
+			weights4 = "groups times [4][4][2]: channels 0 to 3, 8 to 11, 4 to 7 and 12 to 15"
+		}
+	}
 	four := "for each of the four patches, results of one next bytes behind those of the one before"
 	if k.most {
 		four = "the greatest of the four patches"
 	}
-	Doc(fmt.Sprintf("%s: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of %d neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, %s: %s. b is groups times [%d][%d]. Of the columns those are stored that cols names%s.",
-		k.name(), group, result, four, cols, group, map[bool]string{false: ": all"}[k.wide]))
+	Doc(fmt.Sprintf("%s: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: %s, times scale plus bias, each rounded, %s: %s. b is %s. Of the columns those are stored that cols names%s.",
+		k.name(), sums, result, four, weights4, map[bool]string{false: ": all"}[k.wide]))
 	to, from, place := GP64(), GP64(), lanes.Arg("places")
 	dx, dy, both, tap, n := lanes.Arg("dx"), lanes.Arg("dy"), GP64(), GP64(), GP64()
 	LEAQ(Mem{Base: dx, Index: dy, Scale: 1}, both)
-	k.q, k.b = GP64(), GP64()
+	k.q, k.p, k.b = GP64(), GP64(), GP64()
 	k.at = [4]Mem{{Base: k.q}, {Base: k.q, Index: dx, Scale: 1}, {Base: k.q, Index: dy, Scale: 1}, {Base: k.q, Index: both, Scale: 1}}
+	for i, m := range k.at {
+		m.Base = k.p
+		k.other[i] = m
+	}
 	Label("four")
 	zero()
 	MOVQ(Mem{Base: place}, from)
@@ -76,8 +95,12 @@ func (k *convolution) emit(zero func(), weights int, step func(), results func(r
 	Label("tap")
 	MOVQ(Mem{Base: tap}, k.q)
 	ADDQ(from, k.q)
+	if taps == 16 {
+		MOVQ(Mem{Base: tap, Disp: 8}, k.p)
+		ADDQ(from, k.p)
+	}
 	step()
-	ADDQ(Imm(8), tap)
+	ADDQ(Imm(uint64(taps)), tap)
 	ADDQ(U32(uint32(weights)), k.b)
 	DECQ(n)
 	JNZ(LabelRef("tap"))
@@ -95,8 +118,8 @@ func (k *convolution) emit(zero func(), weights int, step func(), results func(r
 	RET()
 }
 
-func conv512(vectors int, most, float bool) {
-	k := &convolution{vectors: vectors, most: most, float: float, wide: true}
+func conv512(vectors int, most, float, depth bool) {
+	k := &convolution{vectors: vectors, most: most, float: float, wide: true, depth: depth}
 	acc := make([][]reg.VecVirtual, 4)
 	for r := range acc {
 		acc[r] = make([]reg.VecVirtual, vectors)
@@ -119,6 +142,11 @@ func conv512(vectors int, most, float bool) {
 			VMOVDQU8(Mem{Base: k.b, Disp: 64 * v}, bs[v])
 		}
 		for r := range acc {
+			if depth {
+				VPMOVZXBD(k.at[r], x)
+				VPDPWSSD(bs[0], x, acc[r][0])
+				continue
+			}
 			VPBROADCASTD(k.at[r], x)
 			for v := range bs {
 				VPDPBUSD(bs[v], x, acc[r][v])
@@ -158,15 +186,15 @@ func conv512(vectors int, most, float bool) {
 	})
 }
 
-func conv256(vectors int, most, float bool) {
-	k := &convolution{vectors: vectors, most: most, float: float}
+func conv256(vectors int, most, float, depth bool) {
+	k := &convolution{vectors: vectors, most: most, float: float, depth: depth}
 	acc := make([][]reg.VecVirtual, 4)
 	for r := range acc {
 		for range vectors {
 			acc[r] = append(acc[r], YMM())
 		}
 	}
-	b, x, y := [2]reg.VecVirtual{YMM(), YMM()}, YMM(), YMM()
+	b, x, y, z := [2]reg.VecVirtual{YMM(), YMM()}, YMM(), YMM(), YMM()
 	k.emit(func() {
 		for r := range acc {
 			for _, a := range acc[r] {
@@ -178,6 +206,17 @@ func conv256(vectors int, most, float bool) {
 			VMOVDQU(Mem{Base: k.b, Disp: 32 * v}, b[v])
 		}
 		for r := range acc {
+			if depth {
+				VMOVDQU(k.at[r], x)
+				VMOVDQU(k.other[r], y)
+				VPUNPCKLWD(y, x, z)
+				VPUNPCKHWD(y, x, y)
+				VPMADDWD(b[0], z, z)
+				VPADDD(z, acc[r][0], acc[r][0])
+				VPMADDWD(b[1], y, y)
+				VPADDD(y, acc[r][1], acc[r][1])
+				continue
+			}
 			VPBROADCASTD(k.at[r], x)
 			for v := range vectors {
 				VPMADDWD(b[v], x, y)
@@ -185,6 +224,11 @@ func conv256(vectors int, most, float bool) {
 			}
 		}
 	}, func(r int, dst reg.GPVirtual) {
+		if depth { // channels in their order again
+			VPERM2I128(Imm(0x20), acc[r][1], acc[r][0], x)
+			VPERM2I128(Imm(0x31), acc[r][1], acc[r][0], acc[r][1])
+			VMOVDQA(x, acc[r][0])
+		}
 		scale, bias, lo, hi := GP64(), GP64(), YMM(), YMM()
 		MOVQ(lanes.Address("scale"), scale)
 		MOVQ(lanes.Address("bias"), bias)
@@ -224,10 +268,12 @@ func convolutions() {
 	for _, float := range []bool{false, true} {
 		for _, most := range []bool{false, true} {
 			for _, vectors := range []int{4, 2, 1} {
-				conv512(vectors, most, float)
+				conv512(vectors, most, float, false)
 			}
-			conv256(2, most, float)
-			conv256(1, most, float)
+			conv256(2, most, float, false)
+			conv256(1, most, float, false)
 		}
+		conv512(1, false, float, true)
+		conv256(2, false, float, true)
 	}
 }
