@@ -137,7 +137,7 @@ type group struct {
 	weight  *tensor.Tensor // of a shard's loss
 	state   *tensor.Tensor // of random layers
 
-	programs map[int]*shardProgram // by examples
+	programs map[programKey]*shardProgram
 
 	norms *op.Group // the ranks whose statistics are one; nil: each shard has its own
 	zero  *zero     // nil: every rank has all state
@@ -241,7 +241,7 @@ func (m *Model) group() (*group, error) {
 	if m.exchanged == nil {
 		m.exchanged = &exchanged{}
 	}
-	g := &group{Parallel: p, m: m, stage: m.stage(), exchanged: m.exchanged, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[int]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
+	g := &group{Parallel: p, m: m, stage: m.stage(), exchanged: m.exchanged, plan: dist.NewPlan(p.Shards, n), applied: map[mode]*program{}, programs: map[programKey]*shardProgram{}, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2)}
 	g.lo, g.hi = dist.Part(p.Shards, p.rank()/p.copies(), rows)
 	if rows < n { // ranks have added up their own shards
 		g.plan = dist.NewPlan(n, n)

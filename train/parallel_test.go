@@ -17,6 +17,7 @@ import (
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/optim"
+	"github.com/jouleml/joule/shape"
 	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/train"
 )
@@ -116,6 +117,58 @@ func TestRanksGiveTheSameBits(t *testing.T) {
 			t.Error("one piece gives the bits of four: the test shows nothing")
 		}
 	}
+}
+
+// texts are examples of two lengths, the class of which is their first token's.
+type texts struct{ n int }
+
+func (x texts) Spec() data.Spec  { return x.Buckets()[1] }
+func (x texts) Len() int         { return x.n }
+func (x texts) Bucket(i int) int { return i % 2 }
+func (x texts) Buckets() []data.Spec {
+	var out []data.Spec
+	for _, n := range []int{3, 6} {
+		out = append(out, data.Spec{Inputs: []data.Field{{Name: "tokens", Shape: shape.Of(n), DType: dtype.I32}}, Targets: []data.Field{{Name: "label", DType: dtype.I32}}, Classes: 2})
+	}
+	return out
+}
+
+func (x texts) Fill(idx []int, in, y []*tensor.Tensor) error {
+	for k, i := range idx {
+		row := in[0].Slice(k, k+1).I32()
+		for j := range row {
+			row[j] = int32((i + j*j) % 5)
+		}
+		y[0].I32()[k] = int32(i % 5 / 3)
+	}
+	return nil
+}
+
+// Batches of several shapes are shared out too.
+func TestSizesOnRanks(t *testing.T) {
+	fit := func(c *dist.Comm) (string, error) {
+		net := nn.Sequential(nn.Embedding(5, 4), nn.GlobalAveragePool1D(), nn.Dense(2, nn.Softmax))
+		m, err := train.Compile(net, texts{30}.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, train.Accuracy, train.Across(train.Parallel{Comm: c, Shards: 4}))
+		if err != nil {
+			return "", err
+		}
+		h, err := m.Fit(context.Background(), texts{30}, train.Epochs(2), train.BatchSize(8))
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprint(h.Epochs[1].Logs) + bits(t, m), nil
+	}
+	want, err := fit(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allRanks(t, 2, func(c *dist.Comm) error {
+		got, err := fit(c)
+		if err == nil && got != want {
+			err = fmt.Errorf("other bits than one process")
+		}
+		return err
+	})
 }
 
 // Without random layers and batch statistics, a step on shards is a step on the whole batch up to rounding.

@@ -100,22 +100,26 @@ type shardProgram struct {
 	buckets []int              // by output; -1: none
 }
 
-// shardProgram compiles the program of a shard of n examples.
-func (g *group) shardProgram(n int) (*shardProgram, error) {
-	if p := g.programs[n]; p != nil {
+// shardProgram compiles the program of a shard of n examples of the batch b.
+func (g *group) shardProgram(b *data.Batch, n int) (*shardProgram, error) {
+	k := g.shardKey(b, n)
+	if p := g.programs[k]; p != nil {
 		return p, nil
 	}
-	p, err := g.buildShard(n, false)
+	p, err := g.buildShard(k, false)
 	if err != nil {
 		return nil, err
 	}
-	g.programs[n] = p
+	g.programs[k] = p
 	g.m.programs[p.key] = p.program
 	return p, nil
 }
 
-func (g *group) buildShard(n int, stopAtNaN bool) (*shardProgram, error) {
-	k := programKey{mode: shard, batch: n, stage: g.stage}
+func (g *group) shardKey(b *data.Batch, n int) programKey {
+	return programKey{mode: shard, batch: n, stage: g.stage, shapes: g.m.shapes(b.X, b.Y)}
+}
+
+func (g *group) buildShard(k programKey, stopAtNaN bool) (*shardProgram, error) {
 	sg, _, err := g.m.graph(k)
 	if err != nil {
 		return nil, err
@@ -359,7 +363,7 @@ func (g *group) one(b *data.Batch, lo, hi, at int, judge func(pred, y *tensor.Te
 		}
 		return nil
 	}
-	p, err := g.shardProgram(hi - lo)
+	p, err := g.shardProgram(b, hi-lo)
 	if err != nil {
 		return err
 	}
@@ -517,7 +521,7 @@ func (g *group) probe(b *data.Batch) error {
 		if lo == hi {
 			continue
 		}
-		p, err := g.buildShard(hi-lo, true)
+		p, err := g.buildShard(g.shardKey(b, hi-lo), true)
 		if err != nil {
 			return err
 		}
