@@ -41,6 +41,8 @@ type LoaderConfig struct {
 	Flat       bool   // batches of a Bucketed are in the data set's order too, all of the shapes of its Spec
 	Transforms []Transform
 	Share      Share // which part of every batch to give; zero: all of it
+	// Mixup above 0 mixes each example, after its transforms, with another: its share is drawn from Beta(Mixup, Mixup), and targets are as Spec.Mixed says (arXiv:1710.09412).
+	Mixup float64
 }
 
 // Share is some of the pieces into which batches are cut: of a batch of n examples, piece i has those from i·n/Of up to (i+1)·n/Of, so that the pieces of a batch, in order, are
@@ -63,6 +65,7 @@ type Loader struct {
 	size  func(i int) int
 	cfg   LoaderConfig
 	apply []Apply
+	mix   *mixer // nil: examples are not mixed
 	steps int
 	rows  int      // that the loader gives of a batch, at most
 	pos   Position // of the batch that the next call of Next gives
@@ -135,6 +138,19 @@ func NewLoader(ds Dataset, cfg LoaderConfig) (*Loader, error) {
 			return nil, err
 		}
 		l.apply = append(l.apply, a)
+	}
+	if cfg.Mixup != 0 {
+		var err error
+		if l.mix, err = newMixer(spec, cfg.Mixup, l.rows); err != nil {
+			return nil, err
+		}
+		if spec, err = spec.Mixed(); err != nil {
+			return nil, err
+		}
+		if len(l.sizes) > 1 {
+			return nil, errors.New("data: mixup needs examples of one size, these come in several")
+		}
+		l.sizes = []Spec{spec}
 	}
 	if l.cfg.Prefetch == 0 {
 		l.cfg.Prefetch = min(max(2, ahead/max(1, l.rows*l.exampleBytes())), 16)
@@ -307,18 +323,34 @@ func (l *Loader) fill(s *slot, p Position) error {
 	if idx = idx[from:to]; len(idx) == 0 {
 		return nil
 	}
-	if err := l.ds.Fill(idx, s.batch.X, s.batch.Y); err != nil {
+	var err error
+	if l.mix != nil {
+		err = l.fillMixed(idx, s.batch, p.Epoch)
+	} else if err = l.ds.Fill(idx, s.batch.X, s.batch.Y); err == nil {
+		l.change(transformStream, p.Epoch, idx, s.batch.X, s.batch.Y)
+	}
+	if err != nil {
 		return fmt.Errorf("reading batch %d of epoch %d: %w", p.Step, p.Epoch, err)
 	}
-	if len(l.apply) > 0 {
-		for row, i := range idx {
-			l.pcg.Seed(mix(mix(l.cfg.Seed+transformStream)+uint64(p.Epoch)), mix(uint64(i)))
-			for _, a := range l.apply {
-				a(l.rng, s.batch.X, s.batch.Y, row)
-			}
+	return nil
+}
+
+// seed makes the generator that of an example in an epoch, for one use.
+func (l *Loader) seed(stream uint64, epoch, example int) {
+	l.pcg.Seed(mix(mix(l.cfg.Seed+stream)+uint64(epoch)), mix(uint64(example)))
+}
+
+// change makes the random changes of a batch's rows, those of example idx[row] with its own numbers of the stream.
+func (l *Loader) change(stream uint64, epoch int, idx []int, x, y []*tensor.Tensor) {
+	if len(l.apply) == 0 {
+		return
+	}
+	for row, i := range idx {
+		l.seed(stream, epoch, i)
+		for _, a := range l.apply {
+			a(l.rng, x, y, row)
 		}
 	}
-	return nil
 }
 
 // view is the slot's batch of n examples of a size.
@@ -370,6 +402,8 @@ const (
 	orderStream uint64 = iota + 1
 	transformStream
 	splitStream
+	mixStream
+	partnerStream
 )
 
 // shuffle puts a into a random order, each with the same probability.

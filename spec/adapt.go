@@ -70,7 +70,7 @@ func (s *Spec) adapt(r *reader) error {
 		if (a.unfreeze != nil || a.thaw != nil) && a.freeze == nil {
 			return at(s.file, n, "transfer: unfreeze and thaw are exceptions to freeze, such as freeze: [\"*\"]")
 		}
-		if a.cache && len(s.Fit.Augment) > 0 {
+		if a.cache && s.Fit.changing() {
 			return at(s.file, n, "transfer: cache: each example is computed once, so it cannot be changed at random (fit: augment)")
 		}
 		if a.cache && a.freeze == nil {
@@ -105,13 +105,13 @@ func (s *Spec) adapt(r *reader) error {
 			return at(s.file, n, "distil: texts: the student learns from what the teacher writes, which is kept anyway: temperature, weight, hints and cache are settings of a teacher that predicts")
 		case a.texts != "" && a.teacher == wordSelf:
 			return at(s.file, n, "distil: texts: a model that is its own teacher has nothing to write before it is trained: teacher names a run or a model file")
-		case a.texts != "" && len(s.Fit.Augment) > 0:
+		case a.texts != "" && s.Fit.changing():
 			return at(s.file, n, "distil: texts: the teacher writes about each example once, so it cannot be changed at random (fit: augment)")
 		case a.once && a.teacher == wordSelf:
 			return at(s.file, n, "distil: cache: a model that is its own teacher says something else in every epoch")
 		case a.once && len(a.hints) > 0:
 			return at(s.file, n, "distil: cache: hints need the teacher in every step")
-		case a.once && len(s.Fit.Augment) > 0:
+		case a.once && s.Fit.changing():
 			return at(s.file, n, "distil: cache: the teacher predicts each example once, so it cannot be changed at random (fit: augment)")
 		case a.cache:
 			return at(s.file, n, "distil does not go with transfer: cache: the teacher looks at the examples themselves")

@@ -13,7 +13,7 @@ import (
 type change struct {
 	node *yaml.Node
 	name string
-	t    data.Transform // nil of normalise
+	t    data.Transform // nil of normalise and mixup
 }
 
 // changeKind is a change that the list may name.
@@ -25,14 +25,18 @@ type changeKind struct {
 
 // changes are the names that fit: augment knows, with what each takes.
 //
-//	augment: [flip, crop: 4, rotate: 10, normalise]
+//	augment: [flip, crop: 4, rotate: 10, mixup: 0.2, normalise]
 var changes = []changeKind{
 	{"flip", "probability", 0.5, augment.FlipHorizontal},
 	{"crop", "pad", 4, func(v float64) data.Transform { return augment.RandomCrop(int(v)) }},
 	{"rotate", "degrees", 10, augment.Rotate},
+	{wordMixup, "alpha", 0.2, nil},
 }
 
-const wordNormalise = "normalise"
+const (
+	wordNormalise = "normalise"
+	wordMixup     = "mixup"
+)
 
 func changeNames() []string {
 	out := []string{wordNormalise}
@@ -99,12 +103,25 @@ func (s *Spec) augment(n *yaml.Node) error {
 		if k.name == "crop" && v != float64(int(v)) {
 			return at(s.file, e, "augment: crop: pad is a whole number of pixels, not %g", v)
 		}
-		c.t = k.make(v)
+		switch {
+		case s.Fit.Mixup != 0:
+			return at(s.file, e, "augment: %s comes after mixup, which mixes examples that have been changed: put it before", c.name)
+		case k.make == nil:
+			if !(v > 0 && v <= 1e6) {
+				return at(s.file, e, "augment: mixup: alpha must be above 0 and at most 1e6, not %g (0.2 mixes little, 1 evenly)", v)
+			}
+			s.Fit.Mixup = v
+		default:
+			c.t = k.make(v)
+			s.Fit.Augment = append(s.Fit.Augment, c.t)
+		}
 		s.changes = append(s.changes, c)
-		s.Fit.Augment = append(s.Fit.Augment, c.t)
 	}
 	return nil
 }
+
+// changing reports whether training examples are changed at random.
+func (f *Fit) changing() bool { return len(f.Augment) > 0 || f.Mixup != 0 }
 
 // normalise reads {mean: [0.5], std: [0.25]}; nil: both are measured on the training part.
 func (s *Spec) normalise(n *yaml.Node) error {
@@ -154,11 +171,17 @@ func (s *Spec) Ready(set *data.Set) (*data.Set, error) {
 		out.Train = data.Take(set.Train, s.Split.Take)
 	}
 	d := out.Train.Spec()
+	random := 0 // changes of one example at a time
 	for _, c := range s.changes {
-		if c.t == nil {
-			continue
+		var err error
+		switch {
+		case c.name == wordMixup:
+			_, err = d.Mixed()
+		case c.t != nil:
+			random++
+			_, err = c.t(d)
 		}
-		if _, err := c.t(d); err != nil {
+		if err != nil {
 			return nil, at(s.file, c.node, "%w", err)
 		}
 	}
@@ -182,7 +205,7 @@ func (s *Spec) Ready(set *data.Set) (*data.Set, error) {
 		return nil, at(s.file, last.node, "augment: normalise: %w", err)
 	}
 	if len(s.changes) > 1 {
-		s.Fit.Augment = append(s.Fit.Augment[:len(s.changes)-1:len(s.changes)-1], augment.Normalize(norm))
+		s.Fit.Augment = append(s.Fit.Augment[:random:random], augment.Normalize(norm))
 	}
 	return &out, nil
 }

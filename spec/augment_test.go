@@ -39,17 +39,24 @@ func pictures(t *testing.T, n int) *data.Set {
 
 func TestAugmentMistakes(t *testing.T) {
 	for text, want := range map[string]string{
-		"    - flop":                              `a.yaml:7: augment: unknown change "flop", did you mean "flip"? (known: crop, flip, normalise, rotate)`,
-		"    - flip\n    - crop: four":            `a.yaml:8: augment: crop: pad must be a number like 4, not "four"`,
-		"    - crop: 1.5":                         "a.yaml:7: augment: crop: pad is a whole number of pixels",
-		"    - rotate: {degree: 3}":               `a.yaml:7: augment: rotate has no key "degree", did you mean "degrees"?`,
-		"    - normalise\n    - flip":             "a.yaml:8: augment: flip comes after normalise",
-		"    - normalise: {mean: [0.5]}":          "a.yaml:7: augment: normalise takes as many values of std",
-		"    - normalise: {mean: [1], std: [0]}":  "std 0 is not positive",
-		"    - normalise: {mean: a, std: [1]}":    "a.yaml:7: augment: normalise: mean is a list of numbers",
-		"    - {flip: 1, crop: 2}":                "a.yaml:7: augment: a change is a name",
-		"    - normalise: {means: [1], std: [1]}": `did you mean "mean"?`,
-		"    flip: 0.5":                           "a.yaml:7: fit: augment must be a list",
+		"    - flop":                                                     `a.yaml:7: augment: unknown change "flop", did you mean "flip"? (known: crop, flip, mixup, normalise, rotate)`,
+		"    - flip\n    - crop: four":                                   `a.yaml:8: augment: crop: pad must be a number like 4, not "four"`,
+		"    - crop: 1.5":                                                "a.yaml:7: augment: crop: pad is a whole number of pixels",
+		"    - rotate: {degree: 3}":                                      `a.yaml:7: augment: rotate has no key "degree", did you mean "degrees"?`,
+		"    - normalise\n    - flip":                                    "a.yaml:8: augment: flip comes after normalise",
+		"    - normalise: {mean: [0.5]}":                                 "a.yaml:7: augment: normalise takes as many values of std",
+		"    - normalise: {mean: [1], std: [0]}":                         "std 0 is not positive",
+		"    - normalise: {mean: a, std: [1]}":                           "a.yaml:7: augment: normalise: mean is a list of numbers",
+		"    - {flip: 1, crop: 2}":                                       "a.yaml:7: augment: a change is a name",
+		"    - normalise: {means: [1], std: [1]}":                        `did you mean "mean"?`,
+		"    flip: 0.5":                                                  "a.yaml:7: fit: augment must be a list",
+		"    - mixup: 0":                                                 "a.yaml:7: augment: mixup: alpha must be above 0 and at most 1e6, not 0",
+		"    - mixup: .nan":                                              "a.yaml:7: augment: mixup: alpha must be above 0",
+		"    - mixup: {beta: 1}":                                         `a.yaml:7: augment: mixup has no key "beta"`,
+		"    - mixup\n    - flip":                                        "a.yaml:8: augment: flip comes after mixup",
+		"    - mixup\n    - mixup: 1":                                    "a.yaml:8: augment: mixup comes after mixup",
+		"    - mixup\ndistil: {teacher: x, cache: true}":                 "a.yaml:8: distil: cache: the teacher predicts each example once",
+		"    - mixup\ntransfer: {from: x, freeze: [\"*\"], cache: true}": "a.yaml:8: transfer: cache: each example is computed once",
 	} {
 		if _, err := spec.Parse([]byte(small+text+"\n"), "a.yaml"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v\nwant %s", text, err, want)
@@ -59,6 +66,17 @@ func TestAugmentMistakes(t *testing.T) {
 	rows, err := data.FromSlices(make([]float32, 40), shape.Of(4), make([]int32, 10), shape.Of(), 2)
 	if err != nil {
 		t.Fatal(err)
+	}
+	words, err := data.FromSlices(make([]int32, 40), shape.Of(4), make([]int32, 10), shape.Of(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := spec.Parse([]byte(small+"    - mixup\n"), "a.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Ready(&data.Set{Train: words, Test: words}); err == nil || !strings.Contains(err.Error(), "a.yaml:7: data: mixup adds examples up, which needs inputs of f32") {
+		t.Errorf("mixup of words: %v", err)
 	}
 	for text, want := range map[string]string{
 		"    - rotate":   "a.yaml:7: augment: Rotate needs f32 pictures",
@@ -79,7 +97,7 @@ func TestAugmentMistakes(t *testing.T) {
 // Both parts of the data are normalised, after what else happens to the training part, and the model keeps with what.
 func TestNormalise(t *testing.T) {
 	set := pictures(t, 16)
-	for _, text := range []string{"    - normalise", "    - flip: 0\n    - crop: {pad: 0}\n    - normalise"} {
+	for _, text := range []string{"    - normalise", "    - flip: 0\n    - crop: {pad: 0}\n    - normalise", "    - flip: 0\n    - mixup: {alpha: 0.3}\n    - normalise"} {
 		s, err := spec.Parse([]byte(small+text+"\n"), "a.yaml")
 		if err != nil {
 			t.Fatal(err)
@@ -140,5 +158,23 @@ func TestNormalise(t *testing.T) {
 	}
 	if got := s.Changes(); got != "flip, crop 2, normalise" {
 		t.Errorf("changes %q", got)
+	}
+}
+
+// mixup is a setting of the training, with an alpha of its own.
+func TestMixup(t *testing.T) {
+	for text, want := range map[string]float64{"    - mixup": 0.2, "    - mixup: 1": 1, "    - flip\n    - mixup: {alpha: 0.5}\n    - normalise": 0.5, "    - flip": 0} {
+		s, err := spec.Parse([]byte(small+text+"\n"), "a.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // also the second time
+			if _, err := s.Ready(pictures(t, 8)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := strings.Count(text, "flip") + strings.Count(text, "normalise"); s.Fit.Mixup != want || len(s.Fit.Augment) != n {
+			t.Errorf("%q: alpha %g and %d changes", text, s.Fit.Mixup, len(s.Fit.Augment))
+		}
 	}
 }

@@ -10,7 +10,7 @@
 //	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
 //	fit: {epochs: 10, batch_size: 32}
 //
-// fit may have augment, the random changes of training examples: [flip, crop: 4, rotate: 10, normalise] (docs/data.md). transfer, distil, prune and lora adapt and shrink models (docs/compress.md).
+// fit may have augment, the random changes of training examples: [flip, crop: 4, rotate: 10, mixup: 0.2, normalise] (docs/data.md). transfer, distil, prune and lora adapt and shrink models (docs/compress.md).
 // ranks says how processes share the training (docs/distributed.md).
 //
 // A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data's first input, and
@@ -80,6 +80,7 @@ type Fit struct {
 	Accumulate int
 	Recompute  []string // layers whose inside the backward pass computes again: names or patterns, empty for all Transformer blocks, nil for none
 	Augment    []data.Transform
+	Mixup      float64 // alpha of train.Mixup; 0: examples are not mixed
 	Callbacks  []train.Callback
 }
 

@@ -102,6 +102,10 @@ func Augment(t ...data.Transform) FitOption {
 	return func(f *fit) { f.transforms = append(f.transforms, t...) }
 }
 
+// Mixup mixes each example, after Augment's changes, with another one, which is drawn from the whole data set and changed on its own: the example's share is drawn from Beta(alpha, alpha), the rest is the
+// other's, and so are the targets (arXiv:1710.09412). Class numbers become probabilities; the metrics of the training take the class of the greater share for the right one. Inputs must be f32.
+func Mixup(alpha float64) FitOption { return func(f *fit) { f.mixup = alpha } }
+
 // MaxSteps ends the training after n steps.
 func MaxSteps(n int64) FitOption { return func(f *fit) { f.maxSteps = n } }
 
@@ -205,6 +209,7 @@ type fit struct {
 	validation data.Dataset
 	inOrder    bool
 	transforms []data.Transform
+	mixup      float64 // 0: examples are not mixed
 	callbacks  []Callback
 	from       *Progress
 
@@ -233,7 +238,7 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 	if err := f.check(ds); err != nil {
 		return nil, err
 	}
-	cfg := data.LoaderConfig{Batch: f.batch, Shuffle: !f.inOrder, Seed: m.seed, Epochs: f.epochs, Transforms: f.transforms}
+	cfg := data.LoaderConfig{Batch: f.batch, Shuffle: !f.inOrder, Seed: m.seed, Epochs: f.epochs, Transforms: f.transforms, Mixup: f.mixup}
 	var err error
 	if m.Net.Stateful() {
 		if m.sharing() {
@@ -256,9 +261,12 @@ func (m *Model) Fit(ctx context.Context, ds data.Dataset, opts ...FitOption) (*H
 			return nil, fmt.Errorf("train: the last batch of an epoch has %d examples, too few for %d ranks that compute together (synchronised batch normalisation): choose another batch size than %d", rest, f.g.Shards, f.batch)
 		}
 		cfg.Share = data.Share{Of: f.g.Shards, First: f.g.lo, Last: f.g.hi}
-		if err := m.sync(fmt.Sprint(ds.Len(), f.epochs, f.batch, f.inOrder, f.maxSteps, len(f.transforms))); err != nil {
+		if err := m.sync(fmt.Sprint(ds.Len(), f.epochs, f.batch, f.inOrder, f.maxSteps, len(f.transforms), f.mixup)); err != nil {
 			return nil, err
 		}
+	}
+	if f.mixup != 0 && f.m.pipe != nil {
+		return nil, errors.New("train: mixup does not go with pipeline stages: leave out one of the two")
 	}
 	f.ds = ds
 	f.loader, err = data.NewLoader(ds, cfg)
@@ -292,6 +300,10 @@ func (f *fit) check(ds data.Dataset) error {
 		return fmt.Errorf("train: a batch of %d examples: at least 1 is needed", f.batch)
 	case ds.Len() == 0:
 		return errors.New("train: the training data has no examples")
+	case f.m.teacher != nil && f.m.teacher.Cached && (len(f.transforms) > 0 || f.mixup != 0):
+		return errors.New("train: a teacher that has predicted each example once says nothing about changed ones: let it predict in every step, or leave out Augment and Mixup")
+	case f.mixup != 0 && f.m.Net.Stateful():
+		return errors.New("train: mixup does not go with a stateful model, whose examples follow one another")
 	}
 	for i, d := range []data.Dataset{ds, f.validation} {
 		if d == nil {

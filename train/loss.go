@@ -16,6 +16,7 @@ type Loss struct {
 	// target says what the targets must be like for predictions of type t (batch first), as a sentence for errors; "" if they fit.
 	target func(pred, target graph.Type) string
 	xent   op.XentAttrs // of a cross-entropy of class numbers
+	mixed  func() Loss  // of probabilities that mixup has made of class numbers; nil: the loss itself
 }
 
 // logits are the scores behind predictions that a softmax made: the loss of scores is exact where that of probabilities loses
@@ -101,7 +102,14 @@ func SparseCategorical(opts ...XentOption) Loss {
 			l = op.Div(l, op.Max(share, op.Like(l, 1e-30)))
 		}
 		return perExample(l)
-	}, xent: a, target: classNumbers}
+	}, xent: a, target: classNumbers, mixed: func() Loss {
+		l := Categorical(a.Smoothing)
+		l.Name = "sparse_categorical_crossentropy"
+		if a.UseIgnore {
+			l.target = func(graph.Type, graph.Type) string { return "with a label to ignore needs class numbers" }
+		}
+		return l
+	}}
 }
 
 // CategoricalCrossentropy is for targets that are probabilities, such as one-hot vectors.

@@ -376,13 +376,17 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 			return
 		}
 		t := fieldTypes(spec.Targets, k.batch)[0]
-		if why := m.loss.target(pred[0].Type(), t); why != "" {
-			g.Fail(m.loss.Name, pred[:1], "%s, but the data's targets are %v", why, t)
+		lossOf := m.loss
+		if lossOf.mixed != nil && t.DType.IsFloat() && m.Spec.Targets[0].DType.IsInt() {
+			lossOf = lossOf.mixed()
+		}
+		if why := lossOf.target(pred[0].Type(), t); why != "" {
+			g.Fail(lossOf.Name, pred[:1], "%s, but the data's targets are %v", why, t)
 		}
 		y := g.Input("y", t)
 		var loss *graph.Node
 		g.In("loss", func() {
-			loss = op.MeanAll(m.loss.each(pred[0], y))
+			loss = op.MeanAll(lossOf.each(pred[0], y))
 			if call.Training && m.teacher != nil {
 				loss = m.teacher.loss(g, m, loss, pred[0], x, seen)
 			}
@@ -471,7 +475,7 @@ func (m *Model) programOf(k programKey) (*program, error) {
 	return p, err
 }
 
-// shapes names the shapes of a batch, "" for those of the data's spec.
+// shapes names the shapes of a batch, "" for those of the data's spec, and keeps a spec with them. Targets that mixup has made probabilities have another type too.
 func (m *Model) shapes(x, y []*tensor.Tensor) string {
 	y = y[:min(len(y), len(m.Spec.Targets))] // what a teacher has said has the shape of predictions
 	same := len(x) <= len(m.Spec.Inputs)
@@ -479,7 +483,7 @@ func (m *Model) shapes(x, y []*tensor.Tensor) string {
 		same = same && (i >= len(x) || x[i].Shape()[1:].Equal(f.Shape))
 	}
 	for i, f := range m.Spec.Targets {
-		same = same && (i >= len(y) || y[i].Shape()[1:].Equal(f.Shape))
+		same = same && (i >= len(y) || y[i].Shape()[1:].Equal(f.Shape) && y[i].DType() == f.DType)
 	}
 	if same || len(x) != len(m.Spec.Inputs) || len(y) > len(m.Spec.Targets) {
 		return ""
@@ -492,8 +496,11 @@ func (m *Model) shapes(x, y []*tensor.Tensor) string {
 		name += s.Inputs[i].Shape.String()
 	}
 	for i := range y {
-		s.Targets[i].Shape = y[i].Shape()[1:].Clone()
+		s.Targets[i].DType, s.Targets[i].Shape = y[i].DType(), y[i].Shape()[1:].Clone()
 		name += s.Targets[i].Shape.String()
+		if s.Targets[i].DType != m.Spec.Targets[i].DType {
+			name += s.Targets[i].DType.String()
+		}
 	}
 	if m.shaped == nil {
 		m.shaped = map[string]data.Spec{}

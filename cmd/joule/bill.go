@@ -45,7 +45,7 @@ func (j *job) dry(ctx context.Context) error {
 	if err := j.tryDisk(); err != nil {
 		return err
 	}
-	loader, err := data.NewLoader(j.set.Train, data.LoaderConfig{Batch: j.spec.Fit.BatchSize, Shuffle: true, Seed: j.f.seed, Transforms: j.spec.Fit.Augment})
+	loader, err := data.NewLoader(j.set.Train, data.LoaderConfig{Batch: j.spec.Fit.BatchSize, Shuffle: true, Seed: j.f.seed, Transforms: j.spec.Fit.Augment, Mixup: j.spec.Fit.Mixup})
 	if err != nil {
 		return err
 	}

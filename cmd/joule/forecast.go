@@ -59,7 +59,7 @@ func forecastCmd() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				if _, err := m.Fit(c.Context(), f.Train, train.Epochs(s.Fit.Epochs), train.BatchSize(s.Fit.BatchSize), train.Augment(s.Fit.Augment...)); err != nil {
+				if _, err := m.Fit(c.Context(), f.Train, train.Epochs(s.Fit.Epochs), train.BatchSize(s.Fit.BatchSize), train.Augment(s.Fit.Augment...), train.Mixup(s.Fit.Mixup)); err != nil {
 					return nil, err
 				}
 				p, err := m.Predict(c.Context(), f.Test, 128)

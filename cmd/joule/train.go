@@ -635,7 +635,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	}
 	// The history and the account are written before the checkpoint that says that they are there.
 	cs = append(cs, &historian{j: j}, j.check, &train.TensorBoard{Dir: events}, j.shown)
-	opts := []train.FitOption{train.Epochs(j.spec.Fit.Epochs), train.BatchSize(j.spec.Fit.BatchSize), train.Validate(j.set.Test), train.Callbacks(cs...), train.Augment(j.spec.Fit.Augment...)}
+	opts := []train.FitOption{train.Epochs(j.spec.Fit.Epochs), train.BatchSize(j.spec.Fit.BatchSize), train.Validate(j.set.Test), train.Callbacks(cs...), train.Augment(j.spec.Fit.Augment...), train.Mixup(j.spec.Fit.Mixup)}
 	if j.from != nil {
 		opts = append(opts, train.From(j.from))
 	}
