@@ -164,6 +164,67 @@ func TestTransferOnRanks(t *testing.T) {
 	}
 }
 
+// textsSpec reads and writes texts of several lengths.
+const textsSpec = `name: texts
+data: pairs:pairs.tsv?vocabulary=300&source=24&target=24
+model:
+  - Embedding: {name: tokens, inputs: [source], input_dim: classes, output_dim: 16}
+  - TransformerBlock: {name: reader, inputs: [tokens, source_length], num_heads: 2}
+  - Reuse: {layer: tokens, inputs: [target]}
+  - PositionEmbedding: {name: places, sequence_length: 24}
+  - TransformerBlock: {name: writer, inputs: [places, reader, source_length], num_heads: 2, causal: true}
+  - Dense: {units: classes, activation: softmax}
+compile: {optimizer: adam, loss: {name: sparse_categorical_crossentropy, ignore: -1}}
+fit: {epochs: 2, batch_size: 8}
+`
+
+// Texts, whose batches have several lengths, are shared out, and what a teacher writes about them is written once: the bits are those of one process.
+func TestTextsOnRanks(t *testing.T) {
+	m := mpitest.All(t)[0]
+	words := []string{"eins", "zwei", "drei", "vier", "acht"}
+	var pairs strings.Builder
+	for i := range 90 {
+		var a, b []string
+		for j := range 1 + i%9 {
+			a, b = append(a, []string{"one", "two", "three", "four", "eight"}[(i*i+j)%5]), append(b, words[(i*i+j)%5])
+		}
+		fmt.Fprintf(&pairs, "%s\t%s\n", strings.Join(a, " "), strings.Join(b, " "))
+	}
+	train := func(c func(dir string, args ...string) *exec.Cmd, text string, args ...string) (dir, said string) {
+		t.Helper()
+		dir = t.TempDir()
+		for name, text := range map[string]string{"texts.yaml": text, "pairs.tsv": pairs.String()} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, err := c(dir, append([]string{"train", "texts.yaml"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return dir, string(out)
+	}
+	t.Setenv("JOULE_DATA_DIR", t.TempDir())
+	two := func(dir string, args ...string) *exec.Cmd { return onRanks(m, 2, dir, args...) }
+	teacher, _ := train(joule, textsSpec, "--shards", "2")
+	if dir, _ := train(two, textsSpec); finalBits(t, dir) != finalBits(t, teacher) {
+		t.Error("other bits on two ranks than on one")
+	}
+	models, _ := filepath.Glob(filepath.Join(teacher, "runs", "*", modelFile))
+	taught := textsSpec + "distil: {teacher: " + models[0] + ", texts: both, beams: 2}\n"
+	a, said := train(two, taught)
+	if strings.Count(said, "the teacher wrote once about") != 1 {
+		t.Error(said)
+	}
+	b, said := train(joule, taught, "--shards", "2")
+	if !strings.Contains(said, "was read from") {
+		t.Error(said)
+	}
+	if finalBits(t, a) != finalBits(t, b) {
+		t.Error("taught by a teacher's texts, other bits on two ranks than on one")
+	}
+}
+
 // What is for slow links goes through the command, and a resumed run keeps it: bytes show it.
 func TestSlowLinkFlags(t *testing.T) {
 	m := mpitest.All(t)[0]
