@@ -4,7 +4,7 @@
 // examples; an epoch is one pass over a Dataset; a step is one batch of an epoch. Epochs and steps count from 0.
 //
 // Data sets come from memory (FromTensors, FromSlices, FromPixels), from package mnist, and from files (packages idx, cifar, table and
-// folder; package catalog opens them all by name). Split, Take, Subset, Map and Norm.Apply make new data sets out of others. A Loader
+// folder; package catalog opens them all by name). Split, Take, Sample, Subset, Map and Norm.Apply make new data sets out of others. A Loader
 // turns a Dataset into batches: shuffled, augmented and prepared ahead of the consumer on another goroutine.
 //
 // Everything random is a function of a seed and of a position, never of what was drawn before, so that a run which resumes in the

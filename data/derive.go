@@ -54,6 +54,20 @@ func Take(ds Dataset, n int) Dataset {
 	return s
 }
 
+// Sample is n examples of ds, or all of them when there are fewer, chosen at random and in random order. Which they are depends on seed and the number of examples alone, and those of a smaller n are the first of a greater one.
+func Sample(ds Dataset, n int, seed uint64) Dataset {
+	idx := make([]int, ds.Len())
+	for i := range idx {
+		idx[i] = i
+	}
+	shuffle(rand.New(rand.NewPCG(mix(seed+sampleStream), 0)), idx)
+	s, err := Subset(ds, idx[:max(0, min(n, len(idx)))])
+	if err != nil {
+		panic("data: Sample made an index outside the data set")
+	}
+	return s
+}
+
 type subset struct {
 	ds      Dataset
 	idx     []int

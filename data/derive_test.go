@@ -146,6 +146,23 @@ func TestSubset(t *testing.T) {
 	}
 }
 
+func TestSample(t *testing.T) {
+	ds := counting(t, 50)
+	all := values(t, data.Sample(ds, 99, 1))
+	first, sorted := values(t, data.Take(data.Sample(ds, 50, 1), 9)), values(t, ds)
+	if !slices.Equal(values(t, data.Sample(ds, 9, 1)), first) {
+		t.Error("9 examples are not the first of all")
+	}
+	if slices.Equal(values(t, data.Sample(ds, 9, 2)), first) || slices.Equal(all, sorted) {
+		t.Error("another seed, or none, gives the same examples")
+	}
+	slices.Sort(all)
+	slices.Sort(sorted)
+	if !slices.Equal(all, sorted) || data.Sample(ds, -1, 1).Len() != 0 {
+		t.Error("not each example once")
+	}
+}
+
 func double(x, y, toX, toY []*tensor.Tensor) error {
 	for i, v := range x[0].F32() {
 		toX[0].F32()[i] = 2 * v

@@ -404,6 +404,8 @@ const (
 	splitStream
 	mixStream
 	partnerStream
+	// sampleStream may be the same as another: the seed that chooses examples is not the loader's.
+	sampleStream = mixStream
 )
 
 // shuffle puts a into a random order, each with the same probability.

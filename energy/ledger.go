@@ -15,6 +15,9 @@ type Key struct {
 	Phase string `json:"phase"` // forward, backward, update, data, idle
 }
 
+// PhaseEvaluate is the phase of validation and tests, which a training could do without.
+const PhaseEvaluate = "evaluate"
+
 // Line is what a key has cost.
 type Line struct {
 	Key

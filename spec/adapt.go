@@ -222,6 +222,9 @@ func (s *Spec) Quantized(ctx context.Context, m *train.Model, examples data.Data
 	return q, err
 }
 
+// Rounds reports whether Quantized makes another model.
+func (s *Spec) Rounds() bool { return s.adapted.aware != nil }
+
 func (s *Spec) resolve(n *yaml.Node, ref string) (string, error) {
 	if s.Resolve == nil {
 		return ref, nil

@@ -162,14 +162,25 @@ func (s *Spec) normalise(n *yaml.Node) error {
 	return nil
 }
 
-// Ready gives the data set as the specification wants it: of the training part the first examples only (data: take), and both parts normalised (fit: augment). It checks that
+// some is n examples of ds, all of them for n = 0.
+func (s Split) some(ds data.Dataset, n int) data.Dataset {
+	switch {
+	case n == 0:
+		return ds
+	case s.Shuffle != nil:
+		return data.Sample(ds, n, *s.Shuffle)
+	case n >= ds.Len():
+		return ds
+	}
+	return data.Take(ds, n)
+}
+
+// Ready gives the data set as the specification wants it: of each part some examples only (data: take, test), and both parts normalised (fit: augment). It checks that
 // every change fits the data. Where training examples are changed before they are normalised, that happens as they are loaded: the training part is then as it was, and Fit.Augment
 // ends with the normalisation; what Test says of its examples holds for both.
 func (s *Spec) Ready(set *data.Set) (*data.Set, error) {
 	out := *set
-	if s.Split.Take > 0 && s.Split.Take < set.Train.Len() {
-		out.Train = data.Take(set.Train, s.Split.Take)
-	}
+	out.Train, out.Test = s.Split.some(set.Train, s.Split.Take), s.Split.some(set.Test, s.Split.Test)
 	d := out.Train.Spec()
 	random := 0 // changes of one example at a time
 	for _, c := range s.changes {

@@ -18,11 +18,13 @@ import (
 // backbone is a trained model that begins this one:
 //
 //   - Backbone: {from: all-minilm-l6-v2, until: pooled, adapters: 32}
+//   - Backbone: {from: all-minilm-l6-v2, until: pooled, fresh: true}
 type backbone struct {
 	node     *yaml.Node
 	from     string
 	until    string // the last layer that is taken; "": all
 	adapters int    // values between the two layers of an adapter; 0: none
+	fresh    bool   // its layers and tokenizer alone: weights begin anew
 
 	path  string
 	state *checkpoint.State
@@ -39,7 +41,7 @@ func (s *Spec) readBackbone(n *yaml.Node) (layerSpec, error) {
 		if err != nil {
 			return l, err
 		}
-		if err := errors.Join(r.into("from", &b.from), r.into("until", &b.until), r.into("adapters", &b.adapters), r.into("name", &l.name), r.into("inputs", &l.inputs), r.done()); err != nil {
+		if err := errors.Join(r.into("from", &b.from), r.into("until", &b.until), r.into("adapters", &b.adapters), r.into("fresh", &b.fresh), r.into("name", &l.name), r.into("inputs", &l.inputs), r.done()); err != nil {
 			return l, err
 		}
 	} else {
@@ -80,6 +82,13 @@ func (b *backbone) open(s *Spec) error {
 	}
 	if err != nil {
 		return at(s.file, b.node, "Backbone: %w", err)
+	}
+	if b.fresh {
+		for _, t := range state.Tensors {
+			if dt := t.Value.DType(); dt.Size() == 1 {
+				return at(s.file, b.node, "Backbone: fresh: %s keeps %s as %s, and weights of few bits are not trained: name the model of floats", path, t.Name, dt)
+			}
+		}
 	}
 	b.path, b.state, b.net = path, state, net
 	return nil
@@ -141,8 +150,11 @@ func (b *backbone) apply(s *Spec, l layerSpec, by map[string]*nn.Value, last *nn
 	return out[0], nil
 }
 
-// weights gives the model's parameters the values of the trained one.
+// weights gives the model's parameters the values of the trained one, unless they begin anew.
 func (b *backbone) weights(s *Spec, m *train.Model) error {
+	if b.fresh {
+		return nil
+	}
 	var own []string
 	for _, l := range b.net.Layers() {
 		own = append(own, l.Name())

@@ -1,14 +1,17 @@
 package spec_test
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/labelled"
 	"github.com/jouleml/joule/spec"
+	"github.com/jouleml/joule/train"
 )
 
 // sentences is a small set of texts in two classes.
@@ -96,9 +99,31 @@ func TestBackbone(t *testing.T) {
 	if !slices.Contains(s.Taken, "words/embeddings") || !slices.Contains(s.Left, "head/kernel") {
 		t.Errorf("taken %v, left %v", s.Taken, s.Left)
 	}
+	// With fresh, its layers begin anew.
+	s = parse(strings.NewReplacer("adapters: 2", "fresh: true", `transfer: {freeze: ["*"], unfreeze: [head, "*/adapter/*"], thaw: {2: [block/feed_forward]}, rates: {head: 10}}`, "").Replace(onTop))
+	anew, err := s.Compile(set.Spec(), 1, train.Seed(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := anew.State().Get("words/embeddings")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := m.State().Get("words/embeddings"); err != nil || slices.Equal(a.Bytes(), b.Bytes()) || anew.Frozen("words/embeddings") || len(s.Taken) != 0 {
+		t.Errorf("a fresh backbone has the trained weights, or took over %v (%v)", s.Taken, err)
+	}
+	few, _, err := quant.Weights(context.Background(), m, nil, quant.WeightOptions{Bits: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes := filepath.Join(t.TempDir(), "few.safetensors")
+	if err := few.Save(bytes); err != nil {
+		t.Fatal(err)
+	}
 	for want, text := range map[string]string{
+		"b.yaml:3: Backbone: fresh: " + bytes + " keeps ":                                      strings.NewReplacer("FILE", bytes, "adapters: 2", "fresh: true").Replace(onTop),
 		`b.yaml:3: Backbone: nn: model "model": unknown layer "poold"; did you mean "pooled"?`: strings.Replace(onTop, "until: pooled", "until: poold", 1),
-		"b.yaml:3: Backbone: checkpoint": strings.Replace(onTop, "FILE", filepath.Join(t.TempDir(), "no.safetensors"), 1),
+		"b.yaml:3: Backbone: checkpoint":                                                       strings.Replace(onTop, "FILE", filepath.Join(t.TempDir(), "no.safetensors"), 1),
 	} {
 		_, err := parse(text).Compile(set.Spec(), 1)
 		if err == nil || !strings.Contains(err.Error(), want) {

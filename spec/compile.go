@@ -260,6 +260,22 @@ func (s *Spec) fit(r *reader) error {
 		}
 		s.Fit.Callbacks = append(s.Fit.Callbacks, c)
 	}
+	if e := f.take("until"); e != nil {
+		m, err := mapping(s.file, "until", e)
+		if err != nil {
+			return err
+		}
+		if len(m.keys) == 0 {
+			return at(s.file, e, "fit: until says at which values training ends, such as {val_accuracy: 0.9}")
+		}
+		for i := 0; i+1 < len(e.Content); i += 2 {
+			c := &train.TargetReached{Watch: e.Content[i].Value}
+			if err := m.into(c.Watch, &c.Value); err != nil {
+				return err
+			}
+			s.Fit.Callbacks = append(s.Fit.Callbacks, c)
+		}
+	}
 	return f.done()
 }
 

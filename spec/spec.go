@@ -10,7 +10,7 @@
 //	compile: {optimizer: adam, loss: sparse_categorical_crossentropy, metrics: [accuracy]}
 //	fit: {epochs: 10, batch_size: 32}
 //
-// fit may have augment, the random changes of training examples: [flip, crop: 4, rotate: 10, mixup: 0.2, normalise] (docs/data.md). transfer, distil, prune and lora adapt and shrink models (docs/compress.md).
+// data may be {name: mnist, take: 2000, test: 1000, shuffle: 1}: so many examples of either part, the first or, with shuffle, those that this seed chooses. fit may have until, values at which training ends ({val_accuracy: 0.9}), and augment, the random changes of training examples: [flip, crop: 4, rotate: 10, mixup: 0.2, normalise] (docs/data.md). transfer, distil, prune and lora adapt and shrink models (docs/compress.md).
 // ranks says how processes share the training (docs/distributed.md).
 //
 // A layer may have a name, and inputs, the names of the layers that it is applied to (without, it is the layer before); "input" is the data's first input, and
@@ -86,7 +86,9 @@ type Fit struct {
 
 // Split says which examples are used.
 type Split struct {
-	Take int // if > 0: only the first so many examples of the training part
+	Take    int     // if > 0: only so many examples of the training part
+	Test    int     // if > 0: only so many of the test part
+	Shuffle *uint64 // the seed by which they are chosen at random; nil: they are the first
 }
 
 // openName is a name that only the data can explain, with the error if it does not.
@@ -187,7 +189,7 @@ func (r *reader) into(key string, to any) error {
 
 func example(to any) string {
 	switch to.(type) {
-	case *int, *int64, *uint64:
+	case *int, *int64, *uint64, **uint64:
 		return "32"
 	case *float64:
 		return "0.001"
@@ -252,8 +254,14 @@ func (s *Spec) data(r *reader) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.into("name", &s.Data), d.into("take", &s.Split.Take)); err != nil {
+	if err := errors.Join(d.into("name", &s.Data), d.into("take", &s.Split.Take), d.into("test", &s.Split.Test), d.into("shuffle", &s.Split.Shuffle)); err != nil {
 		return err
+	}
+	switch {
+	case s.Split.Take < 0 || s.Split.Test < 0:
+		return at(s.file, n, "data: take and test are numbers of examples, and must not be negative")
+	case s.Split.Shuffle != nil && s.Split.Take == 0 && s.Split.Test == 0:
+		return at(s.file, n, "data: shuffle chooses examples at random: take or test says how many")
 	}
 	if s.Data == "" {
 		return at(s.file, n, "data: name is missing")

@@ -28,7 +28,7 @@ func (m *Model) StartAccount(meter energy.Meter) (*Account, error) {
 	for _, p := range m.programs {
 		p.exec.Reset()
 	}
-	m.retired, m.waited, m.waits = nil, 0, 0
+	m.retired, m.waited, m.waits, m.evaluated = nil, 0, 0, 0
 	if m.exchanged != nil {
 		m.exchanged.restart(m)
 	}
@@ -80,6 +80,9 @@ func (a *Account) Ledger() (*energy.Ledger, error) {
 	if a.m.waits > 0 {
 		l.Book(energy.Key{Op: "wait for a batch", Phase: "data"}, a.m.waits, a.m.waited, energy.Cost{}, true)
 	}
+	if rest := a.m.evaluated - phase(l, energy.PhaseEvaluate); rest > 0 {
+		l.Book(energy.Key{Op: "outside the graph", Phase: energy.PhaseEvaluate}, 1, rest, energy.Cost{}, true)
+	}
 	wall := time.Since(a.start)
 	if a.meter == nil {
 		l.Close(wall, nil)
@@ -97,6 +100,17 @@ func (a *Account) Ledger() (*energy.Ledger, error) {
 	}
 	l.Close(wall, &energy.Joules{Value: v, Low: v, High: v, Source: source})
 	return l, nil
+}
+
+// phase is the time that has been booked for a phase.
+func phase(l *energy.Ledger, phase string) time.Duration {
+	sum := 0.0
+	for _, e := range l.Lines {
+		if e.Phase == phase {
+			sum += e.Seconds
+		}
+	}
+	return time.Duration(sum * 1e9)
 }
 
 // book adds a program's nodes. The arithmetic that the model asks for is counted on the graph before any pass, by layer and phase, and lies on the first executed node of

@@ -1,11 +1,14 @@
 package train_test
 
 import (
+	"context"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/tensor"
@@ -55,5 +58,63 @@ func TestUpdatesByLayer(t *testing.T) {
 		if got, want := by["dense"]/by["dense_1"], float64(first)/second; math.Abs(got-want) > 0.02*want {
 			t.Errorf("%s of the layers are as %.2f to 1, their parameters as %.2f", what, got, want)
 		}
+	}
+}
+
+// slowly is a data set whose examples take their time.
+type slowly struct{ data.Dataset }
+
+func (s slowly) Fill(idx []int, x, y []*tensor.Tensor) error {
+	time.Sleep(20 * time.Millisecond)
+	return s.Dataset.Fill(idx, x, y)
+}
+
+// All that validation takes is booked as such: its programs, and the waiting for its batches.
+func TestEvaluationIsApart(t *testing.T) {
+	ds, err := data.FromSlices(make([]float32, 40), []int{4}, make([]int32, 10), []int{}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := train.Compile(nn.Sequential(nn.Dense(2, nn.Softmax)), ds.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := func(validation data.Dataset) (evaluate, waited, all float64) {
+		t.Helper()
+		a, err := m.StartAccount(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Fit(context.Background(), ds, train.Epochs(1), train.BatchSize(5), train.Validate(validation)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := a.Ledger()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range l.Lines {
+			switch e.Phase {
+			case energy.PhaseEvaluate:
+				evaluate += e.Seconds
+			case "data":
+				waited += float64(e.Calls)
+			}
+			all += e.Seconds
+		}
+		if math.Abs(all-l.Seconds) > 1e-6 {
+			t.Errorf("lines take %g s, the total %g", all, l.Seconds)
+		}
+		return evaluate, waited, all
+	}
+	_, alone, _ := account(nil)
+	evaluate, waited, all := account(slowly{ds})
+	if evaluate < 0.02 || evaluate > all {
+		t.Errorf("evaluation took %g s of %g, its first batch alone 0.02", evaluate, all)
+	}
+	if waited != alone {
+		t.Errorf("%g waits for batches to train on, without validation %g", waited, alone)
+	}
+	if again, _, _ := account(nil); again != 0 {
+		t.Errorf("%g s of evaluation without validation", again)
 	}
 }

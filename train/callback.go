@@ -42,13 +42,9 @@ type watch struct {
 // better takes the epoch's value and reports whether it is the best so far. Values whose name ends in "loss", and errors, are better when lower.
 func (w *watch) better(t *Training) (bool, error) {
 	e := t.History.Epochs[len(t.History.Epochs)-1]
-	v, ok := e.Log(w.name)
-	if !ok {
-		var names []string
-		for _, l := range e.Logs {
-			names = append(names, l.Name)
-		}
-		return false, fmt.Errorf("train: no value %q to watch; there are %v", w.name, names)
+	v, err := e.watched(w.name)
+	if err != nil {
+		return false, err
 	}
 	if !w.s.Seen || Better(w.name, v, w.s.Best, w.minDelta) {
 		w.s.Best, w.s.Wait, w.s.Seen = v, 0, true
@@ -56,6 +52,19 @@ func (w *watch) better(t *Training) (bool, error) {
 	}
 	w.s.Wait++
 	return false, nil
+}
+
+// watched is a value of the epoch by its name.
+func (e *Epoch) watched(name string) (float64, error) {
+	v, ok := e.Log(name)
+	if !ok {
+		var names []string
+		for _, l := range e.Logs {
+			names = append(names, l.Name)
+		}
+		return 0, fmt.Errorf("train: no value %q to watch; there are %s", name, strings.Join(names, ", "))
+	}
+	return v, nil
 }
 
 // LowerIsBetter reports whether a value of this name is better when it is lower: losses and errors.
@@ -203,7 +212,7 @@ func (c *ReduceOnPlateau) AfterEpoch(t *Training) error {
 	return nil
 }
 
-// TargetReached ends the training when a value is as good as Value.
+// TargetReached ends the training after the first epoch in which a value is as good as Value.
 type TargetReached struct {
 	Hooks
 	Watch string
@@ -212,9 +221,9 @@ type TargetReached struct {
 
 // AfterEpoch implements Callback.
 func (c *TargetReached) AfterEpoch(t *Training) error {
-	v, ok := t.History.Epochs[len(t.History.Epochs)-1].Log(c.Watch)
-	if !ok {
-		return fmt.Errorf("train: no value %q to watch", c.Watch)
+	v, err := t.History.Epochs[len(t.History.Epochs)-1].watched(c.Watch)
+	if err != nil {
+		return err
 	}
 	if v == c.Value || Better(c.Watch, v, c.Value, 0) {
 		t.Stop(fmt.Sprintf("%s has reached %.6g, the target is %.6g", c.Watch, v, c.Value))

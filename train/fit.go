@@ -615,6 +615,12 @@ func (m *Model) Evaluate(ctx context.Context, ds data.Dataset, batch int) ([]Log
 	if err := m.fits(ds.Spec()); err != nil {
 		return nil, err
 	}
+	// All that happens from here on is booked as evaluation, the waiting for batches included.
+	start, waited, waits := time.Now(), m.waited, m.waits
+	defer func() {
+		m.evaluated += time.Since(start)
+		m.waited, m.waits = waited, waits
+	}()
 	var meters []meter
 	for _, k := range m.metrics {
 		meters = append(meters, k.make())

@@ -90,13 +90,14 @@ type Model struct {
 	declared  []backend.Var             // what training needs, in the order of a checkpoint
 	unshared  map[string]*tensor.Tensor // on rank 0: whole state that is shared out among ranks, if it is at hand
 
-	params   []nn.Param
-	state    backend.State
-	programs map[programKey]*program
-	shaped   map[string]data.Spec // by programKey.shapes
-	retired  []*program           // from before Merge
-	waited   time.Duration        // for batches, since StartAccount
-	waits    int64
+	params    []nn.Param
+	state     backend.State
+	programs  map[programKey]*program
+	shaped    map[string]data.Spec // by programKey.shapes
+	retired   []*program           // from before Merge
+	waited    time.Duration        // for batches, since StartAccount
+	waits     int64
+	evaluated time.Duration // spent in Evaluate, since StartAccount
 }
 
 // Compile joins a model with the data it is for, an optimizer and a loss, and gives the parameters their first values.
@@ -276,7 +277,7 @@ const (
 )
 
 func (k mode) String() string {
-	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "apply-momenta", "apply-squares", "evaluate", "predict", "prefill", "decode", "gradients"}[k]
+	return [...]string{"train", "gather", "shard", "apply", "apply-gather", "apply-momenta", "apply-squares", energy.PhaseEvaluate, "predict", "prefill", "decode", "gradients"}[k]
 }
 
 type programKey struct {

@@ -181,10 +181,13 @@ func compute(ctx context.Context, w io.Writer, m *train.Model, spec data.Spec, k
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				idx := all[:min(batch, len(all))]
-				all = all[len(idx):]
-				x, y := sizes[k].Tensors(len(idx))
-				if err := ds.Fill(idx, x, y); err != nil {
+				n := min(batch, len(all))
+				whole := slices.Clone(all[:n])
+				for len(whole) < min(batch, ds.Len()) { // a program for each odd size of the last batches would cost more than what fills them up
+					whole = append(whole, whole[0])
+				}
+				x, y := sizes[k].Tensors(len(whole))
+				if err := ds.Fill(whole, x, y); err != nil {
 					return err
 				}
 				said, err := m.PredictBatch(x...)
@@ -198,12 +201,13 @@ func compute(ctx context.Context, w io.Writer, m *train.Model, spec data.Spec, k
 				if len(spec.Targets) > 0 {
 					parts = append(parts, y...)
 				}
-				for r, i := range idx {
+				for r, i := range all[:n] {
 					at := rows[(i-from)*row:]
 					for _, p := range parts {
 						at = at[copy(at, p.Slice(r, r+1).Bytes()):]
 					}
 				}
+				all = all[n:]
 			}
 		}
 		if _, err := out.Write(rows); err != nil {

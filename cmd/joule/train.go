@@ -296,10 +296,6 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 	if m == nil {
 		return set, nil
 	}
-	account, err := m.StartAccount(meter)
-	if err != nil {
-		return nil, err
-	}
 	if !j.ranks.first() {
 		if err := j.ranks.comm.Barrier(); err != nil {
 			return nil, err
@@ -309,7 +305,12 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 	computed, examples := false, 0
 	var files []string
 	beams, _ := j.spec.Texts()
+	spent := energy.NewLedger(m.EnergyModel(), m.Cores())
 	for _, part := range []*data.Dataset{&out.Train, &out.Test} {
+		account, err := m.StartAccount(meter)
+		if err != nil {
+			return nil, err
+		}
 		var r *transfer.Results
 		switch {
 		case teacher == nil:
@@ -318,21 +319,31 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 			continue
 		case beams > 0:
 			examples = out.Train.Len()
-			if out.Train, computed, err = j.taught(ctx, teacher, dir); err != nil {
-				return nil, err
-			}
-			continue
+			out.Train, computed, err = j.taught(ctx, teacher, dir)
 		default:
 			r, err = transfer.Predictions(ctx, teacher, *part, 32, dir)
 		}
 		if err != nil {
 			return nil, err
 		}
-		*part = r.Data
-		files = append(files, filepath.Base(r.Path))
-		if examples += r.Data.Len(); r.Computed {
+		if r != nil {
+			*part = r.Data
+			files = append(files, filepath.Base(r.Path))
+			if examples += r.Data.Len(); !r.Computed {
+				continue
+			}
 			computed = true
 		}
+		l, err := account.Ledger()
+		if err != nil {
+			return nil, err
+		}
+		if part == &out.Test { // what is known about examples to validate on is part of validating
+			for i := range l.Lines {
+				l.Lines[i].Phase = energy.PhaseEvaluate
+			}
+		}
+		spent.Merge(l)
 	}
 	if j.ranks.first() && j.ranks.size() > 1 {
 		if err := j.ranks.comm.Barrier(); err != nil {
@@ -348,13 +359,9 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 		}
 		return &out, nil
 	}
-	l, err := account.Ledger()
-	if err != nil {
-		return nil, err
-	}
 	if teacher != nil {
-		for i := range l.Lines {
-			l.Lines[i].Layer = strings.TrimSuffix("teacher/"+l.Lines[i].Layer, "/")
+		for i := range spent.Lines {
+			spent.Lines[i].Layer = strings.TrimSuffix("teacher/"+spent.Lines[i].Layer, "/")
 		}
 	}
 	if j.f.talks() {
@@ -362,14 +369,14 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 		if beams > 0 {
 			did = "wrote once about %d texts"
 		}
-		fmt.Fprintf(j.out, "%s "+did+": %s, %v\n", who, examples, energy.SI(l.Seconds, "s"), l.Joules)
+		fmt.Fprintf(j.out, "%s "+did+": %s, %v\n", who, examples, energy.SI(spent.Seconds, "s"), spent.Joules)
 	}
 	past := energy.NewLedger(j.model.EnergyModel(), j.model.Cores())
 	if j.past != nil {
 		past = j.past
 	}
-	past.Merge(l)
-	past.Examples -= l.Examples
+	past.Merge(spent)
+	past.Examples -= spent.Examples
 	j.past = past
 	return &out, nil
 }
@@ -648,6 +655,12 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		}
 		return j.spent(h, l), err
 	}
+	var test []train.Log
+	if j.divided != nil && !j.spec.Rounds() { // what frozen layers say about the test part is known
+		if test, err = j.model.Evaluate(ctx, j.set.Test, 128); err != nil {
+			return nil, err
+		}
+	}
 	if j.set = set; j.divided != nil {
 		if err := j.whole.Join(j.divided); err != nil {
 			return nil, err
@@ -664,9 +677,10 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 			return nil, err
 		}
 	}
-	test, err := result.Evaluate(ctx, j.set.Test, 128)
-	if err != nil {
-		return nil, err
+	if test == nil {
+		if test, err = result.Evaluate(ctx, j.set.Test, 128); err != nil {
+			return nil, err
+		}
 	}
 	if j.ranks.trace != nil {
 		if err := j.ranks.trace.write(j.f.timeline, j.ranks.comm); err != nil {
@@ -722,6 +736,12 @@ func (j *job) spent(h *train.History, l *energy.Ledger) runs.Values {
 	r := runs.Values{
 		"steps": float64(h.Steps), "seconds": h.Seconds, "epochs": float64(len(h.Epochs)), "peak_rss_bytes": float64(rss.Peak()), "step_ms_median": j.shown.medianStep(), "step_ms_mean": j.shown.meanStep(),
 		"flops": float64(l.Cost.FLOPs), "bytes": float64(l.Cost.Bytes()), "joules": l.Joules.Value, "joules_low": l.Joules.Low, "joules_high": l.Joules.High,
+		"joules_evaluate": 0, // of them, for validation and the test in the end
+	}
+	for _, e := range l.Lines {
+		if e.Phase == energy.PhaseEvaluate {
+			r["joules_evaluate"] += e.Joules.Value
+		}
 	}
 	if g := j.guess; g != nil {
 		r["predicted_seconds"], r["predicted_joules"], r["predicted_bytes"] = g.seconds, g.joules.Value, float64(g.bytes)
