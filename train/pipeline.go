@@ -3,6 +3,7 @@ package train
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
+	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/pass"
 	"github.com/jouleml/joule/tensor"
 )
@@ -77,16 +79,26 @@ func (p *Parallel) checkPipeline(m *Model) error {
 		return with("sums of any order (--sums any): leave them fixed")
 	case p.SyncNorm:
 		return with("statistics over all ranks (--sync-batch-norm): a batch normalisation sees one micro-batch at a time")
-	case m.teacher != nil:
-		return with("a teacher (distillation), which reads layers of other stages")
-	case len(m.wraps) > 0:
-		return with("values in place of parameters (masks, low-rank changes, rounded operands)")
-	case m.Net.Stateful():
-		return with("a stateful model: its states go from each batch to the next")
-	case m.backend.Name() != "cpu":
-		return with(fmt.Sprintf("backend %s: messages within a step are the CPU backend's", m.backend.Name()))
+	}
+	if why := m.unstaged(); why != "" {
+		return with(why)
 	}
 	return nil
+}
+
+// unstaged is what of the model keeps its layers from being shared out; "": nothing.
+func (m *Model) unstaged() string {
+	switch {
+	case m.teacher != nil:
+		return "a teacher (distillation), which reads layers of other stages"
+	case len(m.wraps) > 0:
+		return "values in place of parameters (masks, low-rank changes, rounded operands)"
+	case m.Net.Stateful():
+		return "a stateful model: its states go from each batch to the next"
+	case m.backend.Name() != "cpu":
+		return fmt.Sprintf("backend %s: messages within a step are the CPU backend's", m.backend.Name())
+	}
+	return ""
 }
 
 // cut shares the layers out, if they are to be.
@@ -102,7 +114,8 @@ func (m *Model) cut() error {
 	if p.Shards == 0 {
 		p.Shards = microBatches * n
 	}
-	l := &pipeline{m: m, stages: s, copies: n / s, stage: p.rank() % s, copy: p.rank() / s, home: map[string]int{}, trains: map[string]bool{}, evaluators: map[programKey]*evaluator{}, lanes: map[int][]*lane{}, made: map[int]int{}, rows: map[string]int{}}
+	l := m.newPipeline(s)
+	l.copies, l.stage, l.copy = n/s, p.rank()%s, p.rank()/s
 	var row, column []int
 	for r := range n {
 		if r/s == l.copy {
@@ -120,12 +133,32 @@ func (m *Model) cut() error {
 		return err
 	}
 	l.post = l.row.NewPoster()
+	if err := l.settle(); err != nil {
+		return err
+	}
+	m.pipe = l
+	return nil
+}
+
+// newPipeline is a sharing out that no rank has a place in yet.
+func (m *Model) newPipeline(stages int) *pipeline {
+	l := &pipeline{m: m, stages: stages, copies: 1, home: map[string]int{}, trains: map[string]bool{}, evaluators: map[programKey]*evaluator{}, lanes: map[int][]*lane{}, made: map[int]int{}, rows: map[string]int{}}
 	for _, q := range m.params {
 		l.trains[q.Name] = q.Trainable
 	}
+	return l
+}
+
+// settle finds where stages begin and which of them each variable belongs to.
+func (l *pipeline) settle() error {
 	if err := l.divide(); err != nil {
 		return err
 	}
+	return l.place()
+}
+
+// place finds which stage each variable belongs to.
+func (l *pipeline) place() error {
 	c, err := l.cutting(programKey{mode: shard, forward: true, batch: 1})
 	if err != nil {
 		return err
@@ -133,7 +166,6 @@ func (m *Model) cut() error {
 	for _, v := range c.f.Variables() {
 		l.home[graph.NameOf(v)] = max(0, c.home[v.ID()])
 	}
-	m.pipe = l
 	return nil
 }
 
@@ -170,6 +202,9 @@ func (l *pipeline) divide() error {
 			return err
 		}
 		l.begin = balance(prices, l.stages)
+		if err := l.refine(prices); err != nil {
+			return err
+		}
 	}
 	l.layers = nil
 	for _, b := range l.begin {
@@ -188,34 +223,57 @@ const (
 
 // prices are the predicted times of the applications of layers, forward and backward, from the arithmetic and the bytes of the nodes that run.
 func (l *pipeline) prices(marks []mark) ([]float64, error) {
-	g, _, err := l.m.graph(programKey{mode: shard, batch: priceBatch})
+	of, err := l.m.priced()
+	if err != nil {
+		return nil, err
+	}
+	return portioned(of, marks), nil
+}
+
+// priced is the predicted time of each layer in a step, forward and backward; "": of what belongs to none.
+func (m *Model) priced() (map[string]float64, error) {
+	g, _, err := m.graph(programKey{mode: shard, batch: priceBatch})
 	if err != nil {
 		return nil, err
 	}
 	if g, err = pass.Apply(g, cpu.Passes()...); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	of, times := map[string]float64{}, map[string]float64{}
-	for _, k := range marks {
-		times[k.layer]++
-	}
+	of := map[string]float64{}
+	eachPrice(g, func(n *graph.Node, t float64) {
+		layer, _, _ := strings.Cut(n.Scope(), "/")
+		of[layer] += t
+	})
+	return of, nil
+}
+
+// eachPrice gives the predicted time of each node that runs, but for messages.
+func eachPrice(g *graph.Graph, f func(n *graph.Node, t float64)) {
 	live := g.Live()
 	for _, n := range g.Nodes() {
-		if !live[n.ID()] {
-			continue
+		if live[n.ID()] && n.Op() != op.AllReduceOp {
+			c := cost.Node(n)
+			f(n, max(float64(c.Executed)/priceFLOPs, float64(c.Bytes())/priceBytes))
 		}
-		layer, _, _ := strings.Cut(n.Scope(), "/")
-		if times[layer] == 0 {
-			layer = marks[len(marks)-1].layer // the loss
-		}
-		c := cost.Node(n)
-		of[layer] += max(float64(c.Executed)/priceFLOPs, float64(c.Bytes())/priceBytes)
+	}
+}
+
+// portioned shares the times of layers out to their applications; what belongs to no layer, as the loss, is the last one's.
+func portioned(of map[string]float64, marks []mark) []float64 {
+	times := map[string]float64{}
+	for _, k := range marks {
+		times[k.layer]++
 	}
 	out := make([]float64, len(marks))
 	for i, k := range marks {
 		out[i] = of[k.layer] / times[k.layer]
 	}
-	return out, nil
+	for _, layer := range slices.Sorted(maps.Keys(of)) { // all ranks must come to the same sum
+		if times[layer] == 0 {
+			out[len(out)-1] += of[layer]
+		}
+	}
+	return out
 }
 
 // balance cuts a row of prices into parts so that the greatest sum of a part is as small as can be, and gives where each begins.
@@ -248,6 +306,91 @@ func balance(prices []float64, parts int) []int {
 		begin[k] = i
 	}
 	return begin
+}
+
+// refine moves cuts by up to two layers to where the slowest stage, compiled by itself and with its messages, is quicker: what balance does not know is that a cut between layers that one kernel
+// computes makes both dearer, and how much is handed over there.
+func (l *pipeline) refine(prices []float64) error {
+	stage := l.stage
+	l.m.pipe = l // for what belongs to a stage
+	defer func() { l.m.pipe, l.stage = nil, stage; clear(l.home) }()
+	sum := func(lo, hi int) (t float64) {
+		for _, p := range prices[lo:hi] {
+			t += p
+		}
+		return t
+	}
+	end := func(begin []int, s int) int {
+		if s+1 < len(begin) {
+			return begin[s+1]
+		}
+		return len(prices)
+	}
+	guess := func(begin []int) (worst float64) {
+		for s := range begin {
+			worst = max(worst, sum(begin[s], end(begin, s)))
+		}
+		return worst
+	}
+	known := map[[2]int]float64{}
+	price := func(begin []int) (worst float64, err error) {
+		l.begin = begin
+		clear(l.home)
+		if err := l.place(); err != nil {
+			return 0, err
+		}
+		for s := range begin {
+			k := [2]int{begin[s], end(begin, s)}
+			if _, ok := known[k]; !ok {
+				l.stage = s
+				if known[k], err = l.stagePrice(); err != nil {
+					return 0, err
+				}
+			}
+			worst = max(worst, known[k])
+		}
+		return worst, nil
+	}
+	best := l.begin
+	least, err := price(best)
+	if err != nil {
+		return err
+	}
+	const farther, better = 1.5, 0.99 // what is not worth a look, and what is worth a move
+	balanced := guess(best)
+	for i := 1; i < len(best); i++ {
+		at := best[i]
+		for _, by := range []int{-1, 1, -2, 2} {
+			begin := slices.Clone(best)
+			begin[i] = at + by
+			if begin[i] <= begin[i-1] || begin[i] >= end(begin, i) || guess(begin) >= farther*balanced {
+				continue
+			}
+			if p, err := price(begin); err == nil && p < better*least { // where no cut is possible there is none
+				best, least = begin, p
+			}
+		}
+	}
+	l.begin = best
+	return nil
+}
+
+// stagePrice is the predicted time of this stage, forward and backward, with its messages.
+func (l *pipeline) stagePrice() (float64, error) {
+	s, err := l.graph(priceBatch, &op.Link{})
+	if err != nil {
+		return 0, err
+	}
+	g, err := pass.Apply(s.g, cpu.Passes()...)
+	if err != nil {
+		return 0, fmt.Errorf("train: %w", err)
+	}
+	total := 0.0
+	eachPrice(g, func(_ *graph.Node, t float64) { total += t })
+	for _, n := range slices.Concat(s.takes, s.gives) {
+		total += float64(n.Type().Bytes()) / priceBytes
+	}
+	return total, nil
 }
 
 // stageOf is the stage that has a variable; -1: all have it, as counters.

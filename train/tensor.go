@@ -52,12 +52,28 @@ func (p *Parallel) checkTensor(m *Model) error {
 		return fmt.Errorf("train: groups of %d ranks that compute together (tensor parallelism) do not divide %d ranks: start a multiple of %d", t, n, t)
 	case p.Local > 1:
 		return fmt.Errorf("train: tensor parallelism cannot be used with %d local steps, in which ranks do not wait for each other", p.Local)
-	case m.teacher != nil || m.operand() != nil:
-		return fmt.Errorf("train: tensor parallelism splits what a teacher or rounded operands would look at: leave out one of the two")
-	case m.backend.Name() != "cpu" && m.backend.Name() != "ref":
-		return fmt.Errorf("train: tensor parallelism over processes is the CPU backend's; backend %s shares work out to devices of its own (--devices)", m.backend.Name())
+	}
+	if why := m.unsplit(); why != "" {
+		return errors.New("train: " + why)
 	}
 	return nil
+}
+
+// unsplit is what of the model keeps its layers from being split over ranks; "": nothing.
+func (m *Model) unsplit() string {
+	switch {
+	case m.teacher != nil || m.operand() != nil:
+		return "tensor parallelism splits what a teacher or rounded operands would look at: leave out one of the two"
+	case m.backend.Name() != "cpu" && m.backend.Name() != "ref":
+		return fmt.Sprintf("tensor parallelism over processes is the CPU backend's; backend %s shares work out to devices of its own (--devices)", m.backend.Name())
+	}
+	return ""
+}
+
+// nothingSplit is the error of a model that has nothing to split.
+func (m *Model) nothingSplit(ranks int) error {
+	return fmt.Errorf("train: no layer of this model can be split over %d ranks: it takes attention or Transformer blocks of which heads and hidden units are multiples of %d, or two Dense layers in a row of which the first has such a number of units",
+		ranks, ranks)
 }
 
 // together finds this rank's place among those that compute the same examples, whether there is anything to split, and which parameters exist in parts.
@@ -94,7 +110,7 @@ func (m *Model) together() error {
 		return err
 	}
 	if len(d.split.Layers) == 0 {
-		return fmt.Errorf("train: no layer of this model can be split over %d ranks: it takes attention or Transformer blocks of which heads and hidden units are multiples of %d, or two Dense layers in a row of which the first has such a number of units", t, t)
+		return m.nothingSplit(t)
 	}
 	if p.zeroStage() == 0 && len(m.wraps) == 0 {
 		d.split.Parts = d.split.Divisible()

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dist/plan"
 	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/internal/rss"
 	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
@@ -28,7 +31,9 @@ type planFlags struct {
 	latency, localLatency                 time.Duration
 	bandwidth, localBandwidth             float64
 	least                                 float64
-	weak, ring, json                      bool
+	pipeline, tensor, zero, shards        int
+	memory                                float64
+	weak, ring, all, json                 bool
 	rf                                    rankFlags
 }
 
@@ -38,7 +43,7 @@ func planCmd() *cobra.Command {
 		Use:   "plan [preset | spec.yaml]",
 		Short: "Predict what a training takes on 1 to 10,000 ranks: time, energy, how many pay",
 		Long: "Plan measures a few steps on this machine, at several sizes of batches, and predicts the step on many ranks from the links' latency and bandwidth (docs/distributed.md has the " +
-			"formulas). Started by mpirun -n 2 it measures the link between the two ranks; otherwise the links are what the flags say.",
+			"formulas): for each number of ranks with the strategy that is quickest and whose memory a rank has, or with the one that is asked for. Started by mpirun -n 2 it measures the link between the two ranks; otherwise the links are what the flags say.",
 		Args:      cobra.MaximumNArgs(1),
 		ValidArgs: spec.Presets(),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -66,12 +71,32 @@ func planCmd() *cobra.Command {
 	fs.BoolVar(&f.weak, "weak", false, "the batch is that of each rank, not of all together")
 	fs.BoolVar(&f.ring, "ring", false, "sums go around a ring, as those of other libraries do (NCCL, Gloo), and not as Joule's")
 	fs.IntVar(&f.steps, "steps", 20, "steps to measure at each size")
+	fs.IntVar(&f.pipeline, "pipeline", 0, "predict so many pipeline stages (default: those that suit)")
+	fs.IntVar(&f.tensor, "tensor", 0, "predict layers that are split over so many ranks (default: those that suit)")
+	fs.IntVar(&f.zero, "zero", 0, "predict state shared out over the ranks (ZeRO): 1: the optimizer's, 2: gradients as well")
+	fs.IntVar(&f.shards, "shards", 0, "micro-batches of a step in a pipeline (default: four for each rank)")
+	fs.Float64Var(&f.memory, "memory", 0, "memory that a rank has, in GB: strategies that need more are left out (default: any)")
+	fs.BoolVar(&f.all, "all", false, "print every strategy for every number of ranks")
 	fs.BoolVar(&f.json, "json", false, "print JSON")
 	return c
 }
 
 func (f *planFlags) verify() error {
+	asked := 0
+	for _, n := range []int{f.pipeline, f.tensor, f.zero} {
+		if n > 0 {
+			asked++
+		}
+	}
 	switch {
+	case f.pipeline < 0 || f.pipeline == 1 || f.tensor < 0 || f.tensor == 1:
+		return usageError{errors.New("--pipeline and --tensor must be at least 2")}
+	case f.zero < 0 || f.zero > 2:
+		return usageError{fmt.Errorf("--zero %d must be 1 or 2", f.zero)}
+	case asked > 1:
+		return usageError{errors.New("--pipeline, --tensor and --zero: one at a time, or --all")}
+	case f.shards < 0 || f.memory < 0:
+		return usageError{errors.New("--shards and --memory must not be negative")}
 	case f.batch < 0 || f.threads < 1 || f.machine < 1 || f.cores < 0 || f.steps < 1:
 		return usageError{errors.New("--batch, --threads, --per-machine, --cores and --steps must be positive")}
 	case !(f.bandwidth > 0) || !(f.localBandwidth > 0) || f.latency < 0 || f.localLatency < 0:
@@ -112,6 +137,18 @@ func (f *planFlags) run(ctx context.Context, r *ranks, ref string, w io.Writer) 
 			return err
 		}
 	}
+	p.Base, p.Shards = float64(rss.Peak()), f.shards
+	p.Rest = set.Train.Len() % f.batch
+	for _, b := range []int{f.batch, 128} { // the data of validation after each epoch, and of the test
+		if n := set.Test.Len(); n > 0 {
+			p.Evaluate = append(p.Evaluate, min(b, n))
+			if rest := n % b; n > b && rest > 0 {
+				p.Evaluate = append(p.Evaluate, rest)
+			}
+		}
+	}
+	slices.Sort(p.Evaluate)
+	p.Evaluate = slices.Compact(p.Evaluate)
 	var source energy.Source
 	if r.first() {
 		m, err := s.Compile(set.Spec(), 1, train.Threads(f.threads))
@@ -119,6 +156,9 @@ func (f *planFlags) run(ctx context.Context, r *ranks, ref string, w io.Writer) 
 			return err
 		}
 		if source, err = f.measure(ctx, m, set.Train, p); err != nil {
+			return err
+		}
+		if err := f.outline(m, p); err != nil {
 			return err
 		}
 	}
@@ -130,24 +170,101 @@ func (f *planFlags) run(ctx context.Context, r *ranks, ref string, w io.Writer) 
 	if err := p.Check(); err != nil {
 		return err
 	}
-	var rows []plan.Row
-	for _, n := range f.ranks {
-		if !f.weak && n > f.batch {
-			continue // a rank would have no example
-		}
-		rows = append(rows, p.Predict(n, f.batch, f.weak))
-	}
-	if len(rows) == 0 {
-		return usageError{fmt.Errorf("a batch of %d examples is too small for any of the numbers of ranks: use --weak, or larger batches", f.batch)}
+	rows, all, err := f.predict(p)
+	if err != nil {
+		return err
 	}
 	if f.json {
-		return json.NewEncoder(w).Encode(map[string]any{"job": p, "rows": rows, "links": links, "energy_source": source.String(), "advice": plan.Advice(rows, f.least)})
+		return json.NewEncoder(w).Encode(map[string]any{"job": p, "rows": rows, "all": all, "links": links, "energy_source": source.String(), "advice": f.advice(p, rows)})
 	}
-	f.print(w, s.Name, p, rows, links, source)
+	f.print(w, s.Name, p, rows, all, links, source)
 	return nil
 }
 
-func (f *planFlags) print(w io.Writer, name string, p *plan.Job, rows []plan.Row, links string, source energy.Source) {
+// planStages is the greatest number of pipeline stages, and of ranks that split layers, that is considered unasked.
+const planStages = 16
+
+// outline finds what ranks would have of the model with each strategy that is considered.
+func (f *planFlags) outline(m *train.Model, p *plan.Job) error {
+	var sizes []int // that have been measured
+	for _, k := range p.Steps {
+		sizes = append(sizes, k.Batch)
+	}
+	whole, err := m.Outline(1, sizes...)
+	if err != nil {
+		return err
+	}
+	p.Whole, p.Stages, p.Split = whole[0], map[int][]plan.Part{}, map[int]plan.Part{}
+	if f.zero > 0 {
+		return nil
+	}
+	for k := 2; k <= max(planStages, f.pipeline, f.tensor); k++ {
+		if unasked := k&(k-1) == 0 && k <= slices.Max(f.ranks) && f.pipeline == 0 && f.tensor == 0; f.pipeline == k || unasked {
+			stages, err := m.Outline(k, sizes...)
+			switch {
+			case err == nil:
+				p.Stages[k] = stages
+			case f.pipeline == k:
+				return err
+			}
+		}
+		if unasked := k&(k-1) == 0 && k <= slices.Max(f.ranks) && f.pipeline == 0 && f.tensor == 0; f.tensor == k || unasked {
+			part, err := m.OutlineSplit(k, sizes...)
+			switch {
+			case err == nil:
+				p.Split[k] = part
+			case f.tensor == k:
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// predict gives, for each number of ranks, the row of the strategy that is asked for or suits best, and the rows of all that are possible.
+func (f *planFlags) predict(p *plan.Job) (rows, all []plan.Row, err error) {
+	want := plan.Strategy{Zero: f.zero, Tensor: f.tensor, Pipeline: f.pipeline}
+	for _, n := range f.ranks {
+		var own []plan.Row
+		for _, s := range p.Strategies(n) {
+			if want != (plan.Strategy{}) && s != want {
+				continue
+			}
+			if e := p.Can(s, n, f.batch, f.weak); e == nil {
+				own = append(own, p.PredictAs(s, n, f.batch, f.weak))
+			}
+		}
+		all = append(all, own...)
+		if best, ok := plan.Quickest(own, f.memory*1e9); ok {
+			rows = append(rows, best)
+		}
+	}
+	switch {
+	case len(all) == 0 && want.Pipeline+want.Tensor > 0:
+		return nil, nil, usageError{fmt.Errorf("%v: none of the numbers of ranks (--ranks) is a multiple of %d that leaves each group an example of the batch of %d: use --weak, or larger batches", want, max(want.Pipeline, want.Tensor), f.batch)}
+	case len(all) == 0:
+		return nil, nil, usageError{fmt.Errorf("a batch of %d examples is too small for any of the numbers of ranks: use --weak, or larger batches", f.batch)}
+	case len(rows) == 0:
+		least := slices.MinFunc(all, func(a, b plan.Row) int { return cmp.Compare(a.Memory, b.Memory) })
+		return nil, nil, fmt.Errorf("nothing fits into %s a rank: the least is %s, %v on %d ranks; smaller batches, more ranks or fit: {recompute: true} need less",
+			energy.SI(f.memory*1e9, "B"), energy.SI(least.Memory, "B"), least.Strategy, least.Ranks)
+	}
+	return rows, all, nil
+}
+
+// advice is what the rows mean, memory included.
+func (f *planFlags) advice(p *plan.Job, rows []plan.Row) []string {
+	out := plan.Advice(rows, f.least)
+	if f.memory == 0 {
+		return out
+	}
+	if whole := p.Predict(1, f.batch, f.weak).Memory; whole > f.memory*1e9 {
+		out = append(out, fmt.Sprintf("one rank would need %s of memory; the fewest that have room are %d (%v)", energy.SI(whole, "B"), rows[0].Ranks, rows[0].Strategy))
+	}
+	return out
+}
+
+func (f *planFlags) print(w io.Writer, name string, p *plan.Job, rows, all []plan.Row, links string, source energy.Source) {
 	total := 0.0
 	for _, b := range p.Buckets {
 		total += b
@@ -160,13 +277,26 @@ func (f *planFlags) print(w io.Writer, name string, p *plan.Job, rows []plan.Row
 	for _, s := range p.Steps {
 		fmt.Fprintf(w, "measured: %s a step of %d examples\n", energy.SI(s.Seconds, "s"), s.Batch)
 	}
-	fmt.Fprintf(w, "\n%6s %6s %10s %10s %10s %10s %12s %10s %12s\n", "ranks", "each", "compute", "sums", "exposed", "step", "examples/s", "efficiency", "J/example")
-	for _, r := range rows {
-		fmt.Fprintf(w, "%6d %6d %10s %10s %10s %10s %12.0f %9.0f%% %12s\n", r.Ranks, r.Batch, energy.SI(r.Compute, "s"), energy.SI(r.Exchange, "s"), energy.SI(r.Exposed, "s"), energy.SI(r.Step, "s"),
-			r.Examples, 100*r.Efficiency, energy.SI(r.Joules, "J"))
+	fmt.Fprintf(w, "\n%6s %-11s %6s %10s %10s %10s %10s %10s %12s %10s %12s %10s\n", "ranks", "strategy", "each", "compute", "sums", "exposed", "bubble", "step", "examples/s", "efficiency", "J/example", "memory")
+	shown := rows
+	if f.all {
+		shown = all
 	}
-	fmt.Fprintf(w, "\nA prediction. Energy: %v at one rank; a rank that waits is taken to need as much, since it polls.\n", source)
-	for _, a := range plan.Advice(rows, f.least) {
+	for _, r := range shown {
+		fmt.Fprintf(w, "%6d %-11v %6d %10s %10s %10s %10s %10s %12.0f %9.0f%% %12s %10s\n", r.Ranks, r.Strategy, r.Batch, energy.SI(r.Compute, "s"), energy.SI(r.Exchange, "s"), energy.SI(r.Exposed, "s"), energy.SI(r.Bubble, "s"),
+			energy.SI(r.Step, "s"), r.Examples, 100*r.Efficiency, energy.SI(r.Joules, "J"), energy.SI(r.Memory, "B"))
+	}
+	fmt.Fprintf(w, "\nA prediction. Energy: %v at one rank; a rank that waits is taken to need as much, since it polls. Memory: of the rank that holds most.\n", source)
+	for _, k := range slices.Sorted(maps.Keys(p.Stages)) {
+		if slices.ContainsFunc(shown, func(r plan.Row) bool { return r.Strategy.Pipeline == k }) {
+			fmt.Fprintf(w, "%d stages:", k)
+			for i, s := range p.Stages[k] {
+				fmt.Fprintf(w, "%s %s (%.0f%% of the time)", map[bool]string{true: ",", false: ""}[i > 0], s.First, 100*s.Shares[0].Of)
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	for _, a := range f.advice(p, rows) {
 		fmt.Fprintln(w, a)
 	}
 }
@@ -183,7 +313,7 @@ func (f *planFlags) measure(ctx context.Context, m *train.Model, ds data.Dataset
 		var account *train.Account
 		var times []float64
 		for i := range f.steps + 3 {
-			if i == 3 { // the first compile and warm up
+			if i == 3 && points == 0 { // the first compile and warm up; another account would forget how long layers took in greater batches
 				if account, err = m.StartAccount(meter); err != nil {
 					break
 				}

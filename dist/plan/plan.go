@@ -7,6 +7,9 @@
 //   - other n up to 16, every rank with every other: 2·((n-1)·α + (n-1)/n·B·β);
 //   - greater ones, in blocks of falling powers of two (Rabenseifner & Träff 2004): that of the greatest block, and for each pair of blocks of s and s' < s ranks 2·(s/s'·α + B/s'·β).
 //
+// A pipeline of P stages and M micro-batches is played through, one forward, one backward (strategy.go): stages of equal time without messages wait for (P-1)/(M+P-1) of a step. Of layers that are split
+// over T ranks, the sums within forward and backward pass are all waited for. Memory of a rank is its values, its gradients and the programs that a training compiles.
+//
 // Ring (2·(n-1)·α + 2·(n-1)/n·B·β) and recursive doubling of whole vectors (log2(n)·(α + B·β)) are there for comparison.
 //
 // What it leaves out: other traffic on the links, ranks that are slower than others, the time to add (memory is far quicker than links), reading data.
@@ -50,12 +53,22 @@ type Job struct {
 	Cores          int // of a machine
 	Threads        int // of a rank
 
+	Whole    Part           // the whole model; zero: nothing is known of its memory
+	Stages   map[int][]Part // what ranks have of a pipeline of so many stages
+	Split    map[int]Part   // what a rank has where so many compute the same examples
+	Shards   int            // micro-batches of a step in a pipeline; 0: four for each rank
+	Base     float64        // bytes of a process without a model: program, data
+	Rest     int            // examples of an epoch's last batch, if it is smaller than the others
+	Evaluate []int          // sizes of batches that are evaluated
+
 	Ring bool // sums go around a ring of all ranks, machine by machine, as those of NCCL do, and not as package dist's
 }
 
 // Row is the prediction for one number of ranks.
 type Row struct {
-	Ranks, Batch int     // ranks; examples of a rank, rounded up
+	Strategy     Strategy
+	Ranks, Batch int     // ranks; examples that a rank computes at a time, rounded up
+	Micro        int     // micro-batches of a row of pipeline stages
 	Compute      float64 // seconds of a step's arithmetic
 	Exchange     float64 // seconds of sums, hidden or not
 	Exposed      float64 // of those, with nothing to compute
@@ -63,7 +76,9 @@ type Row struct {
 	Examples     float64 // a second
 	Efficiency   float64 // examples a second, over so many times those of one rank
 	Joules       float64 // an example
+	Bubble       float64 // seconds in which a rank of a pipeline waits for other stages
 	Sent         float64 // bytes a rank sends in a step
+	Memory       float64 // bytes of the rank that holds most; 0: unknown
 }
 
 // Check reports settings that make no sense.
@@ -120,15 +135,18 @@ func (j *Job) link(distance int) Link {
 	return j.Local
 }
 
-// Sum is the time of a sum of so many bytes over n ranks, and the bytes that a rank sends.
-func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) {
+// Sum is the time of a sum of so many bytes over n ranks in a row, and the bytes that a rank sends.
+func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) { return j.sum(n, 1, bytes) }
+
+// sum is Sum over ranks that lie stride apart.
+func (j *Job) sum(n, stride int, bytes float64) (seconds, sent float64) {
 	if n == 1 {
 		return 0, 0
 	}
 	sent = 2 * float64(n-1) / float64(n) * bytes
 	if j.Ring { // of each machine's ranks one speaks to the next machine: the network is its own. The slowest link sets the pace
 		l := j.Local
-		if n > j.Machine {
+		if n*stride > j.Machine {
 			l = Link{max(l.Latency, j.Network.Latency), min(l.Bandwidth, j.Network.Bandwidth)}
 		}
 		return Ring(l, n, bytes), sent
@@ -137,7 +155,7 @@ func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) {
 	halving := func(n int) (seconds float64) {
 		part := bytes / 2
 		for d := 1; d < n; d *= 2 {
-			seconds += 2 * j.link(d).Time(part)
+			seconds += 2 * j.link(d*stride).Time(part)
 			part /= 2
 		}
 		return seconds
@@ -152,14 +170,14 @@ func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) {
 			sent += 2 * float64(size-1) * bytes
 			if rest := n - at - size; rest > 0 {
 				next := 1 << (bits.Len(uint(rest)) - 1)
-				seconds += 2 * float64(size/next) * j.link(size).Time(bytes/float64(size))
+				seconds += 2 * float64(size/next) * j.link(size*stride).Time(bytes/float64(size))
 				sent += 2 * bytes
 			}
 			at += size
 		}
 		return seconds, sent / float64(n)
 	}
-	near := min(n, j.Machine)
+	near := min(n, max(1, j.Machine/stride))
 	each := bytes / float64(n)
 	seconds = 2 * float64(near-1) * j.Local.Time(each)
 	if n > near {
@@ -185,8 +203,7 @@ func (j *Job) Predict(n, batch int, weak bool) Row {
 	if weak {
 		b, all = float64(batch), float64(batch*n)
 	}
-	crowd := max(1, float64(min(n, j.Machine)*j.Threads)/float64(j.Cores))
-	r := Row{Ranks: n, Batch: int(math.Ceil(b)), Compute: j.compute(b) * crowd}
+	r := Row{Ranks: n, Batch: int(math.Ceil(b)), Compute: j.compute(b) * j.crowd(n)}
 	gradients := r.Compute * (1 - j.Update)
 	begin := gradients - r.Compute*j.Backward
 	end := 0.0
@@ -199,14 +216,17 @@ func (j *Job) Predict(n, batch int, weak bool) Row {
 	}
 	r.Exposed = max(0, end-gradients)
 	r.Step = r.Compute + r.Exposed
-	r.Examples = all / r.Step
-	one := all / float64(n) / j.compute(all/float64(n))
-	if !weak {
-		one = all / j.compute(all)
-	}
-	r.Efficiency = r.Examples / (float64(n) * one)
-	r.Joules = float64(n) * j.Watts * r.Step / all
+	r.Memory = j.memory(r.Strategy, n, b, all)
+	j.rate(&r, all, weak)
 	return r
+}
+
+// how names a row's strategy behind its ranks; where each has the whole model, that is not said.
+func (r Row) how() string {
+	if r.Strategy == (Strategy{}) {
+		return ""
+	}
+	return fmt.Sprintf(" (%v)", r.Strategy)
 }
 
 // Advice is what the rows mean, in sentences.
@@ -226,15 +246,20 @@ func Advice(rows []Row, least float64) []string {
 			frugal = r
 		}
 	}
-	out := []string{fmt.Sprintf("up to %d ranks keep %.0f%% of each rank's speed (%.0f examples/s)", best.Ranks, 100*best.Efficiency, best.Examples)}
-	if frugal.Ranks != best.Ranks {
-		out = append(out, fmt.Sprintf("least energy an example: %d ranks", frugal.Ranks))
+	out := []string{fmt.Sprintf("up to %d ranks%s keep %.0f%% of each rank's speed (%.0f examples/s)", best.Ranks, best.how(), 100*best.Efficiency, best.Examples)}
+	if best.Efficiency < least { // not even the first row does
+		out[0] = fmt.Sprintf("%d ranks%s keep %.0f%% of each rank's speed (%.0f examples/s)", best.Ranks, best.how(), 100*best.Efficiency, best.Examples)
 	}
-	if quickest.Ranks != best.Ranks {
-		out = append(out, fmt.Sprintf("quickest: %d ranks, %.1f times the examples a second of %d for %.1f times the energy an example", quickest.Ranks, quickest.Examples/best.Examples, best.Ranks, quickest.Joules/best.Joules))
+	if frugal.Ranks != best.Ranks || frugal.Strategy != best.Strategy {
+		out = append(out, fmt.Sprintf("least energy an example: %d ranks%s", frugal.Ranks, frugal.how()))
+	}
+	if quickest.Ranks != best.Ranks || quickest.Strategy != best.Strategy {
+		out = append(out, fmt.Sprintf("quickest: %d ranks%s, %.1f times the examples a second of %d for %.1f times the energy an example", quickest.Ranks, quickest.how(), quickest.Examples/best.Examples, best.Ranks, quickest.Joules/best.Joules))
 	}
 	if last := rows[len(rows)-1]; last.Efficiency < least {
-		if last.Exposed > last.Compute {
+		if last.Bubble > last.Exposed {
+			out = append(out, fmt.Sprintf("at %d ranks stages wait for each other for %.0f%% of a step of %d micro-batches: larger batches and more --shards help", last.Ranks, 100*last.Bubble/last.Step, last.Micro))
+		} else if last.Exposed > last.Compute {
 			out = append(out, fmt.Sprintf("at %d ranks the sums take longer than the arithmetic: larger batches (a rank has %d examples) or a quicker link help, more ranks do not", last.Ranks, last.Batch))
 		} else {
 			out = append(out, fmt.Sprintf("at %d ranks a rank has too little to compute (%d examples): larger batches help", last.Ranks, last.Batch))
