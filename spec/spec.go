@@ -460,6 +460,9 @@ func (s *Spec) Model(d data.Spec) (*nn.Model, error) {
 	return nn.Functional(inputs, []*nn.Value{last})
 }
 
+// Applications is how many layers the model applies one after another, a layer that is applied again and a trained model in the place of a layer included once each time.
+func (s *Spec) Applications() int { return len(s.layers) }
+
 // Stateful reports whether a layer carries its state from batch to batch.
 func (s *Spec) Stateful() bool {
 	return slices.ContainsFunc(s.layers, func(l layerSpec) bool { return l.layer != nil && l.layer.Stateful() })

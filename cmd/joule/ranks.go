@@ -35,8 +35,12 @@ type rankFlags struct {
 	check    int
 	timeline string
 	slow
-	scheme    *dist.Scheme
-	recovered bool // a rank has died, and these are what is left
+	scheme *dist.Scheme
+
+	asked  slow // what the user or the run wants, before refit
+	kept   bool // the settings are those of the run that goes on, not of the command line
+	lost   bool // ranks have died, and the others go on
+	pieces int  // into which the batches of the training on its way are cut
 }
 
 // slow are the settings for slow links and of how a model is shared out, which a run keeps.
@@ -51,6 +55,9 @@ type slow struct {
 	Cuts     string  `json:"cuts,omitempty"`
 	SyncNorm bool    `json:"sync_batch_norm,omitempty"`
 }
+
+// noSlow are the settings of a command line that says nothing of them.
+var noSlow = slow{Local: 1, Rate: 1}
 
 func (f *rankFlags) add(fs *pflag.FlagSet) {
 	fs.IntVar(&f.shards, "shards", 0, "pieces of each batch, which the ranks share: weights depend on it, not on the number of ranks (default: one for each rank)")
@@ -105,7 +112,7 @@ func (f *rankFlags) take(s spec.Ranks) error {
 	if f.order == "fixed" && s.Sums != "" {
 		f.order = s.Sums
 	}
-	if f.slow == (slow{Local: 1, Rate: 1}) {
+	if f.slow == noSlow {
 		f.slow = slow{s.Compress, max(1, s.LocalSteps), s.OuterMomentum, cmp.Or(s.OuterRate, 1), s.Zero, s.Tensor, s.Pipeline, strings.Join(s.Cuts, ","), s.SyncBatchNorm}
 	}
 	return f.verify()
@@ -251,16 +258,6 @@ func (r *ranks) leave(err error) error {
 type silent struct{ error }
 
 func (s silent) Unwrap() error { return s.error }
-
-// resplit lets the ranks that are left after one has died split layers over another number of them, if they cannot share the batch in the rows that they had: over the next greater that divides them.
-func (f *rankFlags) resplit(n int) {
-	if !f.recovered || f.Tensor <= 1 || n == 1 || n%f.Tensor == 0 {
-		return
-	}
-	for f.Tensor++; f.Tensor < n && n%f.Tensor != 0; f.Tensor++ {
-	}
-	f.Tensor = min(f.Tensor, n)
-}
 
 // meter is the machine's counter of joules. It counts for all ranks of the machine: the first of them reads it, the others count nothing.
 func (r *ranks) meter(f *meterFlag) (energy.Meter, error) {

@@ -142,9 +142,12 @@ func (f *trainFlags) run(c *cobra.Command, args []string) error {
 	asked := *f
 	err = f.shared(c, args, r)
 	for r.recover(err, c.ErrOrStderr()) { // a rank has died, and the others can go on
-		id := f.runID
+		id, pieces := f.runID, f.pieces
 		*f = asked
-		f.recovered = true
+		f.lost = true
+		if f.shards == 0 { // the bits are those of the training that was begun
+			f.shards = pieces
+		}
 		if found, e := share(r, f.resumable(id), nil); e != nil {
 			err = e
 			continue
@@ -232,14 +235,20 @@ func (j *job) prepare() error {
 	if f.batch > 0 {
 		j.spec.Fit.BatchSize = f.batch
 	}
-	var err error
-	if j.set, err = openData(j.spec, f.out); err != nil {
-		return err
-	}
+	given := f.slow != noSlow && !f.kept && !f.dryRun
 	if err := f.rankFlags.take(j.spec.Ranks); err != nil {
 		return err
 	}
-	f.resplit(j.ranks.size())
+	note, err := f.fit(j.ranks.size(), j.spec.Applications(), given)
+	if err != nil {
+		return err
+	}
+	if note != "" && j.ranks.first() && (!f.quiet || f.lost) && !f.dryRun {
+		fmt.Fprintln(os.Stderr, "joule:", note)
+	}
+	if j.set, err = openData(j.spec, f.out); err != nil {
+		return err
+	}
 	if f.dryRun { // one rank tries its steps alone
 		f.Zero, f.Tensor, f.Pipeline, f.Cuts = 0, 0, 0, ""
 	}
@@ -267,6 +276,9 @@ func (j *job) prepare() error {
 			fmt.Fprintf(j.out, "; new are %s", strings.Join(j.spec.Left, ", "))
 		}
 		fmt.Fprintln(j.out)
+	}
+	if err == nil && j.ranks.size() > 1 && f.Local <= 1 && f.Tensor <= 1 {
+		f.pieces = j.model.Shards()
 	}
 	if err == nil && f.talks() && j.model.Stages() != nil {
 		fmt.Fprintf(j.out, "pipeline stages begin with %s; %d micro-batches in a step\n", strings.Join(j.model.Stages(), ", "), j.model.Shards())
@@ -491,15 +503,15 @@ func (j *job) resume(ctx context.Context, store *runs.Store) error {
 	if j.f.shards == 0 {
 		j.f.shards = s.Shards
 	}
-	if j.f.slow == (slow{Local: 1, Rate: 1}) && s.Local > 0 { // no flag says otherwise
-		j.f.slow = s.slow
+	if j.f.slow == noSlow && s.Local > 0 { // no flag says otherwise
+		j.f.slow, j.f.kept = s.slow, true
 		if err := j.f.rankFlags.verify(); err != nil {
 			return err
 		}
 	}
 	n := j.ranks.size()
-	j.f.resplit(n)
-	for _, same := range []int{j.f.Pipeline, j.f.Tensor} { // stages, and ranks that split layers, compute the same shards
+	// Stages, and ranks that split layers, compute the same shards.
+	for _, same := range []int{j.f.stages(n, j.spec.Applications()), j.f.split(n)} {
 		if same > 1 && n%same == 0 {
 			n /= same
 		}
@@ -761,11 +773,11 @@ func (j *job) sections() (map[string]json.RawMessage, error) {
 	}
 	j.last = l
 	shards := j.f.shards
-	if n := j.ranks.size(); shards == 0 && n > 1 && j.f.Local <= 1 {
-		shards = j.model.Shards()
+	if shards == 0 {
+		shards = j.f.pieces
 	}
 	out := map[string]json.RawMessage{}
-	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target, shards, j.f.slow, j.f.on}, checkpoint.SectionLedger: l} {
+	for name, v := range map[string]any{sessionSection: session{j.spec.Fit.Epochs, j.spec.Fit.BatchSize, j.f.target, shards, j.f.asked, j.f.on}, checkpoint.SectionLedger: l} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, err
