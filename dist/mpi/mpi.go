@@ -166,7 +166,8 @@ func detect(lib *dl.Lib) (abi, error) {
 // world is this process's place in the job.
 type world struct {
 	abi
-	mu         sync.Mutex // MPI_THREAD_SERIALIZED: one call at a time
+	mu         *sync.Mutex // MPI_THREAD_SERIALIZED: one call at a time, also of what is left of a communicator that has lost ranks
+	args       [12]uintptr // of the call: those of the caller would lie on the heap, and ranks that wait call thousands of times a step
 	f          functions
 	rank, size int
 	version    string
@@ -222,7 +223,7 @@ func load(lib *dl.Lib) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{abi: a, finish: make(chan struct{}), finished: make(chan error, 1), maxCount: 1 << 30, open: map[*request]bool{}}
+	w := &world{abi: a, mu: &sync.Mutex{}, finish: make(chan struct{}), finished: make(chan error, 1), maxCount: 1 << 30, open: map[*request]bool{}}
 	for name, to := range map[string]*uintptr{
 		"Init_thread": &w.f.Init_thread, "Finalize": &w.f.Finalize, "Comm_rank": &w.f.Comm_rank, "Comm_size": &w.f.Comm_size, "Comm_set_errhandler": &w.f.Comm_set_errhandler,
 		"Error_string": &w.f.Error_string, "Get_library_version": &w.f.Get_library_version, "Isend": &w.f.Isend, "Irecv": &w.f.Irecv, "Test": &w.f.Test, "Get_count": &w.f.Get_count,
@@ -299,7 +300,7 @@ func short(v string) string {
 func (w *world) call(f uintptr, args ...uintptr) int32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return int32(dl.Call(f, args...))
+	return int32(dl.Call(f, w.args[:copy(w.args[:], args)]...))
 }
 
 func (w *world) check(code int32, what string) error {
@@ -421,7 +422,7 @@ func (w *world) Shrink() (dist.Transport, error) {
 	if err := w.check(w.call(w.f.shrink, w.world, dl.Pointer(comm)), "MPIX_Comm_shrink"); err != nil {
 		return nil, fmt.Errorf("mpi: %w", err)
 	}
-	left := &world{abi: w.abi, f: w.f, version: w.version, finish: w.finish, finished: w.finished, maxCount: w.maxCount, open: w.open, shrunk: true}
+	left := &world{abi: w.abi, mu: w.mu, f: w.f, version: w.version, finish: w.finish, finished: w.finished, maxCount: w.maxCount, open: w.open, shrunk: true}
 	left.world = *comm
 	if err := w.check(w.call(w.f.Comm_set_errhandler, left.world, w.errorsReturn), "MPI_Comm_set_errhandler"); err != nil {
 		return nil, fmt.Errorf("mpi: %w", err)
