@@ -425,6 +425,7 @@ func (m *Model) Checkpoint(t *Training) (*checkpoint.State, error) {
 			return nil, err
 		}
 	}
+	m.unshared = nil // s has it; the model need not keep it too
 	return s, m.describe(s.Sections)
 }
 

@@ -195,8 +195,15 @@ func (m *Model) declare() error {
 
 // Reset gives every variable its first value again.
 func (m *Model) Reset() error {
+	made := map[string]*tensor.Tensor{} // of each type one does: a great model's values would lie here twice
+	of := func(t graph.Type) *tensor.Tensor {
+		if made[t.String()] == nil {
+			made[t.String()] = tensor.New(t.DType, t.Shape...)
+		}
+		return made[t.String()]
+	}
 	for _, v := range m.state.Vars() {
-		if err := m.state.Set(v.Name, tensor.New(v.Type.DType, v.Type.Shape...)); err != nil {
+		if err := m.state.Set(v.Name, of(v.Type)); err != nil {
 			return err
 		}
 	}
@@ -209,7 +216,7 @@ func (m *Model) Reset() error {
 		if m.away(p.Name) {
 			continue
 		}
-		t := tensor.New(p.Type.DType, p.Type.Shape...)
+		t := of(p.Type)
 		if err := p.Init.Fill(t, source(m.seed, p.Name)); err != nil {
 			return fmt.Errorf("train: parameter %s: %w", p.Name, err)
 		}

@@ -478,6 +478,9 @@ func (m *Model) sync(what string) error {
 		case m.sharded(v.Name):
 			continue
 		}
+		if c.Size() == 1 {
+			continue
+		}
 		t, err := m.state.Get(v.Name)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jouleml/joule/backend"
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
@@ -238,11 +239,12 @@ func (m *Model) gatherParts() (map[string]*tensor.Tensor, error) {
 		return nil, nil
 	}
 	var out map[string]*tensor.Tensor
+	var room []byte // of the part that comes
 	for _, v := range m.declared {
 		if !m.part(v.Name) {
 			continue
 		}
-		own, err := m.state.Get(v.Name)
+		own, err := m.inPlace(backend.Var{Name: v.Name, Type: m.ownType(v.Name, v.Type)})
 		if err != nil {
 			return nil, err
 		}
@@ -253,13 +255,16 @@ func (m *Model) gatherParts() (map[string]*tensor.Tensor, error) {
 			continue
 		}
 		t := tensor.New(v.Type.DType, v.Type.Shape...)
-		for r := range d.copies {
-			if r > 0 {
-				if err := d.row.Recv(r, tagState, own.Bytes()); err != nil {
-					return nil, err
-				}
+		m.placeIn(v.Name, t, 0, own.Bytes())
+		if n := len(own.Bytes()); n > len(room) {
+			room = make([]byte, n)
+		}
+		for r := 1; r < d.copies; r++ {
+			part := room[:len(own.Bytes())]
+			if err := d.row.Recv(r, tagState, part); err != nil {
+				return nil, err
 			}
-			m.placeIn(v.Name, t, r, own.Bytes())
+			m.placeIn(v.Name, t, r, part)
 		}
 		if out == nil {
 			out = map[string]*tensor.Tensor{}
@@ -267,6 +272,16 @@ func (m *Model) gatherParts() (map[string]*tensor.Tensor, error) {
 		out[v.Name] = t
 	}
 	return out, nil
+}
+
+// inPlace is a variable where it lies, to be read at once, if the state is in this process's memory.
+func (m *Model) inPlace(v backend.Var) (*tensor.Tensor, error) {
+	if h, ok := m.state.(*backend.Host); ok {
+		if t := h.Tensor(v); t != nil {
+			return t, nil
+		}
+	}
+	return m.state.Get(v.Name)
 }
 
 // spreadParts gives the ranks of the first row their parts of the variables that rank 0 has whole.

@@ -497,6 +497,7 @@ func (z *zero) movePart(c *dist.Comm, up bool, rank int, name string, p part, al
 // Unshare brings what ranks have of the optimizer's state, of layers that are split and of other pipeline stages to rank 0, so that it can Save the model; without Parallel.Zero, Tensor and Pipeline it
 // does nothing. All ranks must call it.
 func (m *Model) Unshare() (err error) {
+	m.unshared = nil
 	switch {
 	case m.pipe != nil:
 		m.unshared, err = m.pipe.collect()
