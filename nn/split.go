@@ -10,7 +10,7 @@ import (
 
 // Split lets several processes compute a layer together (tensor parallelism; Shoeybi et al., Megatron-LM, arXiv:1909.08053): each has the columns of a first matrix of weights that belong to its
 // hidden values and the rows of the second, or its heads of attention, and what they get is added up. It is for graphs whose loss counts as the ranks' losses together, each of which must
-// be its share of the whole: then every gradient is the sum of the ranks' gradients.
+// be its share of the whole: then every gradient is the sum of the ranks' gradients. That of a parameter's part is whole on the rank that has it.
 //
 // Split are: the feed-forward network and the attention of a TransformerBlock, MultiHeadAttention, and in a Sequential model two Dense layers in a row of which the first has an
 // activation that works element by element. Where the number of heads or units is no multiple of Of, all ranks compute the whole.

@@ -323,6 +323,38 @@ func TestTensorResumes(t *testing.T) {
 	})
 }
 
+// A layer that is a half of a pair in one place and stands alone in another keeps whole weights; its partner's are in parts.
+func TestTensorSharedLayer(t *testing.T) {
+	fit := func(p train.Parallel) (*train.Model, error) {
+		both := nn.Dense(4, nn.Tanh).Named("both")
+		m, err := train.Compile(nn.Sequential(both, nn.Dense(4).Named("half"), both, nn.Activate(nn.Softmax)), points(4).Spec(), optim.SGD(0.9, false, optim.GlobalClipNorm(0.1)), train.SparseCategoricalCrossentropy,
+			train.Across(p), train.Threads(1), train.Seed(3))
+		if err == nil {
+			_, err = m.Fit(context.Background(), points(64))
+		}
+		return m, err
+	}
+	one, err := fit(train.Parallel{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allRanks(t, 2, func(comm *dist.Comm) error {
+		m, err := fit(train.Parallel{Comm: comm, Tensor: 2, Check: 1})
+		if err != nil {
+			return err
+		}
+		for name, want := range map[string]string{"both/kernel": "[4 4]", "both/bias": "[4]", "half/kernel": "[2 4]", "half/bias": "[4]"} {
+			if v, err := m.State().Get(name); err != nil || fmt.Sprint(v.Shape()) != want {
+				return fmt.Errorf("%s is %v, not %s: %v", name, v, want, err)
+			}
+		}
+		if err := m.Assemble(); err != nil || comm.Rank() > 0 {
+			return err
+		}
+		return alike(one, m, 1e-6)
+	})
+}
+
 // A rank whose part is not that of the others that have it is found, and so is one whose whole weights are not.
 func TestTensorFindsDivergedParts(t *testing.T) {
 	ds := tokens(t, 64)
