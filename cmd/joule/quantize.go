@@ -26,12 +26,12 @@ func quantizeCmd() *cobra.Command {
 	var o quant.Options
 	var wo quant.WeightOptions
 	var on, to, weights, method, calibration, drop string
-	var report, equalize bool
+	var report, equalize, force bool
 	c := &cobra.Command{
 		Use:   "quantize [RUN | model.safetensors]",
 		Short: "Make a model of 8-bit integers out of a trained one",
 		Long: "With --weights, quantize brings matrices of weights (dense layers, attention, recurrent layers, embeddings) to 8 or 4 bits, and activations to 8 bits at run time. Without, quantize measures the ranges of activations on training examples, replaces dense layers and convolutions by layers of 8-bit integers, writes the new model beside the old one (or to --to), and prints both side by side: " +
-			"metrics on the test data, size, time and energy of a prediction. It says so where the new model is worse.",
+			"metrics on the test data, size, time and energy of a prediction. It says so where the new model is worse. Layers that would make the model slower as bytes, by predictions of 1 and 32 test examples, are left in floats, and a model that would be slower all the same is refused; --force quantizes them too.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := f.subject(first(args, "last"), on)
@@ -46,6 +46,7 @@ func quantizeCmd() *cobra.Command {
 			to := cmp.Or(to, s.beside(kind))
 			var q *train.Model
 			var r *quant.Report
+			var tried []quant.Tried
 			switch weights {
 			case "":
 				for _, flag := range []string{"method", "group", "smooth"} {
@@ -70,17 +71,27 @@ func quantizeCmd() *cobra.Command {
 						fmt.Fprintln(c.ErrOrStderr(), "--equalize: no two products follow each other with only a rectifier, a pooling or a flattening between them; nothing was done")
 					}
 				}
-				if !report && drop == "" {
+				if report || drop != "" {
+					var effects []quant.Effect
+					q, r, effects, err = quant.Mixed(c.Context(), from, set.Train, heldOut(set.Train), o, limit)
+					if !f.json {
+						printEffects(c.OutOrStdout(), effects)
+					}
+					for _, e := range effects {
+						if e.Kept {
+							o.Keep = append(o.Keep, e.Layer)
+						}
+					}
+				} else if force {
 					q, r, err = quant.Static(c.Context(), from, set.Train, o)
-					break
 				}
-				var effects []quant.Effect
-				q, r, effects, err = quant.Mixed(c.Context(), from, set.Train, heldOut(set.Train), o, limit)
-				if !f.json {
-					printEffects(c.OutOrStdout(), effects)
+				if err == nil && !force {
+					if q, r, tried, err = quant.Faster(c.Context(), from, set.Train, o, quant.Clock(set.Test, quantizedBatches[:2]...)); errors.Is(err, quant.ErrSlower) {
+						err = fmt.Errorf("%w (batches of 1 and 32); --force makes it all the same, --keep and --weights are other ways", err)
+					}
 				}
 			case "int8", "int4":
-				for _, flag := range []string{"clip", "calibration", "symmetric", "per-tensor", "correct", "equalize", "report", "max-drop"} {
+				for _, flag := range []string{"clip", "calibration", "symmetric", "per-tensor", "correct", "equalize", "report", "max-drop", "force"} {
 					if c.Flags().Changed(flag) {
 						return usageError{fmt.Errorf("--%s does not go with --weights: activations have their ranges at run time", flag)}
 					}
@@ -112,9 +123,10 @@ func quantizeCmd() *cobra.Command {
 			}
 			before.Bytes, after.Bytes = r.Bytes()
 			if f.json {
-				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": to, "report": r, "before": before, "after": after, "cosine": likeness(before, after)})
+				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"file": to, "report": r, "before": before, "after": after, "cosine": likeness(before, after), "tried": tried})
 			}
 			printQuantized(c, r, before, after, kind)
+			printTried(c.OutOrStdout(), tried)
 			fmt.Fprintf(c.OutOrStdout(), "\nwritten to %s\n", to)
 			return nil
 		},
@@ -131,6 +143,7 @@ func quantizeCmd() *cobra.Command {
 	fs.BoolVar(&o.PerTensor, "per-tensor", false, "one scale for all weights of a layer, not one for each unit or filter")
 	fs.BoolVar(&o.Correct, "correct", false, "correct biases for what rounding weights does on average")
 	fs.BoolVar(&equalize, "equalize", false, "first scale channels so that layers that follow each other have weights of one size")
+	fs.BoolVar(&force, "force", false, "quantize layers, and the model, even if that makes it slower here")
 	fs.BoolVar(&report, "report", false, "print how sensitive each layer is, on training examples held out")
 	fs.StringVar(&drop, "max-drop", "", "leave the most sensitive layers in floats until the first metric drops by no more, such as 0.5% (a difference of accuracy; a share of a loss)")
 	fs.StringVar(&weights, "weights", "", "bring matrices of weights to int8 or int4")
@@ -332,6 +345,15 @@ func printQuantized(c *cobra.Command, r *quant.Report, before, after side, kind 
 		fmt.Fprintf(w, "%-28s %12s %12.5f   least %.5f, %d texts\n", "cosine of the vectors", "", l.Mean, l.Least, l.Texts)
 	}
 	printSides(w, before, after)
+}
+
+// printTried says which layers stayed in floats for the sake of time.
+func printTried(w io.Writer, tried []quant.Tried) {
+	for _, t := range tried {
+		if t.Kept {
+			fmt.Fprintf(w, "%s in floats: the model is %.2f times as fast so (--force quantizes all)\n", strings.Join(t.Layers, " and "), t.Gain)
+		}
+	}
 }
 
 // printWeights lists matrices of weights.

@@ -31,6 +31,7 @@ type Options struct {
 	Keep        []string    // patterns of the names of layers that stay as they are (train.Matches)
 
 	learned *learned
+	seen    map[string]*stats // what examples show, where they were looked at before
 }
 
 // Layer is what became of a layer.
@@ -112,9 +113,11 @@ func Static(ctx context.Context, m *train.Model, examples data.Dataset, o Option
 	if r.Examples < fewExamples {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("ranges were measured on %d examples alone: what lies outside of them is cut off; %d or more are advised", r.Examples, fewExamples))
 	}
-	seen, err := observe(ctx, m, n, data.Take(examples, o.Examples))
-	if err != nil {
-		return nil, nil, err
+	seen := o.seen
+	if seen == nil {
+		if seen, err = observe(ctx, m, n, data.Take(examples, o.Examples)); err != nil {
+			return nil, nil, err
+		}
 	}
 	c := &conversion{m: m, n: n, o: o, r: r, seen: seen, groups: n.flow(), values: map[string]*tensor.Tensor{}, ranges: map[string]interval{}}
 	return c.run()
