@@ -49,14 +49,19 @@ func (f *rankFlags) stages(ranks, layers int) int {
 	return divisor(ranks, p-1)
 }
 
-// split is how many ranks split layers in place of those that are asked for: the same if they divide the ranks, else the next greater number that does, since a part must fit into a rank's memory.
+// split is how many ranks split layers in place of those that are asked for: the same if they divide the ranks, else the greatest number that divides both, since what could be shared out before can be so still; if none does, the
+// next greater, since a part must fit into a rank's memory.
 func (f *rankFlags) split(ranks int) int {
 	t := f.Tensor
-	if t <= 1 || ranks == 1 {
+	if t <= 1 || ranks == 1 || ranks%t == 0 {
 		return t
 	}
-	for t < ranks && ranks%t != 0 {
-		t++
+	for k := t / 2; k > 1; k-- {
+		if t%k == 0 && ranks%k == 0 {
+			return k
+		}
+	}
+	for t++; ranks%min(t, ranks) != 0; t++ {
 	}
 	return min(t, ranks)
 }

@@ -25,7 +25,8 @@ func TestFit(t *testing.T) {
 		{ranks: 1, layers: 6, pipeline: 2, wantStages: 2, said: "ranks: {pipeline: 2}: for several processes; this one trains the whole model alone, and weights are equal to those of several up to rounding"},
 		{ranks: 1, layers: 6, pipeline: 3, given: true, wrong: "--pipeline 3: for several processes, and this is one; start them with: mpirun --bind-to none -n 3 joule"},
 		{ranks: 6, layers: 6, tensor: 4, wantTensor: 2, said: "no multiple of the 4 that split layers: 2 do"},
-		{ranks: 5, layers: 6, tensor: 2, wantTensor: 1, said: "none are split"},
+		{ranks: 3, layers: 6, tensor: 2, wantTensor: 3, said: "no multiple of the 2 that split layers: 3 do"},
+		{ranks: 8, layers: 6, tensor: 3, wantTensor: 4, said: "4 do"},
 		{ranks: 1, layers: 6, tensor: 2, said: "up to rounding"},
 		{ranks: 1, layers: 6, tensor: 2, given: true, wrong: "--tensor 2"},
 	} {
