@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/compress/pack"
+	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/compress/search"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/catalog"
@@ -140,6 +141,7 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 			return err
 		}
 	}
+	k.state.Options.Timer = quant.Clock(set.Test, quantizedBatches[:2]...)
 	r, err := search.Run(c.Context(), m, set, k.state.Options, k, func(s *search.Candidate) {
 		if !k.f.json {
 			fmt.Fprintf(c.ErrOrStderr(), "%-28s drop %+.4f  %s an example  %s  %s\n", s.Name, s.Drop, energy.SI(s.Joules, "J"), energy.SI(s.MS/1e3, "s"), energy.SI(float64(s.Bytes), "B"))

@@ -6,6 +6,7 @@ package search
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,6 +63,8 @@ type Options struct {
 	Held data.Dataset `json:"-"`
 	// Cache is a folder for what the original says about the training examples, which it is then asked once (transfer.Predictions); "": it predicts in each step.
 	Cache string `json:"-"`
+	// Timer, if not nil, leaves layers in floats that are slower as bytes where joules or latency count (quant.Faster).
+	Timer quant.Timer `json:"-"`
 }
 
 func (o *Options) check() error {
@@ -437,7 +440,14 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 	start := time.Now()
 	switch format {
 	case "int8":
-		q, _, err = quant.Static(ctx, s.current, s.learn, quant.Options{Correct: true})
+		if s.Timer == nil || s.Target != Joules && s.Target != Latency {
+			q, _, err = quant.Static(ctx, s.current, s.learn, quant.Options{Correct: true})
+			break
+		}
+		// One that is slower all the same is a candidate like others: what it takes is measured.
+		if q, _, _, err = quant.Faster(ctx, s.current, s.learn, quant.Options{Correct: true}, s.Timer); errors.Is(err, quant.ErrSlower) {
+			err = nil
+		}
 	case "weights int8":
 		q, _, err = quant.Weights(ctx, s.current, nil, quant.WeightOptions{Bits: 8})
 	case "weights int4":
@@ -451,7 +461,7 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 	if err != nil {
 		return nil, err
 	}
-	l.Close(time.Since(start), nil) // looking at examples and rounding, as time at rest
+	l.Close(time.Since(start), nil) // looking at examples, rounding and comparing times, as time at rest
 	c := &Candidate{Name: fmt.Sprintf("round %d %s", round, format), Round: round, Widths: s.widths, Removed: s.removed, Strided: s.strided, Format: format}
 	if err := s.measure(ctx, c, q, l); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/compress/quant"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/mnist"
 	"github.com/jouleml/joule/energy"
@@ -100,6 +101,28 @@ func TestRun(t *testing.T) {
 	if err != nil || r.Stopped != "the budget is spent" || len(r.Candidates) != 1 {
 		t.Errorf("%v: %+v", err, r)
 	}
+	// What is slower as bytes stays in floats, where time counts.
+	for target, want := range map[Target]string{Latency: "Dense", Parameters: "QuantizedDense"} {
+		slow := &keeper{c: map[string]*Candidate{}, m: map[string]*train.Model{}}
+		o := Options{Target: target, MaxDrop: 0.03, Budget: 1e-9, Epochs: 1, Timer: slowBytes("dense_1")}
+		if _, err := Run(context.Background(), m, set, o, slow, nil); err != nil {
+			t.Fatal(err)
+		}
+		for name, q := range slow.m {
+			saved, err := q.Net.Saved()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range saved.Layers {
+				if l.Name == "dense_1" && l.Class != want {
+					t.Errorf("by %s, %s: dense_1 is a %s, want %s", target, name, l.Class, want)
+				}
+			}
+		}
+		if len(slow.m) != 1 {
+			t.Errorf("by %s: %d candidates", target, len(slow.m))
+		}
+	}
 	// Weights that cannot be rounded without harm: the first layer's tell a digit by differences of a thousandth of their size.
 	w, err := m.State().Get("dense_1/kernel")
 	if err != nil {
@@ -112,6 +135,30 @@ func TestRun(t *testing.T) {
 	r, err = Run(context.Background(), m, set, Options{Target: Bytes, MaxDrop: 0, Epochs: 1, Budget: 1e-9}, Memory{}, nil)
 	if err != nil || r.Best != "" || r.Closest() == nil {
 		t.Errorf("%v: best %q, closest %v", err, r.Best, r.Closest())
+	}
+}
+
+// slowBytes is a timer for which a model takes as long as it has layers of floats, but for the named one, which takes a hundred times as long as bytes.
+func slowBytes(layer string) quant.Timer {
+	return func(_ context.Context, models ...*train.Model) ([][]float64, error) {
+		var out [][]float64
+		for _, m := range models {
+			saved, err := m.Net.Saved()
+			if err != nil {
+				return nil, err
+			}
+			took := 1.0
+			for _, l := range saved.Layers {
+				switch bytes := strings.HasPrefix(l.Class, "Quantized"); {
+				case bytes && l.Name == layer:
+					took += 100
+				case !bytes:
+					took++
+				}
+			}
+			out = append(out, []float64{took})
+		}
+		return out, nil
 	}
 }
 
