@@ -14,7 +14,7 @@ func init() {
 	f32 := func(n *graph.Node) bool {
 		a := n.Attrs().(op.RecurrentAttrs)
 		_, known := cells[a.Cell]
-		return known && n.Types()[0].DType == dtype.F32 && !(a.Cell == "gru1" && a.Bits != 0)
+		return known && n.Types()[0].DType == dtype.F32
 	}
 	rows[op.RecurrentOp] = []row{{name: "recurrent", ok: f32, make: makeRecurrent}}
 	rows[op.RecurrentGradOp] = []row{{name: "recurrent gradient", ok: f32, make: makeRecurrentGrad}}
@@ -68,11 +68,15 @@ func makeRecurrent(k *call) (string, func(), error) {
 	if !k.c.reads(k.n, 2) { // in prediction nobody asks for the gates
 		out[2] = nil
 	}
-	if few := p.Few(); few != nil {
-		packed := k.packedWeights(few, k.in[1], k.in[2])
+	if few, third := p.Few(); few != nil {
+		packed, packed3 := k.packedWeights(few, k.in[1], k.in[2], 0), func() ([]uint8, []float32) { return nil, nil }
+		if third != nil {
+			packed3 = k.packedWeights(third, k.in[1], k.in[2], few.N)
+		}
 		return "recurrent, few bits", func() {
 			o := read()
 			o.W, o.Scale = packed()
+			o.W3, o.Scale3 = packed3()
 			o.States, o.Cells, o.Gate = floats(out[0]), floats(out[1]), floats(out[2])
 			p.Run(k.pool, o)
 		}, nil

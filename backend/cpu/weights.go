@@ -17,19 +17,20 @@ func makeQMatMul(k *call) (string, func(), error) {
 	a := k.n.Attrs().(op.WeightAttrs)
 	x, y := k.in[0], k.out[0]
 	p := wgemm.New(wgemm.Spec{M: x.t.Shape[0], N: y.t.Shape[1], K: a.K, Bits: a.Bits, Group: a.Group})
-	packed := k.packedWeights(p, k.in[1], k.in[2])
+	packed := k.packedWeights(p, k.in[1], k.in[2], 0)
 	return fmt.Sprintf("%d bits", a.Bits), func() {
 		w, s := packed()
 		p.Run(k.pool, y.f32(), x.f32(), w, s)
 	}, nil
 }
 
-// packedWeights gives weights and scales in the kernel's order. See derived.
-func (k *call) packedWeights(p *wgemm.Plan, w, scale *buf) func() ([]uint8, []float32) {
+// packedWeights gives weights and scales, from an output on, in the kernel's order. See derived.
+func (k *call) packedWeights(p *wgemm.Plan, w, scale *buf, from int) func() ([]uint8, []float32) {
 	k.scratch += int64(p.ScratchBytes())
-	how := fmt.Sprintf("%s %dx%d %d %d", wgemm.Layout(), p.N, p.K, p.Bits, p.Group)
-	weights := k.derived(w, how, (p.WeightBytes()+3)/4, func(data []float32) { p.PackWeights(bytesOf(data), w.raw) })
-	scales := k.derived(scale, how, p.ScaleLen(), func(data []float32) { p.PackScales(data, scale.f32()) })
+	how := fmt.Sprintf("%s %d+%dx%d %d %d", wgemm.Layout(), from, p.N, p.K, p.Bits, p.Group)
+	at := from * w.t.Bytes() / w.t.Shape[0]
+	weights := k.derived(w, how, (p.WeightBytes()+3)/4, func(data []float32) { p.PackWeights(bytesOf(data), w.raw[at:]) })
+	scales := k.derived(scale, how, p.ScaleLen(), func(data []float32) { p.PackScales(data, scale.f32()[from*p.Groups():]) })
 	return func() ([]uint8, []float32) { return bytesOf(weights()), scales() }
 }
 

@@ -15,12 +15,13 @@ import (
 func fewProblem(s Spec, lengths, mask bool) Operands {
 	o, _ := problem(s, lengths, mask)
 	r := rand.New(rand.NewPCG(7, 8))
-	few := New(s).Few()
+	few, third := New(s).Few()
 	row := s.Units
 	if s.Bits == 4 {
 		row = (row + 1) / 2
 	}
-	stored, scale := make([]uint8, few.N*row), make([]float32, few.N*few.Groups())
+	n := s.Cell.Gates() * s.Units
+	stored, scale := make([]uint8, n*row), make([]float32, n*few.Groups())
 	for i := range stored {
 		stored[i] = uint8(r.IntN(256))
 	}
@@ -30,6 +31,11 @@ func fewProblem(s Spec, lengths, mask bool) Operands {
 	o.W, o.Scale, o.U = make([]uint8, few.WeightBytes()), make([]float32, few.ScaleLen()), nil
 	few.PackWeights(o.W, stored)
 	few.PackScales(o.Scale, scale)
+	if third != nil {
+		o.W3, o.Scale3 = make([]uint8, third.WeightBytes()), make([]float32, third.ScaleLen())
+		third.PackWeights(o.W3, stored[few.N*row:])
+		third.PackScales(o.Scale3, scale[few.N*few.Groups():])
+	}
 	return o
 }
 
@@ -48,6 +54,8 @@ func TestFew(t *testing.T) {
 		{Spec{Cell: Tanh, Batch: 1, Time: 4, Units: 384, Bits: 8}, true, false},
 		{Spec{Cell: Tanh, Batch: 2, Time: 3, Units: 192, Bits: 4, Group: 64}, false, true},
 		{Spec{Cell: ReLU, Batch: 1, Time: 3, Units: 128, Bits: 8}, false, false},
+		{Spec{Cell: GRU1, Batch: 1, Time: 3, Units: 72, Bits: 8}, false, false},
+		{Spec{Cell: GRU1, Batch: 2, Time: 4, Units: 64, Bits: 4, Group: 32}, true, true},
 	} {
 		var first []float32 // in plain Go
 		for _, l := range isa.Levels() {
@@ -76,7 +84,7 @@ func TestFew(t *testing.T) {
 					}
 				}
 				plan := New(many)
-				wide.W, wide.Scale = o.W, o.Scale
+				wide.W, wide.Scale, wide.W3, wide.Scale3 = o.W, o.Scale, o.W3, o.Scale3
 				plan.Run(nil, wide)
 				for threads := 1; threads <= 3; threads++ {
 					pool := par.New(threads)

@@ -12,7 +12,7 @@ func (p *Plan) Run(pool *par.Pool, o Operands) {
 	switch {
 	case p.shared():
 		p.steps(pool)
-	case p.few != nil && p.Batch <= fewRows && o.Mask == nil:
+	case p.few != nil && p.Cell != GRU1 && p.Batch <= fewRows && o.Mask == nil:
 		for s := range p.Time {
 			t, before := p.time(s)
 			p.row(pool, t, before)
@@ -79,7 +79,12 @@ func (f *forward) Chunk(i, id int) {
 			for r := range n {
 				p.resetFirst(lo+r, t, a[aOff[r]:][:p.Units], c[cOff[r]:][:p.wide])
 			}
-			p.times(&p.third, w, p.ops.Cells[p.seq(lo, t, p.Units):], p.sequence[:n], p.Units, c[2*p.Units:], cOff, in[2*p.Units:], nil)
+			operands, sums, x := p.ops.Cells[p.seq(lo, t, p.Units):], c[2*p.Units:], in[2*p.Units:]
+			if p.few != nil {
+				p.fewTimes(nil, w, w.few3, p.ops.W3, p.ops.Scale3, operands, p.sequence[:n], sums, cOff, x, nil)
+			} else {
+				p.times(&p.third, w, operands, p.sequence[:n], p.Units, sums, cOff, x, nil)
+			}
 		}
 		for r := range n {
 			p.cell(w, lo+r, t, before, 0, p.Units, c[cOff[r]:])

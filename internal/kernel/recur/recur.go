@@ -55,7 +55,8 @@ type Plan struct {
 	third   weights   // of a GRU1's third gate
 	own     []float32 // memory for packed
 	work    []*worker
-	few     *wgemm.Plan // of the product with weights of few bits, for packing
+	few     *wgemm.Plan // of the product with weights of few bits, for packing; of a GRU1's first two gates
+	few3    *wgemm.Plan // of a GRU1's third gate
 
 	sequence, wideSeq, state, local, localWide []int // offsets of rows: in [B T H], [B T g·H], [B H], and in scratch
 
@@ -85,6 +86,8 @@ type Operands struct {
 	Packed  []float32 // for Run: what PackU made of U, if it is at hand
 	W       []uint8   // weights of few bits [Gates·Units, Units] in place of U, packed as Few says
 	Scale   []float32 // their scales
+	W3      []uint8   // of a GRU1 the third gate's, the others being in W
+	Scale3  []float32
 	H0, C0  []float32 // [Batch, Units]; C0 of an LSTM
 	Bias    []float32 // [Gates·Units], of a GRU's product
 	Lengths []int32   // [Batch] or nil: steps from there on leave the state as it is
@@ -112,12 +115,13 @@ type worker struct {
 	a, b   []float32 // [Units]
 	c      []float32
 	few    *wgemm.Plan // of the product with weights of few bits, and its rows and results
-	fx, fy []float32   // [rows, Units], [rows, Gates·Units]
+	few3   *wgemm.Plan
+	fx, fy []float32 // [rows, Units], [rows, Gates·Units]
 }
 
 // New plans. It panics if s contradicts itself.
 func New(s Spec) *Plan {
-	if s.Cell < Tanh || s.Cell > GRU1 || s.Cell == GRU1 && s.Bits != 0 || s.Batch < 0 || s.Time < 0 || s.Units < 1 {
+	if s.Cell < Tanh || s.Cell > GRU1 || s.Batch < 0 || s.Time < 0 || s.Units < 1 {
 		panic(fmt.Sprintf("recur: bad spec %+v", s))
 	}
 	p := &Plan{Spec: s, level: isa.Current(), wide: s.Cell.Gates() * s.Units}
@@ -128,7 +132,7 @@ func New(s Spec) *Plan {
 	p.sequence, p.wideSeq = multiples(p.rows, s.Time*s.Units), multiples(p.rows, s.Time*p.wide)
 	p.state, p.local, p.localWide = multiples(p.rows, s.Units), multiples(p.rows, s.Units), multiples(p.rows, p.wide)
 	if s.Bits != 0 {
-		p.few = wgemm.New(p.fewSpec())
+		p.few, p.few3 = p.fewPlans()
 	}
 	p.sigmoid, p.tanh, p.relu = vec.Unary(vec.Sigmoid), vec.Unary(vec.Tanh), vec.Unary(vec.Relu)
 	p.add, p.sub, p.mul, p.reluGrad = vec.Binary(vec.Add), vec.Binary(vec.Sub), vec.Binary(vec.Mul), vec.Binary(vec.ReluGrad)
@@ -254,7 +258,7 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 			p.PackU(p.packed, p.ops.U)
 		}
 	}
-	if p.Cell == GRU1 {
+	if p.Cell == GRU1 && p.few == nil {
 		p.third.packed = p.packed[p.panels.Len():]
 	}
 	for len(p.work) < pool.Threads() {
@@ -264,34 +268,47 @@ func (p *Plan) prepare(pool *par.Pool, backward bool) {
 			w.q = make([]float32, p.rows*p.wide)
 		}
 		if p.few != nil {
-			w.few, w.fx, w.fy = wgemm.New(p.fewSpec()), make([]float32, p.rows*p.Units), make([]float32, p.rows*p.wide)
+			w.few, w.few3 = p.fewPlans()
+			w.fx, w.fy = make([]float32, p.rows*p.Units), make([]float32, p.rows*p.wide)
 		}
 		w.a, w.b, w.c = make([]float32, p.Units), make([]float32, p.Units), make([]float32, p.Units)
 		p.work = append(p.work, w)
 	}
 }
 
-// fewSpec is the product of a chunk's rows with weights of few bits.
-func (p *Plan) fewSpec() wgemm.Spec {
-	return wgemm.Spec{M: p.rows, N: p.wide, K: p.Units, Bits: p.Bits, Group: p.Group}
+// fewPlans are the products of a chunk's rows with weights of few bits: of all gates, or of a GRU1's first two and of its third.
+func (p *Plan) fewPlans() (all, third *wgemm.Plan) {
+	s := wgemm.Spec{M: p.rows, N: p.wide, K: p.Units, Bits: p.Bits, Group: p.Group}
+	if p.Cell != GRU1 {
+		return wgemm.New(s), nil
+	}
+	s.N = 2 * p.Units
+	all = wgemm.New(s)
+	s.N = p.Units
+	return all, wgemm.New(s)
 }
 
-// Few is the product with weights of few bits, which says how they are packed; nil with floats.
-func (p *Plan) Few() *wgemm.Plan { return p.few }
+// Few is the product with weights of few bits, which says how they are packed, and of a GRU1 the products with the first two gates' and with the third's; nil with floats.
+func (p *Plan) Few() (all, third *wgemm.Plan) { return p.few, p.few3 }
 
 // fewProduct is product with weights of few bits.
 func (p *Plan) fewProduct(pool *par.Pool, w *worker, a []float32, aOff []int, c []float32, cOff []int, in, bias []float32) {
+	p.fewTimes(pool, w, w.few, p.ops.W, p.ops.Scale, a, aOff, c, cOff, in, bias)
+}
+
+// fewTimes is fewProduct with weights of one's choice.
+func (p *Plan) fewTimes(pool *par.Pool, w *worker, few *wgemm.Plan, weights []uint8, scale, a []float32, aOff []int, c []float32, cOff []int, in, bias []float32) {
 	n := len(aOff)
 	for r, at := range aOff {
 		copy(w.fx[r*p.Units:][:p.Units], a[at:])
 	}
-	w.few.Rows(n)
-	w.few.Run(pool, w.fy, w.fx, p.ops.W, p.ops.Scale)
+	few.Rows(n)
+	few.Run(pool, w.fy, w.fx, weights, scale)
 	for r, at := range cOff {
-		y, to := w.fy[r*p.wide:][:p.wide], c[at:][:p.wide]
+		y, to := w.fy[r*few.N:][:few.N], c[at:][:few.N]
 		switch {
 		case in != nil:
-			p.add(to, in[at:][:p.wide], y)
+			p.add(to, in[at:][:few.N], y)
 		case bias != nil:
 			p.add(to, y, bias)
 		default:
