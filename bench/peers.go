@@ -34,6 +34,7 @@ var peerPrograms = []program{
 	{name: "torchao-pt2e", caps: torchCaps},
 	{name: "torchao-dynamic", caps: torchCaps},
 	{name: "torchao-weights", caps: torchCaps},
+	{name: "neural-compressor", caps: torchCaps},
 	// XLA's own code is held, the libraries that its products go to are not.
 	{name: "jax", free: true, caps: []string{"XLA_FLAGS=--xla_cpu_max_isa=AVX2", "ONEDNN_MAX_CPU_ISA=AVX2"}},
 	{name: "keras", caps: []string{"ONEDNN_MAX_CPU_ISA=AVX2", "XLA_FLAGS=--xla_cpu_max_isa=AVX2"}},

@@ -106,4 +106,5 @@ def main():
     table(rows, o.epochs)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -529,6 +529,14 @@ def torch_int8_peer():
                 m = prepare_pt2e(torch.export.export(net, (x,)).module(), q)
                 m(x)
                 f = torch.compile(convert_pt2e(m))
+            elif name == "neural-compressor":  # its static quantization for PyTorch, which goes through PT2E too, with torch.compile and weights frozen as it advises
+                import torch._inductor.config as inductor
+                from neural_compressor.torch.export import export
+                from neural_compressor.torch.quantization import convert, get_default_static_config, prepare
+                inductor.freezing = True
+                m = prepare(export(net, (x,)), quant_config=get_default_static_config())
+                m(x)
+                f = torch.compile(convert(m))
             else:  # torchao-dynamic: activations of dense layers quantized as they come
                 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
                 m = copy.deepcopy(net)
@@ -540,7 +548,12 @@ def torch_int8_peer():
                 f(x)
         return infer
     version = torch.__version__
-    if name != "torch-int8":
+    if name == "neural-compressor":
+        import logging
+        logging.disable(logging.WARNING)
+        import neural_compressor.torch.quantization  # which takes seconds: it looks at the processor by a clock
+        version = neural_compressor.__version__ + " on PyTorch " + version
+    elif name != "torch-int8":
         import torchao
         version = torchao.__version__ + " on PyTorch " + version
     return version, make
@@ -651,7 +664,7 @@ if __name__ == "__main__":
     try:
         version, make = {"torch-eager": lambda: torch_peer(False), "torch-channels-last": lambda: torch_peer(True), "jax": jax_peer, "keras": keras_peer,
                          "torch-compile": lambda: torch_peer(True, True), "openblas": openblas_peer, "onnxruntime": onnx_peer, "onnxruntime-qdq": onnx_peer,
-                         "onnxruntime-qoperator": onnx_peer, "torch-int8": torch_int8_peer, "torchao-pt2e": torch_int8_peer, "torchao-dynamic": torch_int8_peer, "torchao-weights": torch_int8_peer}[name]()
+                         "onnxruntime-qoperator": onnx_peer, "torch-int8": torch_int8_peer, "torchao-pt2e": torch_int8_peer, "torchao-dynamic": torch_int8_peer, "torchao-weights": torch_int8_peer, "neural-compressor": torch_int8_peer}[name]()
         print(json.dumps({"ready": True, "name": name, "version": version, "threads": threads}), flush=True)
     except Exception as e:
         print(json.dumps({"error": repr(e)}), flush=True)
