@@ -174,7 +174,7 @@ func (p *program) price(times []backend.NodeTime) {
 	var order []place
 	live := p.g.Live()
 	for _, n := range p.g.Nodes() {
-		if f := cost.Node(n).FLOPs; live[n.ID()] && f > 0 {
+		if f := cost.Node(n).FLOPs; live[n.ID()] && f > 0 && !p.again {
 			at := place{n.Scope(), n.Phase()}
 			if asked[at] == 0 {
 				order = append(order, at)

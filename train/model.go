@@ -304,12 +304,13 @@ type programKey struct {
 
 // program is a compiled graph with the tensors it is run on.
 type program struct {
-	key  programKey
-	g    *graph.Graph
-	exec backend.Executable
-	in   []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
-	out  []*tensor.Tensor // predictions, as far as the mode has them, then loss
-	rows []int            // of each input of numbers that an Embedding reads: how many rows that has; 0 of others
+	key   programKey
+	g     *graph.Graph
+	exec  backend.Executable
+	in    []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
+	out   []*tensor.Tensor // predictions, as far as the mode has them, then loss
+	again bool             // another program computes all of it again, whose arithmetic the model asks for
+	rows  []int            // of each input of numbers that an Embedding reads: how many rows that has; 0 of others
 
 	keys   []energy.Key   // of the executed nodes, and of what else the ledger books
 	prices []energy.Cost  // of one run of each

@@ -93,7 +93,7 @@ func (m *Model) Outline(stages int, batches ...int) ([]plan.Part, error) {
 			if err != nil {
 				return 0, err
 			}
-			return m.holds(func(o backend.Options) (backend.Executable, error) { return l.compile(g, o) }, true)
+			return m.holds(func(o backend.Options) (backend.Executable, error) { return l.compile(g, o) }, !l.apart())
 		}); err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func (m *Model) Outline(stages int, batches ...int) ([]plan.Part, error) {
 			if err != nil {
 				return 0, err
 			}
-			g, err := l.stageGraph(c, nil)
+			g, err := l.stageGraph(c, nil, false)
 			if err != nil {
 				return 0, err
 			}

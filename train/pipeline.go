@@ -39,6 +39,7 @@ type pipeline struct {
 	evaluators     map[programKey]*evaluator
 	lanes          map[int][]*lane // that no micro-batch is in, by examples
 	made           map[int]int     // how many there are
+	split          map[int]*halves // by examples, where a backend's programs do not stop in their middle
 }
 
 // microBatches is how many micro-batches there are for each stage of a rank's row where nobody says otherwise: with four, stages wait for a fifth of the time or less (Huang et al., GPipe, arXiv:1811.06965).
@@ -95,8 +96,9 @@ func (m *Model) unstaged() string {
 		return "values in place of parameters (masks, low-rank changes, rounded operands)"
 	case m.Net.Stateful():
 		return "a stateful model: its states go from each batch to the next"
-	case m.backend.Name() != "cpu":
-		return fmt.Sprintf("backend %s: messages within a step are the CPU backend's", m.backend.Name())
+	}
+	if b, ok := m.backend.(interface{ Devices() int }); ok && b.Devices() > 1 {
+		return fmt.Sprintf("several devices in one process (--devices %d): start a rank for each", b.Devices())
 	}
 	return ""
 }
@@ -142,7 +144,7 @@ func (m *Model) cut() error {
 
 // newPipeline is a sharing out that no rank has a place in yet.
 func (m *Model) newPipeline(stages int) *pipeline {
-	l := &pipeline{m: m, stages: stages, copies: 1, home: map[string]int{}, trains: map[string]bool{}, evaluators: map[programKey]*evaluator{}, lanes: map[int][]*lane{}, made: map[int]int{}, rows: map[string]int{}}
+	l := &pipeline{m: m, stages: stages, copies: 1, home: map[string]int{}, trains: map[string]bool{}, evaluators: map[programKey]*evaluator{}, lanes: map[int][]*lane{}, made: map[int]int{}, rows: map[string]int{}, split: map[int]*halves{}}
 	for _, q := range m.params {
 		l.trains[q.Name] = q.Trainable
 	}

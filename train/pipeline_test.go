@@ -12,7 +12,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jouleml/joule/backend/ref"
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dist"
@@ -352,7 +351,6 @@ func TestPipelineRefuses(t *testing.T) {
 		{p: train.Parallel{Pipeline: 2, Cuts: []string{"conv2d"}}, want: "begins with layer"},
 		{p: train.Parallel{Pipeline: 4, Cuts: []string{"dense", "flatten", "dense_1"}}, want: "does not come after"},
 		{p: train.Parallel{Pipeline: 2, Shards: -1}, want: "-1 shards"},
-		{p: train.Parallel{Pipeline: 2}, opts: []train.Option{train.On(ref.Backend{})}, want: "backend ref"},
 		{p: train.Parallel{Pipeline: 2}, opts: []train.Option{train.Distil(train.Teacher{Model: compile(t), Temperature: 1, Weight: 0.5})}, want: "a teacher"},
 	} {
 		n := max(2, c.p.Pipeline/2*2)

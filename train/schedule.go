@@ -22,6 +22,8 @@ import (
 //
 // The forward and the backward pass of a stage are one program, which stops in its middle at op.HandOver: nothing is computed twice, and what backends make of both passes together stays. Each
 // micro-batch on its way has a program of its own, with its activations, on a goroutine; one of them computes at a time.
+//
+// Other backends' programs cannot stop. There a stage has two (halves): one that goes forward, and one that goes forward again and backward, as GPipe does (arXiv:1811.06965): a third more arithmetic for activations that nobody keeps.
 
 const (
 	tagForward  = 1
@@ -34,6 +36,10 @@ type lane struct {
 	n       int // examples
 	s       *stageGraph
 	p       *program
+	first   *program               // of two programs, the one that only goes forward; nil of one that stops in its middle, and in the last stage
+	alike   []int                  // of its inputs that do not come from the stage before, the same ones of p
+	arrived []*tensor.Tensor       // of two programs: the gradients that come back
+	outs    []*tensor.Tensor       // and the results, which take is given when the run is over
 	taken   []*tensor.Tensor       // from the stage before
 	weight  *tensor.Tensor         // of a shard's loss
 	state   *tensor.Tensor         // of random layers
@@ -96,6 +102,9 @@ func (l *pipeline) newLane(g *group, n int, stopAtNaN bool) (*lane, error) {
 			}
 		}
 		k.into, k.buckets = append(k.into, at), append(k.buckets, b)
+	}
+	if l.apart() {
+		return k, k.halves(stopAtNaN)
 	}
 	e, err := l.compile(k.s, backend.Options{StopAtNaN: stopAtNaN, Take: k.take, Ready: k.ready})
 	if err != nil {
@@ -171,6 +180,10 @@ func (k *lane) post(to, tag int, t *tensor.Tensor) {
 
 // start lets the run go.
 func (k *lane) start() {
+	if k.l.apart() {
+		go func() { k.done <- k.both() }()
+		return
+	}
 	go func() { k.done <- k.p.exec.Run(k.p.in, k.p.out) }()
 }
 
@@ -352,6 +365,9 @@ func (k *lane) fill(b *data.Batch, lo, hi int, weight float64, seed, draw int64)
 		case "y":
 			t = b.Y[0].Slice(lo, hi)
 		default:
+			if strings.HasPrefix(name, arrivedPrefix) {
+				continue
+			}
 			t = b.X[number(name)].Slice(lo, hi)
 		}
 		k.p.in[len(k.taken)+i] = t

@@ -154,14 +154,18 @@ func (c *cutting) learned(vs []*graph.Node) (out []int) {
 
 // Names of what a stage's program takes and gives beside those of a shard.
 const (
-	takenPrefix = "taken/"
-	givenPrefix = "given/"
-	backPrefix  = "back/"
-	handedOver  = "handed over"
+	takenPrefix   = "taken/"
+	givenPrefix   = "given/"
+	backPrefix    = "back/"
+	arrivedPrefix = "arrived/" // of the gradients of what it has given, where they are inputs
+	handedOver    = "handed over"
 )
 
-// stageGraph is this rank's part of c. With a link it is for training: the run hands over and waits.
-func (l *pipeline) stageGraph(c *cutting, link *op.Link) (*stageGraph, error) {
+// apart reports whether the forward and the backward pass of a stage are two programs: only the CPU's programs stop in their middle.
+func (l *pipeline) apart() bool { return l.m.backend.Name() != "cpu" }
+
+// stageGraph is this rank's part of c. With a link it is for training: the run hands over and waits, or (apart) it is given the gradients and computes the forward pass again.
+func (l *pipeline) stageGraph(c *cutting, link *op.Link, apart bool) (*stageGraph, error) {
 	s := &stageGraph{takes: c.takes[l.stage]}
 	if !l.last() {
 		s.gives = c.takes[l.stage+1]
@@ -253,9 +257,16 @@ func (l *pipeline) stageGraph(c *cutting, link *op.Link) (*stageGraph, error) {
 			ys = []*graph.Node{loss}
 			g.As(loss, graph.Backward, func() { seeds = []*graph.Node{op.Scalar(g, loss.DType(), 1)} })
 		} else {
-			var done *graph.Node
-			done, seeds = op.HandOver(link, s.backs, of(s.gives)...)
-			g.Output(handedOver, done)
+			if apart {
+				for i, k := range s.backs {
+					n := g.Input(fmt.Sprint(arrivedPrefix, i), s.gives[k].Type())
+					s.inputs, seeds = append(s.inputs, n), append(seeds, n)
+				}
+			} else {
+				var done *graph.Node
+				done, seeds = op.HandOver(link, s.backs, of(s.gives)...)
+				g.Output(handedOver, done)
+			}
 			for _, i := range s.backs {
 				ys = append(ys, m[s.gives[i].ID()])
 			}
@@ -291,7 +302,7 @@ func (l *pipeline) graph(n int, link *op.Link) (*stageGraph, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.stageGraph(c, link)
+	return l.stageGraph(c, link, l.apart())
 }
 
 // shardGraph is the graph of what this rank computes of a shard.

@@ -79,7 +79,7 @@ func (l *pipeline) evaluator(k programKey) (*evaluator, error) {
 		return nil, err
 	}
 	e := &evaluator{}
-	if e.s, err = l.stageGraph(c, nil); err != nil {
+	if e.s, err = l.stageGraph(c, nil, false); err != nil {
 		return nil, err
 	}
 	x, err := l.m.backend.Compile(e.s.g, l.m.state, backend.Options{Threads: l.m.threads})
