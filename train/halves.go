@@ -11,7 +11,7 @@ import (
 	"github.com/jouleml/joule/tensor"
 )
 
-// halves are the programs of a stage on a backend whose programs do not stop; all lanes of a size share them, since nothing stays in them.
+// halves are the programs of a stage on a backend whose programs do not stop; all lanes of a key share them, since nothing stays in them.
 type halves struct {
 	first, second *program // first is nil in the last stage
 	given         *stageGraph
@@ -20,16 +20,16 @@ type halves struct {
 // halves gives the lane its two programs.
 func (k *lane) halves(stopAtNaN bool) error {
 	l := k.l
-	h := l.split[k.n]
+	h := l.split[k.size]
 	if h == nil || stopAtNaN {
 		h = &halves{}
 		e, err := l.compile(k.s, backend.Options{StopAtNaN: stopAtNaN})
 		if err != nil {
 			return err
 		}
-		h.second = &program{key: programKey{mode: shard, batch: k.n, lane: 1}, g: k.s.g, exec: e}
+		h.second = &program{key: programKey{mode: shard, batch: k.size.batch, shapes: k.size.shapes, lane: 1}, g: k.s.g, exec: e}
 		if !l.last() {
-			c, err := l.cutting(programKey{mode: shard, forward: true, batch: k.n})
+			c, err := l.cutting(k.size)
 			if err != nil {
 				return err
 			}
@@ -44,10 +44,10 @@ func (k *lane) halves(stopAtNaN bool) error {
 			if e, err = l.m.backend.Compile(h.given.g, l.m.state, backend.Options{Threads: l.m.threads, StopAtNaN: stopAtNaN}); err != nil {
 				return err
 			}
-			h.first = &program{key: programKey{mode: shard, batch: k.n, lane: 1, forward: true}, g: h.given.g, exec: e, again: true}
+			h.first = &program{key: programKey{mode: shard, batch: k.size.batch, shapes: k.size.shapes, lane: 1, forward: true}, g: h.given.g, exec: e, again: true}
 		}
 		if !stopAtNaN {
-			l.split[k.n] = h
+			l.split[k.size] = h
 			for _, p := range []*program{h.first, h.second} {
 				if p != nil {
 					l.m.programs[p.key] = p

@@ -89,7 +89,7 @@ func (m *Model) Outline(stages int, batches ...int) ([]plan.Part, error) {
 			}
 		}
 		if p.Memory, err = linear(func(n int) (float64, error) {
-			g, err := l.graph(n, &op.Link{})
+			g, err := l.graph(programKey{mode: shard, forward: true, batch: n}, &op.Link{})
 			if err != nil {
 				return 0, err
 			}

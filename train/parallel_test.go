@@ -146,9 +146,10 @@ func (x texts) Fill(idx []int, in, y []*tensor.Tensor) error {
 
 // Batches of several shapes are shared out too.
 func TestSizesOnRanks(t *testing.T) {
-	fit := func(c *dist.Comm) (string, error) {
+	fit := func(p train.Parallel) (string, error) {
+		p.Shards = 4
 		net := nn.Sequential(nn.Embedding(5, 4), nn.GlobalAveragePool1D(), nn.Dense(2, nn.Softmax))
-		m, err := train.Compile(net, texts{30}.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, train.Accuracy, train.Across(train.Parallel{Comm: c, Shards: 4}))
+		m, err := train.Compile(net, texts{30}.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, train.Accuracy, train.Across(p))
 		if err != nil {
 			return "", err
 		}
@@ -156,19 +157,24 @@ func TestSizesOnRanks(t *testing.T) {
 		if err != nil {
 			return "", err
 		}
+		if err := m.Assemble(); err != nil || p.Pipeline > 1 && !m.Writes() { // the others keep their stages
+			return "", err
+		}
 		return fmt.Sprint(h.Epochs[1].Logs) + bits(t, m), nil
 	}
-	want, err := fit(nil)
+	want, err := fit(train.Parallel{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	allRanks(t, 2, func(c *dist.Comm) error {
-		got, err := fit(c)
-		if err == nil && got != want {
-			err = fmt.Errorf("other bits than one process")
-		}
-		return err
-	})
+	for _, stages := range []int{1, 2} {
+		allRanks(t, 2, func(c *dist.Comm) error {
+			got, err := fit(train.Parallel{Comm: c, Pipeline: stages})
+			if err == nil && got != want && (stages == 1 || c.Rank() == 0) {
+				err = fmt.Errorf("%d stages: other bits than one process", stages)
+			}
+			return err
+		})
+	}
 }
 
 // Without random layers and batch statistics, a step on shards is a step on the whole batch up to rounding.

@@ -37,9 +37,9 @@ type pipeline struct {
 	post           *dist.Poster    // to the row
 	rows           map[string]int  // of an input of tokens, how many the model knows
 	evaluators     map[programKey]*evaluator
-	lanes          map[int][]*lane // that no micro-batch is in, by examples
-	made           map[int]int     // how many there are
-	split          map[int]*halves // by examples, where a backend's programs do not stop in their middle
+	lanes          map[programKey][]*lane // that no micro-batch is in, by laneKey
+	made           map[programKey]int     // how many there are
+	split          map[programKey]*halves // likewise, where a backend's programs do not stop in their middle
 }
 
 // microBatches is how many micro-batches there are for each stage of a rank's row where nobody says otherwise: with four, stages wait for a fifth of the time or less (Huang et al., GPipe, arXiv:1811.06965).
@@ -144,7 +144,7 @@ func (m *Model) cut() error {
 
 // newPipeline is a sharing out that no rank has a place in yet.
 func (m *Model) newPipeline(stages int) *pipeline {
-	l := &pipeline{m: m, stages: stages, copies: 1, home: map[string]int{}, trains: map[string]bool{}, evaluators: map[programKey]*evaluator{}, lanes: map[int][]*lane{}, made: map[int]int{}, rows: map[string]int{}, split: map[int]*halves{}}
+	l := &pipeline{m: m, stages: stages, copies: 1, home: map[string]int{}, trains: map[string]bool{}, evaluators: map[programKey]*evaluator{}, lanes: map[programKey][]*lane{}, made: map[programKey]int{}, rows: map[string]int{}, split: map[programKey]*halves{}}
 	for _, q := range m.params {
 		l.trains[q.Name] = q.Trainable
 	}
@@ -379,7 +379,7 @@ func (l *pipeline) refine(prices []float64) error {
 
 // stagePrice is the predicted time of this stage, forward and backward, with its messages.
 func (l *pipeline) stagePrice() (float64, error) {
-	s, err := l.graph(priceBatch, &op.Link{})
+	s, err := l.graph(programKey{mode: shard, forward: true, batch: priceBatch}, &op.Link{})
 	if err != nil {
 		return 0, err
 	}

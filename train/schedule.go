@@ -33,7 +33,7 @@ const (
 // lane is a program of a stage and the micro-batch in it.
 type lane struct {
 	l       *pipeline
-	n       int // examples
+	size    programKey // of its micro-batch
 	s       *stageGraph
 	p       *program
 	first   *program               // of two programs, the one that only goes forward; nil of one that stops in its middle, and in the last stage
@@ -64,25 +64,31 @@ type lane struct {
 	failure error // of a message
 }
 
-// lane gives a free program for a micro-batch of n examples.
-func (l *pipeline) lane(g *group, n int) (*lane, error) {
-	if free := l.lanes[n]; len(free) > 0 {
+// lane gives a free program for a micro-batch of n examples of a batch.
+func (l *pipeline) lane(g *group, b *data.Batch, n int) (*lane, error) {
+	size := l.laneKey(b, n)
+	if free := l.lanes[size]; len(free) > 0 {
 		k := free[len(free)-1]
-		l.lanes[n] = free[:len(free)-1]
+		l.lanes[size] = free[:len(free)-1]
 		if err := arrive(k.posts); err != nil {
 			return nil, err
 		}
 		k.posts = k.posts[:0]
 		return k, nil
 	}
-	return l.newLane(g, n, false)
+	return l.newLane(g, size, false)
 }
 
-func (l *pipeline) newLane(g *group, n int, stopAtNaN bool) (*lane, error) {
-	k := &lane{l: l, n: n, g: g, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2), own: map[int]*tensor.Tensor{}, early: map[int][]byte{}, handed: make(chan struct{}),
+// laneKey names the forward pass of n examples of a batch, which lanes of their number and shapes share.
+func (l *pipeline) laneKey(b *data.Batch, n int) programKey {
+	return programKey{mode: shard, forward: true, batch: n, shapes: l.m.shapes(b.X, b.Y)}
+}
+
+func (l *pipeline) newLane(g *group, size programKey, stopAtNaN bool) (*lane, error) {
+	k := &lane{l: l, size: size, g: g, weight: tensor.New(dtype.F32), state: tensor.New(dtype.I64, 2), own: map[int]*tensor.Tensor{}, early: map[int][]byte{}, handed: make(chan struct{}),
 		resume: make(chan struct{}), done: make(chan error, 1)}
 	var err error
-	if k.s, err = l.graph(n, &op.Link{Pass: k.pass}); err != nil {
+	if k.s, err = l.graph(size, &op.Link{Pass: k.pass}); err != nil {
 		return nil, err
 	}
 	for _, t := range k.s.takes {
@@ -110,10 +116,10 @@ func (l *pipeline) newLane(g *group, n int, stopAtNaN bool) (*lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.p = &program{key: programKey{mode: shard, batch: n, lane: l.made[n] + 1}, g: k.s.g, exec: e, in: make([]*tensor.Tensor, len(k.s.inputs)), out: make([]*tensor.Tensor, len(k.s.g.Outputs()))}
+	k.p = &program{key: programKey{mode: shard, batch: size.batch, shapes: size.shapes, lane: l.made[size] + 1}, g: k.s.g, exec: e, in: make([]*tensor.Tensor, len(k.s.inputs)), out: make([]*tensor.Tensor, len(k.s.g.Outputs()))}
 	copy(k.p.in, k.taken)
 	if !stopAtNaN {
-		l.made[n]++
+		l.made[size]++
 		l.m.programs[k.p.key] = k.p
 	}
 	return k, nil
@@ -322,7 +328,7 @@ func (x *pipeStep) forward(s int) error {
 		x.way = append(x.way, nil)
 		return nil
 	}
-	k, err := x.l.lane(x.g, hi-lo)
+	k, err := x.l.lane(x.g, x.b, hi-lo)
 	if err != nil {
 		return err
 	}
@@ -449,7 +455,7 @@ func (x *pipeStep) backward(s int) error {
 				}
 			}
 		}
-		x.l.lanes[k.n] = append(x.l.lanes[k.n], k)
+		x.l.lanes[k.size] = append(x.l.lanes[k.size], k)
 	}
 	what := "backward"
 	if x.l.last() {

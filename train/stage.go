@@ -296,9 +296,9 @@ func (l *pipeline) stageGraph(c *cutting, link *op.Link, apart bool) (*stageGrap
 	return s, nil
 }
 
-// graph is the graph of this rank's stage for a micro-batch of n examples.
-func (l *pipeline) graph(n int, link *op.Link) (*stageGraph, error) {
-	c, err := l.cutting(programKey{mode: shard, forward: true, batch: n})
+// graph is the graph of this rank's stage for a micro-batch of a size, see laneKey.
+func (l *pipeline) graph(size programKey, link *op.Link) (*stageGraph, error) {
+	c, err := l.cutting(size)
 	if err != nil {
 		return nil, err
 	}
@@ -311,7 +311,7 @@ func (g *group) shardGraph() (*graph.Graph, error) {
 		sg, _, err := g.m.graph(programKey{mode: shard, batch: 1})
 		return sg, err
 	}
-	s, err := g.m.pipe.graph(1, &op.Link{})
+	s, err := g.m.pipe.graph(programKey{mode: shard, forward: true, batch: 1}, &op.Link{})
 	if err != nil {
 		return nil, err
 	}

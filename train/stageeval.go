@@ -193,7 +193,7 @@ func (l *pipeline) probe(g *group, b *data.Batch) error {
 		if lo == hi {
 			continue
 		}
-		k, err := l.newLane(g, hi-lo, true)
+		k, err := l.newLane(g, l.laneKey(b, hi-lo), true)
 		if err != nil {
 			return err
 		}
