@@ -236,8 +236,11 @@ func (c *Comm) wait(rs ...Request) error {
 			return nil
 		}
 		switch {
-		case i < patience || c.urgent.Load() && i < 100*patience:
+		case i < patience:
 			runtime.Gosched()
+			continue
+		case c.urgent.Load() && i < 100*patience:
+			yield()
 			continue
 		case i < 200*patience:
 			time.Sleep(20 * time.Microsecond)

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package dist
+
+import "runtime"
+
+func yield() { runtime.Gosched() }
