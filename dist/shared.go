@@ -134,8 +134,14 @@ func (c *Comm) memory(size int) ([]byte, error) {
 	return mem, nil
 }
 
-// own is this rank's room of the turn.
-func (s *shared) own(rank int) []float32 { return s.room[rank][s.turn%turns] }
+// rooms are those of the turn, by rank.
+func (s *shared) rooms() [][]float32 {
+	out := make([][]float32, len(s.room))
+	for r := range out {
+		out[r] = s.room[r][s.turn%turns]
+	}
+	return out
+}
 
 // put says that this rank has put something into its room and waits until all have.
 func (c *Comm) put() error {
@@ -171,19 +177,6 @@ func (q *reached) Done() (bool, error) {
 	return true, nil
 }
 
-// next begins another turn.
-func (s *shared) next() { s.turn++ }
-
-// oneEach reports whether every rank brings one node of the tree.
-func oneEach(own [][]Range) bool {
-	for _, r := range own {
-		if len(r) != 1 {
-			return false
-		}
-	}
-	return true
-}
-
 // sharedSum is sumTree in shared memory; every rank brings one node.
 func (c *Comm) sharedSum(p *Plan, own, out []float32, all bool) error {
 	s, n, me := c.shared, c.Size(), c.Rank()
@@ -191,37 +184,24 @@ func (c *Comm) sharedSum(p *Plan, own, out []float32, all bool) error {
 	for at := 0; at < len(out); at += chunk {
 		part := reach{at, min(at+chunk, len(out))}
 		w := part.hi - part.lo
-		mine := s.own(me)[:w]
-		copy(mine, own[part.lo:part.hi])
+		rooms := s.rooms()
+		copy(rooms[me], own[part.lo:part.hi])
 		if err := c.put(); err != nil {
 			return err
 		}
-		switch {
-		case all && (n == 2 || w <= small): // everybody reads everything
-			c.addShared(p, reach{0, w}, out[part.lo:part.hi])
-			c.moved((n-1)*w, (n-1)*w)
-		case all:
-			a, b := segment(w, me, n)
-			c.addShared(p, reach{a, b}, out[part.lo+a:part.lo+b])
-			copy(mine[a:b], out[part.lo+a:part.lo+b]) // nobody else reads this rank's summand there
-			if err := c.put(); err != nil {
+		if all {
+			if err := c.sumRooms(p, rooms, out[part.lo:part.hi], c.put); err != nil {
 				return err
 			}
-			for r := range n {
-				if a, b := segment(w, r, n); r != me {
-					copy(out[part.lo+a:part.lo+b], s.own(r)[a:b])
-				}
-			}
-			c.moved(w-(b-a)+(n-1)*(b-a), (n-1)*(b-a)+w-(b-a))
-		default:
+		} else {
 			a, b := max(lo, part.lo), min(hi, part.hi)
 			if a < b {
-				c.addShared(p, reach{a - at, b - at}, out[a:b])
+				c.addAll(p, stretch(rooms, a-at, b-at), out[a:b])
 			}
 			mineToo := max(0, b-a)
 			c.moved(w-mineToo, (n-1)*mineToo)
 		}
-		s.next()
+		s.turn++
 	}
 	return nil
 }
@@ -247,40 +227,64 @@ func (c *Comm) addAll(p *Plan, of [][]float32, out []float32) {
 	fold(p.Tree, nodes, parts, out)
 }
 
-// addShared adds a stretch of what all ranks have put.
-func (c *Comm) addShared(p *Plan, at reach, out []float32) {
-	of := make([][]float32, c.Size())
-	for r := range of {
-		of[r] = c.shared.own(r)[at.lo:at.hi]
+// stretch is lo <= i < hi of each room.
+func stretch(rooms [][]float32, lo, hi int) [][]float32 {
+	out := make([][]float32, len(rooms))
+	for r, x := range rooms {
+		out[r] = x[lo:hi]
 	}
-	c.addAll(p, of, out)
+	return out
+}
+
+// sumRooms sets out to the sum of what all ranks have put into the beginnings of their rooms: short sums, and those of two ranks, everybody adds whole; of others each adds its segment and puts it into its room for the others, which put tells.
+func (c *Comm) sumRooms(p *Plan, rooms [][]float32, out []float32, put func() error) error {
+	n, me, w := c.Size(), c.Rank(), len(out)
+	if n == 2 || w <= small {
+		c.addAll(p, stretch(rooms, 0, w), out)
+		c.moved((n-1)*w, (n-1)*w)
+		return nil
+	}
+	lo, hi := segment(w, me, n)
+	c.addAll(p, stretch(rooms, lo, hi), out[lo:hi])
+	copy(rooms[me][lo:hi], out[lo:hi]) // nobody else reads this rank's summand there
+	if err := put(); err != nil {
+		return err
+	}
+	for r := range n {
+		if a, b := segment(w, r, n); r != me {
+			copy(out[a:b], rooms[r][a:b])
+		}
+	}
+	own := hi - lo
+	c.moved(w-own+(n-1)*own, (n-1)*own+w-own)
+	return nil
 }
 
 // sharedGather is gatherSegments in shared memory.
 func (c *Comm) sharedGather(x []float32) error {
 	s, n, me := c.shared, c.Size(), c.Rank()
 	for at := 0; at < len(x); at += chunk {
-		end := min(at+chunk, len(x))
-		stretch := func(r int) (a, b int) {
+		end, rooms := min(at+chunk, len(x)), s.rooms()
+		within := func(r int) (a, b int) {
 			lo, hi := segment(len(x), r, n)
 			return min(max(lo, at), end), max(min(hi, end), at)
 		}
-		a, b := stretch(me)
+		a, b := within(me)
 		if a < b {
-			copy(s.own(me)[a-at:b-at], x[a:b])
+			copy(rooms[me][a-at:b-at], x[a:b])
 		}
 		if err := c.put(); err != nil {
 			return err
 		}
 		read := 0
 		for r := range n {
-			if lo, hi := stretch(r); r != me && lo < hi {
-				copy(x[lo:hi], s.own(r)[lo-at:hi-at])
+			if lo, hi := within(r); r != me && lo < hi {
+				copy(x[lo:hi], rooms[r][lo-at:hi-at])
 				read += hi - lo
 			}
 		}
 		c.moved((n-1)*max(0, b-a), read)
-		s.next()
+		s.turn++
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package dist
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/jouleml/joule/internal/kernel/vec"
@@ -34,6 +35,11 @@ func NewPlan(leaves, ranks int) *Plan {
 		p.Own[r] = p.Tree.Cover(Part(leaves, r, ranks))
 	}
 	return p
+}
+
+// OneEach reports whether every rank brings one node.
+func (p *Plan) OneEach() bool {
+	return !slices.ContainsFunc(p.Own, func(own []Range) bool { return len(own) != 1 })
 }
 
 // AllReduce sets x, on every rank, to the sum of all ranks' x in the order of the Tree of Size leaves. x has the same length everywhere.
@@ -80,7 +86,7 @@ func (c *Comm) sumTree(p *Plan, own [][]float32, out []float32, all bool) error 
 	case n == 1:
 		fold(p.Tree, p.Own[0], own, out)
 		return nil
-	case oneEach(p.Own) && (c.shared != nil || len(out) >= small):
+	case p.OneEach() && (c.shared != nil || len(out) >= small):
 		if err := c.meet(); err != nil {
 			return err
 		}

@@ -61,7 +61,7 @@ func (w *Window) Sum(p *Plan, out []float32) (waited time.Duration, err error) {
 	switch {
 	case c.broken != nil:
 		return 0, c.broken
-	case len(p.Own) != n || !oneEach(p.Own):
+	case len(p.Own) != n || !p.OneEach():
 		return 0, fmt.Errorf("dist: a plan for %d ranks, which must bring one summand each; there are %d", len(p.Own), n)
 	case size > len(w.room[me]):
 		return 0, fmt.Errorf("dist: a sum of %d numbers in memory of %d", size, len(w.room[me]))
@@ -75,33 +75,11 @@ func (w *Window) Sum(p *Plan, out []float32) (waited time.Duration, err error) {
 		waited += time.Since(start)
 		return err
 	}
-	all := func(lo, hi int) [][]float32 {
-		of := make([][]float32, n)
-		for r := range of {
-			of[r] = w.room[r][lo:hi]
-		}
-		return of
-	}
 	if err := next(); err != nil {
 		return waited, err
 	}
-	if n == 2 || size <= small {
-		c.addAll(p, all(0, size), out)
-		c.moved((n-1)*size, (n-1)*size)
-	} else {
-		lo, hi := segment(size, me, n)
-		c.addAll(p, all(lo, hi), out[lo:hi])
-		copy(w.room[me][lo:hi], out[lo:hi]) // nobody else reads this rank's summand there
-		if err := next(); err != nil {
-			return waited, err
-		}
-		for r := range n {
-			if a, b := segment(size, r, n); r != me {
-				copy(out[a:b], w.room[r][a:b])
-			}
-		}
-		own := hi - lo
-		c.moved(size-own+(n-1)*own, (n-1)*own+size-own)
+	if err := c.sumRooms(p, w.room, out, next); err != nil {
+		return waited, err
 	}
 	w.turns++
 	w.read[me].Store(w.turns)

@@ -445,13 +445,8 @@ func (g *group) seek() error {
 	}
 	g.sought = true
 	c := g.m.Comm()
-	if c == nil || g.m.inParts() || g.zero != nil || g.Compress != nil || g.AnyOrder || g.Local > 1 || len(g.programs) > 0 || len(g.applied) > 0 {
+	if c == nil || g.m.inParts() || g.zero != nil || g.Compress != nil || g.AnyOrder || g.Local > 1 || len(g.programs) > 0 || len(g.applied) > 0 || !g.plan.OneEach() {
 		return nil
-	}
-	for _, own := range g.plan.Own {
-		if len(own) != 1 { // a rank brings several summands
-			return nil
-		}
 	}
 	w, err := c.NewWindow(g.flat.size)
 	if err != nil || w == nil {
