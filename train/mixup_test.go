@@ -2,16 +2,12 @@ package train_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/data/augment"
-	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/shape"
@@ -78,53 +74,7 @@ func TestMixupOfClassNumbers(t *testing.T) {
 // Weights and history do not depend on the number of ranks, nor on where a training was stopped.
 func TestMixupOnRanks(t *testing.T) {
 	tr, te := load(t, 77) // batches of 16: the last has 13
-	fit := func(c *dist.Comm, from *checkpoint.State, steps int64) (out string, s *checkpoint.State, err error) {
-		m, err := compiled(c, tr.Spec(), train.Parallel{Shards: 4})
-		if err != nil {
-			return "", nil, err
-		}
-		keep := &keepLast{}
-		opts := []train.FitOption{train.Epochs(2), train.BatchSize(16), train.Validate(te), train.Augment(augment.RandomCrop(2)), train.Mixup(1), train.MaxSteps(steps), train.Callbacks(keep)}
-		if from != nil {
-			p, err := m.Restore(from)
-			if err != nil {
-				return "", nil, err
-			}
-			opts = append(opts, train.From(p))
-		}
-		h, err := m.Fit(context.Background(), tr, opts...)
-		if err != nil {
-			return "", nil, err
-		}
-		for _, e := range h.Epochs {
-			out += fmt.Sprint(e.Logs)
-		}
-		return out + bits(t, m), keep.s, nil
-	}
-	want, _, err := fit(nil, nil, 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var saved *checkpoint.State
-	for i, ranks := range []int{2, 4, 3} {
-		var mu sync.Mutex
-		from := saved
-		allRanks(t, ranks, func(c *dist.Comm) error {
-			got, s, err := fit(c, from, []int64{3, 7, 1000}[i])
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if c.Rank() == 0 {
-				saved = s
-			}
-			if i == 2 && got != want {
-				return fmt.Errorf("other bits than one process undisturbed")
-			}
-			return nil
-		})
-	}
+	resumedOnRanks(t, tr, []int{2, 4, 3}, []int64{3, 7, 1000}, train.Epochs(2), train.BatchSize(16), train.Validate(te), train.Augment(augment.RandomCrop(2)), train.Mixup(1))
 }
 
 // A teacher sees what the student sees, changed and mixed: one that says the same as the student has nothing to teach.

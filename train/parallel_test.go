@@ -202,21 +202,27 @@ func TestShardsAreTheBatch(t *testing.T) {
 // A training goes on from its checkpoint on another number of ranks with the same bits, the middle of an epoch included.
 func TestResumeOnOtherRanks(t *testing.T) {
 	tr, te := load(t, 130)
+	resumedOnRanks(t, tr, []int{2, 4, 3, 1}, []int64{4, 8, 12, 16}, train.Epochs(3), train.BatchSize(32), train.Validate(te))
+}
+
+// resumedOnRanks trains on one process, and again on one number of ranks after another, each from the checkpoint of the one before up to so many steps: the last must end with the same bits and history.
+func resumedOnRanks(t *testing.T, tr data.Dataset, ranks []int, steps []int64, opts ...train.FitOption) {
+	t.Helper()
 	fit := func(c *dist.Comm, from *checkpoint.State, steps int64) (b string, s *checkpoint.State, err error) {
 		m, err := compiled(c, tr.Spec(), train.Parallel{Shards: 4})
 		if err != nil {
 			return "", nil, err
 		}
 		keep := &keepLast{}
-		opts := []train.FitOption{train.Epochs(3), train.BatchSize(32), train.Validate(te), train.MaxSteps(steps), train.Callbacks(keep)}
+		all := append(slices.Clone(opts), train.MaxSteps(steps), train.Callbacks(keep))
 		if from != nil {
 			p, err := m.Restore(from)
 			if err != nil {
 				return "", nil, err
 			}
-			opts = append(opts, train.From(p))
+			all = append(all, train.From(p))
 		}
-		h, err := m.Fit(context.Background(), tr, opts...)
+		h, err := m.Fit(context.Background(), tr, all...)
 		if err != nil {
 			return "", nil, err
 		}
@@ -230,11 +236,11 @@ func TestResumeOnOtherRanks(t *testing.T) {
 		t.Fatal(err)
 	}
 	var saved *checkpoint.State
-	for i, ranks := range []int{2, 4, 3, 1} { // 7 steps more each
+	for i, n := range ranks {
 		var mu sync.Mutex
 		from := saved
-		allRanks(t, ranks, func(c *dist.Comm) error {
-			b, s, err := fit(c, from, int64(4*(i+1)))
+		allRanks(t, n, func(c *dist.Comm) error {
+			b, s, err := fit(c, from, steps[i])
 			if err != nil {
 				return err
 			}
@@ -243,7 +249,7 @@ func TestResumeOnOtherRanks(t *testing.T) {
 			if c.Rank() == 0 {
 				saved = s
 			}
-			if i == 3 && b != want {
+			if i == len(ranks)-1 && b != want {
 				return fmt.Errorf("other bits than one process undisturbed")
 			}
 			return nil
