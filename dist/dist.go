@@ -217,7 +217,8 @@ func (c *Comm) wait(rs ...Request) error {
 			left++
 		}
 	}
-	var start time.Time
+	var last time.Time       // that this rank looked at the clock
+	var waited time.Duration // while it ran: a rank that was itself stopped or suspended for a while must not blame the others
 	for i := 0; ; i++ {
 		for k, r := range rs {
 			if r == nil {
@@ -247,11 +248,12 @@ func (c *Comm) wait(rs ...Request) error {
 		default:
 			time.Sleep(time.Millisecond)
 		}
-		if start.IsZero() {
-			start = time.Now()
-			continue
+		now := time.Now()
+		if !last.IsZero() {
+			waited += min(now.Sub(last), c.beat)
 		}
-		if err := c.impatient(time.Since(start)); err != nil {
+		last = now
+		if err := c.impatient(waited); err != nil {
 			return err
 		}
 	}

@@ -254,6 +254,27 @@ func TestSlowRank(t *testing.T) {
 	}
 }
 
+// held is a request of a rank that is itself stopped for a while as it looks: done at the second look after it.
+type held struct {
+	looks int
+	stop  time.Duration
+}
+
+func (h *held) Done() (bool, error) {
+	if h.looks++; h.looks == 2*patience {
+		time.Sleep(h.stop)
+	}
+	return h.looks > 2*patience+2, nil
+}
+
+// A rank that was itself stopped for longer than the deadline does not blame the others.
+func TestStoppedRankBlamesNobody(t *testing.T) {
+	c := New(Local(2)[0], 2*time.Second)
+	if err := c.wait(&held{stop: 2500 * time.Millisecond}); err != nil {
+		t.Error(err)
+	}
+}
+
 // A lost rank is an error at once, and every later operation gives it again instead of mixing up messages.
 func TestLostRank(t *testing.T) {
 	errs := each(3, time.Minute, func(c *Comm) error {
