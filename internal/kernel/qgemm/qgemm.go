@@ -8,6 +8,7 @@
 // Scale·(x - zero). A zero of activations is dealt with by adding -zero·Σk b[k][j] to the offsets, which is for callers (Sums).
 //
 //go:generate go run -C ../vec/_asm ./qgemm -pkg qgemm -out ../../qgemm/qgemm_amd64.s -stubs ../../qgemm/stubs_amd64.go
+//go:generate go run -C ../vec/_asm ./qwinograd -pkg qgemm -out ../../qgemm/winokernels_amd64.s -stubs ../../qgemm/winostubs_amd64.go
 package qgemm
 
 import (
@@ -107,6 +108,7 @@ type Plan struct {
 	unit   bool    // the matrix unit computes; K is filled up to its steps
 	taps   []int32 // [KH·KW, N filled up to 16]: of depthwise convolutions that are read in the image
 	direct *direct // nil: patches are copied
+	wino   *winograd
 	work   []*worker
 
 	a  []uint8
@@ -149,6 +151,9 @@ func New(s Spec) *Plan {
 
 func newPlan(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current()}
+	if p.suitsWinograd() {
+		return newWinograd(s)
+	}
 	unit := p.suitsUnit()
 	return build(s, unit, p.suitsDirect(unit))
 }
@@ -198,6 +203,9 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 	copy(p.scale, scale[:p.N])
 	copy(p.offset, offset[:p.N])
 	switch {
+	case p.wino != nil:
+		p.setWinograd(b)
+		return
 	case p.direct != nil:
 		p.setDirect(b)
 		return
@@ -223,6 +231,9 @@ func (p *Plan) Bytes() int {
 	n := len(p.b8) + 2*len(p.b16) + 4*len(p.taps) + 8*len(p.scale)
 	if p.direct != nil {
 		n += 8 * len(p.direct.taps)
+	}
+	if p.wino != nil {
+		n += 2 * len(p.wino.u)
 	}
 	return n
 }
@@ -257,6 +268,10 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 		panic("qgemm: activations too short")
 	}
 	if p.M == 0 {
+		return
+	}
+	if p.wino != nil {
+		p.wino.run(pool, a)
 		return
 	}
 	for len(p.work) < pool.Threads() {

@@ -47,12 +47,17 @@ func plans(s Spec) []*Plan {
 	if out[0].canDirect() {
 		try(false, true)
 	}
+	if out[0].canWinograd() && out[0].wino == nil {
+		out = append(out, newWinograd(s))
+	}
 	return out
 }
 
 // how names the way.
 func (p *Plan) how() string {
 	switch {
+	case p.wino != nil:
+		return "winograd"
 	case p.direct != nil:
 		return "image"
 	case p.unit:
