@@ -37,6 +37,32 @@ func TestExecutedArithmetic(t *testing.T) {
 	t.Errorf("no convolution by Winograd's algorithm: %+v", e.Profile())
 }
 
+// With AVX2 so does that on bytes.
+func TestExecutedOnBytes(t *testing.T) {
+	defer isa.Use(isa.AVX2)()
+	if isa.Current() != isa.AVX2 {
+		t.Skip("no AVX2")
+	}
+	g, err := graph.Build(func(g *graph.Graph) {
+		x := g.Input("x", graph.T(dtype.U8, 2, 18, 18, 32))
+		w := g.Variable("w", graph.T(dtype.I8, 3, 3, 32, 32))
+		scale, offset := g.Variable("scale", graph.T(dtype.F32, 32)), g.Variable("offset", graph.T(dtype.F32, 32))
+		g.Output("y", op.QConv(x, w, scale, offset, op.QAttrs{Conv: op.ConvAttrs{Stride: [2]int{1, 1}, Dilation: [2]int{1, 1}, Groups: 1}}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _, err := compiled(g, cpu.Backend{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := e.Profile()[0]
+	// Of the products there are a quarter, and the transforms.
+	if c := n.Cost(); n.Kernel != "winograd on bytes" || c.Int8 != c.Executed || c.Executed >= c.FLOPs/2 || c.Executed < c.FLOPs/4 {
+		t.Errorf("%s: cost %+v", n.Kernel, c)
+	}
+}
+
 // A product of f32 on AMX is six products of bf16, and charged as such.
 func TestExecutedInParts(t *testing.T) {
 	if !isa.AMX() {

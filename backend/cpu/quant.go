@@ -55,7 +55,11 @@ func (k *call) quantized(c *qgemm.Conv) (string, func(), error) {
 	p := qgemm.New(s)
 	seen := k.c.host.Watch(vars...)
 	k.scratch = int64(p.Bytes())
-	return "bytes", func() {
+	name := "bytes"
+	if k.executed = p.Executed(); k.executed > 0 {
+		name = "winograd on bytes"
+	}
+	return name, func() {
 		if !constant || seen.Changed() {
 			p.Set(view[int8](w), scale.f32(), offset.f32())
 		}

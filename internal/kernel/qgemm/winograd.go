@@ -35,7 +35,7 @@ const (
 	winoTiles    = 32      // of a block, about
 	winoBlocks   = 8       // there are fewer tiles in a block, and then fewer columns in a chunk, until there are so many
 	winoLeast    = 8       // tiles of a block nevertheless
-	winoCols     = 64      // columns whose sums are kept at a time
+	winoCols     = 32      // columns whose sums are kept at a time
 	winoFew      = 32      // columns of a chunk at least
 	winoMost     = 1 << 25 // of a sum
 	winoSkew     = 32      // numbers of 16 bits that points are further apart, so that they meet in other sets of the cache
@@ -74,7 +74,7 @@ type winogradWorker struct {
 	sums   []int32 // [point][tile][column]
 	tmp    [winoTmp]int16
 	tmp32  [winoTmp]int32
-	edge   []uint8 // results of a line of tiles of which not all are wanted
+	edge   []uint8 // results of a tile of which not all are wanted
 	edgeF  []float32
 }
 
@@ -94,7 +94,7 @@ func (p *Plan) suitsWinograd() bool {
 		return false
 	}
 	w, h := p.outputs()
-	return p.Conv.C >= 16 && w*h > 1
+	return w*h > 1 && (p.Conv.C >= 16 || p.Conv.C >= 8 && p.Conv.C*p.N >= 192)
 }
 
 // tilesOf is how many tiles of four cover n results, and of two behind them.
@@ -189,6 +189,22 @@ func (p *Plan) setWinograd(b []int8) {
 	}
 }
 
+// Executed is the arithmetic of a run where the plan does less than the formula says, the transforms included: 0 where it does not.
+func (p *Plan) Executed() int64 {
+	d := p.wino
+	if d == nil {
+		return 0
+	}
+	expand, contract := map[int]int{4: 17, 2: 10}, map[int]int{4: 13, 2: 4} // adds and shifts along an axis
+	sum := 0
+	for kind, tiles := range [4]int{tile42: d.tall * d.slim, tile44: d.tall * d.wide, tile24: d.low * d.wide, tile22: d.low * d.slim} {
+		h, w := shape(kind)
+		in, out := (w+2)*expand[h]+(h+2)*expand[w], (w+2)*contract[h]+h*contract[w]+2*h*w
+		sum += tiles * (2*(h+2)*(w+2)*p.Conv.C*p.N + in*p.Conv.C + out*p.N)
+	}
+	return int64(p.images()) * int64(sum)
+}
+
 func (d *winograd) run(pool *par.Pool, a []uint8) {
 	if p := d.instead; p != nil {
 		p.y8, p.yf = d.y8, d.yf
@@ -206,7 +222,7 @@ func (d *winograd) run(pool *par.Pool, a []uint8) {
 	}
 	if d.partial() && !d.Pool {
 		for _, w := range d.workers {
-			n := 4 * (4*d.wide + 2*d.slim) * d.held
+			n := 4 * 4 * d.held
 			if d.yf != nil && w.edgeF == nil {
 				w.edgeF = make([]float32, n)
 			}
@@ -382,69 +398,85 @@ func (d *winograd) products(w *winogradWorker, b *winogradBlock, j, cols int) {
 
 // contract takes the sums of cols columns from j on to results.
 func (d *winograd) contract(w *winogradWorker, b *winogradBlock, j, cols int) {
-	channels := min(cols, d.N-j)
-	step, width, height := 1, d.width, d.height
+	t := winoResult{rowStride: d.width * d.N, colStride: d.N, pointStride: b.sumSize(cols), tileStride: cols, blocks: min(cols, d.N-j) / 8}
+	step := 1
 	if d.Pool {
-		step, width, height = 2, width/2, height/2
+		step = 2
+		t.rowStride /= 2
 	}
 	d.each(b, func(l, wideKind, wide, slimKind, slim int) {
-		image, y, low := d.at(l)
-		rows := 4
-		if low {
-			rows = 2
+		image, y, _ := d.at(l)
+		first := (image*d.height+y)/step*t.rowStride + j
+		rows, _ := shape(wideKind)
+		wanted := min(rows, d.height-y)
+		whole := d.width / 4 // tiles of which all is wanted
+		if wanted < rows {
+			whole = 0
 		}
-		first := (image*height+y/step)*width*d.N + j
-		t := winoResult{rowStride: width * d.N, colStride: d.N, pointStride: b.sumSize(cols), tileStride: cols, blocks: channels / 8}
-		partial := y+rows > d.height || 4*d.wide+2*d.slim > d.width // not where there is pooling
-		if partial {
-			t.rowStride, t.colStride, first = (4*d.wide+2*d.slim)*channels, channels, 0
+		if whole = min(whole, d.wide); whole > 0 {
+			d.results(w, &t, wideKind, w.sums[wide*cols:], first, j, whole)
 		}
-		next := first + 4/step*d.wide*t.colStride
-		if d.wide > 0 {
-			d.results(w, &t, wideKind, w.sums[wide*cols:], first, j, d.wide, partial)
+		for x := whole; x < d.wide; x++ {
+			d.partly(w, &t, wideKind, w.sums[(wide+x)*cols:], first+4/step*x*d.N, j, wanted, min(4, d.width-4*x))
 		}
-		if d.slim > 0 {
-			d.results(w, &t, slimKind, w.sums[slim*cols:], next, j, 1, partial)
-		}
-		if !partial {
+		if d.slim == 0 {
 			return
 		}
-		for r := range min(rows, height-y) {
-			for x := range width {
-				to, from := ((image*height+y+r)*width+x)*d.N+j, r*t.rowStride+x*channels
-				if d.yf != nil {
-					copy(d.yf[to:][:channels], w.edgeF[from:])
-				} else {
-					copy(d.y8[to:][:channels], w.edge[from:])
-				}
+		from, to := w.sums[slim*cols:], first+4/step*d.wide*d.N
+		if end := d.width - 4*d.wide; wanted < rows || end < 2 {
+			d.partly(w, &t, slimKind, from, to, j, wanted, end)
+			return
+		}
+		d.results(w, &t, slimKind, from, to, j, 1)
+	})
+}
+
+// partly makes results of a tile of which rows rows and cols columns are wanted; where there is pooling all are.
+func (d *winograd) partly(w *winogradWorker, t *winoResult, kind int, sums []int32, first, j, rows, cols int) {
+	here, channels := *t, 8*t.blocks
+	here.rowStride, here.colStride = 4*channels, channels
+	if d.yf != nil {
+		winoFloats(kind, false, w.edgeF, &here, sums, d.scale[j:], d.offset[j:], d.least(), w.tmp32[:], 1)
+	} else {
+		winoBytes(kind, false, w.edge, &here, sums, d.scale[j:], d.offset[j:], d.least(), w.tmp32[:], 1)
+	}
+	pixels := cols // and how many of them are copied at a time
+	if channels == d.N {
+		pixels, channels = 1, cols*channels
+	}
+	for r := range rows {
+		for x := range pixels {
+			to, from := first+r*t.rowStride+x*t.colStride, r*here.rowStride+x*here.colStride
+			if d.yf != nil {
+				copy(d.yf[to:][:channels], w.edgeF[from:])
+			} else {
+				copy(d.y8[to:][:channels], w.edge[from:])
 			}
 		}
-	})
+	}
 }
 
 // winoResult says where sums and results lie, in numbers.
 type winoResult struct{ rowStride, colStride, pointStride, tileStride, blocks int }
 
-// results makes results of n tiles side by side, from the given one on, or in the worker's memory for those of a line of which not all are wanted.
-func (d *winograd) results(w *winogradWorker, t *winoResult, kind int, sums []int32, first, j, n int, edge bool) {
-	scale, offset := d.scale[j:], d.offset[j:]
+// results makes results of n tiles side by side, from the given one on.
+func (d *winograd) results(w *winogradWorker, t *winoResult, kind int, sums []int32, first, j, n int) {
 	if d.yf != nil {
-		lo := float32(0)
-		if !d.ReLU {
-			lo = float32(math.Inf(-1))
-		}
-		y := d.yf
-		if edge {
-			y = w.edgeF
-		}
-		winoFloats(kind, d.Pool, y[first:], t, sums, scale, offset, lo, w.tmp32[:], n)
+		winoFloats(kind, d.Pool, d.yf[first:], t, sums, d.scale[j:], d.offset[j:], d.least(), w.tmp32[:], n)
 		return
 	}
-	y := d.y8
-	if edge {
-		y = w.edge
+	winoBytes(kind, d.Pool, d.y8[first:], t, sums, d.scale[j:], d.offset[j:], d.least(), w.tmp32[:], n)
+}
+
+// least is what no result is below.
+func (d *winograd) least() float32 {
+	switch {
+	case d.yf == nil:
+		return float32(d.Low)
+	case d.ReLU:
+		return 0
 	}
-	winoBytes(kind, d.Pool, y[first:], t, sums, scale, offset, float32(d.Low), w.tmp32[:], n)
+	return float32(math.Inf(-1))
 }
 
 // shape is the rows and columns of results of a kind of tile.
