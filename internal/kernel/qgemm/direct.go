@@ -69,7 +69,8 @@ func (p *Plan) suitsDirect(unit bool) bool {
 	if p.depthwise() {
 		return true
 	}
-	switch few := (p.Pool || padded && p.level == vnni) && p.N <= 64; {
+	deep := p.level == avx2 && p.K > 512 // pairs of bytes beat 16 bits read in the image
+	switch few := (p.Pool && !deep || padded && p.level == vnni) && p.N <= 64; {
 	case unit:
 		return p.N <= slim && (few || p.M <= 256)
 	case few:

@@ -7,7 +7,31 @@ var (
 	tilesNarrow = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNINarrow1, tileVNNINarrow2, tileVNNINarrow3, tileVNNINarrow4, tileVNNINarrow5, tileVNNINarrow6}
 	tilesSlim   = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNISlim1, tileVNNISlim2, tileVNNISlim3, tileVNNISlim4, tileVNNISlim5, tileVNNISlim6}
 	tilesAVX2   = [tileRows + 1]func(c *int32, a *int16, b *int16, stride, groups int){nil, tileAVX21, tileAVX22, tileAVX23, tileAVX24, tileAVX25, tileAVX26}
+	tilesPairs  = [tileRows + 1]pairsKernel{nil, tilePairsAVX21, tilePairsAVX22, tilePairsAVX23, tilePairsAVX24, tilePairsAVX25, tilePairsAVX26}
 )
+
+type pairsKernel = func(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// tilePairs sets acc [rows, width] to the sums of rows rows of a and width columns from j on, or one row of it to the greatest of four rows.
+func (p *Plan) tilePairs(acc []int32, width int, a []uint8, rows, j int, most bool) {
+	q, k, kept := p.pairs, tilesPairs[rows], rows
+	if most {
+		k, kept = tilePairsAVX24Max, 1
+	}
+	starts := q.starts[j/slim:][:width/slim+1]
+	lo, hi := starts[0], starts[width/slim]
+	at, b, first, stride := q.at[lo:hi], q.b[lo*slim*4:hi*slim*4], q.first[j:j+width], p.stride()*len(q.ways)
+	_, _ = a[rows*stride-1], acc[kept*width-1]
+	k(&acc[0], 4*width, &a[0], stride, &at[0], &b[0], &first[0], &starts[0], width/slim)
+}
+
+// spreadRows brings n bytes, a multiple of 32, to ways.
+func spreadRows(dst, src []uint8, n int, how [][2][pairBlock]uint8) {
+	if n > 0 {
+		_, _ = dst[n*len(how)-1], src[n-1]
+		spreadAVX2(&dst[0], &src[0], n/pairBlock, len(how), &how[0])
+	}
+}
 
 // tile sets w.acc to the sums of rows rows from r on and the columns of the panel at j.
 func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) {

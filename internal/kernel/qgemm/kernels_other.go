@@ -6,6 +6,14 @@ func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) { p.tileGo(w, a, r, ro
 
 func (p *Plan) tileMax(w *worker, acc []int32, r, j int) { p.tileMaxGo(w, acc, r, j) }
 
+func (p *Plan) tilePairs([]int32, int, []uint8, int, int, bool) {
+	panic("qgemm: a kernel that this processor lacks")
+}
+
+func spreadRows([]uint8, []uint8, int, [][2][pairBlock]uint8) {
+	panic("qgemm: a kernel that this processor lacks")
+}
+
 func widenRows(dst []int16, src []uint8, n int) {
 	for i, v := range src[:n] {
 		dst[i] = int16(v)

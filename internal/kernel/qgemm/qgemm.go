@@ -1,7 +1,7 @@
 // Package qgemm multiplies 8-bit integers on the CPU: activations u8 by weights s8, added up in s32, and brought to u8 or f32 in the end.
 //
-// The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so does AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 widens to 16 bits first and adds pairs to 32 bits, so that
-// nothing saturates (the usual instruction for u8·s8 does, at 16 bits). What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
+// The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so does AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 adds pairs of
+// products in 16 bits where the weights are such that nothing saturates (pairs.go), or else widens to 16 bits first and adds pairs to 32 bits. What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
 // apart. So a quantized model gives the same bits everywhere.
 //
 // Terminology: a panel is the columns that one tile computes; a group is the K indices that one instruction takes (4, or 2 of 16 bits). A value x stands for
@@ -102,6 +102,7 @@ type Plan struct {
 	rows   int // of a chunk
 	b8     []int8
 	b16    []int16
+	pairs  *pairs    // of AVX2: weights as bytes, in place of b16
 	scale  []float32 // [N], filled up to panels
 	offset []float32
 	depth  int     // of groups: the bytes of a patch
@@ -122,7 +123,8 @@ type Plan struct {
 type worker struct {
 	patches []uint8 // [rows, K rounded up to whole groups], or lines of an image
 	wide    []int16 // the same, for AVX2
-	acc     []int32 // of a tile, or of what the matrix unit computes at a time
+	spread  []uint8 // or this: in all ways of pairs
+	acc     []int32 // of a tile, or of what the matrix unit or pairs compute at a time
 	four    [64]int32
 	sums    []int32 // [pixels, N filled up to 16], of groups
 }
@@ -185,9 +187,7 @@ func build(s Spec, unit, inImage bool) *Plan {
 		}
 	}
 	p.scale, p.offset = make([]float32, panels*w), make([]float32, panels*w)
-	if p.level == avx2 {
-		p.b16 = make([]int16, panels*p.groups*w*g)
-	} else {
+	if p.level != avx2 { // whose weights say in Set how they are kept
 		p.b8 = make([]int8, panels*p.groups*w*g)
 	}
 	return p
@@ -213,6 +213,9 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 		p.setGrouped(b)
 		return
 	}
+	if p.level == avx2 && p.setPairs(newPairs(b, p.K, p.N, 0)) {
+		return
+	}
 	w, g := p.width, p.level.group()
 	for k := range p.K {
 		for j, v := range b[k*p.N : (k+1)*p.N] {
@@ -226,9 +229,15 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 	}
 }
 
-// Bytes is the memory that the plan holds for its weights.
+// Bytes is the memory that the plan holds for its weights, or the most that it will.
 func (p *Plan) Bytes() int {
 	n := len(p.b8) + 2*len(p.b16) + 4*len(p.taps) + 8*len(p.scale)
+	switch {
+	case p.pairs != nil:
+		n += p.pairs.bytes()
+	case p.level == avx2 && p.direct == nil && p.Groups < 2 && p.b16 == nil: // not set yet
+		n += 2 * p.wideLen()
+	}
 	if p.direct != nil {
 		n += 8 * len(p.direct.taps)
 	}
@@ -287,13 +296,20 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 		if p.unit {
 			patches, acc = (patches+15)/16*16, unitRows*p.width
 		}
+		if p.pairs != nil {
+			acc = p.pairRows() * min(pairColumns, p.width*len(p.pairs.starts))
+		}
 		w := &worker{patches: make([]uint8, patches*p.stride()+16), acc: make([]int32, acc)}
 		if p.Groups > 1 {
 			w.patches, w.sums = make([]uint8, p.depth+p.Conv.C+16), make([]int32, depthwisePixels*p.width)
 			p.work = append(p.work, w)
 			continue
 		}
-		if p.level == avx2 {
+		switch {
+		case p.pairs != nil && len(p.pairs.ways) > 1:
+			rows, kept := p.pairTile()
+			w.spread = make([]uint8, p.pairRows()/kept*rows*p.stride()*len(p.pairs.ways))
+		case p.pairs == nil && p.level == avx2:
 			w.wide = make([]int16, patches*p.stride()+16)
 		}
 		p.work = append(p.work, w)
@@ -303,10 +319,12 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 	p.a = nil
 }
 
-// stride is the bytes of a row of patches: K in whole groups, and whole blocks of 16 for the widening.
+// stride is the bytes of a row of patches: K in whole groups, and whole blocks of 16 for the widening or of 32 for the ways of pairs.
 func (p *Plan) stride() int {
 	n := p.groups * p.level.group()
 	switch {
+	case p.pairs != nil:
+		n = (p.K + pairBlock - 1) / pairBlock * pairBlock
 	case p.level == avx2:
 		n = (n + 15) / 16 * 16
 	case p.unit && (p.Conv != nil || p.K != n):
@@ -338,14 +356,18 @@ func (f *body) Chunk(i, id int) {
 	switch {
 	case p.Conv != nil:
 		p.Conv.patches(a, stride, p.a, lo, n)
-	case p.K == stride && p.level != avx2 && (!p.unit || n%16 == 0): // rows can be read where they lie
+	case p.K == stride && (!p.unit || n%16 == 0): // rows can be read where they lie
 		a = p.a[lo*p.K:]
 	default:
 		for r := range n {
 			copy(a[r*stride:][:p.K], p.a[(lo+r)*p.K:])
 		}
 	}
-	if p.level == avx2 {
+	switch {
+	case p.pairs != nil:
+		p.onPairs(w, a, lo, n)
+		return
+	case p.level == avx2:
 		widenRows(w.wide, a, n*stride)
 	}
 	width, most := p.width, tileRows
@@ -409,7 +431,11 @@ func (p *Plan) pooled(w *worker, first, n int) {
 		c.patch(d[2*stride:], x, top+c.StrideH, left)
 		c.patch(d[3*stride:], x, top+c.StrideH, left+c.StrideW)
 	}
-	if p.level == avx2 {
+	switch {
+	case p.pairs != nil:
+		p.onPairs(w, w.patches, first, n)
+		return
+	case p.level == avx2:
 		widenRows(w.wide, w.patches, 4*n*stride)
 	}
 	for j := 0; j < p.N; j += width {

@@ -4867,3 +4867,1055 @@ tap:
 	JNZ          four
 	VZEROUPPER
 	RET
+
+// func tilePairsAVX21(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+// Requires: AVX, AVX2
+TEXT ·tilePairsAVX21(SB), NOSPLIT, $0-72
+	MOVQ     c+0(FP), AX
+	MOVQ     stride+24(FP), CX
+	MOVQ     a+16(FP), DX
+	MOVQ     at+32(FP), BX
+	MOVQ     b+40(FP), SI
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLW   $0x0f, Y0, Y0
+
+panel:
+	MOVQ         starts+56(FP), CX
+	MOVQ         8(CX), DI
+	SUBQ         (CX), DI
+	ADDQ         $0x08, starts+56(FP)
+	MOVQ         first+48(FP), CX
+	ADDQ         $0x40, first+48(FP)
+	VMOVDQU      (CX), Y3
+	VMOVDQU      32(CX), Y4
+	TESTQ        $0x00000001, DI
+	JZ           even
+	MOVLQSX      (BX), CX
+	VMOVDQU      (SI), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y1
+	VPMADDUBSW   32(SI), Y2, Y2
+	VPMADDWD     Y0, Y1, Y1
+	VPADDD       Y1, Y3, Y3
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y4, Y4
+	ADDQ         $0x04, BX
+	ADDQ         $0x40, SI
+
+even:
+	SHRQ $0x01, DI
+	JZ   end
+
+loop:
+	MOVLQSX      (BX), CX
+	VMOVDQU      (SI), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y1
+	VPMADDUBSW   32(SI), Y2, Y2
+	VPMADDWD     Y0, Y1, Y1
+	VPADDD       Y1, Y3, Y3
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y4, Y4
+	MOVLQSX      4(BX), CX
+	VMOVDQU      64(SI), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y1
+	VPMADDUBSW   96(SI), Y2, Y2
+	VPMADDWD     Y0, Y1, Y1
+	VPADDD       Y1, Y3, Y3
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y4, Y4
+	ADDQ         $0x08, BX
+	ADDQ         $0x00000080, SI
+	DECQ         DI
+	JNZ          loop
+
+end:
+	MOVQ    AX, CX
+	VMOVDQU Y3, (CX)
+	VMOVDQU Y4, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	ADDQ    $0x40, AX
+	DECQ    panels+64(FP)
+	JNZ     panel
+	VZEROUPPER
+	RET
+
+// func tilePairsAVX22(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+// Requires: AVX, AVX2
+TEXT ·tilePairsAVX22(SB), NOSPLIT, $0-72
+	MOVQ     c+0(FP), AX
+	MOVQ     stride+24(FP), CX
+	MOVQ     a+16(FP), DX
+	LEAQ     (DX)(CX*1), BX
+	MOVQ     at+32(FP), SI
+	MOVQ     b+40(FP), DI
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLW   $0x0f, Y0, Y0
+
+panel:
+	MOVQ         starts+56(FP), CX
+	MOVQ         8(CX), R8
+	SUBQ         (CX), R8
+	ADDQ         $0x08, starts+56(FP)
+	MOVQ         first+48(FP), CX
+	ADDQ         $0x40, first+48(FP)
+	VMOVDQU      (CX), Y4
+	VMOVDQU      32(CX), Y5
+	VMOVDQU      (CX), Y6
+	VMOVDQU      32(CX), Y7
+	TESTQ        $0x00000001, R8
+	JZ           even
+	MOVLQSX      (SI), CX
+	VMOVDQU      (DI), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(DI), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(DI), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	ADDQ         $0x04, SI
+	ADDQ         $0x40, DI
+
+even:
+	SHRQ $0x01, R8
+	JZ   end
+
+loop:
+	MOVLQSX      (SI), CX
+	VMOVDQU      (DI), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(DI), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(DI), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	MOVLQSX      4(SI), CX
+	VMOVDQU      64(DI), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(DI), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(DI), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	ADDQ         $0x08, SI
+	ADDQ         $0x00000080, DI
+	DECQ         R8
+	JNZ          loop
+
+end:
+	MOVQ    AX, CX
+	VMOVDQU Y4, (CX)
+	VMOVDQU Y5, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y6, (CX)
+	VMOVDQU Y7, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	ADDQ    $0x40, AX
+	DECQ    panels+64(FP)
+	JNZ     panel
+	VZEROUPPER
+	RET
+
+// func tilePairsAVX23(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+// Requires: AVX, AVX2
+TEXT ·tilePairsAVX23(SB), NOSPLIT, $0-72
+	MOVQ     c+0(FP), AX
+	MOVQ     stride+24(FP), CX
+	MOVQ     a+16(FP), DX
+	LEAQ     (DX)(CX*1), BX
+	LEAQ     (BX)(CX*1), SI
+	MOVQ     at+32(FP), DI
+	MOVQ     b+40(FP), R8
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLW   $0x0f, Y0, Y0
+
+panel:
+	MOVQ         starts+56(FP), CX
+	MOVQ         8(CX), R9
+	SUBQ         (CX), R9
+	ADDQ         $0x08, starts+56(FP)
+	MOVQ         first+48(FP), CX
+	ADDQ         $0x40, first+48(FP)
+	VMOVDQU      (CX), Y4
+	VMOVDQU      32(CX), Y5
+	VMOVDQU      (CX), Y6
+	VMOVDQU      32(CX), Y7
+	VMOVDQU      (CX), Y8
+	VMOVDQU      32(CX), Y9
+	TESTQ        $0x00000001, R9
+	JZ           even
+	MOVLQSX      (DI), CX
+	VMOVDQU      (R8), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	ADDQ         $0x04, DI
+	ADDQ         $0x40, R8
+
+even:
+	SHRQ $0x01, R9
+	JZ   end
+
+loop:
+	MOVLQSX      (DI), CX
+	VMOVDQU      (R8), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	MOVLQSX      4(DI), CX
+	VMOVDQU      64(R8), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R8), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000080, R8
+	DECQ         R9
+	JNZ          loop
+
+end:
+	MOVQ    AX, CX
+	VMOVDQU Y4, (CX)
+	VMOVDQU Y5, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y6, (CX)
+	VMOVDQU Y7, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y8, (CX)
+	VMOVDQU Y9, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	ADDQ    $0x40, AX
+	DECQ    panels+64(FP)
+	JNZ     panel
+	VZEROUPPER
+	RET
+
+// func tilePairsAVX24(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+// Requires: AVX, AVX2
+TEXT ·tilePairsAVX24(SB), NOSPLIT, $0-72
+	MOVQ     c+0(FP), AX
+	MOVQ     stride+24(FP), CX
+	MOVQ     a+16(FP), DX
+	LEAQ     (DX)(CX*1), BX
+	LEAQ     (BX)(CX*1), SI
+	LEAQ     (SI)(CX*1), DI
+	MOVQ     at+32(FP), R8
+	MOVQ     b+40(FP), R9
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLW   $0x0f, Y0, Y0
+
+panel:
+	MOVQ         starts+56(FP), CX
+	MOVQ         8(CX), R10
+	SUBQ         (CX), R10
+	ADDQ         $0x08, starts+56(FP)
+	MOVQ         first+48(FP), CX
+	ADDQ         $0x40, first+48(FP)
+	VMOVDQU      (CX), Y4
+	VMOVDQU      32(CX), Y5
+	VMOVDQU      (CX), Y6
+	VMOVDQU      32(CX), Y7
+	VMOVDQU      (CX), Y8
+	VMOVDQU      32(CX), Y9
+	VMOVDQU      (CX), Y10
+	VMOVDQU      32(CX), Y11
+	TESTQ        $0x00000001, R10
+	JZ           even
+	MOVLQSX      (R8), CX
+	VMOVDQU      (R9), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	ADDQ         $0x04, R8
+	ADDQ         $0x40, R9
+
+even:
+	SHRQ $0x01, R10
+	JZ   end
+
+loop:
+	MOVLQSX      (R8), CX
+	VMOVDQU      (R9), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	MOVLQSX      4(R8), CX
+	VMOVDQU      64(R9), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000080, R9
+	DECQ         R10
+	JNZ          loop
+
+end:
+	MOVQ    AX, CX
+	VMOVDQU Y4, (CX)
+	VMOVDQU Y5, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y6, (CX)
+	VMOVDQU Y7, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y8, (CX)
+	VMOVDQU Y9, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y10, (CX)
+	VMOVDQU Y11, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	ADDQ    $0x40, AX
+	DECQ    panels+64(FP)
+	JNZ     panel
+	VZEROUPPER
+	RET
+
+// func tilePairsAVX25(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+// Requires: AVX, AVX2
+TEXT ·tilePairsAVX25(SB), NOSPLIT, $0-72
+	MOVQ     c+0(FP), AX
+	MOVQ     stride+24(FP), CX
+	MOVQ     a+16(FP), DX
+	LEAQ     (DX)(CX*1), BX
+	LEAQ     (BX)(CX*1), SI
+	LEAQ     (SI)(CX*1), DI
+	LEAQ     (DI)(CX*1), R8
+	MOVQ     at+32(FP), R9
+	MOVQ     b+40(FP), R10
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLW   $0x0f, Y0, Y0
+
+panel:
+	MOVQ         starts+56(FP), CX
+	MOVQ         8(CX), R11
+	SUBQ         (CX), R11
+	ADDQ         $0x08, starts+56(FP)
+	MOVQ         first+48(FP), CX
+	ADDQ         $0x40, first+48(FP)
+	VMOVDQU      (CX), Y4
+	VMOVDQU      32(CX), Y5
+	VMOVDQU      (CX), Y6
+	VMOVDQU      32(CX), Y7
+	VMOVDQU      (CX), Y8
+	VMOVDQU      32(CX), Y9
+	VMOVDQU      (CX), Y10
+	VMOVDQU      32(CX), Y11
+	VMOVDQU      (CX), Y12
+	VMOVDQU      32(CX), Y13
+	TESTQ        $0x00000001, R11
+	JZ           even
+	MOVLQSX      (R9), CX
+	VMOVDQU      (R10), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	VPBROADCASTD (R8)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y12, Y12
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y13, Y13
+	ADDQ         $0x04, R9
+	ADDQ         $0x40, R10
+
+even:
+	SHRQ $0x01, R11
+	JZ   end
+
+loop:
+	MOVLQSX      (R9), CX
+	VMOVDQU      (R10), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	VPBROADCASTD (R8)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y12, Y12
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y13, Y13
+	MOVLQSX      4(R9), CX
+	VMOVDQU      64(R10), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	VPBROADCASTD (R8)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R10), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y12, Y12
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y13, Y13
+	ADDQ         $0x08, R9
+	ADDQ         $0x00000080, R10
+	DECQ         R11
+	JNZ          loop
+
+end:
+	MOVQ    AX, CX
+	VMOVDQU Y4, (CX)
+	VMOVDQU Y5, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y6, (CX)
+	VMOVDQU Y7, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y8, (CX)
+	VMOVDQU Y9, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y10, (CX)
+	VMOVDQU Y11, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y12, (CX)
+	VMOVDQU Y13, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	ADDQ    $0x40, AX
+	DECQ    panels+64(FP)
+	JNZ     panel
+	VZEROUPPER
+	RET
+
+// func tilePairsAVX26(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+// Requires: AVX, AVX2
+TEXT ·tilePairsAVX26(SB), NOSPLIT, $0-72
+	MOVQ     c+0(FP), AX
+	MOVQ     stride+24(FP), CX
+	MOVQ     a+16(FP), DX
+	LEAQ     (DX)(CX*1), BX
+	LEAQ     (BX)(CX*1), SI
+	LEAQ     (SI)(CX*1), DI
+	LEAQ     (DI)(CX*1), R8
+	LEAQ     (R8)(CX*1), R9
+	MOVQ     at+32(FP), R10
+	MOVQ     b+40(FP), R11
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLW   $0x0f, Y0, Y0
+
+panel:
+	MOVQ         starts+56(FP), CX
+	MOVQ         8(CX), R12
+	SUBQ         (CX), R12
+	ADDQ         $0x08, starts+56(FP)
+	MOVQ         first+48(FP), CX
+	ADDQ         $0x40, first+48(FP)
+	VMOVDQU      (CX), Y4
+	VMOVDQU      32(CX), Y5
+	VMOVDQU      (CX), Y6
+	VMOVDQU      32(CX), Y7
+	VMOVDQU      (CX), Y8
+	VMOVDQU      32(CX), Y9
+	VMOVDQU      (CX), Y10
+	VMOVDQU      32(CX), Y11
+	VMOVDQU      (CX), Y12
+	VMOVDQU      32(CX), Y13
+	VMOVDQU      (CX), Y14
+	VMOVDQU      32(CX), Y15
+	TESTQ        $0x00000001, R12
+	JZ           even
+	MOVLQSX      (R10), CX
+	VMOVDQU      (R11), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	VPBROADCASTD (R8)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y12, Y12
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y13, Y13
+	VPBROADCASTD (R9)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y14, Y14
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y15, Y15
+	ADDQ         $0x04, R10
+	ADDQ         $0x40, R11
+
+even:
+	SHRQ $0x01, R12
+	JZ   end
+
+loop:
+	MOVLQSX      (R10), CX
+	VMOVDQU      (R11), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	VPBROADCASTD (R8)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y12, Y12
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y13, Y13
+	VPBROADCASTD (R9)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y14, Y14
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y15, Y15
+	MOVLQSX      4(R10), CX
+	VMOVDQU      64(R11), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	VPBROADCASTD (R8)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y12, Y12
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y13, Y13
+	VPBROADCASTD (R9)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R11), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y14, Y14
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y15, Y15
+	ADDQ         $0x08, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
+	JNZ          loop
+
+end:
+	MOVQ    AX, CX
+	VMOVDQU Y4, (CX)
+	VMOVDQU Y5, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y6, (CX)
+	VMOVDQU Y7, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y8, (CX)
+	VMOVDQU Y9, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y10, (CX)
+	VMOVDQU Y11, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y12, (CX)
+	VMOVDQU Y13, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	VMOVDQU Y14, (CX)
+	VMOVDQU Y15, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	ADDQ    $0x40, AX
+	DECQ    panels+64(FP)
+	JNZ     panel
+	VZEROUPPER
+	RET
+
+// func tilePairsAVX24Max(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+// Requires: AVX, AVX2
+TEXT ·tilePairsAVX24Max(SB), NOSPLIT, $0-72
+	MOVQ     c+0(FP), AX
+	MOVQ     stride+24(FP), CX
+	MOVQ     a+16(FP), DX
+	LEAQ     (DX)(CX*1), BX
+	LEAQ     (BX)(CX*1), SI
+	LEAQ     (SI)(CX*1), DI
+	MOVQ     at+32(FP), R8
+	MOVQ     b+40(FP), R9
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLW   $0x0f, Y0, Y0
+
+panel:
+	MOVQ         starts+56(FP), CX
+	MOVQ         8(CX), R10
+	SUBQ         (CX), R10
+	ADDQ         $0x08, starts+56(FP)
+	MOVQ         first+48(FP), CX
+	ADDQ         $0x40, first+48(FP)
+	VMOVDQU      (CX), Y4
+	VMOVDQU      32(CX), Y5
+	VMOVDQU      (CX), Y6
+	VMOVDQU      32(CX), Y7
+	VMOVDQU      (CX), Y8
+	VMOVDQU      32(CX), Y9
+	VMOVDQU      (CX), Y10
+	VMOVDQU      32(CX), Y11
+	TESTQ        $0x00000001, R10
+	JZ           even
+	MOVLQSX      (R8), CX
+	VMOVDQU      (R9), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	ADDQ         $0x04, R8
+	ADDQ         $0x40, R9
+
+even:
+	SHRQ $0x01, R10
+	JZ   end
+
+loop:
+	MOVLQSX      (R8), CX
+	VMOVDQU      (R9), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   32(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	MOVLQSX      4(R8), CX
+	VMOVDQU      64(R9), Y1
+	VPBROADCASTD (DX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VPBROADCASTD (BX)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y6, Y6
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y8, Y8
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y9, Y9
+	VPBROADCASTD (DI)(CX*1), Y2
+	VPMADDUBSW   Y1, Y2, Y3
+	VPMADDUBSW   96(R9), Y2, Y2
+	VPMADDWD     Y0, Y3, Y3
+	VPADDD       Y3, Y10, Y10
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y11, Y11
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000080, R9
+	DECQ         R10
+	JNZ          loop
+
+end:
+	VPMAXSD Y6, Y4, Y4
+	VPMAXSD Y7, Y5, Y5
+	VPMAXSD Y8, Y4, Y4
+	VPMAXSD Y9, Y5, Y5
+	VPMAXSD Y10, Y4, Y4
+	VPMAXSD Y11, Y5, Y5
+	MOVQ    AX, CX
+	VMOVDQU Y4, (CX)
+	VMOVDQU Y5, 32(CX)
+	ADDQ    cStride+8(FP), CX
+	ADDQ    $0x40, AX
+	DECQ    panels+64(FP)
+	JNZ     panel
+	VZEROUPPER
+	RET
+
+// func spreadAVX2(dst *uint8, src *uint8, blocks int, ways int, how *[2][32]uint8)
+// Requires: AVX, AVX2
+TEXT ·spreadAVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ blocks+16(FP), DX
+	MOVQ ways+24(FP), BX
+	MOVQ how+32(FP), SI
+	SHLQ $0x05, BX
+	LEAQ (SI)(BX*2), R8
+	SUBQ $0x02, DX
+	JL   one
+
+two:
+	VMOVDQU (CX), Y2
+	VMOVDQU 32(CX), Y3
+	MOVQ    SI, DI
+
+ways2:
+	VMOVDQU (DI), Y0
+	VMOVDQU 32(DI), Y1
+	VPSHUFB Y0, Y2, Y4
+	VPXOR   Y1, Y4, Y4
+	VMOVDQU Y4, (AX)
+	VPSHUFB Y0, Y3, Y0
+	VPXOR   Y1, Y0, Y0
+	VMOVDQU Y0, (AX)(BX*1)
+	ADDQ    $0x40, DI
+	ADDQ    $0x20, AX
+	CMPQ    DI, R8
+	JNE     ways2
+	ADDQ    $0x00000040, CX
+	ADDQ    BX, AX
+	SUBQ    $0x02, DX
+	JGE     two
+
+one:
+	ADDQ    $0x02, DX
+	JZ      end
+	VMOVDQU (CX), Y2
+	MOVQ    SI, DI
+
+ways1:
+	VMOVDQU (DI), Y0
+	VMOVDQU 32(DI), Y1
+	VPSHUFB Y0, Y2, Y0
+	VPXOR   Y1, Y0, Y0
+	VMOVDQU Y0, (AX)
+	ADDQ    $0x40, DI
+	ADDQ    $0x20, AX
+	CMPQ    DI, R8
+	JNE     ways1
+	ADDQ    $0x00000020, CX
+
+end:
+	VZEROUPPER
+	RET

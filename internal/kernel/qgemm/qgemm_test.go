@@ -27,6 +27,22 @@ func bytesU(r *rand.Rand, n int) []uint8 {
 	return x
 }
 
+// layer is weights [k, n] as a trained layer's are, about: normal draws, the greatest of each column 127.
+func layer(r *rand.Rand, k, n int) []int8 {
+	x, draws := make([]int8, k*n), make([]float64, k)
+	for j := range n {
+		top := 0.0
+		for i := range draws {
+			draws[i] = r.NormFloat64()
+			top = max(top, math.Abs(draws[i]))
+		}
+		for i, v := range draws {
+			x[i*n+j] = int8(math.RoundToEven(v / top * 127))
+		}
+	}
+	return x
+}
+
 // plans are the ways to compute s on the current instruction set: the one that is taken, with the matrix unit and without, and with patches copied and read in the image.
 func plans(s Spec) []*Plan {
 	out := []*Plan{New(s)}
@@ -381,7 +397,10 @@ func BenchmarkProduct(b *testing.B) {
 	for _, s := range []Spec{{M: 256, N: 256, K: 256}, {M: 1024, N: 1024, K: 1024}, {M: 3872, N: 64, K: 288}, {M: 32, N: 128, K: 1600}} {
 		for _, l := range isa.Levels()[1:] {
 			restore := isa.Use(l)
-			benchmarkProduct(b, r, s, l)
+			benchmarkProduct(b, s, l, "normal", bytesU(r, s.M*s.K), layer(r, s.K, s.N))
+			if l == isa.AVX2 { // where the weights count
+				benchmarkProduct(b, s, l, "uniform", bytesU(r, s.M*s.K), bytes8(r, s.K*s.N))
+			}
 			restore()
 		}
 	}
@@ -403,7 +422,7 @@ func BenchmarkConvolution(b *testing.B) {
 			if kind == "pooled" {
 				spec.Pool, spec.M = true, 32*(c.OH/2)*(c.OW/2)
 			}
-			x, w, ones := bytesU(r, 32*c.H*c.W*c.C), bytes8(r, spec.K*spec.N), make([]float32, spec.N)
+			x, w, ones := bytesU(r, 32*c.H*c.W*c.C), layer(r, spec.K, spec.N), make([]float32, spec.N)
 			y := make([]uint8, spec.M*spec.N)
 			for _, p := range plans(spec) {
 				p.Set(w, ones, ones)
@@ -417,12 +436,11 @@ func BenchmarkConvolution(b *testing.B) {
 	}
 }
 
-func benchmarkProduct(b *testing.B, r *rand.Rand, s Spec, l isa.Level) {
-	a, w, ones := bytesU(r, s.M*s.K), bytes8(r, s.K*s.N), make([]float32, s.N)
-	y := make([]uint8, s.M*s.N)
+func benchmarkProduct(b *testing.B, s Spec, l isa.Level, weights string, a []uint8, w []int8) {
+	ones, y := make([]float32, s.N), make([]uint8, s.M*s.N)
 	for _, p := range plans(s) {
 		p.Set(w, ones, ones)
-		b.Run(fmt.Sprintf("%dx%dx%d/%v/%s", s.M, s.K, s.N, l, p.how()), func(b *testing.B) {
+		b.Run(fmt.Sprintf("%dx%dx%d/%v/%s/%s", s.M, s.K, s.N, l, weights, p.how()), func(b *testing.B) {
 			for b.Loop() {
 				p.Run(nil, y, a)
 			}

@@ -201,3 +201,27 @@ func depthFloatVNNISlim(dst *float32, x *uint8, taps *int64, b *int8, scale *flo
 
 // depthFloatAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over two pixels a group, taps (bytes) from where the patch begins, of x*b channel by channel, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [4][4][2]: channels 0 to 3, 8 to 11, 4 to 7 and 12 to 15. Of the columns those are stored that cols names: all.
 func depthFloatAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// tilePairsAVX21: for 1 rows of a, stride bytes apart, and panels times 16 columns c[r][j] = first[j] + the sum over groups g of the panel and i below 4 of a[r][at[g]+i]*b[g][j][i]; b is groups times [16][4], starts says where those of each panel begin and the last ends, of which the first is at at and b; rows of c lie cStride bytes apart. Of the products of a group neither the first two nor the last two may add up to more than 16 bits.
+func tilePairsAVX21(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// tilePairsAVX22: for 2 rows of a, stride bytes apart, and panels times 16 columns c[r][j] = first[j] + the sum over groups g of the panel and i below 4 of a[r][at[g]+i]*b[g][j][i]; b is groups times [16][4], starts says where those of each panel begin and the last ends, of which the first is at at and b; rows of c lie cStride bytes apart. Of the products of a group neither the first two nor the last two may add up to more than 16 bits.
+func tilePairsAVX22(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// tilePairsAVX23: for 3 rows of a, stride bytes apart, and panels times 16 columns c[r][j] = first[j] + the sum over groups g of the panel and i below 4 of a[r][at[g]+i]*b[g][j][i]; b is groups times [16][4], starts says where those of each panel begin and the last ends, of which the first is at at and b; rows of c lie cStride bytes apart. Of the products of a group neither the first two nor the last two may add up to more than 16 bits.
+func tilePairsAVX23(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// tilePairsAVX24: for 4 rows of a, stride bytes apart, and panels times 16 columns c[r][j] = first[j] + the sum over groups g of the panel and i below 4 of a[r][at[g]+i]*b[g][j][i]; b is groups times [16][4], starts says where those of each panel begin and the last ends, of which the first is at at and b; rows of c lie cStride bytes apart. Of the products of a group neither the first two nor the last two may add up to more than 16 bits.
+func tilePairsAVX24(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// tilePairsAVX25: for 5 rows of a, stride bytes apart, and panels times 16 columns c[r][j] = first[j] + the sum over groups g of the panel and i below 4 of a[r][at[g]+i]*b[g][j][i]; b is groups times [16][4], starts says where those of each panel begin and the last ends, of which the first is at at and b; rows of c lie cStride bytes apart. Of the products of a group neither the first two nor the last two may add up to more than 16 bits.
+func tilePairsAVX25(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// tilePairsAVX26: for 6 rows of a, stride bytes apart, and panels times 16 columns c[r][j] = first[j] + the sum over groups g of the panel and i below 4 of a[r][at[g]+i]*b[g][j][i]; b is groups times [16][4], starts says where those of each panel begin and the last ends, of which the first is at at and b; rows of c lie cStride bytes apart. Of the products of a group neither the first two nor the last two may add up to more than 16 bits.
+func tilePairsAVX26(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// tilePairsAVX24Max: for 4 rows of a, stride bytes apart, and panels times 16 columns c[r][j] = first[j] + the sum over groups g of the panel and i below 4 of a[r][at[g]+i]*b[g][j][i]; b is groups times [16][4], starts says where those of each panel begin and the last ends, of which the first is at at and b; rows of c lie cStride bytes apart. Of the products of a group neither the first two nor the last two may add up to more than 16 bits. Only the greatest of each column is stored: c is one row.
+func tilePairsAVX24Max(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
+
+// spreadAVX2: for blocks times 32 bytes of src, ways times 32 bytes of dst: those that how[w][0] names in each half of 16, with the bits of how[w][1] turned.
+func spreadAVX2(dst *uint8, src *uint8, blocks int, ways int, how *[2][32]uint8)

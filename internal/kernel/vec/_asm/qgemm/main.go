@@ -39,6 +39,7 @@ func main() {
 	finish256()
 	depthwise512()
 	convolutions()
+	pairTiles()
 	Generate()
 }
 
