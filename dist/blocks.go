@@ -14,17 +14,13 @@ func narrow(n, i, size int) reach {
 	return at
 }
 
-// single reports whether every rank brings one summand.
-func single(own [][]Range) bool {
-	for _, r := range own {
-		if len(r) != 1 || r[0].Hi-r[0].Lo != 1 {
-			return false
-		}
-	}
-	return true
+// inBlocks reports whether the tree over ranks' shares is that over the ranks: nodes are alike, and of a power of two.
+func inBlocks(own [][]Range) bool {
+	size := alike(own)
+	return size > 0 && size&(size-1) == 0
 }
 
-// blocks sums over any number of ranks that bring a summand each in about 2·log2(n) rounds (the binary blocks of Rabenseifner & Träff, "More efficient reduction algorithms for non-power-of-two number of
+// blocks sums over any number of ranks that bring a node each (inBlocks) in about 2·log2(n) rounds (the binary blocks of Rabenseifner & Träff, "More efficient reduction algorithms for non-power-of-two number of
 // processors in message-passing parallel systems", EuroPVM/MPI 2004): ranks stand in blocks of falling powers of two, as the tree has them; each block sums by halving, sums go from smaller
 // blocks to greater ones, and the same way back.
 func (c *Comm) blocks(own, out []float32) error {

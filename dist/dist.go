@@ -68,6 +68,7 @@ const DefaultDeadline = 10 * time.Minute
 // Stats counts what a rank has done since the job began.
 type Stats struct {
 	Sent, Received int64         // bytes, of messages between ranks
+	Across         int64         // of Sent, to ranks of other machines, once it is known where the ranks are (Machines, or the first great sum)
 	Messages       int64         // sent
 	Busy           time.Duration // from the begin of each operation to its end, waiting included
 }
@@ -75,8 +76,9 @@ type Stats struct {
 // Comm is a rank's view of its job. Several goroutines may use it; one operation runs at a time.
 type Comm struct {
 	t        Transport
-	names    []int // of a Comm of some of the ranks: their numbers in the job, for errors; nil: their own
 	of       *Comm // that it is a Sub of, which counts its messages too
+	members  []int // of a Sub: its ranks' numbers in that
+	inner    bool  // whether it is a part of an operation of that, which then sends, receives and waits for it
 	deadline time.Duration
 	beat     time.Duration // between two signs of life of a rank that waits
 
@@ -85,9 +87,13 @@ type Comm struct {
 	what   string // the operation in progress
 	urgent atomic.Bool
 	stats  struct{ sent, received, messages, busy atomic.Int64 }
-	tmp    []float32 // of sums
-	met    bool      // whether it is known if the ranks share memory
-	shared *shared   // nil: they do not
+	to     []atomic.Int64 // bytes sent, by rank; those that this rank's machine reads in common memory are its own
+	tmp    []float32      // of sums
+	folder string         // of files that are memory
+	home   atomic.Pointer[machines]
+	met    bool    // whether it is known if ranks share memory
+	shared *shared // nil: they do not
+	across *across // sums between machines, of which there are several
 	late   *lateness
 	broken error // after an error the order of messages is lost: every later operation fails with it
 }
@@ -97,7 +103,7 @@ func New(t Transport, deadline time.Duration) *Comm {
 	if deadline <= 0 {
 		deadline = DefaultDeadline
 	}
-	return &Comm{t: t, deadline: deadline, beat: deadline / 8}
+	return &Comm{t: t, deadline: deadline, beat: deadline / 8, to: make([]atomic.Int64, t.Size()), folder: shmFolder}
 }
 
 // Rank is this process's number, from 0.
@@ -105,10 +111,10 @@ func (c *Comm) Rank() int { return c.t.Rank() }
 
 // name is a rank's number in the job.
 func (c *Comm) name(rank int) int {
-	if c.names == nil {
+	if c.of == nil {
 		return rank
 	}
-	return c.names[rank]
+	return c.of.name(c.members[rank])
 }
 
 // Size is the number of ranks.
@@ -122,7 +128,15 @@ func (c *Comm) Transport() Transport { return c.t }
 
 // Stats is what this rank has sent and received, by Comms that Sub has made of c too, and how long operations of c itself have taken.
 func (c *Comm) Stats() Stats {
-	return Stats{c.stats.sent.Load(), c.stats.received.Load(), c.stats.messages.Load(), time.Duration(c.stats.busy.Load())}
+	s := Stats{Sent: c.stats.sent.Load(), Received: c.stats.received.Load(), Messages: c.stats.messages.Load(), Busy: time.Duration(c.stats.busy.Load())}
+	if m := c.home.Load(); m != nil {
+		for r := range c.to {
+			if m.of[r] != m.of[c.Rank()] {
+				s.Across += c.to[r].Load()
+			}
+		}
+	}
+	return s
 }
 
 // Urgent says that somebody has nothing to do but wait for the operation in progress: it then looks for messages without pause, and otherwise leaves the processor to
@@ -181,28 +195,38 @@ func (c *Comm) begin(what string) (end func(err *error)) {
 	}
 }
 
-// count books messages, and those of a Sub with what it is a part of.
-func (c *Comm) count(sent, received, messages int) {
-	for ; c != nil; c = c.of {
+// count books messages, and those of a Sub with what it is a part of; what is sent goes to the rank to.
+func (c *Comm) count(to, sent, received, messages int) {
+	for ; ; to, c = c.members[to], c.of {
 		c.stats.sent.Add(int64(sent))
+		c.to[to].Add(int64(sent))
 		c.stats.received.Add(int64(received))
 		c.stats.messages.Add(int64(messages))
+		if c.of == nil {
+			return
+		}
 	}
 }
 
 func (c *Comm) send(to, tag int, p []byte) (Request, error) {
+	if c.inner {
+		return c.of.send(c.members[to], tag, p)
+	}
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	c.count(len(p), 0, 1)
+	c.count(to, len(p), 0, 1)
 	return c.t.Isend(to, tag, p)
 }
 
 func (c *Comm) recv(from, tag int, p []byte) (Request, error) {
+	if c.inner {
+		return c.of.recv(c.members[from], tag, p)
+	}
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	c.count(0, len(p), 0)
+	c.count(from, 0, len(p), 0)
 	return c.t.Irecv(from, tag, p)
 }
 
@@ -211,6 +235,9 @@ const patience = 256
 
 // wait waits for all of rs; nil ones are none.
 func (c *Comm) wait(rs ...Request) error {
+	if c.inner { // whose ranks would not hear of those outside that wait too
+		return c.of.wait(rs...)
+	}
 	left := 0
 	for _, r := range rs {
 		if r != nil {

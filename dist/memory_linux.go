@@ -1,13 +1,44 @@
 package dist
 
 import (
+	"encoding/binary"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
-// makeMemory makes memory of so many bytes that other processes can open by the path.
-func makeMemory(size int) (mem []byte, path string, err error) {
-	f, err := os.CreateTemp(shmFolder, "joule-*")
+// in is the path of a file in a folder, whatever another rank says that its name is.
+func in(folder, name string) string { return filepath.Join(folder, filepath.Base(name)) }
+
+// makeMark makes a file with a mark for processes that see the folder.
+func makeMark(folder string, mark uint64) (name string, err error) {
+	f, err := os.CreateTemp(folder, "joule-*")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if _, err := f.Write(binary.LittleEndian.AppendUint64(nil, mark)); err != nil {
+		removeMemory(folder, f.Name())
+		return "", err
+	}
+	return filepath.Base(f.Name()), nil
+}
+
+// hasMark reports whether a file begins with a mark.
+func hasMark(folder, name string, mark uint64) bool {
+	f, err := os.Open(in(folder, name))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var text [8]byte
+	n, err := f.ReadAt(text[:], 0)
+	return err == nil && n == len(text) && binary.LittleEndian.Uint64(text[:]) == mark
+}
+
+// makeMemory makes memory of so many bytes that other processes can open by the name.
+func makeMemory(folder string, size int) (mem []byte, name string, err error) {
+	f, err := os.CreateTemp(folder, "joule-*")
 	if err != nil {
 		return nil, "", err
 	}
@@ -18,15 +49,15 @@ func makeMemory(size int) (mem []byte, path string, err error) {
 		mem, err = mapFile(f, size)
 	}
 	if err != nil {
-		removeMemory(f.Name())
+		removeMemory(folder, f.Name())
 		return nil, "", err
 	}
-	return mem, f.Name(), nil
+	return mem, filepath.Base(f.Name()), nil
 }
 
 // openMemory opens what another process has made.
-func openMemory(path string, size int) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func openMemory(folder, name string, size int) ([]byte, error) {
+	f, err := os.OpenFile(in(folder, name), os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +72,6 @@ func mapFile(f *os.File, size int) ([]byte, error) {
 	return syscall.Mmap(int(f.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 }
 
-func removeMemory(path string) { _ = os.Remove(path) }
+func removeMemory(folder, name string) { _ = os.Remove(in(folder, name)) }
 
 func closeMemory(mem []byte) { _ = syscall.Munmap(mem) }

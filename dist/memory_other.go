@@ -2,10 +2,16 @@
 
 package dist
 
-func makeMemory(int) (mem []byte, path string, err error) { return nil, "", errNoMemory }
+func makeMark(string, uint64) (name string, err error) { return "", errNoMemory }
 
-func openMemory(string, int) ([]byte, error) { return nil, errNoMemory }
+func hasMark(folder, name string, mark uint64) bool { return false }
 
-func removeMemory(string) {}
+func makeMemory(folder string, size int) (mem []byte, name string, err error) {
+	return nil, "", errNoMemory
+}
+
+func openMemory(folder, name string, size int) ([]byte, error) { return nil, errNoMemory }
+
+func removeMemory(folder, name string) {}
 
 func closeMemory([]byte) {}

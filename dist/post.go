@@ -31,7 +31,7 @@ func (c *Comm) NewPoster() *Poster { return &Poster{c: c} }
 // Post begins to send b to another rank, which must call Recv with the same tag (0 <= tag < 256) and length. b must not change until Wait has returned. Messages to one rank with one tag
 // arrive in their order.
 func (p *Poster) Post(to, tag int, b []byte) (*Posted, error) {
-	p.c.count(len(b), 0, 1)
+	p.c.count(to, len(b), 0, 1)
 	q, err := p.c.t.Isend(to, tagUser+tag, b)
 	if err != nil {
 		return nil, fmt.Errorf("dist: rank %d, a message to rank %d: %w", p.c.name(p.c.Rank()), p.c.name(to), err)

@@ -1,22 +1,20 @@
 package dist
 
 import (
-	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/jouleml/joule/internal/debug"
 	"github.com/jouleml/joule/internal/kernel/vec"
 )
 
-// Ranks of one machine add up in memory that all of them see, in place of messages: what a rank brings is copied once, and the others read it where it lies. Sums keep their order, and so their bits.
+// Ranks of one machine add up in memory that all of them see, in place of messages: what a rank brings is copied once, and the others read it where it lies. Sums keep their order, and so their bits. Between several machines
+// sums of machines travel (across.go).
 //
-// The memory is a file that has no name any more once all have opened it. It has a mark, by which those who open it know it, a counter for each rank, and room for two turns of what each rank brings. A rank that has put something there counts on; it
+// The memory is a file that has no name any more once all have opened it. It has a counter for each rank of the machine, and room for two turns of what each brings. A rank that has put something there counts on; it
 // has finished reading the turn before by then. So after the counters of a turn everybody is done with the turn before it, whose room is free for the next.
 
 const (
@@ -25,25 +23,25 @@ const (
 	chunk = 1 << 18 // numbers of a rank in a turn
 )
 
+// shmFolder is Linux's folder of files that are memory.
+var shmFolder = "/dev/shm"
+
 // A Watcher is a Transport that can tell that another rank is gone while no message of it is awaited.
 type Watcher interface {
 	// Watch gives an error that wraps ErrLost if the rank is known to be gone.
 	Watch(rank int) error
 }
 
-// shared is memory that all ranks of a Comm see.
+// shared is memory that the ranks of this machine see.
 type shared struct {
-	count []*atomic.Uint64 // by rank: how often it has put something there
+	count []*atomic.Uint64 // by rank of the machine: how often it has put something there
 	room  [][turns][]float32
 	turn  uint64 // of this rank
 	done  uint64 // its count
 }
 
-// shmFolder is Linux's folder of files that are memory.
-var shmFolder = "/dev/shm"
-
 // sharedSize is the bytes that n ranks share.
-func sharedSize(n int) int { return (1+n)*line + n*turns*4*chunk }
+func sharedSize(n int) int { return n*line + n*turns*4*chunk }
 
 // countersIn are n counters, a line each.
 func countersIn(mem []byte, n int) []*atomic.Uint64 {
@@ -61,8 +59,8 @@ func floatsIn(mem []byte) []float32 {
 
 // newShared sees memory of sharedSize as what it is; release is called when nobody uses it any more.
 func newShared(mem []byte, n int, release func([]byte)) *shared {
-	s := &shared{count: countersIn(mem[line:], n)}
-	floats := floatsIn(mem[(1+n)*line:])
+	s := &shared{count: countersIn(mem, n)}
+	floats := floatsIn(mem[n*line:])
 	for range n {
 		var room [turns][]float32
 		for t := range room {
@@ -74,64 +72,62 @@ func newShared(mem []byte, n int, release func([]byte)) *shared {
 	return s
 }
 
-// meet tries, once, to find memory for sums: c.shared is nil afterwards if there is none, for instance since the ranks are on several machines.
+// meet tries, once, to find memory for sums: c.shared is nil afterwards if there is none, for instance since each rank has a machine of its own.
 func (c *Comm) meet() error {
 	if c.met {
 		return nil
 	}
 	c.met = true
-	mem, err := c.memory(sharedSize(c.Size()))
+	mem, release, err := c.memory(sharedSize)
 	if err == nil && mem != nil {
-		c.shared = newShared(mem, c.Size(), closeMemory)
+		c.shared = newShared(mem, len(c.home.Load().own), release)
 	}
 	return err
 }
 
-// memory is so many bytes that all ranks see, zeros behind a mark of eight bytes; nil if there is no such memory.
-func (c *Comm) memory(size int) ([]byte, error) {
-	n, me := c.Size(), c.Rank()
-	var mem []byte
-	var name [64]byte // of the file; empty: there is none
-	remove := func() {}
-	mark := rand.Uint64() // a file of this name on another machine has another
-	if me == 0 && debug.Get("ranks") != "messages" {
-		m, path, err := makeMemory(size)
-		if err == nil && len(path) < len(name)-8 {
-			mem, remove = m, func() { removeMemory(path) }
-			binary.LittleEndian.PutUint64(mem, mark)
-			binary.LittleEndian.PutUint64(name[:], mark)
-			copy(name[8:], path)
+// memory is so many bytes, zeros, that all ranks of this machine see, of a rank alone its own; nil on all ranks if a machine has no such memory. size is asked for the bytes that so many ranks need.
+func (c *Comm) memory(size func(ranks int) int) (mem []byte, release func([]byte), err error) {
+	m, err := c.find()
+	if err != nil || m.messages {
+		return nil, nil, err
+	}
+	const most = 64 // bytes of the file's name
+	n, bytes, release := c.Size(), size(len(m.own)), func([]byte) {}
+	name, names := make([]byte, most), make([]byte, n*most)
+	switch {
+	case len(m.own) == 1:
+		mem = make([]byte, bytes)
+	case m.me == 0:
+		made, file, err := makeMemory(c.folder, bytes)
+		if err == nil && len(file) <= most {
+			mem, release = made, closeMemory
+			copy(name, file)
+			defer removeMemory(c.folder, file)
 		}
 	}
-	defer func() { remove() }()
-	if err := c.broadcast(0, name[:]); err != nil {
-		return nil, err
+	if err := c.allGather(name, slices.Repeat([]int{most}, n), names); err != nil {
+		return nil, nil, err
 	}
-	if name[8] == 0 {
-		return nil, nil
-	}
-	if me != 0 {
-		if m, err := openMemory(strings.TrimRight(string(name[8:]), "\x00"), size); err == nil {
-			if mem = m; binary.LittleEndian.Uint64(mem) != binary.LittleEndian.Uint64(name[:]) {
-				closeMemory(mem)
-				mem = nil
-			}
+	if file := strings.TrimRight(string(names[m.own[0]*most:(m.own[0]+1)*most]), "\x00"); m.me > 0 && file != "" {
+		if opened, err := openMemory(c.folder, file, bytes); err == nil {
+			mem, release = opened, closeMemory
 		}
 	}
 	failed, any := []byte{0}, make([]byte, n)
 	if mem == nil {
 		failed[0] = 1
 	}
-	if err := c.allGather(failed, slices.Repeat([]int{1}, n), any); err != nil {
-		return nil, err
-	}
-	if slices.Contains(any, 1) {
+	err = c.allGather(failed, slices.Repeat([]int{1}, n), any)
+	if err != nil || slices.Contains(any, 1) {
 		if mem != nil {
-			closeMemory(mem)
+			release(mem)
 		}
-		return nil, nil
+		return nil, nil, err
 	}
-	return mem, nil
+	if m.several() && c.across == nil {
+		c.across = newAcross(c, m)
+	}
+	return mem, release, nil
 }
 
 // rooms are those of the turn, by rank.
@@ -143,33 +139,37 @@ func (s *shared) rooms() [][]float32 {
 	return out
 }
 
-// put says that this rank has put something into its room and waits until all have.
+// put says that this rank has put something into its room and waits until all of its machine have.
 func (c *Comm) put() error {
-	s := c.shared
+	if c.broken != nil {
+		return c.broken
+	}
+	s, m := c.shared, c.home.Load()
 	s.done++
-	s.count[c.Rank()].Store(s.done)
-	c.count(0, 0, 1)
-	return c.wait(&reached{c: c, count: s.count, at: s.done})
+	s.count[m.me].Store(s.done)
+	c.count(c.Rank(), 0, 0, 1)
+	return c.wait(&reached{c: c, ranks: m.own, count: s.count, at: s.done})
 }
 
-// reached is done when all ranks' counts are as high as at.
+// reached is done when the counts of all ranks of a machine are as high as at.
 type reached struct {
 	c     *Comm
+	ranks []int
 	count []*atomic.Uint64
 	at    uint64
-	rank  int // those before it are
+	next  int // those before it are
 	looks int
 }
 
 // Done implements Request.
 func (q *reached) Done() (bool, error) {
-	for ; q.rank < len(q.count); q.rank++ {
-		if q.count[q.rank].Load() >= q.at {
+	for ; q.next < len(q.count); q.next++ {
+		if q.count[q.next].Load() >= q.at {
 			continue
 		}
 		if q.looks++; q.looks%(4*patience) == 0 {
 			if w, ok := q.c.t.(Watcher); ok {
-				return false, w.Watch(q.rank)
+				return false, w.Watch(q.ranks[q.next])
 			}
 		}
 		return false, nil
@@ -179,35 +179,48 @@ func (q *reached) Done() (bool, error) {
 
 // sharedSum is sumTree in shared memory; every rank brings one node.
 func (c *Comm) sharedSum(p *Plan, own, out []float32, all bool) error {
-	s, n, me := c.shared, c.Size(), c.Rank()
-	lo, hi := segment(len(out), me, n)
+	s, n, mine := c.shared, c.Size(), c.home.Load().me
 	for at := 0; at < len(out); at += chunk {
 		part := reach{at, min(at+chunk, len(out))}
-		w := part.hi - part.lo
 		rooms := s.rooms()
-		copy(rooms[me], own[part.lo:part.hi])
+		copy(rooms[mine], own[part.lo:part.hi])
 		if err := c.put(); err != nil {
 			return err
 		}
+		var err error
 		if all {
-			if err := c.sumRooms(p, rooms, out[part.lo:part.hi], c.put); err != nil {
-				return err
-			}
+			err = c.sumRooms(p, rooms, out[part.lo:part.hi], c.put)
 		} else {
-			a, b := max(lo, part.lo), min(hi, part.hi)
-			if a < b {
-				c.addAll(p, stretch(rooms, a-at, b-at), out[a:b])
-			}
-			mineToo := max(0, b-a)
-			c.moved(w-mineToo, (n-1)*mineToo)
+			err = c.scatterRooms(p, rooms, out[part.lo:part.hi], func(r int) (lo, hi int) { return part.of(segment(len(out), r, n)) })
+		}
+		if err != nil {
+			return err
 		}
 		s.turn++
 	}
 	return nil
 }
 
+// of is what of lo <= i < hi lies in the stretch, seen from its beginning.
+func (at reach) of(lo, hi int) (int, int) {
+	return min(max(lo, at.lo), at.hi) - at.lo, max(min(hi, at.hi), at.lo) - at.lo
+}
+
+// scatterRooms sets this rank's segment of out to the sum of what all ranks have put into their rooms.
+func (c *Comm) scatterRooms(p *Plan, rooms [][]float32, out []float32, segment func(rank int) (lo, hi int)) error {
+	if c.across != nil {
+		return c.across.scatter(p, rooms, out, segment)
+	}
+	a, b := segment(c.Rank())
+	if a < b {
+		c.addAll(p, stretch(rooms, a, b), out[a:b])
+	}
+	c.moved(len(out)-(b-a), (c.Size()-1)*(b-a))
+	return nil
+}
+
 // moved counts numbers that others have read from this rank and it from others.
-func (c *Comm) moved(out, in int) { c.count(4*out, 4*in, 0) }
+func (c *Comm) moved(out, in int) { c.count(c.Rank(), 4*out, 4*in, 0) }
 
 // addAll adds what all ranks have, in the order of the tree of which each has one node.
 func (c *Comm) addAll(p *Plan, of [][]float32, out []float32) {
@@ -238,6 +251,9 @@ func stretch(rooms [][]float32, lo, hi int) [][]float32 {
 
 // sumRooms sets out to the sum of what all ranks have put into the beginnings of their rooms: short sums, and those of two ranks, everybody adds whole; of others each adds its segment and puts it into its room for the others, which put tells.
 func (c *Comm) sumRooms(p *Plan, rooms [][]float32, out []float32, put func() error) error {
+	if c.across != nil {
+		return c.across.sum(p, rooms, out, put)
+	}
 	n, me, w := c.Size(), c.Rank(), len(out)
 	if n == 2 || w <= small {
 		c.addAll(p, stretch(rooms, 0, w), out)
@@ -262,34 +278,36 @@ func (c *Comm) sumRooms(p *Plan, rooms [][]float32, out []float32, put func() er
 
 // sharedGather is gatherSegments in shared memory.
 func (c *Comm) sharedGather(x []float32) error {
-	s, n, me := c.shared, c.Size(), c.Rank()
+	s, n, m := c.shared, c.Size(), c.home.Load()
 	for at := 0; at < len(x); at += chunk {
-		end, rooms := min(at+chunk, len(x)), s.rooms()
-		within := func(r int) (a, b int) {
-			lo, hi := segment(len(x), r, n)
-			return min(max(lo, at), end), max(min(hi, end), at)
-		}
-		a, b := within(me)
-		if a < b {
-			copy(rooms[me][a-at:b-at], x[a:b])
+		part, rooms := reach{at, min(at+chunk, len(x))}, s.rooms()
+		segment := func(r int) (lo, hi int) { return part.of(segment(len(x), r, n)) }
+		y := x[part.lo:part.hi]
+		a, b := segment(c.Rank())
+		copy(rooms[m.me][a:b], y[a:b])
+		brought := b - a // to this rank's room
+		if c.across != nil {
+			more, err := c.across.gather(rooms[m.me], segment)
+			if err != nil {
+				return err
+			}
+			brought += more
 		}
 		if err := c.put(); err != nil {
 			return err
 		}
-		read := 0
 		for r := range n {
-			if lo, hi := within(r); r != me && lo < hi {
-				copy(x[lo:hi], rooms[r][lo-at:hi-at])
-				read += hi - lo
+			if lo, hi := segment(r); r != c.Rank() && lo < hi {
+				copy(y[lo:hi], rooms[m.brings(r)][lo:hi])
 			}
 		}
-		c.moved((n-1)*max(0, b-a), read)
+		c.moved((len(m.own)-1)*brought, len(y)-brought)
 		s.turn++
 	}
 	return nil
 }
 
-// Shared reports whether the ranks add up in memory that all see; known after the first great sum.
+// Shared reports whether ranks of one machine add up in memory that they see; known after the first great sum.
 func (c *Comm) Shared() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

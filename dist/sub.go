@@ -24,10 +24,7 @@ func (c *Comm) Sub(members []int, channel int) (*Comm, error) {
 		return nil, fmt.Errorf("dist: channel %d: there are 0 to %d", channel, Channels-1)
 	}
 	sub := New(&sub{c.t, members, me, channel * stride}, c.deadline)
-	sub.of = c
-	for _, r := range members {
-		sub.names = append(sub.names, c.name(r))
-	}
+	sub.of, sub.members, sub.folder = c, slices.Clone(members), c.folder
 	return sub, nil
 }
 

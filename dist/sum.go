@@ -83,6 +83,8 @@ func (c *Comm) sumTree(p *Plan, own [][]float32, out []float32, all bool) error 
 		}
 	}
 	switch {
+	case c.broken != nil:
+		return c.broken
 	case n == 1:
 		fold(p.Tree, p.Own[0], own, out)
 		return nil
@@ -99,7 +101,7 @@ func (c *Comm) sumTree(p *Plan, own [][]float32, out []float32, all bool) error 
 		return c.doubling(own[0], out)
 	case all && perfect(p.Own):
 		return c.halving(own[0], out)
-	case all && n > ManyRanks && single(p.Own):
+	case all && n > ManyRanks && inBlocks(p.Own):
 		return c.blocks(own[0], out)
 	}
 	if err := c.exchange(p, own, out); err != nil || !all {
@@ -243,23 +245,30 @@ func (c *Comm) exchange(p *Plan, own [][]float32, out []float32) error {
 	return nil
 }
 
-// fold adds nodes that together are the whole tree, in its order. It uses the parts' memory.
-func fold(t Tree, nodes []Range, parts [][]float32, out []float32) {
-	var stack []int // of nodes not yet added, as their first number
-	at := append([]Range(nil), nodes...)
-	for i := range at {
-		stack = append(stack, i)
-		for len(stack) > 1 {
-			a, b := stack[len(stack)-2], stack[len(stack)-1]
-			if !t.Joins(at[a], at[b]) {
-				break
-			}
-			add(parts[a], parts[b])
-			at[a].Hi = at[b].Hi
-			stack = stack[:len(stack)-1]
+// merge adds up those of some nodes that the tree puts together, in the memory of the left one of each two, and gives what is left of nodes and parts, in ascending order.
+func merge(t Tree, nodes []Range, parts [][]float32) ([]Range, [][]float32) {
+	order := make([]int, len(nodes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return nodes[i].Lo - nodes[j].Lo })
+	var at []Range
+	var sums [][]float32
+	for _, i := range order {
+		at, sums = append(at, nodes[i]), append(sums, parts[i])
+		for n := len(at); n > 1 && t.Joins(at[n-2], at[n-1]); n = len(at) {
+			add(sums[n-2], sums[n-1])
+			at[n-2].Hi = at[n-1].Hi
+			at, sums = at[:n-1], sums[:n-1]
 		}
 	}
-	copy(out, parts[0])
+	return at, sums
+}
+
+// fold adds nodes that together are the whole tree, in its order. It uses the parts' memory.
+func fold(t Tree, nodes []Range, parts [][]float32, out []float32) {
+	_, sums := merge(t, nodes, parts)
+	copy(out, sums[0])
 }
 
 func (c *Comm) gatherSegments(x []float32) error {
@@ -297,7 +306,7 @@ func (c *Comm) SumAnyOrder(x []float32) (err error) {
 	}
 	// What a ring sends; the library does not say what it does.
 	n := c.Size()
-	c.count(2*(n-1)*4*len(x)/n, 2*(n-1)*4*len(x)/n, 1)
+	c.count((c.Rank()+1)%n, 2*(n-1)*4*len(x)/n, 2*(n-1)*4*len(x)/n, 1)
 	r, err := s.Sum(x)
 	if err != nil {
 		return err

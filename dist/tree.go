@@ -70,16 +70,19 @@ func segment(size, i, n int) (lo, hi int) {
 	return min(lo*line, size), min(hi*line, size)
 }
 
-// perfect reports whether the tree over ranks' shares is the one of recursive doubling: a power of two of ranks, each with one node, all alike.
-func perfect(own [][]Range) bool {
-	n := len(own)
-	if n&(n-1) != 0 {
-		return false
-	}
-	for _, r := range own {
-		if len(r) != 1 || r[0].Hi-r[0].Lo != own[0][0].Hi-own[0][0].Lo {
-			return false
+// alike is the size of the nodes where each rank has one, all alike and in their order; else 0.
+func alike(own [][]Range) int {
+	size := 0
+	for r, nodes := range own {
+		if r == 0 && len(nodes) > 0 {
+			size = nodes[0].Hi - nodes[0].Lo
+		}
+		if len(nodes) != 1 || nodes[0] != (Range{r * size, (r + 1) * size}) {
+			return 0
 		}
 	}
-	return true
+	return size
 }
+
+// perfect reports whether the tree over ranks' shares is the one of recursive doubling: a power of two of ranks, each with one node, all alike.
+func perfect(own [][]Range) bool { return len(own)&(len(own)-1) == 0 && alike(own) > 0 }

@@ -24,6 +24,7 @@ var Table = []Setting{
 	{"dispatch", "1", "print which kernel each node got, and why"},
 	{"dump", "PASS or all", "print the graph after the named pass"},
 	{"isa", "portable, avx2 or avx512", "use no instructions beyond this set"},
+	{"machines", "N or LETTERS", "ranks believe themselves on N machines, or rank by rank on those of the letters (aabb; repeated: ab is by turns), to try what sums between machines do"},
 	{"nan", "1", "stop at the first node that makes a NaN or an infinity, and say which Go line made the node"},
 	{"pass", "-NAME", "leave the named pass out (may be given several times)"},
 	{"ranks", "messages", "ranks of one machine send messages in place of adding up in memory that all see"},
