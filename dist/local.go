@@ -6,11 +6,15 @@ import (
 )
 
 // Local makes the transports of a job whose ranks are goroutines of this process: for tests, and to try out what a job of many ranks would do.
-func Local(ranks int) []Transport {
+func Local(ranks int) []Transport { return LocalOn(make([]int, ranks)) }
+
+// LocalOn is Local of as many ranks as there are numbers of machines: those with the same number add up in common memory, as ranks of one machine do.
+func LocalOn(machines []int) []Transport {
+	ranks := len(machines)
 	w := &world{gone: make([]bool, ranks), queues: map[route][][]byte{}, posted: map[route][]*receiving{}}
 	out := make([]Transport, ranks)
 	for i := range out {
-		out[i] = &local{w, i}
+		out[i] = &local{w, i, machines[i]}
 	}
 	return out
 }
@@ -25,13 +29,16 @@ type world struct {
 }
 
 type local struct {
-	w    *world
-	rank int
+	w             *world
+	rank, machine int
 }
 
 func (l *local) Rank() int    { return l.rank }
 func (l *local) Size() int    { return len(l.w.gone) }
 func (l *local) Name() string { return "goroutines of one process" }
+
+// Machine implements Placer.
+func (l *local) Machine() int { return l.machine }
 
 func (l *local) Isend(to, tag int, p []byte) (Request, error) {
 	l.w.mu.Lock()

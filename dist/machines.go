@@ -13,6 +13,11 @@ import (
 	"github.com/jouleml/joule/internal/debug"
 )
 
+// A Placer is a Transport whose ranks are taken to be on several machines, wherever they are: those with different numbers share no memory.
+type Placer interface {
+	Machine() int
+}
+
 // machines is where the ranks of a Comm are. Ranks are on one machine if they see common memory: two containers of one host name that have a /dev/shm each are two machines. Each rank puts a mark there for that, in a file, and looks
 // for those of the others: a file of the same name on another machine has another mark.
 type machines struct {
@@ -103,6 +108,9 @@ func (c *Comm) find() (*machines, error) {
 	label, err := pretended(debug.Get("machines"), number, root.Size())
 	if err != nil {
 		return nil, err
+	}
+	if p, ok := root.t.(Placer); ok && debug.Get("machines") == "" {
+		label = p.Machine()
 	}
 	host, _ := os.Hostname()
 	sum := fnv.New64a()

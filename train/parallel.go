@@ -446,6 +446,9 @@ func (m *Model) sync(what string) error {
 	if c == nil {
 		return nil
 	}
+	if _, err := c.Machines(); err != nil { // the account says what goes between them
+		return err
+	}
 	team := m.team // whose parts differ from rank to rank
 	m.team = nil
 	g, _, err := m.graph(programKey{mode: shard, batch: 1})
@@ -602,6 +605,7 @@ func (m *Model) joinMeters(own []meter) ([]meter, error) {
 type Exchange struct {
 	Steps    int64   `json:"steps"`
 	Sent     int64   `json:"bytes_sent"`
+	Across   int64   `json:"bytes_across_machines"` // of those sent, to ranks of other machines
 	Received int64   `json:"bytes_received"`
 	Messages int64   `json:"messages"`
 	Summing  float64 `json:"seconds_summing"`          // with sums of gradients in progress, behind computing or not
@@ -619,7 +623,8 @@ func (m *Model) Exchange() Exchange {
 	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds(), Bubble: (a.bubble - b.bubble).Seconds(), Within: (a.within - b.within).Seconds()}
 	if c := m.Comm(); c != nil {
 		s := c.Stats()
-		e.Sent, e.Received, e.Messages = s.Sent-m.exchanged.stats.Sent, s.Received-m.exchanged.stats.Received, s.Messages-m.exchanged.stats.Messages
+		b := m.exchanged.stats
+		e.Sent, e.Across, e.Received, e.Messages = s.Sent-b.Sent, s.Across-b.Across, s.Received-b.Received, s.Messages-b.Messages
 	}
 	return e
 }

@@ -25,9 +25,13 @@ import (
 // everyRank runs f as each rank of a job of goroutines.
 func everyRank(t *testing.T, n int, f func(c *dist.Comm) error) []error {
 	t.Helper()
-	errs := make([]error, n)
+	return everyRankOf(dist.Local(n), f)
+}
+
+func everyRankOf(job []dist.Transport, f func(c *dist.Comm) error) []error {
+	errs := make([]error, len(job))
 	var wg sync.WaitGroup
-	for i, tr := range dist.Local(n) {
+	for i, tr := range job {
 		wg.Go(func() {
 			c := dist.New(tr, 30*time.Second)
 			if errs[i] = f(c); errs[i] != nil {

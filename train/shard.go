@@ -249,13 +249,13 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 		if g.last = s == g.hi-1; g.last {
 			flag(own.control[controlStop:], wish.stop)
 			flag(own.control[controlSave:], wish.save)
-			if g.window == nil {
+			if !g.atEnd() {
 				go func() { done <- g.sum(depth, depth-g.joins[len(g.joins)-1]) }()
 			}
 		}
 		draw[1] = count + int64(s)
 		if err := g.one(b, lo-from, hi-from, depth-1, judge); err != nil {
-			if g.last && g.window == nil {
+			if g.last && !g.atEnd() {
 				close(g.queue)
 				<-done
 			}
@@ -270,7 +270,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 		}
 	}
 	computed := time.Now()
-	if g.window != nil {
+	if g.atEnd() {
 		err = g.sumInWindow(depth)
 	} else {
 		g.urgent(true)
@@ -295,7 +295,7 @@ func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge fun
 	if g.Trace != nil {
 		step := g.account.steps
 		g.Trace(Span{"gradients", step, begun, computed})
-		if g.window == nil {
+		if !g.atEnd() {
 			g.Trace(Span{"wait", step, computed, summed})
 		}
 		g.Trace(Span{"update", step, summed, time.Now()})
@@ -425,6 +425,9 @@ func (g *group) sum(depth, left int) error {
 			g.Trace(Span{fmt.Sprintf("bucket %d", i), g.account.steps + 1, start, end})
 		}
 	}
+	if g.window != nil {
+		g.window.End()
+	}
 	if g.zero == nil {
 		return nil
 	}
@@ -437,8 +440,8 @@ func (g *group) sum(depth, left int) error {
 	return g.m.Comm().SumTree(g.plan, own, own[0])
 }
 
-// seek finds out, at the first step, whether all ranks see common memory: gradients are then computed there, and the sum of all ranks' is read into another slot at the end of the step. Nothing travels,
-// so there is nothing to hide behind the backward pass.
+// seek finds out, at the first step, whether ranks see common memory: gradients are then computed there, and the sum of all ranks' is read into another slot. If all see it, that is at the end of the step: nothing travels,
+// so there is nothing to hide behind the backward pass. Between machines sums travel, bucket by bucket.
 func (g *group) seek() error {
 	if g.sought {
 		return nil
@@ -456,6 +459,9 @@ func (g *group) seek() error {
 	g.window, g.slots[0] = w, g.flat.slotIn(&vector{raw, tensor.Wrap(dtype.F32, []int{len(raw) / 4}, raw).F32()[:g.flat.size]})
 	return nil
 }
+
+// atEnd reports whether sums are taken at the end of the step, and not beside the backward pass.
+func (g *group) atEnd() bool { return g.window != nil && g.window.Whole() }
 
 // sumInWindow adds up this rank's shards in depth slots, and then what all ranks have in common memory.
 func (g *group) sumInWindow(depth int) error {
@@ -491,6 +497,10 @@ func (g *group) exchange(i int, own [][]float32) error {
 			add(own[0], x)
 		}
 		return c.SumAnyOrder(own[0])
+	case g.window != nil:
+		b := g.flat.buckets[i]
+		_, err := g.window.SumAt(plan, b.lo, g.total.all[b.lo:b.hi])
+		return err
 	}
 	return c.SumTree(plan, own, own[0])
 }
