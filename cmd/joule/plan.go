@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -61,7 +60,7 @@ func planCmd() *cobra.Command {
 	fs.IntVar(&f.batch, "batch", 0, "examples in a step (default: as the specification says)")
 	fs.IntSliceVar(&f.ranks, "ranks", []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 10000}, "numbers of ranks to predict")
 	fs.IntVar(&f.threads, "threads", 1, "threads of a rank")
-	fs.IntVar(&f.machine, "per-machine", 1, "ranks on a machine")
+	fs.IntVar(&f.machine, "per-machine", 1, "ranks on a machine, which add up among themselves before machines do")
 	fs.IntVar(&f.cores, "cores", 0, "cores of a machine (default: this one's)")
 	fs.DurationVar(&f.latency, "latency", 30*time.Microsecond, "latency of the link between machines")
 	fs.Float64Var(&f.bandwidth, "bandwidth", 1.25, "bandwidth of that link, in GB/s (10 Gbit/s Ethernet: 1.25)")
@@ -277,16 +276,31 @@ func (f *planFlags) print(w io.Writer, name string, p *plan.Job, rows, all []pla
 	for _, s := range p.Steps {
 		fmt.Fprintf(w, "measured: %s a step of %d examples\n", energy.SI(s.Seconds, "s"), s.Batch)
 	}
-	fmt.Fprintf(w, "\n%6s %-11s %6s %10s %10s %10s %10s %10s %12s %10s %12s %10s\n", "ranks", "strategy", "each", "compute", "sums", "exposed", "bubble", "step", "examples/s", "efficiency", "J/example", "memory")
 	shown := rows
 	if f.all {
 		shown = all
 	}
+	several := slices.ContainsFunc(shown, func(r plan.Row) bool { return r.Across > 0 })
+	network := func(text string) string {
+		if !several {
+			return ""
+		}
+		return fmt.Sprintf(" %10s", text)
+	}
+	fmt.Fprintf(w, "\n%6s %-11s %6s %10s %10s %10s %10s %10s %12s %10s %12s %10s%s\n", "ranks", "strategy", "each", "compute", "sums", "exposed", "bubble", "step", "examples/s", "efficiency", "J/example", "memory", network("network"))
 	for _, r := range shown {
-		fmt.Fprintf(w, "%6d %-11v %6d %10s %10s %10s %10s %10s %12.0f %9.0f%% %12s %10s\n", r.Ranks, r.Strategy, r.Batch, energy.SI(r.Compute, "s"), energy.SI(r.Exchange, "s"), energy.SI(r.Exposed, "s"), energy.SI(r.Bubble, "s"),
-			energy.SI(r.Step, "s"), r.Examples, 100*r.Efficiency, energy.SI(r.Joules, "J"), energy.SI(r.Memory, "B"))
+		fmt.Fprintf(w, "%6d %-11v %6d %10s %10s %10s %10s %10s %12.0f %9.0f%% %12s %10s%s\n", r.Ranks, r.Strategy, r.Batch, energy.SI(r.Compute, "s"), energy.SI(r.Exchange, "s"), energy.SI(r.Exposed, "s"), energy.SI(r.Bubble, "s"),
+			energy.SI(r.Step, "s"), r.Examples, 100*r.Efficiency, energy.SI(r.Joules, "J"), energy.SI(r.Memory, "B"), network(energy.SI(r.Across*float64(min(r.Ranks, p.Machine)), "B")))
 	}
 	fmt.Fprintf(w, "\nA prediction. Energy: %v at one rank; a rank that waits is taken to need as much, since it polls. Memory: of the rank that holds most.\n", source)
+	switch {
+	case several && p.Machine > 1 && p.Ring:
+		fmt.Fprintf(w, "Network: what a machine of %d ranks sends to others in a step.\n", p.Machine)
+	case several && p.Machine > 1:
+		fmt.Fprintf(w, "Network: what a machine of %d ranks, which add up among themselves first, sends to others in a step.\n", p.Machine)
+	case several:
+		fmt.Fprintln(w, "Network: what a rank, each of which has a machine of its own (--per-machine), sends to others in a step.")
+	}
 	for _, k := range slices.Sorted(maps.Keys(p.Stages)) {
 		if slices.ContainsFunc(shown, func(r plan.Row) bool { return r.Strategy.Pipeline == k }) {
 			fmt.Fprintf(w, "%d stages:", k)
@@ -362,8 +376,7 @@ func (f *planFlags) measure(ctx context.Context, m *train.Model, ds data.Dataset
 
 // measureLink times messages between ranks 0 and 1: small ones there and back for the latency, great ones for the bandwidth.
 func measureLink(c *dist.Comm, p *plan.Job) (string, error) {
-	host, _ := os.Hostname()
-	hosts, err := dist.Gather(c, host)
+	machines, err := c.Machines()
 	if err != nil {
 		return "", err
 	}
@@ -406,7 +419,7 @@ func measureLink(c *dist.Comm, p *plan.Job) (string, error) {
 	}
 	l := plan.Link{Latency: small, Bandwidth: great / max(large-small, 1e-9)}
 	where := "between the machines of ranks 0 and 1"
-	if hosts[0] == hosts[1] {
+	if machines[0] == machines[1] {
 		where = "within the machine"
 		p.Local = l
 	} else {

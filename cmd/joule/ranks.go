@@ -396,21 +396,34 @@ func (j *job) gather(l *energy.Ledger) (*energy.Ledger, []rankReport, error) {
 	return sum, reports, nil
 }
 
-// table prints the ranks' reports.
+// rankTable prints the ranks' reports; what went to other machines where there are any.
 func rankTable(w io.Writer, rs []rankReport) {
-	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s %9s %11s %11s %10s\n", "rank", "host", "time", "summing", "waiting", "sent", "messages", "arithmetic", "energy", "memory")
 	var total rankReport
 	var time, waiting float64
 	for _, r := range rs {
-		fmt.Fprintf(w, "%-5d %-16s %9s %9s %9s %10s %9d %11s %11s %10s\n", r.Rank, r.Host, energy.SI(r.Seconds, "s"), energy.SI(r.Summing, "s"), energy.SI(r.Waiting, "s"), energy.SI(float64(r.Sent), "B"), r.Messages, energy.SI(float64(r.FLOPs), "FLOP"), energy.SI(r.Joules.Value, "J"), energy.SI(float64(r.Peak), "B"))
 		total.Sent += r.Sent
+		total.Across += r.Across
 		total.Messages += r.Messages
 		total.FLOPs += r.FLOPs
 		total.Joules = total.Joules.Add(r.Joules)
 		time += r.Seconds
 		waiting += r.Waiting
 	}
-	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s %9d %11s %11s\n", "all", "", "", "", energy.SI(waiting, "s"), energy.SI(float64(total.Sent), "B"), total.Messages, energy.SI(float64(total.FLOPs), "FLOP"), energy.SI(total.Joules.Value, "J"))
+	across := func(bytes int64) string {
+		if total.Across == 0 {
+			return ""
+		}
+		return fmt.Sprintf(" %11s", energy.SI(float64(bytes), "B"))
+	}
+	head := ""
+	if total.Across > 0 {
+		head = fmt.Sprintf(" %11s", "to machines")
+	}
+	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s%s %9s %11s %11s %10s\n", "rank", "host", "time", "summing", "waiting", "sent", head, "messages", "arithmetic", "energy", "memory")
+	for _, r := range rs {
+		fmt.Fprintf(w, "%-5d %-16s %9s %9s %9s %10s%s %9d %11s %11s %10s\n", r.Rank, r.Host, energy.SI(r.Seconds, "s"), energy.SI(r.Summing, "s"), energy.SI(r.Waiting, "s"), energy.SI(float64(r.Sent), "B"), across(r.Across), r.Messages, energy.SI(float64(r.FLOPs), "FLOP"), energy.SI(r.Joules.Value, "J"), energy.SI(float64(r.Peak), "B"))
+	}
+	fmt.Fprintf(w, "%-5s %-16s %9s %9s %9s %10s%s %9d %11s %11s\n", "all", "", "", "", energy.SI(waiting, "s"), energy.SI(float64(total.Sent), "B"), across(total.Across), total.Messages, energy.SI(float64(total.FLOPs), "FLOP"), energy.SI(total.Joules.Value, "J"))
 	if time > 0 {
 		fmt.Fprintf(w, "%.1f%% of the ranks' time was lost to waiting for each other\n", 100*waiting/time)
 	}

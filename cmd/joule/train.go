@@ -610,6 +610,9 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		r["ranks"] = float64(len(reports))
 		for _, k := range reports {
 			r["bytes_sent"] += float64(k.Sent)
+			if k.Across > 0 {
+				r["bytes_across_machines"] += float64(k.Across)
+			}
 			r["seconds_waiting"] += k.Waiting
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,12 +106,17 @@ func hang() error {
 }
 
 func TestOperations(t *testing.T) {
-	for _, m := range mpitest.All(t) {
+	for i, m := range mpitest.All(t) {
 		for _, n := range []string{"1", "2", "3", "4"} {
 			out, err := m.Command(n, []string{role + "=collectives"}, os.Args[0]).CombinedOutput()
 			if err != nil || strings.Count(string(out), "of "+n+" is content") != int(n[0]-'0') {
 				t.Errorf("%s, %s ranks: %v\n%s", m.Name, n, err, out)
 			}
+		}
+		machines := []string{"2", "aaab", "ab"}[i%3]
+		out, err := m.Command("4", []string{role + "=collectives", "JOULE_DEBUG=machines=" + machines}, os.Args[0]).CombinedOutput()
+		if err != nil || strings.Count(string(out), "of 4 is content") != 4 {
+			t.Errorf("%s, machines=%s: %v\n%s", m.Name, machines, err, out)
 		}
 		// The standard's own interface, where the library has it.
 		if lib := filepath.Join(filepath.Dir(filepath.Dir(m.Run)), "lib", "libmpi_abi.so.1"); exists(lib) {
@@ -123,8 +129,8 @@ func TestOperations(t *testing.T) {
 }
 
 func TestHungRank(t *testing.T) {
-	for _, m := range mpitest.All(t) {
-		out, err := m.Command("3", []string{role + "=hang"}, os.Args[0]).CombinedOutput()
+	for i, m := range mpitest.All(t) {
+		out, err := m.Command("3", []string{role + "=hang", "JOULE_DEBUG=machines=" + strconv.Itoa(1+i)}, os.Args[0]).CombinedOutput()
 		said := strings.Count(string(out), "hang: dist:") - strings.Count(string(out), "role hang: dist:")
 		if err == nil || said != 2 || !strings.Contains(string(out), "no sign of rank 1:") || strings.Contains(string(out), "no sign of rank 0") {
 			t.Errorf("%s: %v\n%s", m.Name, err, out)

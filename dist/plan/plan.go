@@ -3,9 +3,12 @@
 // A message of m bytes takes α + m·β seconds, with latency α and β the inverse of the bandwidth (Hockney, "The communication challenge for MPP", 1994). A sum over n ranks is then, with
 // the algorithms of package dist (Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", 2005):
 //
-//   - n a power of two, recursive halving and doubling: 2·Σ_s (α_s + B/2^(s+1)·β_s) over the log2(n) stages s; stages between ranks of one machine use its link;
+//   - n a power of two, recursive halving and doubling: 2·Σ_s (α + B/2^(s+1)·β) over the log2(n) stages s;
 //   - other n up to 16, every rank with every other: 2·((n-1)·α + (n-1)/n·B·β);
 //   - greater ones, in blocks of falling powers of two (Rabenseifner & Träff 2004): that of the greatest block, and for each pair of blocks of s and s' < s ranks 2·(s/s'·α + B/s'·β).
+//
+// On M machines of r ranks, in a row, the ranks of a machine add up first: a sum of B bytes over r of them on the machine's link (in common memory that is an upper bound), and r sums of B/r over the M machines at a time, which
+// share the network. A machine sends 2·(M-1)/M·B to others. Where its ranks make no node of the tree but k of them it sends (k+1)·(M-1)/M·B, each with every other.
 //
 // A pipeline of P stages and M micro-batches is played through, one forward, one backward (strategy.go): stages of equal time without messages wait for (P-1)/(M+P-1) of a step. Of layers that are split
 // over T ranks, the sums within forward and backward pass are all waited for. Memory of a rank is its values, its gradients and the programs that a training compiles.
@@ -78,6 +81,7 @@ type Row struct {
 	Joules       float64 // an example
 	Bubble       float64 // seconds in which a rank of a pipeline waits for other stages
 	Sent         float64 // bytes a rank sends in a step
+	Across       float64 // of those, to other machines
 	Memory       float64 // bytes of the rank that holds most; 0: unknown
 }
 
@@ -127,63 +131,99 @@ func (j *Job) shared() Link {
 	return Link{j.Network.Latency, j.Network.Bandwidth / float64(j.Machine)}
 }
 
-// link is that between ranks so far apart.
-func (j *Job) link(distance int) Link {
-	if distance >= j.Machine {
-		return j.shared()
-	}
-	return j.Local
+// flow is what a sum costs a rank: its time, the bytes it sends, and of these those to other machines.
+type flow struct{ seconds, sent, across float64 }
+
+// Sum is the time of a sum of so many bytes over n ranks in a row, and the bytes that a rank sends, to ranks of its machine included.
+func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) {
+	f := j.sum(n, 1, bytes)
+	return f.seconds, f.sent
 }
 
-// Sum is the time of a sum of so many bytes over n ranks in a row, and the bytes that a rank sends.
-func (j *Job) Sum(n int, bytes float64) (seconds, sent float64) { return j.sum(n, 1, bytes) }
+// Across is the bytes that each machine sends to others for a sum of so many bytes over n ranks in a row.
+func (j *Job) Across(n int, bytes float64) float64 {
+	return j.sum(n, 1, bytes).across * float64(min(n, j.Machine))
+}
 
 // sum is Sum over ranks that lie stride apart.
-func (j *Job) sum(n, stride int, bytes float64) (seconds, sent float64) {
+func (j *Job) sum(n, stride int, bytes float64) flow {
 	if n == 1 {
-		return 0, 0
+		return flow{}
 	}
-	sent = 2 * float64(n-1) / float64(n) * bytes
+	r := min(n, max(1, j.Machine/stride)) // ranks of a machine
+	m := (n + r - 1) / r                  // machines
+	ranks := float64(r)
 	if j.Ring { // of each machine's ranks one speaks to the next machine: the network is its own. The slowest link sets the pace
-		l := j.Local
-		if n*stride > j.Machine {
+		l, f := j.Local, flow{sent: 2 * float64(n-1) / float64(n) * bytes}
+		if m > 1 {
 			l = Link{max(l.Latency, j.Network.Latency), min(l.Bandwidth, j.Network.Bandwidth)}
+			f.across = f.sent / ranks
 		}
-		return Ring(l, n, bytes), sent
+		f.seconds = Ring(l, n, bytes)
+		return f
 	}
+	if m == 1 {
+		f := j.Local.sum(n, bytes)
+		return f
+	}
+	if r == 1 {
+		f := j.shared().sum(n, bytes)
+		f.across = f.sent
+		return f
+	}
+	within := j.Local.sum(r, bytes)
+	column := j.shared().sum(m, bytes/ranks)
+	if nodes := nodes(n, r); nodes > m { // a machine has several sums, which all others need
+		part := bytes / ranks / float64(m)
+		more, each := float64(nodes)-float64(nodes)/float64(m), float64(m-1)
+		column = flow{seconds: (more + each) * j.shared().Time(part), sent: (float64(nodes)/float64(m) + 1) * each * part}
+	}
+	return flow{within.seconds + column.seconds, within.sent + column.sent, column.sent}
+}
+
+// nodes is how many sums machines of r ranks each make together, of the tree over n ranks.
+func nodes(n, r int) (count int) {
+	if r&(r-1) == 0 {
+		return (n + r - 1) / r
+	}
+	for lo := 0; lo < n; lo += r {
+		count += len(dist.Tree{N: n}.Cover(lo, min(lo+r, n)))
+	}
+	return count
+}
+
+// sum is that of n ranks which all have such a link to each other.
+func (l Link) sum(n int, bytes float64) flow {
+	f := flow{sent: 2 * float64(n-1) / float64(n) * bytes}
 	// A sum by halving and doubling within a block of ranks, a power of two.
 	halving := func(n int) (seconds float64) {
 		part := bytes / 2
 		for d := 1; d < n; d *= 2 {
-			seconds += 2 * j.link(d*stride).Time(part)
+			seconds += 2 * l.Time(part)
 			part /= 2
 		}
 		return seconds
 	}
 	switch block := 1 << (bits.Len(uint(n)) - 1); {
 	case block == n:
-		return halving(n), sent
+		f.seconds = halving(n)
 	case n > dist.ManyRanks: // blocks of falling powers of two: each rank of the smaller gives its sums to its share of the greater, and has them back
-		seconds, sent = halving(block), 0
+		f.seconds, f.sent = halving(block), 0
 		for at := 0; at < n; {
 			size := 1 << (bits.Len(uint(n-at)) - 1)
-			sent += 2 * float64(size-1) * bytes
+			f.sent += 2 * float64(size-1) * bytes
 			if rest := n - at - size; rest > 0 {
 				next := 1 << (bits.Len(uint(rest)) - 1)
-				seconds += 2 * float64(size/next) * j.link(size*stride).Time(bytes/float64(size))
-				sent += 2 * bytes
+				f.seconds += 2 * float64(size/next) * l.Time(bytes/float64(size))
+				f.sent += 2 * bytes
 			}
 			at += size
 		}
-		return seconds, sent / float64(n)
+		f.sent /= float64(n)
+	default:
+		f.seconds = 2 * float64(n-1) * l.Time(bytes/float64(n))
 	}
-	near := min(n, max(1, j.Machine/stride))
-	each := bytes / float64(n)
-	seconds = 2 * float64(near-1) * j.Local.Time(each)
-	if n > near {
-		seconds += 2 * float64(n-near) * j.shared().Time(each)
-	}
-	return seconds, sent
+	return f
 }
 
 // Ring and Doubling are the times of two other algorithms on one kind of link.
@@ -209,10 +249,11 @@ func (j *Job) Predict(n, batch int, weak bool) Row {
 	end := 0.0
 	for i, bytes := range j.Buckets {
 		ready := begin + (gradients-begin)*float64(i+1)/float64(len(j.Buckets))
-		t, sent := j.Sum(n, bytes)
-		end = max(end, ready) + t
-		r.Exchange += t
-		r.Sent += sent
+		f := j.sum(n, 1, bytes)
+		end = max(end, ready) + f.seconds
+		r.Exchange += f.seconds
+		r.Sent += f.sent
+		r.Across += f.across
 	}
 	r.Exposed = max(0, end-gradients)
 	r.Step = r.Compute + r.Exposed

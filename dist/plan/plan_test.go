@@ -2,8 +2,14 @@ package plan
 
 import (
 	"math"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/jouleml/joule/dist"
 )
 
 func job() *Job {
@@ -29,13 +35,59 @@ func TestSum(t *testing.T) {
 	if s, sent := j.Sum(4, 1e6); !near(s, 2*(1e-6+5e5/5e9)+2*(20e-6+2.5e5/0.5e9)) || !near(sent, 1.5e6) {
 		t.Errorf("4 ranks: %g s, %g B", s, sent)
 	}
-	// Three: one neighbour, one across the network.
-	if s, _ := j.Sum(3, 3e6); !near(s, 2*(1e-6+1e6/5e9)+2*(20e-6+1e6/0.5e9)) {
-		t.Errorf("3 ranks: %g s", s)
+	// Three, of which the last has a machine for itself: the same, and what each machine sends is half there and half back.
+	if s, _ := j.Sum(3, 3e6); !near(s, 2*(1e-6+1.5e6/5e9)+2*(20e-6+0.75e6/0.5e9)) || !near(j.Across(3, 3e6), 3e6) {
+		t.Errorf("3 ranks: %g s, %g B between machines", s, j.Across(3, 3e6))
+	}
+	// Three ranks of a machine are two nodes of the tree over six: each sends both, and half of the results.
+	j.Machine = 3
+	if s, _ := j.Sum(6, 6e6); !near(s, 2*(2e-6+4e6/5e9)+3*(20e-6+1e6/(1e9/3))) || !near(j.Across(6, 6e6), 9e6) {
+		t.Errorf("6 ranks: %g s, %g B between machines", s, j.Across(6, 6e6))
 	}
 	l := Link{1e-5, 1e9}
 	if !near(Ring(l, 4, 8e6), 6e-5+12e6/1e9) || !near(Doubling(l, 8, 1e6), 3*(1e-5+1e-3)) {
 		t.Error("ring or doubling")
+	}
+}
+
+// The bytes that are predicted to go between machines are those that do.
+func TestAcross(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("processes share memory on Linux alone")
+	}
+	const size = 96 << 10 // numbers
+	for _, c := range []struct{ ranks, machine int }{{4, 1}, {3, 1}, {4, 2}, {4, 4}, {6, 2}, {6, 3}, {8, 4}, {10, 2}, {12, 4}, {40, 2}} {
+		var of []int
+		for r := range c.ranks {
+			of = append(of, r/c.machine)
+		}
+		var across atomic.Int64
+		var wg sync.WaitGroup
+		for _, tr := range dist.LocalOn(of) {
+			wg.Go(func() {
+				comm := dist.New(tr, time.Minute)
+				var sent [2]int64
+				for i := range sent { // the first finds the machines
+					if err := comm.AllReduce(make([]float32, size)); err != nil {
+						t.Error(err)
+						return
+					}
+					if _, err := comm.Machines(); err != nil {
+						t.Error(err)
+						return
+					}
+					sent[i] = comm.Stats().Across
+				}
+				across.Add(sent[1] - sent[0])
+			})
+		}
+		wg.Wait()
+		j := job()
+		j.Machine = c.machine
+		want := j.Across(c.ranks, 4*size) * float64((c.ranks+c.machine-1)/c.machine)
+		if got := float64(across.Load()); math.Abs(got-want) > 0.01*want {
+			t.Errorf("%d ranks, %d on a machine: %g bytes between machines, predicted %g", c.ranks, c.machine, got, want)
+		}
 	}
 }
 

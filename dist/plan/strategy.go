@@ -162,16 +162,22 @@ func (j *Job) rate(r *Row, all float64, weak bool) {
 	r.Joules = n * j.Watts * r.Step / all
 }
 
-// hidden is when sums of buckets over n ranks that lie stride apart are done, of which bucket i of k is ready when (i+1)/k of the time from begin to end have passed: one after another, part of each.
-func (j *Job) hidden(n, stride int, buckets []float64, begin, end, part float64) (done, total, sent float64) {
+// hidden is when sums of buckets over n ranks that lie stride apart are done, of which bucket i of k is ready when (i+1)/k of the time from begin to end have passed: one after another, part of each. It also gives what they cost.
+func (j *Job) hidden(n, stride int, buckets []float64, begin, end, part float64) (done float64, total flow) {
 	for i, bytes := range buckets {
 		ready := begin + (end-begin)*float64(i+1)/float64(len(buckets))
-		t, s := j.sum(n, stride, bytes)
-		done = max(done, ready) + part*t
-		total += part * t
-		sent += part * s
+		f := j.sum(n, stride, bytes)
+		done = max(done, ready) + part*f.seconds
+		total.add(f, part)
 	}
-	return max(done, end), total, sent
+	return max(done, end), total
+}
+
+// add adds so many times g.
+func (f *flow) add(g flow, times float64) {
+	f.seconds += times * g.seconds
+	f.sent += times * g.sent
+	f.across += times * g.across
 }
 
 // zero shares state out: sums are scattered behind the backward pass, each rank updates its part, and then all gather the weights.
@@ -180,9 +186,11 @@ func (j *Job) zero(s Strategy, n, batch int, weak bool) Row {
 	fb, backward := j.passes(each)
 	fb *= j.crowd(n)
 	update := j.update() * j.crowd(n) / float64(n)
-	done, scatter, sent := j.hidden(n, 1, j.Buckets, fb*(1-backward), fb, 0.5)
-	_, gather, gathered := j.hidden(n, 1, j.Buckets, 0, 0, 0.5)
-	r := Row{Strategy: s, Ranks: n, Batch: int(math.Ceil(each)), Compute: fb + update, Exchange: scatter + gather, Exposed: done - fb + gather, Sent: sent + gathered}
+	done, scatter := j.hidden(n, 1, j.Buckets, fb*(1-backward), fb, 0.5)
+	_, gather := j.hidden(n, 1, j.Buckets, 0, 0, 0.5)
+	r := Row{Strategy: s, Ranks: n, Batch: int(math.Ceil(each)), Compute: fb + update, Exposed: done - fb + gather.seconds}
+	scatter.add(gather, 1)
+	r.Exchange, r.Sent, r.Across = scatter.seconds, scatter.sent, scatter.across
 	r.Step = r.Compute + r.Exposed
 	r.Memory = j.memory(s, n, each, all)
 	j.rate(&r, all, weak)
@@ -200,18 +208,19 @@ func (j *Job) tensor(s Strategy, n, batch int, weak bool) Row {
 		update *= (p.Parameters + p.State) / whole
 	}
 	r := Row{Strategy: s, Ranks: n, Batch: int(math.Ceil(each)), Compute: fb + update}
-	inner := 0.0
+	var sums flow
 	if p.Sums > 0 {
-		t, sent := j.Sum(s.Tensor, p.Summed.Of(each)/p.Sums)
-		inner, r.Sent = p.Sums*t, p.Sums*sent
+		sums.add(j.sum(s.Tensor, 1, p.Summed.Of(each)/p.Sums), p.Sums)
 	}
+	inner := sums.seconds
 	fb += inner
-	done, total, sent := j.hidden(n, 1, buckets(p.Gradients-p.Parted), fb*(1-backward), fb, 1)
-	r.Exchange, r.Exposed = inner+total, inner+done-fb
-	r.Sent += sent
-	done, total, sent = j.hidden(n/s.Tensor, s.Tensor, buckets(p.Parted), fb*(1-backward), fb, 1)
-	r.Exchange, r.Exposed = r.Exchange+total, r.Exposed+done-fb
-	r.Sent += sent
+	done, whole := j.hidden(n, 1, buckets(p.Gradients-p.Parted), fb*(1-backward), fb, 1)
+	r.Exposed = inner + done - fb
+	done, parts := j.hidden(n/s.Tensor, s.Tensor, buckets(p.Parted), fb*(1-backward), fb, 1)
+	r.Exposed += done - fb
+	sums.add(whole, 1)
+	sums.add(parts, 1)
+	r.Exchange, r.Sent, r.Across = sums.seconds, sums.sent, sums.across
 	r.Step = r.Compute + r.Exposed
 	r.Memory = j.memory(s, n, each, all)
 	j.rate(&r, all, weak)
@@ -245,12 +254,13 @@ func (j *Job) pipeline(s Strategy, n, batch int, weak bool) Row {
 	for i, p := range stages {
 		f[i], b[i] = fb*p.share(examples)*(1-backward), fb*p.share(examples)*backward
 		if i < k-1 {
-			l := j.Local
+			l, sent := j.Local, float64(m)*(p.Forward.Of(examples)+p.Backward.Of(examples))/float64(k)
 			if s.Pipeline > j.Machine && (i+1)%j.Machine == 0 { // the next stage is on the next machine
 				l = j.Network
+				r.Across += sent
 			}
 			there[i], back[i] = l.Time(p.Forward.Of(examples)), l.Time(p.Backward.Of(examples))
-			r.Sent += float64(m) * (p.Forward.Of(examples) + p.Backward.Of(examples)) / float64(k)
+			r.Sent += sent
 		}
 	}
 	end := schedule(m, f, b, there, back)
@@ -262,14 +272,15 @@ func (j *Job) pipeline(s Strategy, n, batch int, weak bool) Row {
 	control, _ := j.Sum(s.Pipeline, 64)
 	for i, p := range stages {
 		// Gradients are added up over the ranks that have this stage while the last micro-batch comes back through it.
-		done, total, sent := j.hidden(rows, s.Pipeline, buckets(p.Gradients), end[i]-b[i], end[i], 1)
+		done, total := j.hidden(rows, s.Pipeline, buckets(p.Gradients), end[i]-b[i], end[i], 1)
 		own := float64(m)*(f[i]+b[i]) + update*(p.State+p.Parameters)/max(whole, 1)
 		if step := done + control + update*(p.State+p.Parameters)/max(whole, 1); step > r.Step {
 			r.Step, r.Exposed = step, done-end[i]
 		}
 		r.Compute = max(r.Compute, own)
-		r.Exchange = max(r.Exchange, total)
-		r.Sent += sent / float64(k)
+		r.Exchange = max(r.Exchange, total.seconds)
+		r.Sent += total.sent / float64(k)
+		r.Across += total.across / float64(k)
 	}
 	r.Bubble = max(0, r.Step-r.Compute-r.Exposed)
 	r.Memory = j.memory(s, n, each, all)
