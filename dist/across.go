@@ -62,7 +62,7 @@ func (x *across) within(p *Plan, rooms [][]float32, lo, hi int) [][]float32 {
 	return sums
 }
 
-// sum is sumRooms.
+// sum is sumRooms. The results come where the first summand of the machine was, and all read them there.
 func (x *across) sum(p *Plan, rooms [][]float32, out []float32, put func() error) error {
 	c, m, w := x.c, x.m, len(out)
 	columns := x.columns
@@ -71,28 +71,26 @@ func (x *across) sum(p *Plan, rooms [][]float32, out []float32, put func() error
 	}
 	over, had := x.over(p), 0
 	for k, col := range columns {
-		if col == nil {
-			continue
-		}
 		lo, hi := segment(w, k, len(columns))
-		if lo == hi {
+		if col == nil || lo == hi {
 			continue
 		}
-		if err := col.sumTree(over, x.within(p, rooms, lo, hi), out[lo:hi], true); err != nil {
+		sums := x.within(p, rooms, lo, hi)
+		if err := col.sumTree(over, sums, sums[0], true); err != nil {
 			return err
 		}
-		copy(rooms[m.me][lo:hi], out[lo:hi])
 		had += hi - lo
 	}
 	if err := put(); err != nil {
 		return err
 	}
-	for k, col := range columns {
-		if col == nil {
-			lo, hi := segment(w, k, len(columns))
-			copy(out[lo:hi], rooms[k%len(m.own)][lo:hi])
+	first := 0
+	for i, r := range m.own {
+		if p.Own[r][0].Lo < p.Own[m.own[first]][0].Lo {
+			first = i
 		}
 	}
+	copy(out, rooms[first])
 	others := len(m.own) - 1
 	c.moved(w-had+others*had, others*had+w-had)
 	return nil
