@@ -143,10 +143,13 @@ func (d *dense) call(c *Call, x []*graph.Node) *graph.Node {
 	var y *graph.Node
 	units := d.Units
 	switch c.role {
-	case columns:
+	case columns, last:
 		y = c.part(flat, "kernel", d.KernelInit, 1, k, d.Units)
-		if units /= c.Split.Of; d.UseBias {
+		if units = y.Shape()[1]; d.UseBias {
 			y = op.Add(y, c.share("bias", d.BiasInit, 0, d.Units))
+		}
+		if c.role == last {
+			return op.Reshape(y, append(sh[:len(sh)-1].Clone(), units)...)
 		}
 	case rowsOf:
 		y = d.add(c, c.total(c.part(flat, "kernel", d.KernelInit, 0, k*c.Split.Of, d.Units)), d.Units)
@@ -316,13 +319,17 @@ func (e *embedding) call(c *Call, x []*graph.Node) *graph.Node {
 	if s := in.Shape(); in.DType().IsFloat() && len(s) > 1 && s[len(s)-1] == e.Outputs {
 		flat := op.Reshape(in, s[:len(s)-1].Size(), e.Outputs)
 		var y *graph.Node
+		n := e.Inputs
 		if f, ok := c.format("embeddings"); ok {
 			w, scale, a := c.few("embeddings", f, e.Inputs, e.Outputs)
 			y = op.QMatMul(flat, w, scale, a)
+		} else if c.role == last {
+			w := c.share("embeddings", e.Init, 0, e.Inputs, e.Outputs)
+			y, n = c.dot(flat, w, op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}}), w.Shape()[0]
 		} else {
 			y = c.dot(flat, c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs), op.DotAttrs{ContractA: []int{1}, ContractB: []int{1}})
 		}
-		return op.Reshape(y, append(s[:len(s)-1].Clone(), e.Inputs)...)
+		return op.Reshape(y, append(s[:len(s)-1].Clone(), n)...)
 	}
 	if !in.DType().IsInt() {
 		c.Fail("takes whole numbers, not %v; make the input with nn.InputOf(name, dtype.I32, …)", in.Type())
@@ -330,6 +337,9 @@ func (e *embedding) call(c *Call, x []*graph.Node) *graph.Node {
 	if f, ok := c.format("embeddings"); ok {
 		w, scale, a := c.few("embeddings", f, e.Inputs, e.Outputs)
 		return op.QRows(w, scale, op.Convert(in, dtype.I32), a)
+	}
+	if c.parted(c.layer, e.Inputs) {
+		return c.rows(op.Convert(in, dtype.I32), e.Init, e.Inputs, e.Outputs)
 	}
 	return op.Gather(c.Param("embeddings", e.Init, true, e.Inputs, e.Outputs), op.Convert(in, dtype.I32), 0)
 }

@@ -142,6 +142,8 @@ type Call struct {
 	Mean func(x *graph.Node) *graph.Node
 	// Split, if not nil, shares layers out over processes.
 	Split *Split
+	// Scores are what Model.Call gives in place of the model's output where the last layer is split; see Split.Ends.
+	Scores *Scores
 	// Operand, if not nil, gives what a layer uses in place of its operand x, such as x rounded as integers will be.
 	Operand func(c *Call, l *Layer, i int, x *graph.Node) *graph.Node
 	// Tap, if not nil, is shown every layer with its operands.
@@ -436,18 +438,7 @@ func (m *Model) Call(c *Call, x []*graph.Node) []*graph.Node {
 
 func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 	if m.chain != nil {
-		y := x[0]
-		for i := 0; i < len(m.chain); i++ {
-			if i+1 < len(m.chain) && c.pair(m.chain[i], m.chain[i+1]) {
-				c.role = columns
-				y = c.layerOn(m.chain[i], []*graph.Node{y})
-				c.role = rowsOf
-				i++
-			}
-			y = c.layerOn(m.chain[i], []*graph.Node{y})
-			c.role = entire
-		}
-		return []*graph.Node{y}
+		return []*graph.Node{m.inTurn(c, x[0])}
 	}
 	at := map[*Value]*graph.Node{}
 	grows := map[*Value]bool{}
@@ -458,14 +449,22 @@ func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 	if c.Cache != nil {
 		c.Cache.fixed = map[*graph.Node]bool{}
 	}
+	scores, after := m.ends(c)
 	for _, v := range m.order {
-		if v.layer == nil {
+		if v.layer == nil || v == after {
 			continue
 		}
 		in := make([]*graph.Node, len(v.from))
 		for i, f := range v.from {
 			in[i] = at[f]
 			grows[v] = grows[v] || grows[f]
+		}
+		if v == scores {
+			at[v] = c.scoresOf(v.layer, in)
+			if after != nil {
+				at[after] = at[v]
+			}
+			continue
 		}
 		if c.Cache == nil || grows[v] {
 			at[v] = c.layerOn(v.layer, in)
@@ -482,6 +481,67 @@ func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 		out[i] = at[v]
 	}
 	return out
+}
+
+// inTurn applies the layers of a chain.
+func (m *Model) inTurn(c *Call, y *graph.Node) *graph.Node {
+	n := len(m.chain)
+	var before *Layer
+	if n > 1 {
+		before = m.chain[n-2]
+	}
+	scores, after := c.ends(m.chain[n-1], before)
+	final := n - 1 // the place of scores
+	if after != nil {
+		final--
+	}
+	for i := 0; i < n; i++ {
+		if scores != nil && i == final {
+			return c.scoresOf(scores, []*graph.Node{y})
+		}
+		if i+1 < n && c.pair(m.chain[i], m.chain[i+1]) {
+			if scores == nil || i+1 != final || m.chain[i].classes() >= scores.classes() { // else sums of the second's results would be more than what is split of the first
+				if i+1 == final {
+					scores = nil
+				}
+				c.role = columns
+				y = c.layerOn(m.chain[i], []*graph.Node{y})
+				c.role = rowsOf
+				i++
+			}
+		}
+		y = c.layerOn(m.chain[i], []*graph.Node{y})
+		c.role = entire
+	}
+	return y
+}
+
+// ends is the value whose scores the model ends in, before the softmax, where they are split, and the softmax behind it if that is a layer of its own; nil otherwise.
+func (m *Model) ends(c *Call) (scores, after *Value) {
+	if len(m.outputs) != 1 || m.outputs[0].layer == nil {
+		return nil, nil
+	}
+	out := m.outputs[0]
+	uses := map[*Value]int{}
+	for _, v := range m.order {
+		for _, f := range v.from {
+			uses[f]++
+		}
+	}
+	var before *Value
+	var layer *Layer
+	if len(out.from) == 1 && out.from[0].layer != nil && uses[out.from[0]] == 1 {
+		before = out.from[0]
+		layer = before.layer
+	}
+	l, soft := c.ends(out.layer, layer)
+	switch {
+	case l == nil || uses[out] > 0:
+		return nil, nil
+	case soft != nil:
+		return before, out
+	}
+	return out, nil
 }
 
 func (c *Call) layerOn(l *Layer, x []*graph.Node) (y *graph.Node) {

@@ -250,6 +250,8 @@ func (m *Model) become(net *nn.Model, values map[string]*tensor.Tensor) error {
 	for _, v := range m.state.Vars() {
 		want := v.Type
 		switch {
+		case m.zeroed(v.Name):
+			continue
 		case m.part(v.Name):
 			want = m.team.whole[v.Name]
 		case m.sharded(v.Name):

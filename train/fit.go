@@ -472,11 +472,7 @@ func (p *Progress) count(k mode) {
 
 // compute runs the programs of a step, and shows the metrics its predictions.
 func (f *fit) compute(b *data.Batch, k mode, rate float64) (loss float64, err error) {
-	judge := func(pred, y *tensor.Tensor) {
-		for _, m := range f.meters {
-			m.add(pred, y)
-		}
-	}
+	judge := func(classes int, pred, y *tensor.Tensor) { show(f.meters, classes, pred, y) }
 	if f.g != nil {
 		if len(f.meters) == 0 {
 			judge = nil
@@ -516,7 +512,7 @@ func (f *fit) compute(b *data.Batch, k mode, rate float64) (loss float64, err er
 		return 0, f.diverged(b, loss)
 	}
 	if len(f.meters) > 0 {
-		judge(p.prediction(), b.Y[0])
+		judge(p.classes, p.prediction(), b.Y[0])
 	}
 	return loss, nil
 }
@@ -628,9 +624,7 @@ func (m *Model) Evaluate(ctx context.Context, ds data.Dataset, batch int) ([]Log
 	losses := map[int]float64{} // by the first example of the batch
 	err := m.each(ctx, ds, batch, evaluate, func(at int, b *data.Batch, p *program, _ []int) {
 		losses[at] = p.loss() * float64(b.N)
-		for _, k := range meters {
-			k.add(p.prediction(), b.Y[0])
-		}
+		show(meters, p.classes, p.prediction(), b.Y[0])
 	})
 	if err != nil {
 		return nil, err

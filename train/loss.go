@@ -15,8 +15,9 @@ type Loss struct {
 	each func(pred, target *graph.Node) *graph.Node
 	// target says what the targets must be like for predictions of type t (batch first), as a sentence for errors; "" if they fit.
 	target func(pred, target graph.Type) string
-	xent   op.XentAttrs // of a cross-entropy of class numbers
-	mixed  func() Loss  // of probabilities that mixup has made of class numbers; nil: the loss itself
+	parts  func(s *partScores, target *graph.Node) *graph.Node // each, of scores of which this rank has some classes'; nil: predictions must be whole
+	xent   op.XentAttrs                                        // of a cross-entropy of class numbers
+	mixed  func() Loss                                         // of probabilities that mixup has made of class numbers; nil: the loss itself
 }
 
 // logits are the scores behind predictions that a softmax made: the loss of scores is exact where that of probabilities loses
@@ -95,14 +96,8 @@ func SparseCategorical(opts ...XentOption) Loss {
 		if !ok {
 			scores = op.Log(clip(pred)) // the softmax of log p is p, if p adds up to 1
 		}
-		l := op.SparseXent(scores, target, a)
-		if a.UseIgnore { // the mean is over the examples that count
-			counts := op.Convert(op.Ne(target, op.Like(target, float64(a.Ignore))), l.DType())
-			share := op.Div(op.SumAll(counts), op.Like(l, float64(l.Shape().Size())))
-			l = op.Div(l, op.Max(share, op.Like(l, 1e-30)))
-		}
-		return perExample(l)
-	}, xent: a, target: classNumbers, mixed: func() Loss {
+		return counting(op.SparseXent(scores, target, a), target, a)
+	}, parts: func(s *partScores, target *graph.Node) *graph.Node { return counting(s.sparse(target, a), target, a) }, xent: a, target: classNumbers, mixed: func() Loss {
 		l := Categorical(a.Smoothing)
 		l.Name = "sparse_categorical_crossentropy"
 		if a.UseIgnore {
@@ -110,6 +105,16 @@ func SparseCategorical(opts ...XentOption) Loss {
 		}
 		return l
 	}}
+}
+
+// counting is each example's mean of losses l of class numbers: over those that count.
+func counting(l, target *graph.Node, a op.XentAttrs) *graph.Node {
+	if a.UseIgnore {
+		counts := op.Convert(op.Ne(target, op.Like(target, float64(a.Ignore))), l.DType())
+		share := op.Div(op.SumAll(counts), op.Like(l, float64(l.Shape().Size())))
+		l = op.Div(l, op.Max(share, op.Like(l, 1e-30)))
+	}
+	return perExample(l)
 }
 
 // CategoricalCrossentropy is for targets that are probabilities, such as one-hot vectors.
@@ -130,6 +135,8 @@ func Categorical(smoothing float64) Loss {
 		}
 		target = smooth(target, smoothing, pred.Shape()[last])
 		return perExample(op.Neg(op.Sum(op.Mul(target, logp), last)))
+	}, parts: func(s *partScores, target *graph.Node) *graph.Node {
+		return perExample(s.dense(smooth(target, smoothing, s.Of)))
 	}, target: sameAsPred}
 }
 

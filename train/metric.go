@@ -68,7 +68,12 @@ func decide(row []float32) int {
 type ratio struct {
 	Hits, All float64
 	count     func(r *ratio, pred, target *tensor.Tensor)
+	verdict   func(r *ratio, v verdict, label, classes int) // nil: it takes whole predictions
 }
+
+func (r *ratio) ofParts() bool { return r.verdict != nil }
+
+func (r *ratio) judge(v verdict, label, classes int) { r.verdict(r, v, label, classes) }
 
 func (r *ratio) add(pred, target *tensor.Tensor) { r.count(r, pred, target) }
 
@@ -96,6 +101,14 @@ var Accuracy = Metric{"accuracy", func() meter {
 			}
 			r.All++
 		}
+	}, verdict: func(r *ratio, v verdict, label, _ int) {
+		if label < 0 {
+			return
+		}
+		if v.class == label {
+			r.Hits++
+		}
+		r.All++
 	}}
 }}
 
@@ -121,6 +134,11 @@ func TopK(k int) Metric {
 				}
 			}
 			r.All += float64(n)
+		}, verdict: func(r *ratio, v verdict, label, classes int) {
+			if label >= 0 && label < classes && v.above < k {
+				r.Hits++
+			}
+			r.All++
 		}}
 	}}
 }
@@ -131,12 +149,25 @@ type confusion struct {
 	score  func(c [][]int64) float64
 }
 
-func (m *confusion) add(pred, target *tensor.Tensor) {
-	n, c, p := classesOf(pred)
-	k := max(c, 2)
+func (m *confusion) ofParts() bool { return true }
+
+func (m *confusion) judge(v verdict, label, classes int) {
+	m.room(classes)
+	if label >= 0 && label < classes && v.class < classes {
+		m.Counts[label][v.class]++
+	}
+}
+
+func (m *confusion) room(k int) {
 	for len(m.Counts) < k {
 		m.Counts = append(m.Counts, make([]int64, k))
 	}
+}
+
+func (m *confusion) add(pred, target *tensor.Tensor) {
+	n, c, p := classesOf(pred)
+	k := max(c, 2)
+	m.room(k)
 	for i := range n {
 		if l := label(target, i, c); l >= 0 && l < k {
 			m.Counts[l][decide(p[i*c:][:c])]++
@@ -266,6 +297,11 @@ func logLikelihood(name string, end func(mean float64) float64) Metric {
 					r.Hits += math.Log(max(float64(p[i*c+l]), tiny))
 					r.All++
 				}
+			}
+		}, verdict: func(r *ratio, v verdict, label, classes int) {
+			if label >= 0 && label < classes {
+				r.Hits += max(v.logp, math.Log(tiny))
+				r.All++
 			}
 		}}, end}
 	}}

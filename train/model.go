@@ -174,9 +174,12 @@ func (m *Model) declare() error {
 		}
 	}
 	for _, v := range m.declared {
-		switch {
-		case m.part(v.Name):
+		if m.part(v.Name) {
 			m.team.whole[v.Name] = v.Type
+		}
+		switch {
+		case m.zeroed(v.Name): // the group declares this rank's segments
+		case m.part(v.Name):
 			vars = append(vars, backend.Var{Name: v.Name, Type: m.ownType(v.Name, v.Type)})
 		case !m.sharded(v.Name):
 			vars = append(vars, v)
@@ -304,13 +307,14 @@ type programKey struct {
 
 // program is a compiled graph with the tensors it is run on.
 type program struct {
-	key   programKey
-	g     *graph.Graph
-	exec  backend.Executable
-	in    []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
-	out   []*tensor.Tensor // predictions, as far as the mode has them, then loss
-	again bool             // another program computes all of it again, whose arithmetic the model asks for
-	rows  []int            // of each input of numbers that an Embedding reads: how many rows that has; 0 of others
+	key     programKey
+	g       *graph.Graph
+	exec    backend.Executable
+	in      []*tensor.Tensor // inputs, targets, rate: as far as the mode has them
+	out     []*tensor.Tensor // predictions, as far as the mode has them, then loss
+	again   bool             // another program computes all of it again, whose arithmetic the model asks for
+	classes int              // of a last layer of which the first output is verdicts; 0: predictions
+	rows    []int            // of each input of numbers that an Embedding reads: how many rows that has; 0 of others
 
 	keys   []energy.Key   // of the executed nodes, and of what else the ledger books
 	prices []energy.Cost  // of one run of each
@@ -377,9 +381,19 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		if len(pred) != 1 {
 			g.Fail("model", nil, "a model is compiled with one output, this has %d", len(pred))
 		}
+		ends, predicted := scoresOf(call), pred[0].Type()
 		// Training without metrics needs no predictions: a softmax over a large vocabulary would cost for nothing.
-		if k.mode == evaluate || k.mode == predict || len(m.metrics) > 0 && k.mode != gradients {
+		shows := k.mode == evaluate || k.mode == predict || len(m.metrics) > 0 && k.mode != gradients
+		judged := false // whether metrics are made of verdicts
+		if ends != nil {
+			predicted = ends.full()
+			judged = shows && k.mode != predict && m.judgesParts()
+		}
+		switch {
+		case shows && ends == nil:
 			g.Output("prediction", pred[0])
+		case shows && !judged:
+			g.In("loss", func() { g.Output("prediction", ends.probabilities()) })
 		}
 		if k.mode == predict {
 			return
@@ -389,13 +403,20 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		if lossOf.mixed != nil && t.DType.IsFloat() && m.Spec.Targets[0].DType.IsInt() {
 			lossOf = lossOf.mixed()
 		}
-		if why := lossOf.target(pred[0].Type(), t); why != "" {
+		if why := lossOf.target(predicted, t); why != "" {
 			g.Fail(lossOf.Name, pred[:1], "%s, but the data's targets are %v", why, t)
 		}
 		y := g.Input("y", t)
 		var loss *graph.Node
 		g.In("loss", func() {
-			loss = op.MeanAll(lossOf.each(pred[0], y))
+			if judged {
+				g.Output(outJudged, ends.judged(y))
+			}
+			if ends != nil {
+				loss = op.MeanAll(lossOf.parts(ends, y))
+			} else {
+				loss = op.MeanAll(lossOf.each(pred[0], y))
+			}
 			if call.Training && m.teacher != nil {
 				loss = m.teacher.loss(g, m, loss, pred[0], x, seen)
 			}
@@ -524,7 +545,7 @@ func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
 		return nil, err
 	}
 	rows := map[*graph.Node]int{}
-	g, _, err := m.graphWith(k, func(l *nn.Layer, x []*graph.Node) {
+	g, call, err := m.graphWith(k, func(l *nn.Layer, x []*graph.Node) {
 		if n := l.Rows(); n > 0 && len(x) == 1 && x[0].Op() == graph.OpInput && (rows[x[0]] == 0 || n < rows[x[0]]) {
 			rows[x[0]] = n
 		}
@@ -546,6 +567,7 @@ func (m *Model) build(k programKey, stopAtNaN bool) (*program, error) {
 		return nil, err
 	}
 	p := &program{key: k, g: g, exec: e, out: backend.NewOutputs(g), in: make([]*tensor.Tensor, len(g.Inputs()))}
+	p.judged(call)
 	for _, n := range g.Inputs() {
 		p.rows = append(p.rows, rows[n])
 	}
@@ -588,6 +610,13 @@ func (p *program) check(x []*tensor.Tensor) error {
 		}
 	}
 	return nil
+}
+
+// judged notes whether the program's first output is verdicts.
+func (p *program) judged(c *nn.Call) {
+	if o := p.g.Outputs(); len(o) > 0 && o[0].Name == outJudged {
+		p.classes = c.Scores.Of
+	}
 }
 
 func (p *program) prediction() *tensor.Tensor { return p.out[0] }

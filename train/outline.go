@@ -139,7 +139,7 @@ func (m *Model) OutlineSplit(ranks int, batches ...int) (p plan.Part, err error)
 	if err != nil {
 		return p, err
 	}
-	split := &nn.Split{Of: ranks, Group: &op.Group{Name: "tensor"}}
+	split := &nn.Split{Of: ranks, Group: &op.Group{Name: "tensor"}, Ends: m.loss.parts != nil}
 	m.team = &team{copies: ranks, rows: 1, split: split} // as where parameters are whole: programs of either kind take about as much
 	defer func() { m.team = nil }()
 	parts, err := m.priced()

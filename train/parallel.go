@@ -476,6 +476,8 @@ func (m *Model) sync(what string) error {
 	for _, v := range m.kept() {
 		c := c
 		switch {
+		case m.zeroed(v.Name):
+			continue
 		case m.part(v.Name):
 			c = m.team.column
 		case m.sharded(v.Name):

@@ -556,6 +556,6 @@ func (m *Model) Assemble() error {
 		m.retired = append(m.retired, p)
 		delete(m.programs, k)
 	}
-	m.parallel.Pipeline, m.parallel.Tensor, m.pipe, m.team, m.shared, m.unshared = 0, 0, nil, nil, nil, nil
+	m.parallel.Pipeline, m.parallel.Tensor, m.parallel.Zero, m.pipe, m.team, m.shared, m.unshared = 0, 0, 0, nil, nil, nil, nil
 	return nil
 }

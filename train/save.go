@@ -233,7 +233,7 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 		return nil, err
 	}
 	for _, v := range m.kept() {
-		if m.sharded(v.Name) && !m.part(v.Name) { // begins anew
+		if m.zeroed(v.Name) { // begins anew
 			continue
 		}
 		if t := s.Tensor(v.Name); t != nil {

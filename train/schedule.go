@@ -219,7 +219,7 @@ type pipeStep struct {
 	count int64
 	seed  int64
 	wish  wishes
-	judge func(pred, y *tensor.Tensor)
+	judge func(classes int, pred, y *tensor.Tensor)
 
 	way    []*lane // micro-batches that have been handed over, the oldest first; nil: one without examples
 	depth  int
@@ -228,7 +228,7 @@ type pipeStep struct {
 }
 
 // step is group.step for a stage.
-func (l *pipeline) step(g *group, b *data.Batch, k mode, rate float64, wish wishes, judge func(pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
+func (l *pipeline) step(g *group, b *data.Batch, k mode, rate float64, wish wishes, judge func(classes int, pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
 	from, _ := g.piece(b.Of, g.lo)
 	if err := g.m.stateInto(seedVar, g.state); err != nil {
 		return 0, all, err
@@ -451,7 +451,7 @@ func (x *pipeStep) backward(s int) error {
 			for i, o := range k.s.g.Outputs() {
 				if o.Name == "prediction" {
 					lo, hi := g.piece(x.b.Of, s)
-					x.judge(k.own[i], x.b.Y[0].Slice(lo-x.from, hi-x.from))
+					x.judge(0, k.own[i], x.b.Y[0].Slice(lo-x.from, hi-x.from))
 				}
 			}
 		}

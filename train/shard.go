@@ -120,7 +120,7 @@ func (g *group) shardKey(b *data.Batch, n int) programKey {
 }
 
 func (g *group) buildShard(k programKey, stopAtNaN bool) (*shardProgram, error) {
-	sg, _, err := g.m.graph(k)
+	sg, call, err := g.m.graph(k)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +146,7 @@ func (g *group) buildShard(k programKey, stopAtNaN bool) (*shardProgram, error) 
 		return nil, err
 	}
 	sp.program = &program{key: k, g: sg, exec: e, in: make([]*tensor.Tensor, len(sg.Inputs()))}
+	sp.judged(call)
 	for i, o := range sg.Outputs() {
 		var own *tensor.Tensor
 		b := -1
@@ -212,7 +213,7 @@ func (g *group) ready(b int) {
 type wishes struct{ stop, save bool }
 
 // step computes a batch's gradients together with the other ranks and updates. judge is called with the predictions of this rank's shards.
-func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge func(pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
+func (g *group) step(b *data.Batch, k mode, rate float64, wish wishes, judge func(classes int, pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
 	if g.m.pipe != nil {
 		return g.m.pipe.step(g, b, k, rate, wish, judge)
 	}
@@ -346,7 +347,7 @@ func flag(x []float32, on bool) {
 func add(a, b []float32) { vec.Binary(vec.Add)(a, a, b) }
 
 // one computes the gradients of examples lo to hi of this rank's part of the batch into a slot.
-func (g *group) one(b *data.Batch, lo, hi, at int, judge func(pred, y *tensor.Tensor)) error {
+func (g *group) one(b *data.Batch, lo, hi, at int, judge func(classes int, pred, y *tensor.Tensor)) error {
 	if lo == hi { // the last batch of an epoch may have fewer examples than there are shards
 		if own := g.slots[at]; own.all != nil {
 			clear(own.all[:g.flat.control])
@@ -375,7 +376,7 @@ func (g *group) one(b *data.Batch, lo, hi, at int, judge func(pred, y *tensor.Te
 		return err
 	}
 	if judge != nil && g.rank()%g.copies() == 0 {
-		judge(p.outs[at][0], p.in[n])
+		judge(p.classes, p.outs[at][0], p.in[n])
 	}
 	return nil
 }
@@ -488,10 +489,10 @@ func (g *group) exchange(i int, own [][]float32) error {
 	switch {
 	case g.Compress != nil:
 		return g.exchangeCompressed(c, i, own)
-	case c == nil:
-		return nil // the tree is whole: everything is in slot 0
 	case g.zero != nil:
 		return g.zero.scatter(i, own)
+	case c == nil:
+		return nil // the tree is whole: everything is in slot 0
 	case g.AnyOrder:
 		for _, x := range own[1:] {
 			add(own[0], x)

@@ -238,7 +238,7 @@ type note struct {
 
 // alone is a step on this rank's part of a batch alone. With meet, all ranks then average: weights, moving averages and the optimizer's state, so that they are alike again, and a
 // checkpoint of one is a checkpoint of all (McMahan et al., arXiv:1602.05629; Stich, arXiv:1805.09767). lossSum becomes the mean over ranks.
-func (g *group) alone(b *data.Batch, k mode, rate float64, wish wishes, meet bool, lossSum *float64, judge func(pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
+func (g *group) alone(b *data.Batch, k mode, rate float64, wish wishes, meet bool, lossSum *float64, judge func(classes int, pred, y *tensor.Tensor)) (loss float64, all wishes, err error) {
 	if err := g.remember(); err != nil {
 		return 0, all, err
 	}

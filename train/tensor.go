@@ -17,8 +17,8 @@ import (
 // and gradients of all ranks add up to those of the batch, as they do where each rank has examples of its own: nothing else of a step need know.
 //
 // Of parameters that only such layers use, a rank has its part alone: a variable of the part's shape, its gradient and its optimizer state. Its gradients are added up over the ranks that have the
-// same part, those of a column: none where there is one row. Whole parameters are the same on all ranks, and their gradients are added up over all. Where the optimizer's state is shared out
-// in another way (ZeRO), or other values stand in place of parameters (masks, low-rank changes), parameters are whole on every rank, which takes its part of them in each step.
+// same part, those of a column: none where there is one row. Whole parameters are the same on all ranks, and their gradients are added up over all. ZeRO shares out the state of a part over its
+// column, and all other state over all ranks. Where other values stand in place of parameters (masks, low-rank changes), parameters are whole on every rank, which takes its part of them in each step.
 
 // team is a rank's place in the grid of those that compute the same examples, a row, and those that have the same parts of layers, a column.
 type team struct {
@@ -73,7 +73,7 @@ func (m *Model) unsplit() string {
 
 // nothingSplit is the error of a model that has nothing to split.
 func (m *Model) nothingSplit(ranks int) error {
-	return fmt.Errorf("train: no layer of this model can be split over %d ranks: it takes attention or Transformer blocks of which heads and hidden units are multiples of %d, or two Dense layers in a row of which the first has such a number of units",
+	return fmt.Errorf("train: no layer of this model can be split over %d ranks: it takes attention or Transformer blocks of which heads and hidden units are multiples of %d, two Dense layers in a row of which the first has such a number of units, or an Embedding, or a last Dense layer with a softmax and a cross-entropy, of 512 rows or classes or more",
 		ranks, ranks)
 }
 
@@ -105,7 +105,7 @@ func (m *Model) together() error {
 	if d.column, err = p.Comm.Sub(column, channelColumn); err != nil {
 		return err
 	}
-	d.split = &nn.Split{Rank: me % t, Of: t, Group: &op.Group{Name: "tensor", Join: d.row}}
+	d.split = &nn.Split{Rank: me % t, Of: t, Group: &op.Group{Name: "tensor", Join: d.row}, Ends: m.loss.parts != nil}
 	m.team = d
 	if _, _, err := m.graph(programKey{mode: shard, batch: 1}); err != nil {
 		return err
@@ -113,7 +113,7 @@ func (m *Model) together() error {
 	if len(d.split.Layers) == 0 {
 		return m.nothingSplit(t)
 	}
-	if p.zeroStage() == 0 && len(m.wraps) == 0 {
+	if len(m.wraps) == 0 {
 		d.split.Parts = d.split.Divisible()
 	}
 	if m.exchanged == nil { // evaluation waits too
@@ -162,14 +162,23 @@ func (m *Model) part(variable string) bool {
 	return ok
 }
 
-// own is the type of a variable as this rank has it.
+// ownType is the type of a variable as this rank has it.
 func (m *Model) ownType(variable string, t graph.Type) graph.Type {
+	if m.team == nil {
+		return t
+	}
+	return m.partType(variable, t, m.team.split.Rank)
+}
+
+// partType is the type of a variable as a rank of a row has it.
+func (m *Model) partType(variable string, t graph.Type, rank int) graph.Type {
 	axis, ok := m.axis(variable)
 	if !ok {
 		return t
 	}
+	lo, hi := m.team.split.Part(t.Shape[axis], rank)
 	t.Shape = t.Shape.Clone()
-	t.Shape[axis] /= m.team.copies
+	t.Shape[axis] = hi - lo
 	return t
 }
 
@@ -189,18 +198,19 @@ func (m *Model) put(variable string, whole *tensor.Tensor) error {
 
 // pieces calls f for each stretch of bytes of a rank's part of a variable, with where they lie in the whole and in the part.
 func (m *Model) pieces(variable string, rank int, f func(whole, part, n int)) {
-	t, own := m.team.whole[variable], m.ownType(variable, m.team.whole[variable])
+	t := m.team.whole[variable]
 	axis, _ := m.axis(variable)
-	size := t.DType.Size()
-	n, all := own.Shape[axis:].Size()*size, t.Shape[axis:].Size()*size
+	lo, hi := m.team.split.Part(t.Shape[axis], rank)
+	each := t.Shape[axis+1:].Size() * t.DType.Size()
+	n, all := (hi-lo)*each, t.Shape[axis]*each
 	for i := range t.Shape[:axis].Size() {
-		f(i*all+rank*n, i*n, n)
+		f(i*all+lo*each, i*n, n)
 	}
 }
 
 // cutOut is a rank's part of a whole variable.
 func (m *Model) cutOut(variable string, whole *tensor.Tensor, rank int) *tensor.Tensor {
-	t := m.ownType(variable, m.team.whole[variable])
+	t := m.partType(variable, m.team.whole[variable], rank)
 	out := tensor.New(t.DType, t.Shape...)
 	from, to := whole.Bytes(), out.Bytes()
 	m.pieces(variable, rank, func(w, p, n int) { copy(to[p:p+n], from[w:]) })
@@ -220,58 +230,54 @@ func (m *Model) wholeOf(variable string) (*tensor.Tensor, error) {
 		return v, err
 	}
 	d, t := m.team, m.team.whole[variable]
-	size := len(v.Bytes())
-	all := make([]byte, d.copies*size)
-	if err := d.row.AllGather(v.Bytes(), all); err != nil {
+	all, err := d.row.GatherTexts(v.Bytes())
+	if err != nil {
 		return nil, err
 	}
 	out := tensor.New(t.DType, t.Shape...)
-	for r := range d.copies {
-		m.placeIn(variable, out, r, all[r*size:(r+1)*size])
+	for r, part := range all {
+		m.placeIn(variable, out, r, part)
 	}
 	return out, nil
 }
 
-// gatherParts brings the parts of variables to rank 0, the only one for which the result is not nil.
-func (m *Model) gatherParts() (map[string]*tensor.Tensor, error) {
+// gatherParts brings the parts of variables to rank 0, which puts them together.
+func (m *Model) gatherParts(whole map[string]*tensor.Tensor) error {
 	d := m.team
 	if d.at > 0 {
-		return nil, nil
+		return nil
 	}
-	var out map[string]*tensor.Tensor
 	var room []byte // of the part that comes
 	for _, v := range m.declared {
-		if !m.part(v.Name) {
+		if !m.part(v.Name) || m.zeroed(v.Name) {
 			continue
 		}
 		own, err := m.inPlace(backend.Var{Name: v.Name, Type: m.ownType(v.Name, v.Type)})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if d.split.Rank > 0 {
 			if err := d.row.Send(0, tagState, own.Bytes()); err != nil {
-				return nil, err
+				return err
 			}
 			continue
 		}
 		t := tensor.New(v.Type.DType, v.Type.Shape...)
 		m.placeIn(v.Name, t, 0, own.Bytes())
-		if n := len(own.Bytes()); n > len(room) {
-			room = make([]byte, n)
-		}
 		for r := 1; r < d.copies; r++ {
-			part := room[:len(own.Bytes())]
+			n := m.partType(v.Name, v.Type, r).Bytes()
+			if n > len(room) {
+				room = make([]byte, n)
+			}
+			part := room[:n]
 			if err := d.row.Recv(r, tagState, part); err != nil {
-				return nil, err
+				return err
 			}
 			m.placeIn(v.Name, t, r, part)
 		}
-		if out == nil {
-			out = map[string]*tensor.Tensor{}
-		}
-		out[v.Name] = t
+		whole[v.Name] = t
 	}
-	return out, nil
+	return nil
 }
 
 // inPlace is a variable where it lies, to be read at once, if the state is in this process's memory.
@@ -291,7 +297,7 @@ func (m *Model) spreadParts(whole map[string]*tensor.Tensor) error {
 		return nil
 	}
 	for _, v := range m.declared {
-		if !m.part(v.Name) {
+		if !m.part(v.Name) || m.zeroed(v.Name) {
 			continue
 		}
 		if d.split.Rank > 0 {

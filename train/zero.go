@@ -19,15 +19,17 @@ import (
 // the optimizer's state of those alone, and updates the weights there; then all ranks gather the weights. Messages have the bytes of a sum on all ranks: its second half carries weights in place
 // of gradients. Rules of optimizers work element by element, so the bits are those of the whole update; where norms are limited, they are summed up in another order.
 //
+// Where layers are split over ranks (tensor.go), the segments of a part are those of the ranks that have the same part, one of each row; segments of what is whole are those of all ranks.
+//
 // Stage 1 keeps the gradients of a batch whole on each rank until they are summed. Stage 2 keeps, while the backward pass runs, only the buckets that are being computed or sent.
 
 // zero is a group's sharing of state.
 type zero struct {
 	g     *group
 	stage int
-	parts [][]part // by rank
-	at    []int    // where each bucket's segment lies in mine
-	mine  *vector  // sums of this rank's segments, then the new values
+	parts []part  // this rank's
+	at    []int   // where each bucket's segment lies in mine
+	mine  *vector // sums of this rank's segments, then the new values
 
 	update, gather, squares *program
 
@@ -43,9 +45,17 @@ type zero struct {
 // part is what one rank updates of a parameter: elements lo <= i < hi of it, one after another.
 type part struct {
 	param  nn.Param
-	lo, hi int
+	lo, hi int // of the parameter as this rank has it
 	off    int // in the slot
 	bucket int
+}
+
+// among is this rank's place among those that share bucket i, and how many they are.
+func (z *zero) among(i int) (me, of int) {
+	if c, _ := z.g.adders(i); c != nil {
+		return c.Rank(), c.Size()
+	}
+	return 0, 1
 }
 
 // vector is memory for f32 numbers, as slice and as tensors.
@@ -69,7 +79,12 @@ func (v *vector) view(off int, dims ...int) *tensor.Tensor {
 
 // sharded reports whether a variable of training is shared out over the ranks.
 func (m *Model) sharded(name string) bool {
-	return m.away(name) || m.part(name) || m.parallel.zeroStage() > 0 && (strings.HasPrefix(name, optimizerPrefix) && name != optim.IterationVar || strings.HasPrefix(name, accumulatedPrefix))
+	return m.away(name) || m.part(name) || m.zeroed(name)
+}
+
+// zeroed reports whether each rank has a segment of a variable, of those that would have all of it or the same part.
+func (m *Model) zeroed(name string) bool {
+	return m.parallel.zeroStage() > 0 && (strings.HasPrefix(name, optimizerPrefix) && name != optim.IterationVar || strings.HasPrefix(name, accumulatedPrefix))
 }
 
 const (
@@ -107,7 +122,7 @@ func (p *Parallel) checkZero() error {
 
 // newZero finds who updates what. The layout's last bucket ends before the control values, which are summed apart.
 func (g *group) newZero() *zero {
-	z := &zero{g: g, stage: g.zeroStage(), parts: make([][]part, g.ranks()), held: make([]*vector, len(g.flat.buckets))}
+	z := &zero{g: g, stage: g.zeroStage(), held: make([]*vector, len(g.flat.buckets))}
 	z.freed = sync.NewCond(&z.mu)
 	params := map[string]nn.Param{}
 	for _, p := range g.m.params {
@@ -116,20 +131,18 @@ func (g *group) newZero() *zero {
 	}
 	size := 0
 	for i, b := range g.flat.buckets {
-		lo, hi := dist.SegmentOf(b.hi-b.lo, g.rank(), g.ranks())
+		me, of := z.among(i)
+		lo, hi := dist.SegmentOf(b.hi-b.lo, me, of)
 		z.at = append(z.at, size)
 		size += hi - lo
-		for r := range z.parts {
-			lo, hi := dist.SegmentOf(b.hi-b.lo, r, g.ranks())
-			lo, hi = lo+b.lo, hi+b.lo
-			g.eachGradient(i, func(m *member, _ int) {
-				if from, to := max(lo, m.off), min(hi, m.off+m.len); from < to {
-					p := params[strings.TrimPrefix(m.name, gradPrefix)]
-					p.Type = graph.T(dtype.F32, to-from)
-					z.parts[r] = append(z.parts[r], part{p, from - m.off, to - m.off, from, i})
-				}
-			})
-		}
+		lo, hi = lo+b.lo, hi+b.lo
+		g.eachGradient(i, func(m *member, _ int) {
+			if from, to := max(lo, m.off), min(hi, m.off+m.len); from < to {
+				p := params[strings.TrimPrefix(m.name, gradPrefix)]
+				p.Type = graph.T(dtype.F32, to-from)
+				z.parts = append(z.parts, part{p, from - m.off, to - m.off, from, i})
+			}
+		})
 	}
 	z.mine = newVector(size)
 	return z
@@ -138,7 +151,8 @@ func (g *group) newZero() *zero {
 // share is where this rank's segment of bucket i lies in mine, and in the bucket.
 func (z *zero) share(i int) (at, lo, hi int) {
 	b := z.g.flat.buckets[i]
-	lo, hi = dist.SegmentOf(b.hi-b.lo, z.g.rank(), z.g.ranks())
+	me, of := z.among(i)
+	lo, hi = dist.SegmentOf(b.hi-b.lo, me, of)
 	return z.at[i], lo, hi
 }
 
@@ -163,7 +177,7 @@ func (m *Model) squares(g *graph.Graph, params []nn.Param, grads []*graph.Node) 
 
 // build adds this rank's updates to a graph: of the weights, whose new values are outputs, or of accumulated gradients.
 func (z *zero) build(k mode) (*graph.Graph, error) {
-	m, own := z.g.m, z.parts[z.g.rank()]
+	m, own := z.g.m, z.parts
 	return graph.Build(func(g *graph.Graph) {
 		var params []nn.Param
 		var ws, grads, factors []*graph.Node
@@ -232,18 +246,18 @@ func (z *zero) program(k mode, at **program) (*program, error) {
 		return nil, err
 	}
 	p := &program{key: programKey{mode: k, batch: z.g.Shards}, g: g, exec: e}
-	for _, q := range z.parts[z.g.rank()] {
+	for _, q := range z.parts {
 		p.in = append(p.in, z.own(q))
 	}
 	switch {
 	case k == apply:
 		if z.g.m.opt.LimitsNorms() {
-			for range z.parts[z.g.rank()] {
+			for range z.parts {
 				p.in = append(p.in, tensor.New(dtype.F32))
 			}
 		}
 		p.in = append(p.in, tensor.New(dtype.F32))
-		for _, q := range z.parts[z.g.rank()] {
+		for _, q := range z.parts {
 			p.out = append(p.out, z.own(q)) // the sums are not needed any more
 		}
 	default:
@@ -272,7 +286,7 @@ func (z *zero) apply(k mode, rate float64) error {
 		return err
 	}
 	if z.g.m.opt.LimitsNorms() {
-		if err := z.limit(p.in[len(z.parts[z.g.rank()]):]); err != nil {
+		if err := z.limit(p.in[len(z.parts):]); err != nil {
 			return err
 		}
 	}
@@ -285,7 +299,7 @@ func (z *zero) apply(k mode, rate float64) error {
 
 // limit finds the factors that bring norms within their limits, of this rank's parts.
 func (z *zero) limit(factors []*tensor.Tensor) error {
-	own := z.parts[z.g.rank()]
+	own := z.parts
 	p, err := z.program(applySquares, &z.squares)
 	if err != nil {
 		return err
@@ -328,8 +342,10 @@ func (z *zero) spread(movedOnly bool) error {
 		v := z.bucket(i)
 		at, lo, hi := z.share(i)
 		copy(v.all[lo:hi], z.mine.all[at:])
-		if err := g.m.Comm().AllGatherSegments(v.all); err != nil {
-			return err
+		if c, _ := g.adders(i); c != nil {
+			if err := c.AllGatherSegments(v.all); err != nil {
+				return err
+			}
 		}
 		for _, m := range g.flat.members {
 			name, moved := strings.CutPrefix(m.name, movedPrefix)
@@ -416,8 +432,10 @@ func (z *zero) scatter(i int, own [][]float32) error {
 	if z.stage == 2 {
 		own = [][]float32{z.bucket(i).all}
 	}
-	if err := g.m.Comm().ReduceScatter(g.plan, own, own[0]); err != nil {
-		return err
+	if c, plan := g.adders(i); c != nil {
+		if err := c.ReduceScatter(plan, own, own[0]); err != nil {
+			return err
+		}
 	}
 	at, lo, hi := z.share(i)
 	copy(z.mine.all[at:], own[0][lo:hi])
@@ -430,26 +448,36 @@ func (z *zero) scatter(i int, own [][]float32) error {
 	return nil
 }
 
-// moveShared carries variables that are shared out between the ranks' parts and whole tensors on rank 0: to rank 0 if up, else from it.
+// segment is what a rank has of a parameter, or of its part of it, for other ranks.
+type segment struct {
+	Param  string
+	Lo, Hi int
+}
+
+// moveShared carries variables that are shared out between the ranks' segments and whole tensors on rank 0: to rank 0 if up, else from it.
 func (z *zero) moveShared(up bool, whole map[string]*tensor.Tensor) error {
 	g, c := z.g, z.g.m.Comm()
+	var own []segment
+	for _, p := range z.parts {
+		own = append(own, segment{p.param.Name, p.lo, p.hi})
+	}
+	all, err := dist.Gather(c, own)
+	if err != nil {
+		return err
+	}
 	for _, v := range g.m.declared {
-		if !g.m.sharded(v.Name) {
+		if !g.m.zeroed(v.Name) {
 			continue
 		}
-		var all []byte
-		if g.rank() == 0 {
-			if up {
-				whole[v.Name] = tensor.New(v.Type.DType, v.Type.Shape...)
-			}
-			all = whole[v.Name].Bytes()
+		if g.rank() == 0 && up {
+			whole[v.Name] = tensor.New(v.Type.DType, v.Type.Shape...)
 		}
-		for r, ps := range z.parts {
-			for _, p := range ps {
-				if paramOf(v.Name) != p.param.Name {
+		for r, segments := range all {
+			for _, s := range segments {
+				if paramOf(v.Name) != s.Param || g.rank() != 0 && g.rank() != r {
 					continue
 				}
-				if err := z.movePart(c, up, r, v.Name, p, all); err != nil {
+				if err := z.moveSegment(c, up, r, v.Name, s, whole[v.Name]); err != nil {
 					return err
 				}
 			}
@@ -458,40 +486,66 @@ func (z *zero) moveShared(up bool, whole map[string]*tensor.Tensor) error {
 	return nil
 }
 
-func (z *zero) movePart(c *dist.Comm, up bool, rank int, name string, p part, all []byte) error {
-	g := z.g
-	if g.rank() != 0 && g.rank() != rank {
-		return nil
+// moveSegment moves one of them: this rank is the one that has it, or rank 0, which has the whole.
+func (z *zero) moveSegment(c *dist.Comm, up bool, rank int, name string, s segment, whole *tensor.Tensor) error {
+	m, mine := z.g.m, z.g.rank() == rank
+	room := make([]byte, 4*(s.Hi-s.Lo))
+	if up == mine { // the side that it comes from
+		if !up {
+			m.segment(name, rank, s, whole.Bytes(), room, false)
+			return c.Send(rank, 0, room)
+		}
+		t, err := m.state.Get(name)
+		if err != nil {
+			return err
+		}
+		if rank == 0 {
+			m.segment(name, rank, s, whole.Bytes(), t.Bytes(), true)
+			return nil
+		}
+		return c.Send(0, 0, t.Bytes())
 	}
-	var own *tensor.Tensor
-	var err error
-	if g.rank() == rank {
-		if own, err = g.m.state.Get(name); err != nil {
+	switch {
+	case up:
+		if err := c.Recv(rank, 0, room); err != nil {
+			return err
+		}
+		m.segment(name, rank, s, whole.Bytes(), room, true)
+		return nil
+	case rank == 0:
+		m.segment(name, rank, s, whole.Bytes(), room, false)
+	default:
+		if err := c.Recv(0, 0, room); err != nil {
 			return err
 		}
 	}
-	var place []byte
-	if all != nil {
-		place = all[4*p.lo : 4*p.hi]
+	t, err := m.state.Get(name)
+	if err != nil {
+		return err
 	}
-	switch {
-	case rank == 0 && up:
-		copy(place, own.Bytes())
-	case rank == 0:
-		copy(own.Bytes(), place)
-	case g.rank() == rank && up:
-		err = c.Send(0, 0, own.Bytes())
-	case g.rank() == rank:
-		err = c.Recv(0, 0, own.Bytes())
-	case up:
-		err = c.Recv(rank, 0, place)
-	default:
-		err = c.Send(rank, 0, place)
+	copy(t.Bytes(), room)
+	return m.state.Set(name, t)
+}
+
+// segment copies a rank's segment of a variable to its places in the whole if in, else from there.
+func (m *Model) segment(variable string, rank int, s segment, whole, part []byte, in bool) {
+	move := func(w, p, n int) {
+		if in {
+			copy(whole[w:w+n], part[p:])
+		} else {
+			copy(part[p:p+n], whole[w:])
+		}
 	}
-	if err == nil && own != nil && !up {
-		err = g.m.state.Set(name, own)
+	lo, hi := 4*s.Lo, 4*s.Hi
+	if !m.part(variable) {
+		move(lo, 0, hi-lo)
+		return
 	}
-	return err
+	m.pieces(variable, rank%m.team.copies, func(w, p, n int) {
+		if from, to := max(lo, p), min(hi, p+n); from < to {
+			move(w+from-p, from-lo, to-from)
+		}
+	})
 }
 
 // Unshare brings what ranks have of the optimizer's state, of layers that are split and of other pipeline stages to rank 0, so that it can Save the model; without Parallel.Zero, Tensor and Pipeline it
@@ -502,16 +556,19 @@ func (m *Model) Unshare() (err error) {
 	case m.pipe != nil:
 		m.unshared, err = m.pipe.collect()
 		return err
-	case m.inParts():
-		m.unshared, err = m.gatherParts()
-		return err
-	}
-	if m.shared == nil || m.shared.zero == nil {
+	case m.apart() == nil && (m.shared == nil || m.shared.zero == nil):
 		return nil
 	}
 	whole := map[string]*tensor.Tensor{}
-	if err := m.shared.zero.moveShared(true, whole); err != nil {
-		return err
+	if m.inParts() {
+		if err := m.gatherParts(whole); err != nil {
+			return err
+		}
+	}
+	if m.shared != nil && m.shared.zero != nil {
+		if err := m.shared.zero.moveShared(true, whole); err != nil {
+			return err
+		}
 	}
 	if m.Writes() {
 		m.unshared = whole
@@ -528,12 +585,12 @@ func (m *Model) reshare() error {
 	if err != nil || !has {
 		return err
 	}
-	switch {
-	case m.pipe != nil:
+	if m.pipe != nil {
 		err = m.pipe.spread(m.unshared)
-	case m.inParts():
+	} else if m.inParts() {
 		err = m.spreadParts(m.unshared)
-	default:
+	}
+	if err == nil && m.shared != nil && m.shared.zero != nil {
 		err = m.shared.zero.moveShared(false, m.unshared)
 	}
 	m.unshared = nil

@@ -25,6 +25,8 @@ func init() {
 	f32Logits := func(n *graph.Node) bool { return n.Input(0).DType() == dtype.F32 }
 	rows[op.SparseXentOp] = []row{{name: "cross-entropy", ok: f32Logits, make: makeXent}}
 	rows[op.SparseXentGradOp] = []row{{name: "cross-entropy gradient", ok: f32Logits, make: makeXentGrad}}
+	rows[op.XentPartOp] = []row{{name: "part of a cross-entropy", ok: f32Logits, make: makeXentPart}}
+	rows[op.XentPartGradOp] = []row{{name: "gradient of a part of a cross-entropy", ok: f32Logits, make: makeXentPartGrad}}
 	rows[op.ArgMaxOp] = []row{{name: "argmax", ok: f32Logits, make: makeArg(false)}}
 	rows[op.ArgMinOp] = []row{{name: "argmin", ok: f32Logits, make: makeArg(true)}}
 	rows[op.CumSumOp] = []row{{name: "cumsum", ok: allF32, make: makeCumSum}}
@@ -102,6 +104,21 @@ func makeXentGrad(k *call) (string, func(), error) {
 	x, labels, d, y := k.in[0], k.in[1], k.in[2], k.out[0]
 	k.mayReplace(0, 0)
 	return "cross-entropy gradient", func() { p.RunEach(k.pool, nil, y.f32(), x.f32(), view[int32](labels), d.f32()) }, nil
+}
+
+func makeXentPart(k *call) (string, func(), error) {
+	r, c := rowsOf(k.n.Input(0).Shape())
+	p := reduce.NewPartEntropy(r, c)
+	x, labels, y := k.in[0], k.in[1], k.out[0]
+	return "part of a cross-entropy", func() { p.Run(k.pool, y.f32(), x.f32(), view[int32](labels)) }, nil
+}
+
+func makeXentPartGrad(k *call) (string, func(), error) {
+	r, c := rowsOf(k.n.Input(0).Shape())
+	p := reduce.NewPartEntropy(r, c)
+	x, labels, stats, d, y := k.in[0], k.in[1], k.in[2], k.in[3], k.out[0]
+	k.mayReplace(0, 0)
+	return "gradient of a part of a cross-entropy", func() { p.Backward(k.pool, y.f32(), x.f32(), view[int32](labels), stats.f32(), d.f32()) }, nil
 }
 
 func makeArg(least bool) func(k *call) (string, func(), error) {
