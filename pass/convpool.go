@@ -40,7 +40,9 @@ func ConvPool(ok func(a op.ConvPoolAttrs, x, w graph.Type) bool) func(g *graph.G
 			a := c.attrs
 			switch n {
 			case c.pooled:
-				c.fused = to.Apply(op.ConvPoolOp, a, m[c.conv.Input(0)], m[c.conv.Input(1)], m[c.bias])
+				to.As(c.conv, n.Phase(), func() { // nearly all of it is the convolution's work, whose layer an account names
+					c.fused = to.Apply(op.ConvPoolOp, a, m[c.conv.Input(0)], m[c.conv.Input(1)], m[c.bias])
+				})
 				return c.fused.Part(0)
 			case c.dx:
 				a.Conv.In = n.Attrs().(op.ConvAttrs).In

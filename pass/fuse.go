@@ -30,10 +30,15 @@ func Fuse(g *graph.Graph) (*graph.Graph, error) {
 			return nil
 		}
 		x, w, b := m[a.product.Input(0)], m[a.product.Input(1)], m[a.bias]
-		if a.product.Op() == op.DotOp {
-			return to.Apply(op.LinearOp, op.ActAttrs{Act: a.act}, x, w, b)
-		}
-		return to.Apply(op.ConvActOp, op.ConvActAttrs{Conv: a.product.Attrs().(op.ConvAttrs), Act: a.act}, x, w, b)
+		var y *graph.Node
+		to.As(a.product, n.Phase(), func() { // the layer of the product, whose work nearly all of it is
+			if a.product.Op() == op.DotOp {
+				y = to.Apply(op.LinearOp, op.ActAttrs{Act: a.act}, x, w, b)
+				return
+			}
+			y = to.Apply(op.ConvActOp, op.ConvActAttrs{Conv: a.product.Attrs().(op.ConvAttrs), Act: a.act}, x, w, b)
+		})
+		return y
 	})
 }
 

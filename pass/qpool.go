@@ -26,6 +26,8 @@ func QPool(g *graph.Graph) (*graph.Graph, error) {
 			return nil
 		}
 		a.Pool = true
-		return to.Apply(op.QConvOp, a, in[0].Inputs()...)
+		var y *graph.Node
+		to.As(c, n.Phase(), func() { y = to.Apply(op.QConvOp, a, in[0].Inputs()...) }) // the convolution's layer, whose work nearly all of it is
+		return y
 	})
 }

@@ -61,6 +61,45 @@ func TestUpdatesByLayer(t *testing.T) {
 	}
 }
 
+// A convolution and the pooling behind it are one kernel, whose time is that of the convolution, which does nearly all of the work; so is that of an activation with a layer of its own.
+func TestFusedWithAConvolution(t *testing.T) {
+	spec := data.Spec{Inputs: []data.Field{{Name: "x", Shape: []int{28, 28, 1}, DType: dtype.F32}}, Targets: []data.Field{{Name: "y", Shape: []int{}, DType: dtype.I32}}, Classes: 3}
+	net := nn.Sequential(nn.Conv2D(32, 3, nn.ReLU), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(16), nn.Activate(nn.ReLU), nn.Dense(3, nn.Softmax))
+	m, err := train.Compile(net, spec, optim.Adam(), train.SparseCategoricalCrossentropy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, y := []*tensor.Tensor{tensor.New(dtype.F32, 4, 28, 28, 1)}, []*tensor.Tensor{tensor.New(dtype.I32, 4)}
+	for _, infer := range []bool{true, false} {
+		a, err := m.StartAccount(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if infer {
+			_, err = m.PredictBatch(x...)
+		} else {
+			_, err = m.Step(x, y, 0.1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := a.Ledger()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ran, asked := map[string]int64{}, map[string]int64{}
+		for _, e := range l.Lines {
+			if e.Phase == "predict" || e.Phase == "forward" {
+				ran[e.Layer] += e.Cost.Executed
+				asked[e.Layer] += e.Cost.FLOPs
+			}
+		}
+		if ran["conv2d"] < asked["conv2d"]/2 || asked["max_pooling2d"] == 0 || ran["dense"] < asked["dense"]/2 {
+			t.Errorf("prediction %v: executed by layer %v, asked for %v", infer, ran, asked)
+		}
+	}
+}
+
 // slowly is a data set whose examples take their time.
 type slowly struct{ data.Dataset }
 
