@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jouleml/joule/compress/quant"
@@ -85,7 +86,7 @@ func Measure(ctx context.Context, m *train.Model, ds data.Dataset) (Measures, *e
 			}
 		}
 		slices.Sort(ms)
-		by := best.By(func(k energy.Key) energy.Key { return energy.Key{Layer: k.Layer} })
+		by := best.By(func(k energy.Key) energy.Key { return energy.Key{Layer: out.owner(k.Layer)} })
 		if n == 1 {
 			out.MS = ms[len(ms)/2]
 			for _, line := range by {
@@ -104,4 +105,18 @@ func Measure(ctx context.Context, m *train.Model, ds data.Dataset) (Measures, *e
 		return out, nil, errors.New("search: no prediction could be measured")
 	}
 	return out, total, nil
+}
+
+// owner is the layer that a part of one belongs to, such as a Transformer block's attention: what is narrowed and compared are whole layers. What belongs to none stays as it is.
+func (m *Measures) owner(part string) string {
+	for name := part; ; {
+		if slices.ContainsFunc(m.Detail, func(l Layer) bool { return l.Name == name }) {
+			return name
+		}
+		end := strings.LastIndexByte(name, '/')
+		if end < 0 {
+			return part
+		}
+		name = name[:end]
+	}
 }

@@ -42,6 +42,7 @@ func (s *search) narrow(ctx context.Context, round int) (ok bool, err error) {
 			return false, err
 		}
 		s.stand(m, c)
+		maps.Copy(s.result.Narrowed, c.Narrowed)
 		return true, s.take(c, m, nil)
 	}
 	l := energy.NewLedger(energy.CPU, s.m.Cores())
@@ -63,6 +64,9 @@ func (s *search) narrow(ctx context.Context, round int) (ok bool, err error) {
 	all := maps.Clone(s.widths)
 	maps.Copy(all, gone.widths)
 	c := &Candidate{Name: fmt.Sprintf("round %d f32", round), Round: round, Widths: all, Removed: append(slices.Clone(s.removed), gone.blocks...), Strided: append(slices.Clone(s.strided), gone.pooled...), Format: "f32"}
+	if round == 1 {
+		c.Narrowed = maps.Clone(s.result.Narrowed)
+	}
 	if err := s.measure(ctx, c, plain, l); err != nil {
 		return false, err
 	}
@@ -163,7 +167,7 @@ func (s *search) choose(ctx context.Context, l *energy.Ledger) (*cut, error) {
 		all = append(all, rival{cut: c})
 	}
 	for _, p := range d.Pooled {
-		// A pooling that is fused with its convolution is booked for both.
+		// A pooling that is fused with its convolution is booked there.
 		all = append(all, rival{cut: &cut{pooled: []string{p.Conv}, gain: (cost[p.Conv] + cost[p.Pool]) * float64(p.Places-1) / float64(p.Places)}})
 	}
 	if s.Target == Bytes || s.Target == Parameters { // strides save no parameter

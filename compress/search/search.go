@@ -137,17 +137,20 @@ type Candidate struct {
 	Strided []string       `json:"strided,omitempty"` // convolutions that have taken the strides of the pooling behind them
 	Format  string         `json:"format"`            // f32, int8 (bytes all through), weights int8 or weights int4; with packed before it, pruned and with shared values
 	Measures
-	Drop  float64 `json:"drop"`
-	Spent float64 `json:"spent"` // joules that making and measuring it has cost, estimated or measured as the ledger says
-	Front bool    `json:"front"` // nothing else is at least as good in drop and target
-	File  string  `json:"file,omitempty"`
-	Run   string  `json:"run,omitempty"`
+	// Narrowed, of the first round's model of floats, is what the result's is: finding it out takes as long as the rest of the round.
+	Narrowed map[string]float64 `json:"narrowed,omitempty"`
+	Drop     float64            `json:"drop"`
+	Spent    float64            `json:"spent"` // joules that making and measuring it has cost, estimated or measured as the ledger says
+	Front    bool               `json:"front"` // nothing else is at least as good in drop and target
+	File     string             `json:"file,omitempty"`
+	Run      string             `json:"run,omitempty"`
 }
 
 // Result is what the search has found.
 type Result struct {
 	Target     Target       `json:"target"`
 	MaxDrop    float64      `json:"max_drop"`
+	Held       int          `json:"held,omitempty"` // examples that models are compared on
 	Original   Measures     `json:"original"`
 	Candidates []*Candidate `json:"candidates"`
 	Best       string       `json:"best,omitempty"` // "": none is within the drop and cheaper than the original
@@ -175,6 +178,15 @@ func (r *Result) Find(name string) *Candidate {
 		}
 	}
 	return nil
+}
+
+// Doubt says that models are compared on so few examples that the drops mean little, "" where they are enough.
+func (r *Result) Doubt() string {
+	const few = 100
+	if r.Held == 0 || r.Held >= few && 1/float64(r.Held) <= max(r.MaxDrop, 1e-3) {
+		return ""
+	}
+	return fmt.Sprintf("models were compared on %d examples held out alone, of which one is %.2g%%: drops mean little, also where one of %.2g%% is allowed; more data, or --held test, helps", r.Held, 100/float64(r.Held), 100*r.MaxDrop)
 }
 
 // Keeper keeps candidates, so that a search that was stopped goes on where it was.
@@ -231,6 +243,7 @@ func Run(ctx context.Context, m *train.Model, set *data.Set, o Options, k Keeper
 	if o.Target == Bytes {
 		s.formats = append(s.formats, s.packedFormats()...)
 	}
+	s.result.Held = s.held.Len()
 	if s.result.Original, _, err = Measure(ctx, m, s.held); err != nil {
 		return nil, err
 	}

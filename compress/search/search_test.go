@@ -2,6 +2,7 @@ package search
 
 import (
 	"context"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -96,6 +97,16 @@ func TestRun(t *testing.T) {
 	if k.n != 1 || len(again.Candidates) != len(r.Candidates) {
 		t.Errorf("going on made %d candidates anew and has %d, was %d", k.n, len(again.Candidates), len(r.Candidates))
 	}
+	if len(r.Narrowed) != 2 || !maps.Equal(again.Narrowed, r.Narrowed) {
+		t.Errorf("how sensitive layers are to losing units: %v, and after going on %v", r.Narrowed, again.Narrowed)
+	}
+	if r.Held != 600 || r.Doubt() != "" {
+		t.Errorf("compared on %d examples: %q", r.Held, r.Doubt())
+	}
+	few := Result{Held: 50, MaxDrop: 0.005}
+	if !strings.Contains(few.Doubt(), "50 examples") {
+		t.Errorf("50 examples for a drop of 0.005: %q", few.Doubt())
+	}
 	// A budget ends it at once; a drop that is impossible leaves no best, but the closest.
 	r, err = Run(context.Background(), m, set, Options{Target: Joules, MaxDrop: 0.03, Budget: 1e-9, Epochs: 1}, Memory{}, nil)
 	if err != nil || r.Stopped != "the budget is spent" || len(r.Candidates) != 1 {
@@ -159,6 +170,32 @@ func slowBytes(layer string) quant.Timer {
 			out = append(out, []float64{took})
 		}
 		return out, nil
+	}
+}
+
+// What parts of a layer take is the layer's: a search that looked at whole layers alone would think that Transformer blocks cost nothing.
+func TestMeasureBlocks(t *testing.T) {
+	set, err := mnist.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	net := nn.Sequential(nn.Reshape(28, 28), nn.TransformerBlock(4), nn.Flatten(), nn.Dense(10, nn.Softmax))
+	m, err := train.Compile(net, set.Spec(), optim.Adam(), train.SparseCategoricalCrossentropy, train.Accuracy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := Measure(context.Background(), m, data.Take(set.Test, 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, by := range map[string]map[string]float64{"joules": got.Layers, "seconds": got.Seconds} {
+		total := 0.0
+		for _, v := range by {
+			total += v
+		}
+		if by["transformer_block"] < total/2 {
+			t.Errorf("%s: the block takes %g of %g: %v", what, by["transformer_block"], total, by)
+		}
 	}
 }
 
