@@ -18,7 +18,7 @@ func OfSearch(r *search.Result, before, after []train.Log) []Section {
 	case best != nil:
 		text = fmt.Sprintf("The best is %s: it drops by %.4g on examples held out (%.4g is allowed).", best.Name, best.Drop, r.MaxDrop)
 		if r.BreakEven > 0 {
-			text += fmt.Sprintf(" The search cost ≈%s, so it has paid for itself after about %.3g predictions.", energy.SI(r.Spent, "J"), r.BreakEven)
+			text += fmt.Sprintf(" The search cost ≈%s, so it has paid for itself after about %s.", energy.SI(r.Spent, "J"), r.Predictions())
 		} else {
 			text += fmt.Sprintf(" The search cost ≈%s and never pays for itself: the best needs no fewer joules than the original.", energy.SI(r.Spent, "J"))
 		}
@@ -29,6 +29,9 @@ func OfSearch(r *search.Result, before, after []train.Log) []Section {
 		}
 	}
 	found.Text = text + fmt.Sprintf(" It ended because %s.", r.Stopped)
+	if v := r.Doubt(); v != "" {
+		found.Text += " Beware: " + v + "."
+	}
 	if best != nil {
 		found.Parts = append(found.Parts, searchSides(r, best, before, after))
 	}

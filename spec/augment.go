@@ -175,12 +175,18 @@ func (s Split) some(ds data.Dataset, n int) data.Dataset {
 	return data.Take(ds, n)
 }
 
+// Apply is the data set with these examples alone.
+func (s Split) Apply(set *data.Set) *data.Set {
+	out := *set
+	out.Train, out.Test = s.some(set.Train, s.Take), s.some(set.Test, s.Test)
+	return &out
+}
+
 // Ready gives the data set as the specification wants it: of each part some examples only (data: take, test), and both parts normalised (fit: augment). It checks that
 // every change fits the data. Where training examples are changed before they are normalised, that happens as they are loaded: the training part is then as it was, and Fit.Augment
 // ends with the normalisation; what Test says of its examples holds for both.
 func (s *Spec) Ready(set *data.Set) (*data.Set, error) {
-	out := *set
-	out.Train, out.Test = s.Split.some(set.Train, s.Split.Take), s.Split.some(set.Test, s.Split.Test)
+	out := *s.Split.Apply(set)
 	d := out.Train.Spec()
 	random := 0 // changes of one example at a time
 	for _, c := range s.changes {

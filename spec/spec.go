@@ -86,9 +86,9 @@ type Fit struct {
 
 // Split says which examples are used.
 type Split struct {
-	Take    int     // if > 0: only so many examples of the training part
-	Test    int     // if > 0: only so many of the test part
-	Shuffle *uint64 // the seed by which they are chosen at random; nil: they are the first
+	Take    int     `json:"take,omitempty"`    // if > 0: only so many examples of the training part
+	Test    int     `json:"test,omitempty"`    // if > 0: only so many of the test part
+	Shuffle *uint64 `json:"shuffle,omitempty"` // the seed by which they are chosen at random; nil: they are the first
 }
 
 // openName is a name that only the data can explain, with the error if it does not.

@@ -84,6 +84,15 @@ func (m *Model) Save(path string) error {
 	return checkpoint.Save(path, s)
 }
 
+// SavePlain is Save without the optimizer's state, which often takes twice the weights' bytes and which a model that is not trained on has no use for. PlainSize is about the file's size.
+func (m *Model) SavePlain(path string) error {
+	s, err := m.packed()
+	if err != nil {
+		return err
+	}
+	return checkpoint.Save(path, s)
+}
+
 // SavePacked is Save in few bytes, without loss: zeros, weights that share values, and bytes are coded by how often they occur (package format/packed), and the optimizer's state is left out. Load, and every command that
 // takes a model file, reads it; other programs do not.
 func (m *Model) SavePacked(path string) error {
@@ -107,7 +116,7 @@ func (m *Model) PackedSize() (packed, plain int64, err error) {
 	return int64(n), plainSize(s), nil
 }
 
-// PlainSize is the size of the file without packing alone, which takes no work.
+// PlainSize is the size of the file without packing alone, which takes no work; SavePlain's has names and offsets of tensors beside it.
 func (m *Model) PlainSize() (int64, error) {
 	s, err := m.packed()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/report"
+	"github.com/jouleml/joule/spec"
 	"github.com/jouleml/joule/train"
 	"github.com/jouleml/joule/train/runs"
 )
@@ -98,9 +100,10 @@ func compressCmd() *cobra.Command {
 // searchState is what is kept of a search between two sessions.
 type searchState struct {
 	Options    search.Options      `json:"options"`
-	Ref        string              `json:"model"` // as it was given
+	Ref        string              `json:"model"` // a run or a file
 	File       string              `json:"file"`  // of the model
 	Data       string              `json:"data"`
+	Split      spec.Split          `json:"split,omitzero"` // of the data
 	Held       string              `json:"held,omitempty"` // train or test
 	Spec       string              `json:"spec,omitempty"` // of the model's run, so that a candidate's run knows its data
 	Candidates []*search.Candidate `json:"candidates"`
@@ -119,7 +122,7 @@ type candidates struct {
 
 // search runs the search, from where it stands, and prints what it finds.
 func (k *candidates) search(c *cobra.Command, to string) error {
-	s, err := k.f.subject(k.state.Ref, k.state.Data)
+	s, err := k.f.subject(cmp.Or(k.state.File, k.state.Ref), k.state.Data)
 	if err != nil {
 		return err
 	}
@@ -127,7 +130,11 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 	if set == nil {
 		return usageError{errors.New("--data says which data set to learn from and to measure on")}
 	}
-	k.state.Data = s.data
+	if k.state.Data == "" {
+		k.state.Data, k.state.Split = s.data, s.split
+	} else {
+		set = k.state.Split.Apply(set)
+	}
 	if set, err = k.divide(set); err != nil {
 		return err
 	}
@@ -186,12 +193,10 @@ func (k *candidates) conclude(c *cobra.Command, s *subject, r *search.Result, se
 			return err
 		}
 		to = cmp.Or(to, s.beside("compressed"))
-		save := q.Save
-		if best.Packed() {
-			save = q.SavePacked
-		}
-		if err := save(to); err != nil {
-			return err
+		for _, path := range []string{k.run.Path(modelFile), to} { // in the search's run, so that other commands find it there
+			if err := save(q, best, path); err != nil {
+				return err
+			}
 		}
 		result = q
 		if after, err = q.Evaluate(c.Context(), set.Test, 128); err != nil {
@@ -212,16 +217,26 @@ func (k *candidates) conclude(c *cobra.Command, s *subject, r *search.Result, se
 		return json.NewEncoder(c.OutOrStdout()).Encode(map[string]any{"run": k.run.Info().ID, "result": r, "file": to, "test_before": before, "test_after": after})
 	}
 	printSearch(c.OutOrStdout(), r, before, after, to)
+	info := k.run.Info()
+	fmt.Fprintf(c.OutOrStdout(), "run %s, with Pareto charts in %s\n", info.ID, filepath.Join(info.Dir, reportFile))
 	return nil
+}
+
+// save writes a candidate's model.
+func save(m *train.Model, c *search.Candidate, to string) error {
+	if c.Packed() {
+		return m.SavePacked(to)
+	}
+	return m.SavePlain(to)
 }
 
 // again measures what a search has found again, and chooses the best anew.
 func (k *candidates) again(c *cobra.Command, to string) error {
-	s, err := k.f.subject(k.state.Ref, k.state.Data)
+	s, err := k.f.subject(cmp.Or(k.state.File, k.state.Ref), k.state.Data)
 	if err != nil {
 		return err
 	}
-	set, err := k.divide(s.set)
+	set, err := k.divide(k.state.Split.Apply(s.set))
 	if err != nil {
 		return err
 	}
@@ -273,7 +288,6 @@ func (k *candidates) reopen(ref string, ended bool) error {
 	case !ended && k.state.Result != nil:
 		return fmt.Errorf("the search %s has come to its end; its result is in %s", info.ID, filepath.Join(info.Dir, searchFile))
 	}
-	k.state.Ref = k.state.File // last may be another run by now
 	k.run, err = k.store.Resume(info.ID)
 	return err
 }
@@ -289,9 +303,9 @@ func (k *candidates) begin(path string) error {
 		if err != nil {
 			return err
 		}
-		k.state.Spec = info.Spec
+		k.state.Spec, k.state.Ref = info.Spec, info.ID // what last means changes
 	}
-	if k.run, err = k.store.Create(runs.Info{Name: "compress " + k.state.Ref, ISA: isa.Current().String(), Version: version()}); err != nil {
+	if k.run, err = k.store.Create(runs.Info{Name: "compress " + k.state.Ref, Spec: k.state.Spec, ISA: isa.Current().String(), Version: version()}); err != nil {
 		return err
 	}
 	return k.write()
@@ -322,7 +336,7 @@ func (k *candidates) Kept(round int, format string) (*search.Candidate, *train.M
 
 // Keep implements search.Keeper.
 func (k *candidates) Keep(c *search.Candidate, m *train.Model, l *energy.Ledger) error {
-	run, err := k.store.Create(runs.Info{Name: c.Name + " of " + k.state.Ref, Spec: k.state.Spec, ISA: isa.Current().String(), Version: version()})
+	run, err := k.store.Create(runs.Info{Name: c.Name + " of " + k.state.Ref, Of: k.run.Info().ID, Spec: k.state.Spec, ISA: isa.Current().String(), Version: version()})
 	if err != nil {
 		return err
 	}
@@ -331,11 +345,7 @@ func (k *candidates) Keep(c *search.Candidate, m *train.Model, l *energy.Ledger)
 		"held_" + c.Quality.Name: c.Quality.Value, "held_loss": c.Quality.Loss, "drop": c.Drop, "joules": l.Joules.Value, "seconds": l.Seconds, "example_joules": c.Joules, "latency_ms": c.MS, "parameter_bytes": float64(c.Bytes), "disk_bytes": float64(c.Disk),
 	}}
 	if c.File, err = filepath.Abs(run.Path(modelFile)); err == nil {
-		save := m.Save
-		if c.Packed() {
-			save = m.SavePacked
-		}
-		err = save(c.File)
+		err = save(m, c, c.File)
 	}
 	if err == nil {
 		o.Ledger, err = json.Marshal(l)
@@ -358,6 +368,9 @@ func (k *candidates) finish(ctx context.Context, r *search.Result, tests []train
 		return err
 	}
 	o := runs.Outcome{State: runs.Done, Results: runs.Values{"joules": r.Spent, "candidates": float64(len(r.Candidates))}, Artifacts: map[string]string{"search": searchFile}}
+	if r.Best != "" {
+		o.Artifacts["model"] = modelFile
+	}
 	for _, l := range tests {
 		o.Results["test_"+l.Name] = l.Value
 	}
@@ -397,7 +410,11 @@ func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file 
 	for _, c := range r.Candidates {
 		line(map[bool]string{true: "*"}[c.Front], c.Name, c.Measures, c.Drop)
 	}
-	fmt.Fprintf(w, "* nothing else is at least as good in drop and %s. Quality is that on examples held out. The search ended because %s; it cost ≈%s.\n\n", r.Target, r.Stopped, energy.SI(r.Spent, "J"))
+	fmt.Fprintf(w, "* nothing else is at least as good in drop and %s. Quality is that on %d examples held out. The search ended because %s; it cost ≈%s.\n", r.Target, r.Held, r.Stopped, energy.SI(r.Spent, "J"))
+	if v := r.Doubt(); v != "" {
+		fmt.Fprintf(w, "warning: %s\n", v)
+	}
+	fmt.Fprintln(w)
 	best := r.Find(r.Best)
 	if best == nil {
 		fmt.Fprintf(w, "No model drops by at most %.4g and needs less (%s) than the original; nothing is written.", r.MaxDrop, r.Target)
@@ -425,17 +442,33 @@ func printSearch(w io.Writer, r *search.Result, before, after []train.Log, file 
 	if len(worse) > 0 {
 		fmt.Fprintf(w, "It is WORSE than the original in: %s.\n", strings.Join(worse, ", "))
 	}
-	for _, row := range report.SearchLayers(r, best).Rows {
-		fmt.Fprintf(w, "  %-22s", row[0])
-		for _, v := range row[1:] {
-			fmt.Fprintf(w, " %16s", v)
-		}
-		fmt.Fprintln(w)
-	}
+	layers := report.SearchLayers(r, best)
+	columns(w, append([][]string{layers.Columns}, layers.Rows...))
+	fmt.Fprintln(w, "Joules are those of an example in batches of 32; narrower and as bytes: by how much the original's loss grows when the layer loses a quarter of its units (or goes), and when it alone computes on bytes, before anything is learned again.")
 	if r.BreakEven > 0 {
-		fmt.Fprintf(w, "The search has paid for itself after about %.3g predictions.\n", r.BreakEven)
+		fmt.Fprintf(w, "The search has paid for itself after about %s.\n", r.Predictions())
 	} else {
 		fmt.Fprintln(w, "The search never pays for itself: the best needs no fewer joules than the original.")
 	}
 	fmt.Fprintf(w, "written to %s\n", file)
+}
+
+// columns prints a table whose first column is to the left, with the widths that it needs.
+func columns(w io.Writer, rows [][]string) {
+	var widths []int
+	for _, row := range rows {
+		for i, v := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(v))
+		}
+	}
+	for _, row := range rows {
+		fmt.Fprintf(w, "  %-*s", widths[0], row[0])
+		for i, v := range row[1:] {
+			fmt.Fprintf(w, "  %*s", widths[i+1], v)
+		}
+		fmt.Fprintln(w)
+	}
 }

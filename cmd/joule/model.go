@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,67 +54,82 @@ func (f modelFlags) file(ref string) (string, error) {
 	}
 	path := filepath.Join(info.Dir, modelFile)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("run %s has no model yet: it is %s; joule train --resume %s brings it to its end", info.ID, info.State, info.ID)
+		if _, err := os.Stat(filepath.Join(info.Dir, searchFile)); err == nil {
+			if info.State == runs.Done {
+				return "", fmt.Errorf("run %s is a search of joule compress that found no model; joule runs lists its candidates", info.ID)
+			}
+			return "", fmt.Errorf("run %s is a search of joule compress, which has no model yet: it is %s; joule compress --resume %s%s brings it to its end", info.ID, info.State, info.ID, outFlag(f.out))
+		}
+		return "", fmt.Errorf("run %s has no model yet: it is %s; joule train --resume %s%s brings it to its end", info.ID, info.State, info.ID, outFlag(f.out))
 	}
 	return path, nil
 }
 
 // load opens the model of a run, or a model file, and says which data it was trained on ("" of a file).
 func (f *modelFlags) load(ref string, opts ...train.Option) (m *train.Model, data string, err error) {
-	m, _, data, err = f.open(ref, opts...)
+	m, _, of, err := f.open(ref, opts...)
+	if of != nil {
+		data = of.Data
+	}
 	return m, data, err
 }
 
-// open is load that also gives the model's file.
-func (f *modelFlags) open(ref string, opts ...train.Option) (m *train.Model, path, data string, err error) {
+// open is load that also gives the model's file, and the whole specification (nil of a file).
+func (f *modelFlags) open(ref string, opts ...train.Option) (m *train.Model, path string, of *spec.Spec, err error) {
 	if f.threads < 0 {
-		return nil, "", "", usageError{errors.New("--threads must not be negative")}
+		return nil, "", nil, usageError{errors.New("--threads must not be negative")}
 	}
 	own, err := f.on.options(train.Threads(f.threads))
 	if err != nil {
-		return nil, "", "", err
+		return nil, "", nil, err
 	}
 	opts = append(opts, own...)
 	if path, err = f.file(ref); err != nil {
-		return nil, "", "", err
+		return nil, "", nil, err
 	}
 	if path == ref || transfer.IsBERT(path) {
 		if transfer.IsBERT(path) {
 			opts = append(opts, train.Fixed())
 		}
 		m, err = transfer.Open(path, opts...)
-		return m, path, "", err
+		return m, path, nil, err
 	}
 	info, err := runs.Open(f.out).Get(ref)
 	if err != nil {
-		return nil, "", "", err
+		return nil, "", nil, err
 	}
 	if m, err = train.Load(path, opts...); err != nil {
-		return nil, "", "", err
+		return nil, "", nil, err
 	}
 	if s, err := spec.Parse([]byte(info.Spec), "the specification of run "+info.ID); err == nil {
-		data = s.Data
+		of = s
 	}
-	return m, path, data, nil
+	return m, path, of, nil
 }
 
 // subject is a trained model with the data that it is measured on.
 type subject struct {
 	model *train.Model
-	path  string    // its file
-	data  string    // the name of the data, "" if there are none
+	path  string // its file
+	data  string // the name of the data, "" if there are none
+	split spec.Split
 	set   *data.Set // as the model wants them; nil if there are none
 }
 
-// subject loads a model and opens the data set on, or, where that is "", the one that it was trained on, if its file says so.
+// subject loads a model and opens the data set on, or, where that is "", the one that it was trained on, of that the same examples, if its run says so.
 func (f *modelFlags) subject(ref, on string, opts ...train.Option) (*subject, error) {
 	m, path, of, err := f.open(ref, opts...)
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{model: m, path: path, data: cmp.Or(on, of)}
+	s := &subject{model: m, path: path, data: on}
+	if on == "" && of != nil {
+		s.data, s.split = of.Data, of.Split
+	}
 	if s.data != "" {
-		s.set, err = openLike(s.data, m)
+		if s.set, err = openLike(s.data, m); err == nil {
+			s.set = s.split.Apply(s.set)
+		}
 	}
 	return s, err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,7 +111,7 @@ func quantizeCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := q.Save(to); err != nil {
+			if err := q.SavePlain(to); err != nil {
 				return err
 			}
 			before, err := sideOf(c, m, set)
@@ -127,7 +128,11 @@ func quantizeCmd() *cobra.Command {
 			}
 			printQuantized(c, r, before, after, kind)
 			printTried(c.OutOrStdout(), tried)
-			fmt.Fprintf(c.OutOrStdout(), "\nwritten to %s\n", to)
+			size, err := sizeOf(to)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "\nwritten to %s (%s)\n", to, energy.SI(size, "B"))
 			return nil
 		},
 	}
@@ -151,6 +156,15 @@ func quantizeCmd() *cobra.Command {
 	fs.IntVar(&wo.Group, "group", 0, "weights that share a scale, a multiple of 8 (default: 64 of int4, all of an output of int8)")
 	fs.Float64Var(&wo.Smooth, "smooth", 0, "move outliers from activations to weights with this exponent, such as 0.5 (SmoothQuant)")
 	return c
+}
+
+// sizeOf is how many bytes a file has.
+func sizeOf(path string) (float64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return float64(info.Size()), nil
 }
 
 // heldOut is the last thousand examples of a data set, at most half of it: others than those that ranges are measured on, if there are enough.

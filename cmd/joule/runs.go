@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -47,9 +48,13 @@ func runsCmd() *cobra.Command {
 			fmt.Fprintf(c.OutOrStdout(), "no runs in %s%s; joule train makes one\n", out, map[bool]string{true: " that are " + state}[state != ""])
 			return nil
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%-26s %-16s %-12s %9s %9s %9s\n", "run", "name", "state", "time", "accuracy", "energy")
+		width := 16
 		for _, r := range l.Runs {
-			fmt.Fprintf(c.OutOrStdout(), "%-26s %-16s %-12s %9s %9s %9s\n", r.ID, r.Name, r.State, r.Duration().Round(time.Second), result(r.Results, "test_accuracy", "%.4f"), joulesOf(r.Results))
+			width = max(width, utf8.RuneCountInString(r.Name))
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%-26s %-*s %-12s %9s %9s %9s\n", "run", width, "name", "state", "time", "accuracy", "energy")
+		for _, r := range l.Runs {
+			fmt.Fprintf(c.OutOrStdout(), "%-26s %-*s %-12s %9s %9s %9s\n", r.ID, width, r.Name, r.State, r.Duration().Round(time.Second), result(r.Results, "test_accuracy", "%.4f"), joulesOf(r.Results))
 		}
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -178,6 +179,19 @@ func (r *Result) Find(name string) *Candidate {
 		}
 	}
 	return nil
+}
+
+// Predictions says after how many examples the search has paid for itself, such as "1.6 million predictions".
+func (r *Result) Predictions() string {
+	for _, u := range []struct {
+		size float64
+		name string
+	}{{1e12, "trillion"}, {1e9, "billion"}, {1e6, "million"}, {1e3, "thousand"}} {
+		if r.BreakEven >= u.size {
+			return fmt.Sprintf("%.3g %s predictions", r.BreakEven/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%.0f predictions", math.Ceil(r.BreakEven))
 }
 
 // Doubt says that models are compared on so few examples that the drops mean little, "" where they are enough.

@@ -112,6 +112,8 @@ type Info struct {
 	ID string `json:"id"`
 	// Name is the preset, or the name of the spec's file.
 	Name string `json:"name"`
+	// Of is the id of the run that made this one on its way, such as a search its candidates; "" of others.
+	Of string `json:"of,omitempty"`
 	// Spec is the text of the specification that was run.
 	Spec     string `json:"spec,omitempty"`
 	Seed     uint64 `json:"seed"`
@@ -261,6 +263,9 @@ func (s *Store) find(ref string) (string, error) {
 		return "", fmt.Errorf("runs: %w: there are none in %s; joule train makes one, --out names another folder", ErrNotFound, s.root)
 	}
 	if ref == "last" {
+		if i, err := s.read(ids[0]); err == nil && slices.Contains(ids, i.Of) {
+			return i.Of, nil
+		}
 		return ids[0], nil
 	}
 	name := ref
@@ -285,7 +290,8 @@ func (s *Store) find(ref string) (string, error) {
 	return "", fmt.Errorf("runs: %w by %q: %s; give more of the id", ErrAmbiguous, ref, strings.Join(hits, ", "))
 }
 
-// Get finds one run: by its id, by a beginning of the id that no other has, by the path of its folder, or "last" for the one that began last.
+// Get finds one run: by its id, by a beginning of the id that no other has, by the path of its folder, or "last" for the one that began last (of runs that
+// another has made on its way, that one).
 // Errors wrap ErrNotFound, ErrAmbiguous or ErrDamaged.
 func (s *Store) Get(ref string) (*Info, error) {
 	id, err := s.find(ref)

@@ -156,6 +156,22 @@ func TestFind(t *testing.T) {
 			t.Errorf("%q: %v, %v, want %s", ref, got, err, want)
 		}
 	}
+	// What a run has made on its way is not what someone means by last, unless that run is gone.
+	time.Sleep(2 * time.Millisecond)
+	part := finished(t, s, Info{Of: ids[1]}, nil).ID
+	if got, err := s.Get("last"); err != nil || got.ID != ids[1] {
+		t.Errorf("last is %v, %v, want %s", got, err, ids[1])
+	}
+	if got, err := s.Get(part); err != nil || got.ID != part || got.Of != ids[1] {
+		t.Errorf("%s: %+v, %v", part, got, err)
+	}
+	must(s.Delete(part))(t)
+	time.Sleep(2 * time.Millisecond)
+	orphan := finished(t, s, Info{Of: "20200101-000000.000-0000"}, nil).ID
+	if got, err := s.Get("last"); err != nil || got.ID != orphan {
+		t.Errorf("last is %v, %v, want %s", got, err, orphan)
+	}
+	must(s.Delete(orphan))(t)
 	for ref, want := range map[string]error{
 		"20": ErrAmbiguous, "": ErrNotFound, "x": ErrNotFound, "20not-a-run": ErrNotFound, "..": ErrNotFound, "../..": ErrNotFound, "/": ErrNotFound, ".": ErrNotFound,
 	} {
