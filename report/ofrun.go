@@ -53,12 +53,15 @@ func OfRun(ctx context.Context, r Run) (*Page, error) {
 	if i.Error != "" {
 		p.Sections = append(p.Sections, Section{Title: "Error", Parts: []Part{&Text{Body: i.Error, Mono: true}}})
 	}
-	p.Sections = append(p.Sections, Curves(r.History))
 	more, err := r.predictions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p.Sections = append(append(p.Sections, more...), r.More...)
+	if i.State == runs.Done && (r.History == nil || len(r.History.Rows) == 0) { // no training, but a search or what came out of one
+		p.Sections = append(append(p.Sections, r.More...), more...)
+	} else {
+		p.Sections = append(append(append(p.Sections, Curves(r.History)), more...), r.More...)
+	}
 	if l != nil {
 		var order []string
 		if r.Model != nil {

@@ -59,6 +59,18 @@ func TestSearch(t *testing.T) {
 			t.Errorf("the report does not say %q", want)
 		}
 	}
+	r.Candidates[9].Drop = -0.002
+	p.Sections = report.OfSearch(r, nil, nil)
+	b.Reset()
+	if err := p.Write(&b); err != nil || !strings.Contains(b.String(), "it is better by 0.002 on") {
+		t.Errorf("%v: a drop below zero is no drop", err)
+	}
+	r.Candidates[9].Drop = 0.009
+	// A search has no curves, and its result comes first.
+	run, err := report.OfRun(context.Background(), report.Run{Info: &runs.Info{State: runs.Done}, More: p.Sections})
+	if err != nil || run.Sections[0].Title != p.Sections[0].Title {
+		t.Errorf("%v: sections %v", err, run.Sections)
+	}
 	r.Best = ""
 	p.Sections = report.OfSearch(r, nil, nil)
 	b.Reset()

@@ -16,7 +16,11 @@ func OfSearch(r *search.Result, before, after []train.Log) []Section {
 	var text string
 	switch {
 	case best != nil:
-		text = fmt.Sprintf("The best is %s: it drops by %.4g on examples held out (%.4g is allowed).", best.Name, best.Drop, r.MaxDrop)
+		how := fmt.Sprintf("drops by %.4g", best.Drop)
+		if best.Drop < 0 {
+			how = fmt.Sprintf("is better by %.4g", -best.Drop)
+		}
+		text = fmt.Sprintf("The best is %s: it %s on examples held out (a drop of %.4g is allowed).", best.Name, how, r.MaxDrop)
 		if r.BreakEven > 0 {
 			text += fmt.Sprintf(" The search cost ≈%s, so it has paid for itself after about %s.", energy.SI(r.Spent, "J"), r.Predictions())
 		} else {
