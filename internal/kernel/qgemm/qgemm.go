@@ -235,7 +235,7 @@ func (p *Plan) Bytes() int {
 	switch {
 	case p.pairs != nil:
 		n += p.pairs.bytes()
-	case p.level == avx2 && p.direct == nil && p.Groups < 2 && p.b16 == nil: // not set yet
+	case p.level == avx2 && p.direct == nil && p.wino == nil && p.Groups < 2 && p.b16 == nil: // not set yet
 		n += 2 * p.wideLen()
 	}
 	if p.direct != nil {
