@@ -49,7 +49,7 @@ func NewInts(s IntSpec) *IntPlan {
 	}
 	p := &IntPlan{IntSpec: s, plan: newPlan(Spec{M: s.M, N: s.N, K: s.K, Groups: 1})}
 	if p.plan.level == avx2 {
-		p.plan.setPairs(nil) // B is packed at each run
+		p.plan.widen() // B is packed at each run
 	}
 	p.plan.rowAdd, p.plan.colAdd = make([]int32, s.M), make([]int32, (s.N+p.plan.width-1)/p.plan.width*p.plan.width)
 	if s.Signed || s.TransA {

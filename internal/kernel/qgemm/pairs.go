@@ -74,22 +74,40 @@ type pairs struct {
 	at     []int32               // of each group: where a row has what it reads
 	b      []int8                // [groups, 16, 4]
 	first  []int32               // [panels, 16]: where sums begin
+
+	sets []waySet // of each group: the ways that suit
 }
 
 func (q *pairs) bytes() int { return 8*len(q.starts) + 4*len(q.at) + len(q.b) + 4*len(q.first) }
 
-// setPairs makes the plan compute with q, or with weights of 16 bits, for which it makes room, if that is nil. It reports whether there are pairs.
-func (p *Plan) setPairs(q *pairs) bool {
-	if p.pairs != nil || q != nil {
-		p.pairs, p.work = q, nil // whose memory is that of the weights before
+// setPairs makes the plan compute with weights b in pairs, in just so many ways or, if that is 0, as many as are fastest. If widening is faster it reports false and makes room for weights of 16 bits.
+func (p *Plan) setPairs(b []int8, just int) bool {
+	if p.spare == nil {
+		p.spare = new(pairs)
 	}
-	switch {
-	case q != nil:
-		p.b16 = nil
-	case p.b16 == nil:
+	before := 0
+	if p.pairs != nil {
+		before = len(p.pairs.ways)
+	}
+	if !p.spare.pack(b, p.K, p.N, just) {
+		p.widen()
+		return false
+	}
+	p.pairs, p.b16 = p.spare, nil
+	if len(p.pairs.ways) != before {
+		p.work = nil // whose memory is that of the weights before
+	}
+	return true
+}
+
+// widen makes the plan compute with weights of 16 bits.
+func (p *Plan) widen() {
+	if p.pairs != nil {
+		p.pairs, p.work = nil, nil
+	}
+	if p.b16 == nil {
 		p.b16 = make([]int16, p.wideLen())
 	}
-	return q != nil
 }
 
 // wideLen is how many weights of 16 bits the plan has, if it has such and does not read patches in the image.
@@ -128,32 +146,33 @@ const (
 	spreadCycles, spreadFar, widenCycle = 1.3, 3.0, 2.0
 )
 
-// newPairs brings weights b [K, N] to safe pairs, in just so many ways or, if that is 0, as many as are fastest; it gives nil if widening is faster than that.
-func newPairs(b []int8, k, n, just int) *pairs {
-	panels, groups := (n+slim-1)/slim, (k+3)/4
-	sets := make([]waySet, panels*groups)
-	var count [allWays + 1]int // of groups by the ways that suit them
-	zeros := make([]int8, slim)
-	var w [4][]int8
-	each := func(f func(panel, group int)) {
-		for panel := range panels {
-			cols := min(slim, n-panel*slim)
-			for group := range groups {
-				for i := range w {
-					if w[i] = zeros[:cols]; 4*group+i < k {
-						w[i] = b[(4*group+i)*n+panel*slim:][:cols]
-					}
-				}
-				f(panel, group)
-			}
+var noWeights [slim]int8
+
+// fours sets w to the weights of a group in the columns of a panel.
+func fours(w *[4][]int8, b []int8, k, n, panel, group int) {
+	cols := min(slim, n-panel*slim)
+	for i := range w {
+		if w[i] = noWeights[:cols]; 4*group+i < k {
+			w[i] = b[(4*group+i)*n+panel*slim:][:cols]
 		}
 	}
-	each(func(panel, group int) {
-		set := safeWays(&w)
-		sets[panel*groups+group] = set
-		count[set]++
-	})
-	q := new(pairs)
+}
+
+// sized is a slice of n elements, s if there is room for them.
+func sized[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
+
+// pack brings weights b [K, N] to safe pairs, in just so many ways or, if that is 0, as many as are fastest; it reports whether that is faster than to widen them, or asked for.
+func (q *pairs) pack(b []int8, k, n, just int) bool {
+	panels, groups := (n+slim-1)/slim, (k+3)/4
+	q.sets = sized(q.sets, panels*groups)
+	var count [allWays + 1]int // of groups by the ways that suit them
+	var w [4][]int8
+	for i := range q.sets {
+		fours(&w, b, k, n, i/groups, i%groups)
+		q.sets[i] = safeWays(&w)
+		count[q.sets[i]]++
+	}
+	q.ways = q.ways[:0]
 	blocks, suited := float64((k+pairBlock-1)/pairBlock), 0
 	best := wideCycles*float64(panels*groups) + widenCycle*blocks
 	keep, total := 0, 0 // ways, and groups with those that are two
@@ -195,48 +214,59 @@ func newPairs(b []int8, k, n, just int) *pairs {
 		}
 	}
 	if keep == 0 {
-		return nil
+		return false
 	}
-	q.ways = q.ways[:keep]
+	q.ways, q.how = q.ways[:keep], q.how[:0]
 	for _, i := range q.ways {
 		q.how = append(q.how, ways[i].bytes())
 	}
-	q.starts, q.first = make([]int, 0, panels+1), make([]int32, panels*slim)
-	q.at, q.b = make([]int32, 0, total), make([]int8, total*slim*4)
-	each(func(panel, group int) {
+	q.starts, q.first = sized(q.starts, panels+1), sized(q.first, panels*slim)
+	q.at, q.b = sized(q.at, total)[:0], sized(q.b, total*slim*4)
+	clear(q.first)
+	clear(q.b)
+	for i, set := range q.sets {
+		panel, group := i/groups, i%groups
 		if group == 0 {
-			q.starts = append(q.starts, len(q.at))
+			q.starts[panel] = len(q.at)
 		}
-		i := slices.IndexFunc(q.ways, func(i int) bool { return sets[panel*groups+group]>>i&1 == 1 })
-		if i < 0 {
-			q.split(&w, group)
-			return
+		fours(&w, b, k, n, panel, group)
+		q.group(&w, set, group, q.first[panel*slim:][:slim])
+	}
+	q.starts[panels] = len(q.at)
+	return true
+}
+
+// group adds a group with weights w, which ways of set suit, and what its sums begin with to first.
+func (q *pairs) group(w *[4][]int8, set waySet, group int, first []int32) {
+	for i, name := range q.ways {
+		if set>>name&1 == 0 {
+			continue
 		}
-		dst, way := q.group(group, i), &ways[q.ways[i]]
+		dst, way := q.next(group, i), &ways[name]
 		for place, from := range way.order {
 			turns := way.turns(place)
 			for j, v := range w[from] {
 				if turns {
-					q.first[panel*slim+j] += 255 * int32(v)
+					first[j] += 255 * int32(v)
 					v = -v
 				}
 				dst[4*j+place] = v
 			}
 		}
-	})
-	q.starts = append(q.starts, len(q.at))
-	return q
+		return
+	}
+	q.split(w, group)
 }
 
-// group begins a group that reads four activations in the plan's way i, and gives its weights.
-func (q *pairs) group(group, i int) []int8 {
+// next begins a group that reads four activations in way i of the plan's, and gives its weights.
+func (q *pairs) next(group, i int) []int8 {
 	q.at = append(q.at, int32((group/8*len(q.ways)+i)*pairBlock+group%8*4))
 	return q.b[(len(q.at)-1)*slim*4:][:slim*4]
 }
 
 // split makes two groups of weights that no way suits: what is too much for a pair is taken off its greater weight and goes to the second.
 func (q *pairs) split(w *[4][]int8, group int) {
-	dst, rest := q.group(group, 0), q.group(group, 0)
+	dst, rest := q.next(group, 0), q.next(group, 0)
 	for place := range 4 {
 		for j, v := range w[place] {
 			dst[4*j+place] = v

@@ -59,8 +59,8 @@ func TestPairsAreSafe(t *testing.T) {
 		for kind, w := range weightKinds(r, k, n) {
 			for just := 1; just <= len(ways); just++ {
 				what := fmt.Sprintf("[%d %d] %s, %d ways", k, n, kind, just)
-				q := newPairs(w, k, n, just)
-				if q == nil { // as many are of no use
+				q := new(pairs)
+				if !q.pack(w, k, n, just) { // as many are of no use
 					continue
 				}
 				got, first := make([]int32, k*n), make([]int32, len(q.first))
@@ -164,7 +164,7 @@ func TestExtremeWeights(t *testing.T) {
 						continue
 					}
 					for just := 1; just <= len(ways); just += 1 + just/3 {
-						if p.setPairs(newPairs(w, s.K, s.N, just)) {
+						if p.setPairs(w, just) {
 							check(kind, fmt.Sprint(len(p.pairs.ways), " ways"))
 						}
 					}
@@ -178,10 +178,10 @@ func TestExtremeWeights(t *testing.T) {
 // Weights like those of layers are multiplied in pairs, and those that fill their range evenly are not.
 func TestPairsAreChosen(t *testing.T) {
 	r := rand.New(rand.NewPCG(25, 26))
-	if newPairs(layer(r, 384, 128), 384, 128, 0) == nil {
+	if !new(pairs).pack(layer(r, 384, 128), 384, 128, 0) {
 		t.Error("normal weights are widened")
 	}
-	if newPairs(bytes8(r, 384*128), 384, 128, 0) != nil {
+	if new(pairs).pack(bytes8(r, 384*128), 384, 128, 0) {
 		t.Error("uniform weights are in pairs")
 	}
 }

@@ -103,6 +103,7 @@ type Plan struct {
 	b8     []int8
 	b16    []int16
 	pairs  *pairs    // of AVX2: weights as bytes, in place of b16
+	spare  *pairs    // the same, or memory for them
 	scale  []float32 // [N], filled up to panels
 	offset []float32
 	depth  int     // of groups: the bytes of a patch
@@ -213,7 +214,7 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 		p.setGrouped(b)
 		return
 	}
-	if p.level == avx2 && p.setPairs(newPairs(b, p.K, p.N, 0)) {
+	if p.level == avx2 && p.setPairs(b, 0) {
 		return
 	}
 	w, g := p.width, p.level.group()
