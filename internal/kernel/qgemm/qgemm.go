@@ -8,7 +8,7 @@
 // Scale·(x - zero). A zero of activations is dealt with by adding -zero·Σk b[k][j] to the offsets, which is for callers (Sums).
 //
 //go:generate go run -C ../vec/_asm ./qgemm -pkg qgemm -out ../../qgemm/qgemm_amd64.s -stubs ../../qgemm/stubs_amd64.go
-//go:generate go run -C ../vec/_asm ./qwinograd -pkg qgemm -out ../../qgemm/winokernels_amd64.s -stubs ../../qgemm/winostubs_amd64.go
+//go:generate go run -C ../vec/_asm ./qconv -pkg qgemm -out ../../qgemm/conv3_amd64.s -stubs ../../qgemm/conv3stubs_amd64.go
 package qgemm
 
 import (
@@ -110,7 +110,7 @@ type Plan struct {
 	unit   bool    // the matrix unit computes; K is filled up to its steps
 	taps   []int32 // [KH·KW, N filled up to 16]: of depthwise convolutions that are read in the image
 	direct *direct // nil: patches are copied
-	wino   *winograd
+	way    way     // not nil: a convolution of 3×3 with AVX2
 	work   []*worker
 
 	a  []uint8
@@ -119,6 +119,13 @@ type Plan struct {
 	yi []int32 // of an IntPlan: sums and what is added to those of a row and of a column
 
 	rowAdd, colAdd []int32
+}
+
+// way is another way to compute a plan. It keeps weights and memory of its own.
+type way interface {
+	set(b []int8)
+	run(pool *par.Pool, a []uint8)
+	bytes() int
 }
 
 type worker struct {
@@ -154,8 +161,11 @@ func New(s Spec) *Plan {
 
 func newPlan(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current()}
-	if p.suitsWinograd() {
+	switch {
+	case p.suitsWinograd():
 		return newWinograd(s)
+	case p.canGrey():
+		return newGrey(s)
 	}
 	unit := p.suitsUnit()
 	return build(s, unit, p.suitsDirect(unit))
@@ -204,8 +214,8 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 	copy(p.scale, scale[:p.N])
 	copy(p.offset, offset[:p.N])
 	switch {
-	case p.wino != nil:
-		p.setWinograd(b)
+	case p.way != nil:
+		p.way.set(b)
 		return
 	case p.direct != nil:
 		p.setDirect(b)
@@ -242,8 +252,8 @@ func (p *Plan) Bytes() int {
 	if p.direct != nil {
 		n += 8 * len(p.direct.taps)
 	}
-	if p.wino != nil {
-		n += 2 * len(p.wino.u)
+	if p.way != nil {
+		n += p.way.bytes()
 	}
 	return n
 }
@@ -280,8 +290,8 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 	if p.M == 0 {
 		return
 	}
-	if p.wino != nil {
-		p.wino.run(pool, a)
+	if p.way != nil {
+		p.way.run(pool, a)
 		return
 	}
 	for len(p.work) < pool.Threads() {

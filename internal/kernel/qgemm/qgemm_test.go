@@ -63,7 +63,7 @@ func plans(s Spec) []*Plan {
 	if out[0].canDirect() {
 		try(false, true)
 	}
-	if out[0].canWinograd() && out[0].wino == nil {
+	if out[0].canWinograd() && out[0].how() != "winograd" {
 		out = append(out, newWinograd(s))
 	}
 	return out
@@ -71,9 +71,13 @@ func plans(s Spec) []*Plan {
 
 // how names the way.
 func (p *Plan) how() string {
-	switch {
-	case p.wino != nil:
+	switch p.way.(type) {
+	case *winograd:
 		return "winograd"
+	case *grey:
+		return "grey"
+	}
+	switch {
 	case p.direct != nil:
 		return "image"
 	case p.unit:

@@ -112,7 +112,7 @@ func newWinograd(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current()}
 	c := s.Conv
 	d := &winograd{Plan: p}
-	p.wino = d
+	p.way = d
 	d.width, d.height = p.outputs()
 	if s.Pool {
 		d.width, d.height = 2*d.width, 2*d.height
@@ -149,9 +149,11 @@ func (p *Plan) images() int {
 	return p.M / (w * h)
 }
 
-// setWinograd keeps weights b [3, 3, C, N] at their points, or has another plan keep them.
-func (p *Plan) setWinograd(b []int8) {
-	d, n, channels := p.wino, p.N, p.Conv.C
+func (d *winograd) bytes() int { return 2 * len(d.u) }
+
+// set keeps weights b [3, 3, C, N] at their points, or has another plan keep them.
+func (d *winograd) set(b []int8) {
+	p, n, channels := d.Plan, d.N, d.Conv.C
 	d.instead = nil
 	for j := range n {
 		plus, minus := 0, 0
@@ -191,8 +193,8 @@ func (p *Plan) setWinograd(b []int8) {
 
 // Executed is the arithmetic of a run where the plan does less than the formula says, the transforms included: 0 where it does not.
 func (p *Plan) Executed() int64 {
-	d := p.wino
-	if d == nil {
+	d, ok := p.way.(*winograd)
+	if !ok {
 		return 0
 	}
 	expand, contract := map[int]int{4: 17, 2: 10}, map[int]int{4: 13, 2: 4} // adds and shifts along an axis
@@ -344,7 +346,7 @@ func (d *winograd) expand(w *winogradWorker, b *winogradBlock) {
 						rows -= 2
 					}
 				}
-				d.copyLines(w.lines, x, top-c.PadTop, rows)
+				c.copyLines(w.lines, x, top-c.PadTop, rows, d.line)
 				x = w.lines
 			} else {
 				x = x[top*d.line:]
@@ -360,13 +362,12 @@ func (d *winograd) expand(w *winogradWorker, b *winogradBlock) {
 	})
 }
 
-// copyLines copies rows lines of image x from top on to dst, with what lies around it.
-func (d *winograd) copyLines(dst, x []uint8, top, rows int) {
-	c := d.Conv
+// copyLines copies rows lines of image x from top on to dst, line bytes apart, with what lies around it.
+func (c *Conv) copyLines(dst, x []uint8, top, rows, line int) {
 	left, width := c.PadLeft*c.C, c.W*c.C
-	inside := min(width, d.line-left)
+	inside := min(width, line-left)
 	for r := range rows {
-		to, y := dst[r*d.line:][:d.line], top+r
+		to, y := dst[r*line:][:line], top+r
 		if y < 0 || y >= c.H || inside <= 0 {
 			fill(to, c.Zero)
 			continue

@@ -1,6 +1,3 @@
-// Command qwinograd writes the kernels of Winograd convolutions of package qgemm: winograd_amd64.s and winostubs_amd64.go.
-//
-// Points along an axis come in the order 0, 1, -1, infinity, 2, -2, of which two results take the first four. The matrices are in package qgemm (winograd.go).
 package main
 
 import (
@@ -12,8 +9,9 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-func main() {
-	ConstraintExpr("amd64")
+// Points along an axis come in the order 0, 1, -1, infinity, 2, -2, of which two results take the first four. The matrices are in package qgemm (winograd.go).
+
+func winograd() {
 	products()
 	for _, h := range []int{4, 2} {
 		for _, w := range []int{4, 2} {
@@ -25,7 +23,6 @@ func main() {
 			}
 		}
 	}
-	Generate()
 }
 
 // all is the points of an axis in memory, count those of a tile with so many results.
