@@ -32,7 +32,8 @@ const (
 var pointFilter = [points][3]int32{{6, 0, 0}, {4, 4, 4}, {4, -4, 4}, {0, 0, 6}, {1, 2, 4}, {1, -2, 4}}
 
 const (
-	winoTiles    = 32      // of a block, about
+	winoTiles    = 32      // of a block, about, or more
+	winoNumbers  = 2048    // at each point of a block, about, where so many tiles have fewer
 	winoBlocks   = 8       // there are fewer tiles in a block, and then fewer columns in a chunk, until there are so many
 	winoLeast    = 8       // tiles of a block nevertheless
 	winoCols     = 32      // columns whose sums are kept at a time
@@ -131,7 +132,7 @@ func newWinograd(s Spec) *Plan {
 	}
 	images := p.images()
 	lines, each := images*(d.tall+d.low), d.wide+d.slim
-	tiles := min(winoTiles, max(winoLeast, lines*each/winoBlocks))
+	tiles := min(max(winoTiles, winoNumbers/d.channels), max(winoLeast, lines*each/winoBlocks))
 	d.lines = min(lines, max(1, (tiles+each/2)/each))
 	d.blocks = (lines + d.lines - 1) / d.lines
 	d.pieces = max(1, min((winoBlocks+d.blocks-1)/d.blocks, d.padded/winoFew))
