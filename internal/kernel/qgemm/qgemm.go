@@ -1,7 +1,8 @@
 // Package qgemm multiplies 8-bit integers on the CPU: activations u8 by weights s8, added up in s32, and brought to u8 or f32 in the end.
 //
 // The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so does AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 adds pairs of
-// products in 16 bits where the weights are such that nothing saturates (pairs.go), or else widens to 16 bits first and adds pairs to 32 bits. What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
+// products in 16 bits where the weights are such that nothing saturates (pairs.go), or else widens to 16 bits first and adds pairs to 32 bits; 3×3 convolutions take Winograd's algorithm there, in integers, exact
+// too (winograd.go). What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
 // apart. So a quantized model gives the same bits everywhere.
 //
 // Terminology: a panel is the columns that one tile computes; a group is the K indices that one instruction takes (4, or 2 of 16 bits). A value x stands for
