@@ -2947,6 +2947,65 @@ result:
 	VZEROUPPER
 	RET
 
+// func greySlimAVX2(dst *uint8, next int, x *int16, pairs *int16, line int, step int, b *int16, scale *float32, bias *float32, lo float32, n int)
+// Requires: AVX, AVX2
+TEXT ·greySlimAVX2(SB), NOSPLIT, $0-88
+	MOVQ    dst+0(FP), AX
+	MOVQ    next+8(FP), CX
+	MOVQ    x+16(FP), DX
+	MOVQ    pairs+24(FP), BX
+	MOVQ    line+32(FP), SI
+	MOVQ    step+40(FP), DI
+	MOVQ    b+48(FP), R8
+	MOVQ    n+80(FP), R9
+	MOVQ    scale+56(FP), R10
+	MOVQ    bias+64(FP), R11
+	LEAQ    (DX)(SI*2), R12
+	ADDQ    SI, R12
+	VMOVDQU (R8), Y0
+	VMOVDQU 32(R8), Y1
+	VMOVDQU 64(R8), Y2
+	VMOVDQU 96(R8), Y3
+	VMOVDQU 128(R8), Y4
+
+result:
+	VPBROADCASTD (DX), Y6
+	VPMADDWD     Y0, Y6, Y5
+	VPBROADCASTD (DX)(SI*1), Y6
+	VPMADDWD     Y1, Y6, Y7
+	VPADDD       Y7, Y5, Y5
+	VPBROADCASTD (DX)(SI*2), Y6
+	VPMADDWD     Y2, Y6, Y7
+	VPADDD       Y7, Y5, Y5
+	VPBROADCASTD 8(BX), Y6
+	VPMADDWD     Y3, Y6, Y7
+	VPADDD       Y7, Y5, Y5
+	VPBROADCASTD 4(DX)(SI*2), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y5, Y5
+	VBROADCASTSS lo+72(FP), Y6
+	MOVL         $0x437f0000, R8
+	VMOVD        R8, X7
+	VBROADCASTSS X7, Y7
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       (R10), Y5, Y5
+	VADDPS       (R11), Y5, Y5
+	VMAXPS       Y6, Y5, Y5
+	VMINPS       Y7, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X6
+	VPACKUSDW    X6, X5, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         CX, AX
+	ADDQ         DI, DX
+	ADDQ         DI, R12
+	LEAQ         (BX)(DI*2), BX
+	DECQ         R9
+	JNZ          result
+	VZEROUPPER
+	RET
+
 // func greyMaxAVX2(dst *uint8, next int, x *int16, pairs *int16, line int, step int, b *int16, scale *float32, bias *float32, lo float32, n int)
 // Requires: AVX, AVX2
 TEXT ·greyMaxAVX2(SB), NOSPLIT, $0-88
@@ -3102,6 +3161,110 @@ result:
 	VZEROUPPER
 	RET
 
+// func greyMaxSlimAVX2(dst *uint8, next int, x *int16, pairs *int16, line int, step int, b *int16, scale *float32, bias *float32, lo float32, n int)
+// Requires: AVX, AVX2
+TEXT ·greyMaxSlimAVX2(SB), NOSPLIT, $0-88
+	MOVQ    dst+0(FP), AX
+	MOVQ    next+8(FP), CX
+	MOVQ    x+16(FP), DX
+	MOVQ    pairs+24(FP), BX
+	MOVQ    line+32(FP), SI
+	MOVQ    step+40(FP), DI
+	MOVQ    b+48(FP), R8
+	MOVQ    n+80(FP), R9
+	MOVQ    scale+56(FP), R10
+	MOVQ    bias+64(FP), R11
+	LEAQ    (DX)(SI*2), R12
+	ADDQ    SI, R12
+	VMOVDQU (R8), Y0
+	VMOVDQU 32(R8), Y1
+	VMOVDQU 64(R8), Y2
+	VMOVDQU 96(R8), Y3
+	VMOVDQU 128(R8), Y4
+
+result:
+	VPBROADCASTD (DX), Y7
+	VPMADDWD     Y0, Y7, Y5
+	VPBROADCASTD (DX)(SI*1), Y7
+	VPMADDWD     Y1, Y7, Y8
+	VPADDD       Y8, Y5, Y5
+	VPBROADCASTD (DX)(SI*2), Y7
+	VPMADDWD     Y2, Y7, Y8
+	VPADDD       Y8, Y5, Y5
+	VPBROADCASTD 8(BX), Y7
+	VPMADDWD     Y3, Y7, Y8
+	VPADDD       Y8, Y5, Y5
+	VPBROADCASTD 4(DX)(SI*2), Y7
+	VPMADDWD     Y4, Y7, Y8
+	VPADDD       Y8, Y5, Y5
+	VPBROADCASTD 2(DX), Y7
+	VPMADDWD     Y0, Y7, Y6
+	VPBROADCASTD 2(DX)(SI*1), Y7
+	VPMADDWD     Y1, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 2(DX)(SI*2), Y7
+	VPMADDWD     Y2, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 12(BX), Y7
+	VPMADDWD     Y3, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 6(DX)(SI*2), Y7
+	VPMADDWD     Y4, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMAXSD      Y6, Y5, Y5
+	VPBROADCASTD (DX)(SI*1), Y7
+	VPMADDWD     Y0, Y7, Y6
+	VPBROADCASTD (DX)(SI*2), Y7
+	VPMADDWD     Y1, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD (R12), Y7
+	VPMADDWD     Y2, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 8(BX)(SI*2), Y7
+	VPMADDWD     Y3, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 4(R12), Y7
+	VPMADDWD     Y4, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMAXSD      Y6, Y5, Y5
+	VPBROADCASTD 2(DX)(SI*1), Y7
+	VPMADDWD     Y0, Y7, Y6
+	VPBROADCASTD 2(DX)(SI*2), Y7
+	VPMADDWD     Y1, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 2(R12), Y7
+	VPMADDWD     Y2, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 12(BX)(SI*2), Y7
+	VPMADDWD     Y3, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPBROADCASTD 6(R12), Y7
+	VPMADDWD     Y4, Y7, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMAXSD      Y6, Y5, Y5
+	VBROADCASTSS lo+72(FP), Y7
+	MOVL         $0x437f0000, R8
+	VMOVD        R8, X8
+	VBROADCASTSS X8, Y8
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       (R10), Y5, Y5
+	VADDPS       (R11), Y5, Y5
+	VMAXPS       Y7, Y5, Y5
+	VMINPS       Y8, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X7
+	VPACKUSDW    X7, X5, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         CX, AX
+	ADDQ         DI, DX
+	ADDQ         DI, R12
+	LEAQ         (BX)(DI*2), BX
+	DECQ         R9
+	JNZ          result
+	VZEROUPPER
+	RET
+
 // func greyFloatAVX2(dst *float32, next int, x *int16, pairs *int16, line int, step int, b *int16, scale *float32, bias *float32, lo float32, n int)
 // Requires: AVX, AVX2
 TEXT ·greyFloatAVX2(SB), NOSPLIT, $0-88
@@ -3163,6 +3326,57 @@ result:
 	VADDPS       32(R11), Y11, Y11
 	VMAXPS       Y11, Y12, Y11
 	VMOVUPS      Y11, 32(AX)
+	ADDQ         CX, AX
+	ADDQ         DI, DX
+	ADDQ         DI, R12
+	LEAQ         (BX)(DI*2), BX
+	DECQ         R9
+	JNZ          result
+	VZEROUPPER
+	RET
+
+// func greyFloatSlimAVX2(dst *float32, next int, x *int16, pairs *int16, line int, step int, b *int16, scale *float32, bias *float32, lo float32, n int)
+// Requires: AVX, AVX2
+TEXT ·greyFloatSlimAVX2(SB), NOSPLIT, $0-88
+	MOVQ    dst+0(FP), AX
+	MOVQ    next+8(FP), CX
+	MOVQ    x+16(FP), DX
+	MOVQ    pairs+24(FP), BX
+	MOVQ    line+32(FP), SI
+	MOVQ    step+40(FP), DI
+	MOVQ    b+48(FP), R8
+	MOVQ    n+80(FP), R9
+	MOVQ    scale+56(FP), R10
+	MOVQ    bias+64(FP), R11
+	LEAQ    (DX)(SI*2), R12
+	ADDQ    SI, R12
+	VMOVDQU (R8), Y0
+	VMOVDQU 32(R8), Y1
+	VMOVDQU 64(R8), Y2
+	VMOVDQU 96(R8), Y3
+	VMOVDQU 128(R8), Y4
+
+result:
+	VPBROADCASTD (DX), Y6
+	VPMADDWD     Y0, Y6, Y5
+	VPBROADCASTD (DX)(SI*1), Y6
+	VPMADDWD     Y1, Y6, Y6
+	VPADDD       Y6, Y5, Y5
+	VPBROADCASTD (DX)(SI*2), Y6
+	VPMADDWD     Y2, Y6, Y6
+	VPADDD       Y6, Y5, Y5
+	VPBROADCASTD 8(BX), Y6
+	VPMADDWD     Y3, Y6, Y6
+	VPADDD       Y6, Y5, Y5
+	VPBROADCASTD 4(DX)(SI*2), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y5, Y5
+	VBROADCASTSS lo+72(FP), Y6
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       (R10), Y5, Y5
+	VADDPS       (R11), Y5, Y5
+	VMAXPS       Y5, Y6, Y5
+	VMOVUPS      Y5, (AX)
 	ADDQ         CX, AX
 	ADDQ         DI, DX
 	ADDQ         DI, R12
@@ -3308,6 +3522,102 @@ result:
 	VADDPS       32(R11), Y11, Y11
 	VMAXPS       Y11, Y14, Y11
 	VMOVUPS      Y11, 32(AX)
+	ADDQ         CX, AX
+	ADDQ         DI, DX
+	ADDQ         DI, R12
+	LEAQ         (BX)(DI*2), BX
+	DECQ         R9
+	JNZ          result
+	VZEROUPPER
+	RET
+
+// func greyFloatMaxSlimAVX2(dst *float32, next int, x *int16, pairs *int16, line int, step int, b *int16, scale *float32, bias *float32, lo float32, n int)
+// Requires: AVX, AVX2
+TEXT ·greyFloatMaxSlimAVX2(SB), NOSPLIT, $0-88
+	MOVQ    dst+0(FP), AX
+	MOVQ    next+8(FP), CX
+	MOVQ    x+16(FP), DX
+	MOVQ    pairs+24(FP), BX
+	MOVQ    line+32(FP), SI
+	MOVQ    step+40(FP), DI
+	MOVQ    b+48(FP), R8
+	MOVQ    n+80(FP), R9
+	MOVQ    scale+56(FP), R10
+	MOVQ    bias+64(FP), R11
+	LEAQ    (DX)(SI*2), R12
+	ADDQ    SI, R12
+	VMOVDQU (R8), Y0
+	VMOVDQU 32(R8), Y1
+	VMOVDQU 64(R8), Y2
+	VMOVDQU 96(R8), Y3
+	VMOVDQU 128(R8), Y4
+
+result:
+	VPBROADCASTD (DX), Y7
+	VPMADDWD     Y0, Y7, Y5
+	VPBROADCASTD (DX)(SI*1), Y7
+	VPMADDWD     Y1, Y7, Y7
+	VPADDD       Y7, Y5, Y5
+	VPBROADCASTD (DX)(SI*2), Y7
+	VPMADDWD     Y2, Y7, Y7
+	VPADDD       Y7, Y5, Y5
+	VPBROADCASTD 8(BX), Y7
+	VPMADDWD     Y3, Y7, Y7
+	VPADDD       Y7, Y5, Y5
+	VPBROADCASTD 4(DX)(SI*2), Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y5, Y5
+	VPBROADCASTD 2(DX), Y7
+	VPMADDWD     Y0, Y7, Y6
+	VPBROADCASTD 2(DX)(SI*1), Y7
+	VPMADDWD     Y1, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 2(DX)(SI*2), Y7
+	VPMADDWD     Y2, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 12(BX), Y7
+	VPMADDWD     Y3, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 6(DX)(SI*2), Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPMAXSD      Y6, Y5, Y5
+	VPBROADCASTD (DX)(SI*1), Y7
+	VPMADDWD     Y0, Y7, Y6
+	VPBROADCASTD (DX)(SI*2), Y7
+	VPMADDWD     Y1, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD (R12), Y7
+	VPMADDWD     Y2, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 8(BX)(SI*2), Y7
+	VPMADDWD     Y3, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 4(R12), Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPMAXSD      Y6, Y5, Y5
+	VPBROADCASTD 2(DX)(SI*1), Y7
+	VPMADDWD     Y0, Y7, Y6
+	VPBROADCASTD 2(DX)(SI*2), Y7
+	VPMADDWD     Y1, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 2(R12), Y7
+	VPMADDWD     Y2, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 12(BX)(SI*2), Y7
+	VPMADDWD     Y3, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPBROADCASTD 6(R12), Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VPMAXSD      Y6, Y5, Y5
+	VBROADCASTSS lo+72(FP), Y7
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       (R10), Y5, Y5
+	VADDPS       (R11), Y5, Y5
+	VMAXPS       Y5, Y7, Y5
+	VMOVUPS      Y5, (AX)
 	ADDQ         CX, AX
 	ADDQ         DI, DX
 	ADDQ         DI, R12

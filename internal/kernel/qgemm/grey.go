@@ -7,8 +7,8 @@ import (
 )
 
 // Convolutions of 3×3 on images of one channel, with AVX2: few products, so that what is done beside them counts. Nine taps are five pairs of 16 bits, in place of two for each line: the first
-// two of each line as they lie, the last ones of the first two lines from a copy of the image in which each pixel stands beside the one below it. The weights of 16 filters stay in registers
-// for a line of results.
+// two of each line as they lie, the last ones of the first two lines from a copy of the image in which each pixel stands beside the one below it. The weights of 16 filters, or of the last 8, stay in
+// registers for a line of results.
 
 // grey is how a plan computes such a convolution.
 type grey struct {
@@ -18,7 +18,7 @@ type grey struct {
 	copied        bool    // there is something around it, or more is read than there is
 	lines         int     // of results in a chunk
 	rows          int     // of pixels that they need, at most
-	b             []int16 // [panel][5][16][2]
+	b             []int16 // [panel][5][16][2], the last perhaps [5][8][2]
 	workers       []*greyWorker
 }
 
@@ -33,7 +33,7 @@ const greyPairs = 5
 // canGrey reports whether the plan is such a convolution.
 func (p *Plan) canGrey() bool {
 	c := p.Conv
-	if c == nil || p.level != avx2 || p.M == 0 || c.C != 1 || c.KH != 3 || c.KW != 3 || c.DilH > 1 || c.DilW > 1 || p.N%slim != 0 || p.Pool && (c.StrideH > 1 || c.StrideW > 1) {
+	if c == nil || p.level != avx2 || p.M == 0 || c.C != 1 || c.KH != 3 || c.KW != 3 || c.DilH > 1 || c.DilW > 1 || p.N%(slim/2) != 0 || p.Pool && (c.StrideH > 1 || c.StrideW > 1) {
 		return false
 	}
 	w, h := p.outputs()
@@ -52,7 +52,7 @@ func newGrey(s Spec) *Plan {
 	if d.copied {
 		d.line = max(c.PadLeft+c.W, across)
 	}
-	cycles := d.width * s.N / slim * 10 * pools * pools
+	cycles := d.width * s.N * pools * pools // about
 	lines := s.M / d.width
 	d.lines = min(max(1, (chunkCycles+cycles-1)/cycles, min(directLines, lines/16)), lines)
 	d.rows = (min(d.lines, d.height)*pools-1)*c.StrideH + 3
@@ -73,14 +73,16 @@ func (d *grey) bytes() int { return 2 * len(d.b) }
 // set keeps weights b [3, 3, N].
 func (d *grey) set(b []int8) {
 	for j := range d.N {
-		to := d.b[j/slim*greyPairs*2*slim+j%slim*2:]
+		first := j / slim * slim
+		cols := min(slim, d.N-first)
+		to := d.b[first*greyPairs*2+(j-first)*2:]
 		for y := range 3 {
 			for x := range 3 {
 				pair, half := y, x
 				if x == 2 {
 					pair, half = 3+y/2, y%2
 				}
-				to[pair*2*slim+half] = int16(b[(3*y+x)*d.N+j])
+				to[pair*2*cols+half] = int16(b[(3*y+x)*d.N+j])
 			}
 		}
 	}
@@ -122,20 +124,19 @@ func (d *grey) Chunk(i, worker int) {
 		}
 		weave(w.pairs, w.wide, w.wide[d.line:], (whole-d.line+15)/16)
 		for j := 0; j < d.N; j += slim {
-			b := d.b[j*greyPairs*2:][:slim*greyPairs*2]
 			for l := range lines {
-				from, to := l*pools*c.StrideH*d.line, (at+l)*d.width*d.N+j
-				d.results(w, from, to, j, b)
+				d.results(w, l*pools*c.StrideH*d.line, (at+l)*d.width*d.N+j, j)
 			}
 		}
 		at += lines
 	}
 }
 
-// results computes a line of results of 16 filters, for patches from the given pixel of the copies on.
-func (d *grey) results(w *greyWorker, from, to, j int, b []int16) {
-	step := d.pools() * d.Conv.StrideW
-	x, pairs, scale, offset := w.wide[from:], w.pairs[2*from:], d.scale[j:], d.offset[j:]
+// results computes a line of results of the panel at j, for patches from the given pixel of the copies on.
+func (d *grey) results(w *greyWorker, from, to, j int) {
+	cols, step := min(slim, d.N-j), d.pools()*d.Conv.StrideW
+	b := d.b[j*greyPairs*2:][:cols*greyPairs*2]
+	x, pairs, scale, offset := w.wide[from:], w.pairs[2*from:], d.scale[j:][:cols], d.offset[j:][:cols]
 	if d.yf == nil {
 		greyBytes(d.Pool, d.y8[to:], d.N, x, pairs, d.line, step, b, scale, offset, float32(d.Low), d.width)
 		return

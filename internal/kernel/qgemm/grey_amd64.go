@@ -12,18 +12,24 @@ func greyEnds(most bool, dst, next int, x, pairs []int16, line, step int, b []in
 	if most {
 		rows, end = 4, end+1
 	}
-	_, _, _, _, _ = x[(rows-1)*line+end], pairs[2*((rows-3)*line+end)-1], b[2*slim*greyPairs-1], scale[slim-1], offset[slim-1]
-	if (n-1)*next+slim > dst {
+	cols := len(scale)
+	_, _, _, _ = x[(rows-1)*line+end], pairs[2*((rows-3)*line+end)-1], b[2*cols*greyPairs-1], offset[cols-1]
+	if (n-1)*next+cols > dst {
 		panic("qgemm: results too short")
 	}
 }
 
-// greyBytes computes n results, next apart, of 16 filters as bytes; patches are step pixels apart.
+// greyBytes computes n results, next apart, of as many filters as there are scales, 16 or 8, as bytes; patches are step pixels apart.
 func greyBytes(most bool, dst []uint8, next int, x, pairs []int16, line, step int, b []int16, scale, offset []float32, lo float32, n int) {
 	greyEnds(most, len(dst), next, x, pairs, line, step, b, scale, offset, n)
 	kernel := greyAVX2
-	if most {
+	switch eight := len(scale) < slim; {
+	case most && eight:
+		kernel = greyMaxSlimAVX2
+	case most:
 		kernel = greyMaxAVX2
+	case eight:
+		kernel = greySlimAVX2
 	}
 	kernel(&dst[0], next, &x[0], &pairs[0], 2*line, 2*step, &b[0], &scale[0], &offset[0], lo, n)
 }
@@ -32,8 +38,13 @@ func greyBytes(most bool, dst []uint8, next int, x, pairs []int16, line, step in
 func greyFloats(most bool, dst []float32, next int, x, pairs []int16, line, step int, b []int16, scale, offset []float32, lo float32, n int) {
 	greyEnds(most, len(dst), next, x, pairs, line, step, b, scale, offset, n)
 	kernel := greyFloatAVX2
-	if most {
+	switch eight := len(scale) < slim; {
+	case most && eight:
+		kernel = greyFloatMaxSlimAVX2
+	case most:
 		kernel = greyFloatMaxAVX2
+	case eight:
+		kernel = greyFloatSlimAVX2
 	}
 	kernel(&dst[0], 4*next, &x[0], &pairs[0], 2*line, 2*step, &b[0], &scale[0], &offset[0], lo, n)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Convolutions of images of one channel: nine taps are five pairs, whose weights for 16 filters stay in ten registers.
+// Convolutions of images of one channel: nine taps are five pairs, whose weights for 16 filters, or 8, stay in ten registers, or five.
 
 // weave makes pairs of neighbours down an image.
 func weave() {
@@ -38,7 +38,7 @@ func weave() {
 // greyPairs are the pairs of taps: three of the first two columns, two of the third.
 const greyPairs = 5
 
-func grey(most, float bool) {
+func grey(vectors int, most, float bool) {
 	name, dst, result := "grey", "uint8", "to whole numbers (halves to even), not below lo nor above 255"
 	if float {
 		name, dst, result = name+"Float", "float32", "not below lo"
@@ -47,24 +47,31 @@ func grey(most, float bool) {
 	if most {
 		name, of, rows = name+"Max", "the greatest of each four patches, neighbours across and down", 2
 	}
+	if vectors == 1 {
+		name += "Slim"
+	}
 	name += "AVX2"
+	cols := 8 * vectors
 	TEXT(name, NOSPLIT, fmt.Sprintf("func(dst *%s, next int, x, pairs *int16, line, step int, b *int16, scale, bias *float32, lo float32, n int)", dst))
-	Doc(fmt.Sprintf("%s: for n results side by side, next bytes apart, the sums of 16 filters on patches of 3 by 3, of %s, times scale plus bias, each rounded, %s. x is the image, lines of it line bytes apart and patches step; pairs has each pixel with the one below it, at twice the distances. b is [5][16][2]: the first two taps of each line, the last of the first two lines, the last of the third and zero.", name, of, result))
+	Doc(fmt.Sprintf("%s: for n results side by side, next bytes apart, the sums of %d filters on patches of 3 by 3, of %s, times scale plus bias, each rounded, %s. x is the image, lines of it line bytes apart and patches step; pairs has each pixel with the one below it, at twice the distances. b is [5][%d][2]: the first two taps of each line, the last of the first two lines, the last of the third and zero.", name, cols, of, result, cols))
 	to, next, x, pairs := lanes.Arg("dst"), lanes.Arg("next"), lanes.Arg("x"), lanes.Arg("pairs")
 	line, step, b, n := lanes.Arg("line"), lanes.Arg("step"), lanes.Arg("b"), lanes.Arg("n")
 	scale, bias, fourth := lanes.Arg("scale"), lanes.Arg("bias"), GP64()
 	LEAQ(Mem{Base: x, Index: line, Scale: 2}, fourth)
 	ADDQ(line, fourth)
-	var w [greyPairs][2]reg.VecVirtual
+	vecs := func() []reg.VecVirtual {
+		return []reg.VecVirtual{YMM(), YMM()}[:vectors]
+	}
+	var w [greyPairs][]reg.VecVirtual
 	for g := range w {
+		w[g] = vecs()
 		for v := range w[g] {
-			w[g][v] = YMM()
-			VMOVDQU(Mem{Base: b, Disp: 64*g + 32*v}, w[g][v])
+			VMOVDQU(Mem{Base: b, Disp: 32 * (vectors*g + v)}, w[g][v])
 		}
 	}
-	sum, other := [2]reg.VecVirtual{YMM(), YMM()}, [2]reg.VecVirtual{YMM(), YMM()}
+	sum, other := vecs(), vecs()
 	p, y := YMM(), YMM()
-	patch := func(acc [2]reg.VecVirtual, down, right int) {
+	patch := func(acc []reg.VecVirtual, down, right int) {
 		for g := range w {
 			m := rowAt(x, fourth, line, down+min(g, 2))
 			m.Disp = 2 * right
@@ -117,11 +124,18 @@ func grey(most, float bool) {
 		VCVTPS2DQ(s, s)
 	}
 	if !float {
-		VPACKUSDW(sum[1], sum[0], sum[0])
-		VPERMQ(Imm(0xd8), sum[0], sum[0])
-		VEXTRACTI128(Imm(1), sum[0], p.AsX())
-		VPACKUSWB(p.AsX(), sum[0].AsX(), sum[0].AsX())
-		VMOVDQU(sum[0].AsX(), Mem{Base: to})
+		if vectors == 2 {
+			VPACKUSDW(sum[1], sum[0], sum[0]) // lanes: 0 2 1 3
+			VPERMQ(Imm(0xd8), sum[0], sum[0])
+			VEXTRACTI128(Imm(1), sum[0], p.AsX())
+			VPACKUSWB(p.AsX(), sum[0].AsX(), sum[0].AsX())
+			VMOVDQU(sum[0].AsX(), Mem{Base: to})
+		} else {
+			VEXTRACTI128(Imm(1), sum[0], p.AsX())
+			VPACKUSDW(p.AsX(), sum[0].AsX(), sum[0].AsX())
+			VPACKUSWB(sum[0].AsX(), sum[0].AsX(), sum[0].AsX())
+			VMOVQ(sum[0].AsX(), Mem{Base: to})
+		}
 	}
 	ADDQ(next, to)
 	ADDQ(step, x)

@@ -9,7 +9,8 @@ func main() {
 	weave()
 	for _, float := range []bool{false, true} {
 		for _, most := range []bool{false, true} {
-			grey(most, float)
+			grey(2, most, float)
+			grey(1, most, float)
 		}
 	}
 	Generate()
