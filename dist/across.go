@@ -96,14 +96,13 @@ func (x *across) sum(p *Plan, rooms [][]float32, out []float32, put func() error
 	return nil
 }
 
-// scatter is scatterRooms.
-func (x *across) scatter(p *Plan, rooms [][]float32, out []float32, segment func(rank int) (lo, hi int)) error {
+// scatter sets out, this rank's portion, to the sum of what all ranks have of it in their rooms.
+func (x *across) scatter(p *Plan, rooms [][]float32, out []float32, q portions) error {
 	c, m, me, over := x.c, x.m, x.c.Rank(), x.over(p)
 	var rs []Request
 	var nodes []Range
 	var parts [][]float32
-	lo, hi := segment(me)
-	w, read := hi-lo, hi-lo
+	w, read := len(out), len(out)
 	count := 0
 	for i, own := range over.Own {
 		if i != m.of[me] {
@@ -116,67 +115,67 @@ func (x *across) scatter(p *Plan, rooms [][]float32, out []float32, segment func
 			continue
 		}
 		for _, node := range own {
-			q, err := c.recv(m.on(i, me), tagSum, bytesOf(tmp[:w]))
+			r, err := c.recv(m.on(i, me), tagSum, bytesOf(tmp[:w]))
 			if err != nil {
 				return err
 			}
-			rs, nodes, parts, tmp = append(rs, q), append(nodes, node), append(parts, tmp[:w]), tmp[w:]
+			rs, nodes, parts, tmp = append(rs, r), append(nodes, node), append(parts, tmp[:w]), tmp[w:]
 		}
 	}
 	for i := 1; i < c.Size(); i++ {
 		r := (me + i) % c.Size()
-		a, b := segment(r)
+		a, b := q.room(r)
 		if m.of[r] == m.of[me] || m.on(m.of[me], r) != me || a == b {
 			continue
 		}
 		for _, sum := range x.within(p, rooms, a, b) {
-			q, err := c.send(r, tagSum, bytesOf(sum))
+			s, err := c.send(r, tagSum, bytesOf(sum))
 			if err != nil {
 				return err
 			}
-			rs = append(rs, q)
+			rs = append(rs, s)
 		}
 		read += b - a
 	}
-	if w > 0 {
-		nodes, parts = append(nodes, over.Own[m.of[me]]...), append(parts, x.within(p, rooms, lo, hi)...)
+	if a, b := q.room(me); w > 0 {
+		nodes, parts = append(nodes, over.Own[m.of[me]]...), append(parts, x.within(p, rooms, a, b)...)
 	}
 	if err := c.wait(rs...); err != nil {
 		return err
 	}
 	if w > 0 {
-		fold(p.Tree, nodes, parts, out[lo:hi])
+		fold(p.Tree, nodes, parts, out)
 	}
-	c.moved(len(out)-read, (len(m.own)-1)*read)
+	c.moved(q.total()-read, (len(m.own)-1)*read)
 	return nil
 }
 
-// gather sends this rank's segment, which is in its room, to a rank of each other machine, and puts there what others send it: so many numbers.
-func (x *across) gather(room []float32, segment func(rank int) (lo, hi int)) (came int, err error) {
+// gather sends this rank's portion, which is in its room, to a rank of each other machine, and puts there what others send it: so many numbers.
+func (x *across) gather(room []float32, q portions) (came int, err error) {
 	c, m, me := x.c, x.m, x.c.Rank()
 	var rs []Request
 	for r := range c.Size() {
-		a, b := segment(r)
+		a, b := q.room(r)
 		if m.of[r] == m.of[me] || m.on(m.of[me], r) != me || a == b {
 			continue
 		}
-		q, err := c.recv(r, tagGather, bytesOf(room[a:b]))
+		r, err := c.recv(r, tagGather, bytesOf(room[a:b]))
 		if err != nil {
 			return 0, err
 		}
-		rs = append(rs, q)
+		rs = append(rs, r)
 		came += b - a
 	}
-	if a, b := segment(me); a < b {
+	if a, b := q.room(me); a < b {
 		for i := range m.ranks {
 			if i == m.of[me] {
 				continue
 			}
-			q, err := c.send(m.on(i, me), tagGather, bytesOf(room[a:b]))
+			s, err := c.send(m.on(i, me), tagGather, bytesOf(room[a:b]))
 			if err != nil {
 				return 0, err
 			}
-			rs = append(rs, q)
+			rs = append(rs, s)
 		}
 	}
 	return came, c.wait(rs...)

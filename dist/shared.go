@@ -179,43 +179,84 @@ func (q *reached) Done() (bool, error) {
 
 // sharedSum is sumTree in shared memory; every rank brings one node.
 func (c *Comm) sharedSum(p *Plan, own, out []float32, all bool) error {
-	s, n, mine := c.shared, c.Size(), c.home.Load().me
+	if !all {
+		return c.sharedScatter(p, own, out)
+	}
+	mine := c.home.Load().me
 	for at := 0; at < len(out); at += chunk {
-		part := reach{at, min(at+chunk, len(out))}
-		rooms := s.rooms()
-		copy(rooms[mine], own[part.lo:part.hi])
+		end, rooms := min(at+chunk, len(out)), c.shared.rooms()
+		copy(rooms[mine], own[at:end])
 		if err := c.put(); err != nil {
 			return err
 		}
-		var err error
-		if all {
-			err = c.sumRooms(p, rooms, out[part.lo:part.hi], c.put)
-		} else {
-			err = c.scatterRooms(p, rooms, out[part.lo:part.hi], func(r int) (lo, hi int) { return part.of(segment(len(out), r, n)) })
-		}
-		if err != nil {
+		if err := c.sumRooms(p, rooms, out[at:end], c.put); err != nil {
 			return err
 		}
-		s.turn++
+		c.shared.turn++
 	}
 	return nil
 }
 
-// of is what of lo <= i < hi lies in the stretch, seen from its beginning.
-func (at reach) of(lo, hi int) (int, int) {
-	return min(max(lo, at.lo), at.hi) - at.lo, max(min(hi, at.hi), at.lo) - at.lo
+// portions are what a turn takes of a vector of which each rank has a segment: some of each, so that all have work. In rooms they lie apart.
+type portions struct{ size, ranks, turn int }
+
+// width is the numbers of a portion at most.
+func (p portions) width() int { return chunk / p.ranks / 16 * 16 }
+
+// any reports whether this turn has something to take.
+func (p portions) any() bool {
+	lines := (p.size + 15) / 16
+	return p.turn*p.width() < (lines+p.ranks-1)/p.ranks*16
 }
 
-// scatterRooms sets this rank's segment of out to the sum of what all ranks have put into their rooms.
-func (c *Comm) scatterRooms(p *Plan, rooms [][]float32, out []float32, segment func(rank int) (lo, hi int)) error {
-	if c.across != nil {
-		return c.across.scatter(p, rooms, out, segment)
+// of is the place of a rank's portion in the vector.
+func (p portions) of(rank int) (lo, hi int) {
+	lo, hi = segment(p.size, rank, p.ranks)
+	lo = min(lo+p.turn*p.width(), hi)
+	return lo, min(lo+p.width(), hi)
+}
+
+// room is its place in a room.
+func (p portions) room(rank int) (lo, hi int) {
+	a, b := p.of(rank)
+	return rank * p.width(), rank*p.width() + b - a
+}
+
+// total is the numbers of all portions.
+func (p portions) total() (n int) {
+	for r := range p.ranks {
+		lo, hi := p.of(r)
+		n += hi - lo
 	}
-	a, b := segment(c.Rank())
-	if a < b {
-		c.addAll(p, stretch(rooms, a, b), out[a:b])
+	return n
+}
+
+// sharedScatter leaves each rank its segment of the sum.
+func (c *Comm) sharedScatter(p *Plan, own, out []float32) error {
+	n, me, mine := c.Size(), c.Rank(), c.home.Load().me
+	for q := (portions{size: len(out), ranks: n}); q.any(); q.turn++ {
+		rooms := c.shared.rooms()
+		for r := range n {
+			a, _ := q.room(r)
+			lo, hi := q.of(r)
+			copy(rooms[mine][a:], own[lo:hi])
+		}
+		if err := c.put(); err != nil {
+			return err
+		}
+		lo, hi := q.of(me)
+		if c.across != nil {
+			if err := c.across.scatter(p, rooms, out[lo:hi], q); err != nil {
+				return err
+			}
+		} else if a, b := q.room(me); a < b {
+			c.addAll(p, stretch(rooms, a, b), out[lo:hi])
+		}
+		if w := hi - lo; c.across == nil {
+			c.moved(q.total()-w, (n-1)*w)
+		}
+		c.shared.turn++
 	}
-	c.moved(len(out)-(b-a), (c.Size()-1)*(b-a))
 	return nil
 }
 
@@ -278,16 +319,15 @@ func (c *Comm) sumRooms(p *Plan, rooms [][]float32, out []float32, put func() er
 
 // sharedGather is gatherSegments in shared memory.
 func (c *Comm) sharedGather(x []float32) error {
-	s, n, m := c.shared, c.Size(), c.home.Load()
-	for at := 0; at < len(x); at += chunk {
-		part, rooms := reach{at, min(at+chunk, len(x))}, s.rooms()
-		segment := func(r int) (lo, hi int) { return part.of(segment(len(x), r, n)) }
-		y := x[part.lo:part.hi]
-		a, b := segment(c.Rank())
-		copy(rooms[m.me][a:b], y[a:b])
+	n, me, m := c.Size(), c.Rank(), c.home.Load()
+	for q := (portions{size: len(x), ranks: n}); q.any(); q.turn++ {
+		rooms := c.shared.rooms()
+		a, b := q.room(me)
+		lo, hi := q.of(me)
+		copy(rooms[m.me][a:b], x[lo:hi])
 		brought := b - a // to this rank's room
 		if c.across != nil {
-			more, err := c.across.gather(rooms[m.me], segment)
+			more, err := c.across.gather(rooms[m.me], q)
 			if err != nil {
 				return err
 			}
@@ -297,12 +337,13 @@ func (c *Comm) sharedGather(x []float32) error {
 			return err
 		}
 		for r := range n {
-			if lo, hi := segment(r); r != c.Rank() && lo < hi {
-				copy(y[lo:hi], rooms[m.brings(r)][lo:hi])
+			if a, b := q.room(r); r != me && a < b {
+				lo, hi := q.of(r)
+				copy(x[lo:hi], rooms[m.brings(r)][a:b])
 			}
 		}
-		c.moved((len(m.own)-1)*brought, len(y)-brought)
-		s.turn++
+		c.moved((len(m.own)-1)*brought, q.total()-brought)
+		c.shared.turn++
 	}
 	return nil
 }
