@@ -168,6 +168,64 @@ func Load(path string) (*State, error) {
 	return s, nil
 }
 
+// File is a checkpoint of which tensors, or parts of them, are read one by one: for a process that has no room, or no use, for all of it. What is read so is not verified, since the checksum is that of the
+// whole file.
+type File struct {
+	State // its tensors are nil
+	f     *safetensors.File
+}
+
+// Open opens the checkpoint at path, which is not a packed one (SavePacked): of those Load reads the whole. Close it after use.
+func Open(path string) (*File, error) {
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := parse(path, f.Metadata())
+	if err == nil && f.Metadata()[keyVersion] == packedVersion {
+		err = fmt.Errorf("checkpoint %s: it is packed: parts of it cannot be read", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &File{State: *s, f: f}, nil
+}
+
+// Packed reports whether the file at path is one of SavePacked.
+func Packed(path string) (bool, error) {
+	f, err := open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return f.Metadata()[keyVersion] == packedVersion, nil
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.f.Close() }
+
+// Infos describes the tensors.
+func (f *File) Infos() []safetensors.Info { return f.f.Tensors() }
+
+// Read reads one tensor.
+func (f *File) Read(name string) (*tensor.Tensor, error) {
+	t, err := f.f.Load(name)
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	return t, nil
+}
+
+// Part reads elements lo <= i < hi along an axis of one tensor.
+func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
+	t, err := f.f.Part(name, axis, lo, hi)
+	if err != nil {
+		return nil, corrupt(err)
+	}
+	return t, nil
+}
+
 // Peek is Load without the tensors: it reads the header only, and so cannot verify the checksum.
 func Peek(path string) (*State, error) {
 	f, err := open(path)

@@ -78,6 +78,21 @@ func TestSaveLoad(t *testing.T) {
 	if err != nil || p.Step != 25 || len(p.Sections) != 2 || p.Tensors != nil {
 		t.Error(p, err)
 	}
+	f, err := Open(path)
+	if err != nil || f.Step != 25 || len(f.Infos()) != 2 {
+		t.Fatal(f, err)
+	}
+	defer f.Close()
+	whole, name := loaded(t, path).Tensors[1].Value, f.Infos()[1].Name
+	if got, err := f.Read(name); err != nil || !bytes.Equal(got.Bytes(), whole.Bytes()) {
+		t.Error(got, err)
+	}
+	if got, err := f.Part(name, 0, 1, 2); err != nil || got.At(0) != whole.At(whole.Len()/whole.Shape()[0]) {
+		t.Error(got, err)
+	}
+	if _, err := f.Read("no such"); err == nil {
+		t.Error("a tensor that is not there is read")
+	}
 	// Other readers see the weights.
 	if all, _, err := safetensors.ReadFile(path); err != nil || len(all) != 2 {
 		t.Error(all, err)
@@ -329,6 +344,15 @@ func FuzzRead(f *testing.F) {
 }
 
 // A packed checkpoint gives back the same bits, says its sections without the tensors, and is noticed when it is damaged.
+func loaded(t *testing.T, path string) *State {
+	t.Helper()
+	s, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestPacked(t *testing.T) {
 	w := tensor.New(dtype.F32, 200, 40)
 	for i := range w.Len() {
@@ -353,6 +377,12 @@ func TestPacked(t *testing.T) {
 		if g := got.Tensor(v.Name); g == nil || !bytes.Equal(g.Bytes(), v.Value.Bytes()) || !g.Shape().Equal(v.Value.Shape()) {
 			t.Errorf("%s is another", v.Name)
 		}
+	}
+	if is, err := Packed(path); !is || err != nil {
+		t.Error(is, err)
+	}
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "packed") {
+		t.Error(err)
 	}
 	p, err := Peek(path)
 	if err != nil || string(p.Sections[SectionModel]) != `{"a":[1,2]}` || len(p.Tensors) != 0 {

@@ -22,6 +22,8 @@ import (
 //
 // Where all attention is within a window (nn.Model.Window) sequences may grow without end: the memory is a ring of the window's places and those of the tokens that are fed at once (64), in which
 // a token takes the place of one that nobody looks at any more.
+//
+// Of a model of which ranks have parts (Parallel.Tensor, Fixed) each keeps the keys and values of its heads. All ranks of a row must make the same calls with the same tokens; all get the same scores.
 type Decoder struct {
 	m               *Model
 	sequences, room int
@@ -112,7 +114,7 @@ func (d *Decoder) Begin(x ...*tensor.Tensor) error {
 }
 
 func (d *Decoder) key(time int, ragged bool) programKey {
-	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room, ragged: ragged, ring: d.window > 0, top: d.top}
+	k := programKey{mode: decode, batch: d.sequences, time: time, room: d.room, ragged: ragged, ring: d.window > 0, top: d.top, split: d.m.fixed && d.m.inParts()}
 	if time > 1 {
 		k.mode = prefill
 	}
@@ -227,6 +229,9 @@ func (d *Decoder) FeedEach(tokens [][]int32) (*tensor.Tensor, error) {
 			return nil, err
 		}
 		if err := p.exec.Run(in, p.out); err != nil {
+			return nil, err
+		}
+		if err := d.m.met(p); err != nil {
 			return nil, err
 		}
 		d.begun = true
@@ -380,6 +385,9 @@ func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []
 		cache.Counts = numbers("counts")
 	}
 	call := &nn.Call{G: g, Wrap: m.wrap(), Change: m.change(), Operand: m.operand(), Cache: cache, Tap: tap}
+	if k.split {
+		call.Split = m.split()
+	}
 	out := m.Net.Call(call, x)
 	if len(out) != 1 || len(out[0].Shape()) != 3 || out[0].Shape()[1] != k.time {
 		g.Fail("model", out, "gives no scores for each position of the sequence, so it cannot go on with one")
@@ -396,9 +404,12 @@ func (m *Model) growing(g *graph.Graph, k programKey, tap func(l *nn.Layer, x []
 	} else {
 		y = op.Reshape(op.SliceAxis(y, 1, k.time-1, k.time), s[0], s[2])
 	}
+	if ends := call.Scores; ends != nil { // only those of the last positions travel
+		y = (&partScores{Scores: &nn.Scores{Part: y, Lo: ends.Lo, Hi: ends.Hi, Of: ends.Of}, split: call.Split}).whole()
+	}
 	g.Output("scores", y)
 	if k.top > 0 {
-		best, tokens := op.TopK(op.LogSoftmax(y), min(k.top, s[2]))
+		best, tokens := op.TopK(op.LogSoftmax(y), min(k.top, y.Shape()[1]))
 		g.Output("top", best)
 		g.Output("top tokens", tokens)
 	}

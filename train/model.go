@@ -72,6 +72,7 @@ type Model struct {
 	precision  nn.Policy
 
 	fixed   bool // for prediction alone
+	blank   bool // all its values come from a file: there is no room for first ones
 	frozen  []freezing
 	epoch   int // of the training, from 0: later ones may train more parameters
 	rates   []rateFactor
@@ -132,6 +133,9 @@ func Compile(net *nn.Model, spec data.Spec, opt *optim.Optimizer, loss Loss, opt
 	if err := m.checkRecompute(); err != nil {
 		return nil, err
 	}
+	if m.blank {
+		return m, nil
+	}
 	return m, m.Reset()
 }
 
@@ -159,10 +163,13 @@ func (m *Model) declare() error {
 		return err
 	}
 	m.params = call.Params
-	if m.pipe, m.team = nil, nil; mode == train {
+	m.pipe, m.team = nil, nil
+	if mode == train {
 		if err := m.cut(); err != nil {
 			return err
 		}
+	}
+	if mode == train || m.fixed {
 		if err := m.together(); err != nil {
 			return err
 		}
@@ -638,16 +645,17 @@ func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err err
 	return p.loss(), nil
 }
 
-// PredictBatch gives the predictions for one batch. The tensor is overwritten by the next call with this batch size.
+// PredictBatch gives the predictions for one batch. The tensor is overwritten by the next call with this batch size. Of a model that is for prediction alone (Fixed) and of which ranks have parts
+// (Parallel.Tensor) all ranks of a row must call it.
 func (m *Model) PredictBatch(x ...*tensor.Tensor) (*tensor.Tensor, error) {
-	p, err := m.program(predict, x, nil)
+	p, err := m.programOf(programKey{mode: predict, batch: x[0].Shape()[0], shapes: m.shapes(x, nil), split: m.fixed && m.inParts()})
 	if err != nil {
 		return nil, err
 	}
 	if err := p.run(x, nil, 0); err != nil {
 		return nil, err
 	}
-	return p.prediction(), nil
+	return p.prediction(), m.met(p)
 }
 
 // ParamCount is the number of elements of all parameters.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -11,10 +12,12 @@ import (
 	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/format/safetensors"
+	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/op"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/shape"
+	"github.com/jouleml/joule/tensor"
 )
 
 // SectionSpec is the part of a saved model that describes the data it is for.
@@ -167,8 +170,21 @@ func (m *Model) saved() (*checkpoint.State, error) {
 }
 
 // Load reads a model that Save or Checkpoints has written. It predicts and evaluates as the saved one did; to train on, the optimizer has its default settings
-// unless opts say otherwise.
+// unless opts say otherwise. A model of which ranks have parts (Parallel.Tensor) and that is for prediction alone (Fixed) reads no more of the file than its part, and cannot verify the checksum.
 func Load(path string, opts ...Option) (*Model, error) {
+	var asked Model // what the options ask for
+	for _, o := range opts {
+		o.compile(&asked)
+	}
+	if asked.fixed && asked.parallel.copies() > 1 {
+		packed, err := checkpoint.Packed(path)
+		if err != nil {
+			return nil, err
+		}
+		if !packed {
+			return loadPart(path, opts)
+		}
+	}
 	s, err := checkpoint.Load(path)
 	if err != nil {
 		return nil, err
@@ -176,6 +192,54 @@ func Load(path string, opts ...Option) (*Model, error) {
 	m, err := FromState(s, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// loadPart is Load of this rank's part.
+func loadPart(path string, opts []Option) (*Model, error) {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	types := map[string]graph.Type{}
+	for _, t := range f.Infos() {
+		types[t.Name] = graph.Type{DType: t.DType, Shape: t.Shape}
+	}
+	m, err := fromSections(&f.State, append(slices.Clone(opts), option(func(m *Model) { m.blank = true })))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := m.checkHeld(&f.State, slices.Collect(maps.Keys(types))); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, v := range m.kept() {
+		stored, ok := types[v.Name]
+		if !ok {
+			continue
+		}
+		want := v.Type
+		axis, part := m.axis(v.Name)
+		if part {
+			want = m.team.whole[v.Name]
+		}
+		if !stored.Equal(want) {
+			return nil, fmt.Errorf("%s: train: variable %q is %v, the file has %v", path, v.Name, want, stored)
+		}
+		var t *tensor.Tensor
+		if part {
+			lo, hi := m.team.split.Part(want.Shape[axis], m.team.split.Rank)
+			t, err = f.Part(v.Name, axis, lo, hi)
+		} else {
+			t, err = f.Read(v.Name)
+		}
+		if err == nil {
+			err = m.state.Set(v.Name, t)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: train: %w", path, err)
+		}
 	}
 	return m, nil
 }
@@ -206,6 +270,55 @@ func SpecOf(s *checkpoint.State) (data.Spec, error) {
 
 // FromState makes the model that a checkpoint holds.
 func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
+	m, err := fromSections(s, opts)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range m.kept() {
+		if m.zeroed(v.Name) { // begins anew
+			continue
+		}
+		if t := s.Tensor(v.Name); t != nil {
+			if err := m.put(v.Name, t); err != nil {
+				return nil, fmt.Errorf("train: %w", err)
+			}
+		}
+	}
+	var names []string
+	for _, t := range s.Tensors {
+		names = append(names, t.Name)
+	}
+	return m, m.checkHeld(s, names)
+}
+
+// checkHeld reports a checkpoint that has not all of the model's parameters, or has values in place of them.
+func (m *Model) checkHeld(s *checkpoint.State, names []string) error {
+	held := map[string]bool{}
+	for _, n := range names {
+		held[n] = true
+	}
+	for _, p := range m.params {
+		if !held[p.Name] {
+			return fmt.Errorf("train: the weights of %s are missing", p.Name)
+		}
+	}
+	if s.Sections[SectionProgress] == nil { // Save has merged what wrappers put in place of parameters
+		return nil
+	}
+	declared := map[string]bool{}
+	for _, v := range m.declared {
+		declared[v.Name] = true
+	}
+	for _, n := range names {
+		if !forTraining(n) && !declared[n] && !m.has(n) && !m.away(n) {
+			return fmt.Errorf("train: %s belongs to values in place of parameters (masks, low-rank changes), in the middle of a training: load it with the same Wrapped, or train to the end, where they are merged", n)
+		}
+	}
+	return nil
+}
+
+// fromSections makes the model that a checkpoint describes.
+func fromSections(s *checkpoint.State, opts []Option) (*Model, error) {
 	net, err := nn.ModelOf(s.Sections[checkpoint.SectionModel])
 	if err != nil {
 		return nil, err
@@ -237,34 +350,7 @@ func FromState(s *checkpoint.State, opts ...Option) (*Model, error) {
 		}
 		all = append(all, k)
 	}
-	m, err := Compile(net, spec, opt, loss, append(all, opts...)...)
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range m.kept() {
-		if m.zeroed(v.Name) { // begins anew
-			continue
-		}
-		if t := s.Tensor(v.Name); t != nil {
-			if err := m.put(v.Name, t); err != nil {
-				return nil, fmt.Errorf("train: %w", err)
-			}
-		}
-	}
-	for _, p := range m.params {
-		if s.Tensor(p.Name) == nil {
-			return nil, fmt.Errorf("train: the weights of %s are missing", p.Name)
-		}
-	}
-	if s.Sections[SectionProgress] == nil { // Save has merged what wrappers put in place of parameters
-		return m, nil
-	}
-	for _, t := range s.Tensors {
-		if !forTraining(t.Name) && !m.has(t.Name) && !m.away(t.Name) {
-			return nil, fmt.Errorf("train: %s belongs to values in place of parameters (masks, low-rank changes), in the middle of a training: load it with the same Wrapped, or train to the end, where they are merged", t.Name)
-		}
-	}
-	return m, nil
+	return Compile(net, spec, opt, loss, append(all, opts...)...)
 }
 
 // forTraining reports whether a variable of a checkpoint is one that a model can predict without.

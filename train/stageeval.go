@@ -59,9 +59,7 @@ func (m *Model) through(k mode, b *data.Batch) (*program, error) {
 	if err := p.run(b.X, b.Y, 0); err != nil || !p.key.split {
 		return p, err
 	}
-	j := m.team.split.Group
-	m.exchanged.within(j)
-	if err := j.Err(); err != nil {
+	if err := m.met(p); err != nil {
 		return nil, err
 	}
 	if _, ok := m.results(m.parallel.rank()); !ok {

@@ -107,7 +107,11 @@ func (m *Model) together() error {
 	}
 	d.split = &nn.Split{Rank: me % t, Of: t, Group: &op.Group{Name: "tensor", Join: d.row}, Ends: m.loss.parts != nil}
 	m.team = d
-	if _, _, err := m.graph(programKey{mode: shard, batch: 1}); err != nil {
+	k := programKey{mode: shard, batch: 1}
+	if m.fixed {
+		k = programKey{mode: predict, batch: 1, split: true}
+	}
+	if _, _, err := m.graph(k); err != nil {
 		return err
 	}
 	if len(d.split.Layers) == 0 {
@@ -328,7 +332,7 @@ func (m *Model) spreadParts(whole map[string]*tensor.Tensor) error {
 }
 
 // errParts is what programs of the whole model give on a rank that has a part of its weights.
-var errParts = errors.New("train: weights of layers are shared out over ranks (tensor parallelism): Fit, Evaluate and Predict work so; all else needs the whole model (Assemble, or load its file)")
+var errParts = errors.New("train: weights of layers are shared out over ranks (tensor parallelism): Fit, Evaluate and Predict work so, and of a model that is Fixed PredictBatch and Decoder; all else needs the whole model (Assemble, or load its file)")
 
 // apart is the error of what needs the whole model where this rank has a part of it.
 func (m *Model) apart() error {
@@ -364,6 +368,16 @@ func (g *group) joined() error {
 		}
 	}
 	return nil
+}
+
+// met is the error of a message within a program outside of training that has just run, whose time it books.
+func (m *Model) met(p *program) error {
+	if !p.key.split {
+		return nil
+	}
+	j := m.team.split.Group
+	m.exchanged.within(j)
+	return j.Err()
 }
 
 // within books the time of messages within a program.

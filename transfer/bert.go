@@ -316,6 +316,9 @@ func State(path string) (*checkpoint.State, error) {
 
 // Open is the model that State reads, to predict with; with train.Fixed among opts it has no room for an optimizer.
 func Open(path string, opts ...train.Option) (*train.Model, error) {
+	if !IsBERT(path) {
+		return train.Load(path, opts...)
+	}
 	s, err := State(path)
 	if err != nil {
 		return nil, err

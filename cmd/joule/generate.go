@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,7 @@ func generateCmd() *cobra.Command {
 		Long: "Generate continues a prompt with the model of a run (its id, the beginning of it, or last, the default) or of a file, prints the text as it is written, and ends with what a token cost.\n\n" +
 			"Options apply in this order: repetition penalty, temperature, top-k, top-p, min-p. Temperature 0 always takes the most probable token.\n\n" +
 			"A model that reads a text and writes another (translate, summarize) reads the prompt and writes about it, with the most probable tokens or the best of --beams.\n\n" +
-			"Ranks that mpirun has started share several prompts; one is written by rank 0 alone.",
+			"Ranks that mpirun has started share several prompts; one is written by rank 0 alone. With --tensor they share the model too, and rows of so many share the prompts.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			check := o
@@ -44,7 +45,14 @@ func generateCmd() *cobra.Command {
 			}
 			defer func() { err = ranks.leave(err) }()
 			f.threads = ranks.threads(f.threads, c.ErrOrStderr())
-			m, _, err := f.load(first(args, "last"))
+			opts, err := rf.together(ranks)
+			if err != nil {
+				return err
+			}
+			if attention && opts != nil {
+				return usageError{errors.New("--attention looks at all heads of a model, of which a rank has a part with --tensor: leave out one of the two")}
+			}
+			m, _, err := f.load(first(args, "last"), opts...)
 			if err != nil {
 				return err
 			}
@@ -71,7 +79,7 @@ func generateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(prompts) == 1 && !ranks.first() { // one text is written by one rank
+			if len(prompts) == 1 && !ranks.writes() {
 				return nil
 			}
 			meter, err := ranks.meter(&counters)
@@ -82,7 +90,7 @@ func generateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := c.OutOrStdout()
+			w := ranks.out(c.OutOrStdout())
 			prompt := prompts[0]
 			emit := func(s string) error {
 				_, err := io.WriteString(w, s)
@@ -114,7 +122,7 @@ func generateCmd() *cobra.Command {
 			}
 			seconds := time.Since(start).Seconds()
 			for _, x := range append([]generate.Result{r}, all...) {
-				if n := g.Sees(x.Prompt); n < x.Prompt && x.Why != "all" {
+				if n := g.Sees(x.Prompt); n < x.Prompt && x.Why != "all" && ranks.first() {
 					fmt.Fprintf(os.Stderr, "joule: a prompt has %d tokens and the model takes %d: it has seen the last %d of them\n", x.Prompt, context, n)
 				}
 			}
@@ -123,9 +131,12 @@ func generateCmd() *cobra.Command {
 				return err
 			}
 			if len(prompts) > 1 {
-				if l, err = ranks.bill(l); err != nil || !ranks.first() {
-					return err
-				}
+				l, err = ranks.bill(l)
+			} else {
+				l, err = ranks.billRow(l)
+			}
+			if err != nil || !ranks.first() {
+				return err
 			}
 			if f.json {
 				out := map[string]any{
@@ -156,7 +167,7 @@ func generateCmd() *cobra.Command {
 			for _, e := range phases(l) {
 				fmt.Fprintf(w, "  %-8s %10s %14s %10s\n", e.Phase, energy.SI(e.Seconds, "s"), energy.SI(float64(e.Cost.FLOPs), "FLOP"), energy.SI(e.Joules.Value, "J"))
 			}
-			if len(prompts) == 1 || ranks.size() == 1 { // else it has the positions of this rank alone
+			if len(prompts) == 1 && ranks.team <= 1 || ranks.size() == 1 { // else it has the positions of this rank alone
 				read := a.Positions()
 				fmt.Fprint(w, m.PartsTable(l, func(phase string) int64 { return read[phase] }, true))
 			}
@@ -168,6 +179,7 @@ func generateCmd() *cobra.Command {
 	f.on.add(c)
 	fs := c.Flags()
 	counters.add(fs)
+	rf.addTensor(fs)
 	fs.StringArrayVar(&prompts, "prompt", []string{"\n"}, "the text to go on with; given several times, all are gone on with at once")
 	fs.IntVar(&o.Tokens, "tokens", 200, "the most tokens to write")
 	fs.Float64Var(&o.Temperature, "temperature", 0.8, "what scores are divided by; 0 always takes the most probable token")

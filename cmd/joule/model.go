@@ -149,7 +149,7 @@ func evalCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "eval [RUN | model.safetensors]",
 		Short: "Evaluate a trained model on the test part of a data set",
-		Long:  "Eval measures loss and metrics of the model of a run (its id, the beginning of it, or last, the default) or of a file. Ranks that mpirun has started share the data.",
+		Long:  "Eval measures loss and metrics of the model of a run (its id, the beginning of it, or last, the default) or of a file. Ranks that mpirun has started share the data; with --tensor they share the model too.",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if batch < 1 {
@@ -161,7 +161,14 @@ func evalCmd() *cobra.Command {
 			}
 			defer func() { err = r.leave(err) }()
 			f.threads = r.threads(f.threads, c.ErrOrStderr())
-			s, err := f.subject(first(args, "last"), on, train.Across(train.Parallel{Comm: r.comm}))
+			opts, err := rf.together(r)
+			if err != nil {
+				return err
+			}
+			if opts == nil {
+				opts = append(opts, train.Across(train.Parallel{Comm: r.comm}))
+			}
+			s, err := f.subject(first(args, "last"), on, opts...)
 			if err != nil {
 				return err
 			}
@@ -229,6 +236,7 @@ func evalCmd() *cobra.Command {
 	}
 	f.add(c)
 	f.on.add(c)
+	rf.addTensor(c.Flags())
 	c.Flags().IntVar(&write, "write", 0, "of a model that writes texts: let it write so many of the test part and score them (0: all, -1: none)")
 	c.Flags().IntVar(&o.Beams, "beams", 1, "of a model that writes texts: search with so many continuations at a time")
 	c.Flags().StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
@@ -254,7 +262,7 @@ func predictCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "predict FILE…",
 		Short: "Say what is on pictures (PNG or JPEG), one line a file, or what class a text is of; translate or sum up texts, one line each",
-		Long:  "Predict takes pictures, and with a model that reads texts (one that says of what class a text is, or one that writes others: translate, summarize) files of texts, one a line (- is the standard input): it prints a line for each. Ranks that mpirun has started share the files, or the lines.",
+		Long:  "Predict takes pictures, and with a model that reads texts (one that says of what class a text is, or one that writes others: translate, summarize) files of texts, one a line (- is the standard input): it prints a line for each. Ranks that mpirun has started share the files, or the lines; with --tensor they share the model too.",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			r, err := rf.join()
@@ -263,7 +271,11 @@ func predictCmd() *cobra.Command {
 			}
 			defer func() { err = r.leave(err) }()
 			f.threads = r.threads(f.threads, c.ErrOrStderr())
-			m, _, err := f.load(ref)
+			opts, err := rf.together(r)
+			if err != nil {
+				return err
+			}
+			m, _, err := f.load(ref, opts...)
 			if err != nil {
 				return err
 			}
@@ -291,6 +303,7 @@ func predictCmd() *cobra.Command {
 	}
 	f.add(c)
 	f.on.add(c)
+	rf.addTensor(c.Flags())
 	c.Flags().StringVar(&ref, "run", "last", "the run, or a model file, to predict with")
 	c.Flags().BoolVar(&invert, "invert", false, "take white for black: for dark digits on light paper, since MNIST's are light on dark")
 	c.Flags().IntVar(&o.Beams, "beams", 1, "of texts: search with so many continuations at a time")

@@ -76,6 +76,28 @@ func (f *rankFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.timeline, "timeline", "", "write what the first steps of each rank did when to this file, for chrome://tracing or Perfetto")
 }
 
+// addTensor adds the flag of commands that use a trained model.
+func (f *rankFlags) addTensor(fs *pflag.FlagSet) {
+	fs.IntVar(&f.Tensor, "tensor", 0, "so many ranks in a row run the model together, each its part of every layer that can be split, of which it reads that part alone from the file")
+}
+
+// together lets ranks run a trained model together, as the flag says, and gives what the model is loaded with.
+func (f *rankFlags) together(r *ranks) ([]train.Option, error) {
+	switch {
+	case f.Tensor < 0:
+		return nil, usageError{fmt.Errorf("--tensor %d must not be negative", f.Tensor)}
+	case f.Tensor <= 1:
+		return nil, nil
+	case r.size() == 1:
+		start := fmt.Sprintf("mpirun --bind-to none -n %d joule %s", f.Tensor, strings.Join(os.Args[1:], " "))
+		return nil, usageError{fmt.Errorf("--tensor %d: for several processes, and this is one; start them with: %s (docs/distributed.md), or leave it out", f.Tensor, start)}
+	case r.size()%f.Tensor != 0:
+		return nil, usageError{fmt.Errorf("--tensor %d does not divide %d ranks: start a multiple of %d", f.Tensor, r.size(), f.Tensor)}
+	}
+	r.team = f.Tensor
+	return []train.Option{train.Fixed(), train.Across(train.Parallel{Comm: r.comm, Tensor: f.Tensor})}, nil
+}
+
 func (f *rankFlags) verify() error {
 	switch {
 	case f.shards < 0:
@@ -123,6 +145,13 @@ type ranks struct {
 	comm     *dist.Comm
 	deadline time.Duration
 	trace    *timeline
+	team     int // so many in a row run a model together; 0: each has its own
+}
+
+// row is which of how many rows of ranks that run a model together this rank belongs to, and whether it is the first of its row, which has the results.
+func (r *ranks) row() (i, of int, first bool) {
+	n := max(1, r.team)
+	return r.comm.Rank() / n, r.size() / n, r.comm.Rank()%n == 0
 }
 
 // join takes part in the job, if a launcher has started this process.
@@ -299,15 +328,28 @@ func share[T any](r *ranks, v T, err error) (T, error) {
 	return dist.Share(r.comm, 0, v)
 }
 
+// writes reports whether this rank takes part in writing one text: the first rank does, or the first row of those that run a model together.
+func (r *ranks) writes() bool {
+	if r.comm == nil {
+		return true
+	}
+	i, _, leads := r.row()
+	return i == 0 && (leads || r.team > 1)
+}
+
 // inOrder lets every rank do its part of n things, which lie in a row. What they write comes from rank 0, in order.
 func (r *ranks) inOrder(out io.Writer, n int, do func(w io.Writer, lo, hi int) error) error {
 	if r.size() == 1 {
 		return do(out, 0, n)
 	}
 	var own bytes.Buffer
-	lo, hi := dist.Part(n, r.comm.Rank(), r.size())
+	row, rows, leads := r.row()
+	lo, hi := dist.Part(n, row, rows)
 	if err := do(&own, lo, hi); err != nil {
 		return err
+	}
+	if !leads {
+		own.Reset()
 	}
 	all, err := r.comm.GatherTexts(own.Bytes())
 	if err != nil || !r.first() {
@@ -327,11 +369,15 @@ func parted[T any](r *ranks, n int, part func(lo, hi int) ([]T, error)) ([]T, er
 		return part(0, n)
 	}
 	var own []T
-	if lo, hi := dist.Part(n, r.comm.Rank(), r.size()); lo < hi {
+	row, rows, leads := r.row()
+	if lo, hi := dist.Part(n, row, rows); lo < hi {
 		var err error
 		if own, err = part(lo, hi); err != nil {
 			return nil, err
 		}
+	}
+	if !leads {
+		own = nil
 	}
 	all, err := dist.Gather(r.comm, own)
 	if err != nil {
@@ -345,7 +391,28 @@ func (r *ranks) bill(l *energy.Ledger) (*energy.Ledger, error) {
 	if r.size() == 1 {
 		return l, nil
 	}
-	all, err := dist.Gather(r.comm, l)
+	return billOf(r.comm, l)
+}
+
+// billRow is the account of this rank's row.
+func (r *ranks) billRow(l *energy.Ledger) (*energy.Ledger, error) {
+	if r.team <= 1 {
+		return l, nil
+	}
+	row, _, _ := r.row()
+	members := make([]int, r.team)
+	for i := range members {
+		members[i] = row*r.team + i
+	}
+	c, err := r.comm.Sub(members, dist.Channels-1)
+	if err != nil {
+		return nil, err
+	}
+	return billOf(c, l)
+}
+
+func billOf(c *dist.Comm, l *energy.Ledger) (*energy.Ledger, error) {
+	all, err := dist.Gather(c, l)
 	if err != nil {
 		return nil, err
 	}

@@ -269,6 +269,64 @@ func (f *File) Load(name string) (*tensor.Tensor, error) {
 	return t, nil
 }
 
+// Part is elements lo <= i < hi along an axis of one tensor, in new memory: of the file no more is read, but for short pieces what lies between them. Like Load it does not verify the checksum.
+func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
+	i, ok := f.index[name]
+	if !ok {
+		return nil, fmt.Errorf("safetensors: %s holds no tensor %q%s", f.name, name, f.nearby(name))
+	}
+	in := f.infos[i]
+	if axis < 0 || axis >= len(in.Shape) || lo < 0 || hi < lo || hi > in.Shape[axis] {
+		return nil, fmt.Errorf("safetensors: %s: tensor %q is %v: it has no elements %d to %d along axis %d", f.name, name, in.Shape, lo, hi, axis)
+	}
+	bits := kinds[in.Stored].bits
+	if in.DType == dtype.Invalid || bits%8 != 0 {
+		return nil, fmt.Errorf("safetensors: %s: tensor %q has dtype %s, which Joule does not compute with; convert it to F32 first", f.name, in.Name, in.Stored)
+	}
+	sh := in.Shape.Clone()
+	sh[axis] = hi - lo
+	size := bits / 8
+	each := in.Shape[axis+1:].Size() * size
+	piece, stride := (hi-lo)*each, in.Shape[axis]*each
+	raw := tensor.AlignedBytes(sh.Size() * size)
+	read := func(p []byte, at int64) error {
+		if n, err := f.r.ReadAt(p, at); n < len(p) {
+			return fmt.Errorf("safetensors: %s: tensor %q at offset %d: %w", f.name, in.Name, at+int64(n), err)
+		}
+		return nil
+	}
+	pieces := in.Shape[:axis].Size()
+	if len(raw) == 0 {
+		pieces = 0
+	}
+	const near, room = 8 << 10, 1 << 20 // bytes between pieces up to which reading on is less than another read, and of what is read at once then
+	if together := room / max(1, stride); pieces > 1 && stride <= near && piece < stride {
+		buf := make([]byte, together*stride)
+		for k := 0; k < pieces; k += together {
+			n := min(together, pieces-k)
+			b := buf[:(n-1)*stride+piece]
+			if err := read(b, in.Begin+int64(k)*int64(stride)+int64(lo*each)); err != nil {
+				return nil, err
+			}
+			for j := range n {
+				copy(raw[(k+j)*piece:(k+j+1)*piece], b[j*stride:])
+			}
+		}
+	} else {
+		for k := range pieces {
+			if err := read(raw[k*piece:(k+1)*piece], in.Begin+int64(k)*int64(stride)+int64(lo*each)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	in.Shape = sh
+	t, err := f.decode(in, raw)
+	if err != nil {
+		return nil, fmt.Errorf("safetensors: %w", err)
+	}
+	return t, nil
+}
+
 // nearby lists the tensors whose names contain the last part of name, or a few of all.
 func (f *File) nearby(name string) string {
 	part := name[strings.LastIndexAny(name, "/.")+1:]
@@ -303,6 +361,11 @@ func (f *File) load(in Info, sum hash.Hash) (*tensor.Tensor, error) {
 	if sum != nil {
 		sum.Write(raw)
 	}
+	return f.decode(in, raw)
+}
+
+// decode makes a tensor of bytes as they stand in the file.
+func (f *File) decode(in Info, raw []byte) (*tensor.Tensor, error) {
 	if bigEndian {
 		swap(raw, kinds[in.Stored].bits/8)
 	}

@@ -114,6 +114,73 @@ func sample() []Named {
 	}
 }
 
+// reads counts the bytes that are read.
+type reads struct {
+	*bytes.Reader
+	n int
+}
+
+func (r *reads) ReadAt(p []byte, at int64) (int, error) {
+	r.n += len(p)
+	return r.Reader.ReadAt(p, at)
+}
+
+// Parts of tensors are what a slice of the whole is, along any axis, of types that are converted too, and no more of the file is read than they need.
+func TestPart(t *testing.T) {
+	w := tensor.New(dtype.F32, 6, 50, 700)
+	for i := range w.F32() {
+		w.F32()[i] = float32(i)
+	}
+	small := tensor.Of([]int64{1, 2, 3, 4, 5, 6}, 2, 3)
+	var b bytes.Buffer
+	if _, err := Write(&b, []Named{{"w", w}, {"small", small}, {"mask", tensor.Of([]bool{true, false, true})}, {"half", tensor.New(dtype.BF16, 3, 4)}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r := &reads{Reader: bytes.NewReader(b.Bytes())}
+	f, err := NewFile(r, int64(b.Len()), "file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name         string
+		axis, lo, hi int
+		most         int // bytes that are read
+	}{{"w", 0, 2, 3, 140000}, {"w", 1, 10, 35, 420000}, {"w", 1, 3, 4, 16800}, {"w", 2, 690, 700, 840000}, {"w", 2, 0, 700, 840000}, {"w", 1, 7, 7, 0}, {"small", 1, 1, 3, 48}, {"small", 0, 1, 2, 24}, {"mask", 0, 1, 3, 2}, {"half", 1, 0, 1, 24}} {
+		whole, err := f.Load(c.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.n = 0
+		got, err := f.Part(c.name, c.axis, c.lo, c.hi)
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
+		if r.n > c.most {
+			t.Errorf("%+v: %d bytes are read", c, r.n)
+		}
+		sh := whole.Shape().Clone()
+		sh[c.axis] = c.hi - c.lo
+		if !got.Shape().Equal(sh) || got.DType() != whole.DType() {
+			t.Fatalf("%+v: %v%v", c, got.DType(), got.Shape())
+		}
+		inner := sh[c.axis+1:].Size()
+		for i := range got.Len() {
+			at := i%inner + (i/inner%sh[c.axis]+c.lo)*inner + i/inner/max(1, sh[c.axis])*inner*whole.Shape()[c.axis]
+			if got.At(i) != whole.At(at) {
+				t.Fatalf("%+v: element %d is %v, not %v", c, i, got.At(i), whole.At(at))
+			}
+		}
+	}
+	for _, c := range [][3]int{{3, 0, 1}, {-1, 0, 1}, {0, 5, 4}, {0, -1, 2}, {0, 0, 7}} {
+		if _, err := f.Part("w", c[0], c[1], c[2]); err == nil {
+			t.Errorf("%v is taken", c)
+		}
+	}
+	if _, err := f.Part("v", 0, 0, 1); err == nil {
+		t.Error("a tensor that is not there is read")
+	}
+}
+
 func TestSummed(t *testing.T) {
 	// The digits of a checksum inside other metadata or in a tensor's name must not confuse the place of the real one.
 	meta := map[string]string{"a": `"joule.checksum":"sha256:0000`, "joule.checksuma": "x", "z": checksumBlank}
