@@ -1,7 +1,6 @@
 package train
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -140,8 +139,8 @@ func (m *Model) OutlineSplit(ranks int, batches ...int) (p plan.Part, err error)
 		return p, err
 	}
 	split := &nn.Split{Of: ranks, Group: &op.Group{Name: "tensor"}, Ends: m.loss.parts != nil}
-	m.team = &team{copies: ranks, rows: 1, split: split} // as where parameters are whole: programs of either kind take about as much
-	defer func() { m.team = nil }()
+	m.team = &team{copies: ranks, rows: 1, split: split, whole: map[string]graph.Type{}}
+	defer func(whole backend.State) { m.team, m.state = nil, whole }(m.state)
 	parts, err := m.priced()
 	if err != nil {
 		return p, err
@@ -160,17 +159,27 @@ func (m *Model) OutlineSplit(ranks int, batches ...int) (p plan.Part, err error)
 		}
 		p.Shares = append(p.Shares, plan.Share{Batch: k.batch, Of: own / total})
 	}
-	parted := split.Divisible()
+	split.Parts = split.Divisible()
 	m.values(&p, func(name string) float64 {
-		if _, ok := parted[cmp.Or(paramOf(name), name)]; ok {
+		if m.part(name) {
 			return 1 / float64(ranks)
 		}
 		return 1
 	})
-	for _, q := range m.params {
-		if _, ok := parted[q.Name]; ok {
-			p.Parted += float64(q.Type.Bytes()) / float64(ranks)
+	var own []backend.Var
+	for _, v := range m.declared {
+		own = append(own, backend.Var{Name: v.Name, Type: m.ownType(v.Name, v.Type)})
+		if bytes := float64(v.Type.Bytes()) / float64(ranks); m.part(v.Name) {
+			m.team.whole[v.Name] = v.Type
+			if paramOf(v.Name) == "" {
+				p.Parted += bytes
+			} else {
+				p.PartedState += bytes
+			}
 		}
+	}
+	if m.state, err = m.backend.NewState(own); err != nil { // for which programs are compiled, and not run
+		return p, err
 	}
 	if p.Memory, err = linear(func(n int) (float64, error) {
 		g, _, err := m.graph(programKey{mode: shard, batch: n})
@@ -200,13 +209,17 @@ func (m *Model) OutlineSplit(ranks int, batches ...int) (p plan.Part, err error)
 	if err != nil {
 		return p, err
 	}
-	m.team = nil
-	w, err := m.Outline(1, batches...)
-	if err != nil {
-		return p, err
+	if len(m.params) > 0 {
+		p.First, _, _ = strings.Cut(m.params[0].Name, "/")
 	}
-	p.First, p.Evaluate = w[0].First, w[0].Evaluate // evaluation shares examples out, not layers
-	return p, nil
+	p.Evaluate, err = linear(func(n int) (float64, error) {
+		g, _, err := m.graph(programKey{mode: evaluate, batch: n, split: true})
+		if err != nil {
+			return 0, err
+		}
+		return m.holds(func(o backend.Options) (backend.Executable, error) { return m.backend.Compile(g, m.state, o) }, false)
+	})
+	return p, err
 }
 
 // alone reports a model that is shared out.

@@ -1,6 +1,7 @@
 package train_test
 
 import (
+	"context"
 	"math"
 	"strings"
 	"testing"
@@ -93,8 +94,11 @@ func TestOutline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if split.Sums != 10 || split.Summed.Each != 10*4*6*8 || split.Shares[0].Of <= 0.3 || split.Shares[0].Of >= 1 || split.Parted == 0 || split.Parameters != w.Parameters-split.Parted || split.State != w.State-2*split.Parted || split.Memory.Each >= w.Memory.Each {
+	if split.Sums != 10 || split.Summed.Each != 10*4*6*8 || split.Shares[0].Of <= 0.3 || split.Shares[0].Of >= 1 || split.Parted == 0 || split.Parameters != w.Parameters-split.Parted || split.PartedState != 2*split.Parted || split.State != w.State-2*split.Parted || split.Evaluate.Each >= w.Evaluate.Each || split.Memory.Each >= w.Memory.Each {
 		t.Errorf("%+v, whole %+v", split, w)
+	}
+	if v, err := m.Evaluate(context.Background(), ds, 8); err != nil || len(v) == 0 { // it is whole again
+		t.Errorf("%v %v", v, err)
 	}
 	if _, err := m.OutlineSplit(7, 8); err == nil || !strings.Contains(err.Error(), "no layer of this model can be split over 7 ranks") {
 		t.Errorf("%v", err)

@@ -81,19 +81,13 @@ func planCmd() *cobra.Command {
 }
 
 func (f *planFlags) verify() error {
-	asked := 0
-	for _, n := range []int{f.pipeline, f.tensor, f.zero} {
-		if n > 0 {
-			asked++
-		}
-	}
 	switch {
 	case f.pipeline < 0 || f.pipeline == 1 || f.tensor < 0 || f.tensor == 1:
 		return usageError{errors.New("--pipeline and --tensor must be at least 2")}
 	case f.zero < 0 || f.zero > 2:
 		return usageError{fmt.Errorf("--zero %d must be 1 or 2", f.zero)}
-	case asked > 1:
-		return usageError{errors.New("--pipeline, --tensor and --zero: one at a time, or --all")}
+	case f.pipeline > 0 && f.tensor+f.zero > 0:
+		return usageError{errors.New("--pipeline goes together with neither --tensor nor --zero: one at a time, or --all")}
 	case f.shards < 0 || f.memory < 0:
 		return usageError{errors.New("--shards and --memory must not be negative")}
 	case f.batch < 0 || f.threads < 1 || f.machine < 1 || f.cores < 0 || f.steps < 1:
@@ -194,7 +188,7 @@ func (f *planFlags) outline(m *train.Model, p *plan.Job) error {
 		return err
 	}
 	p.Whole, p.Stages, p.Split = whole[0], map[int][]plan.Part{}, map[int]plan.Part{}
-	if f.zero > 0 {
+	if f.zero > 0 && f.tensor == 0 {
 		return nil
 	}
 	for k := 2; k <= max(planStages, f.pipeline, f.tensor); k++ {
@@ -287,9 +281,9 @@ func (f *planFlags) print(w io.Writer, name string, p *plan.Job, rows, all []pla
 		}
 		return fmt.Sprintf(" %10s", text)
 	}
-	fmt.Fprintf(w, "\n%6s %-11s %6s %10s %10s %10s %10s %10s %12s %10s %12s %10s%s\n", "ranks", "strategy", "each", "compute", "sums", "exposed", "bubble", "step", "examples/s", "efficiency", "J/example", "memory", network("network"))
+	fmt.Fprintf(w, "\n%6s %-17s %6s %10s %10s %10s %10s %10s %12s %10s %12s %10s%s\n", "ranks", "strategy", "each", "compute", "sums", "exposed", "bubble", "step", "examples/s", "efficiency", "J/example", "memory", network("network"))
 	for _, r := range shown {
-		fmt.Fprintf(w, "%6d %-11v %6d %10s %10s %10s %10s %10s %12.0f %9.0f%% %12s %10s%s\n", r.Ranks, r.Strategy, r.Batch, energy.SI(r.Compute, "s"), energy.SI(r.Exchange, "s"), energy.SI(r.Exposed, "s"), energy.SI(r.Bubble, "s"),
+		fmt.Fprintf(w, "%6d %-17v %6d %10s %10s %10s %10s %10s %12.0f %9.0f%% %12s %10s%s\n", r.Ranks, r.Strategy, r.Batch, energy.SI(r.Compute, "s"), energy.SI(r.Exchange, "s"), energy.SI(r.Exposed, "s"), energy.SI(r.Bubble, "s"),
 			energy.SI(r.Step, "s"), r.Examples, 100*r.Efficiency, energy.SI(r.Joules, "J"), energy.SI(r.Memory, "B"), network(energy.SI(r.Across*float64(min(r.Ranks, p.Machine)), "B")))
 	}
 	fmt.Fprintf(w, "\nA prediction. Energy: %v at one rank; a rank that waits is taken to need as much, since it polls. Memory: of the rank that holds most.\n", source)

@@ -22,6 +22,7 @@ type Part struct {
 	// Bytes of values: parameters and moving averages, what of them is added up over ranks, the optimizer's state.
 	Parameters, Gradients, State float64
 	Parted                       float64 // of Gradients, those of which each rank that computes the same examples has a part of its own: only ranks with the same part add them up
+	PartedState                  float64 // of State, that of such parameters
 
 	// Forward goes to the next stage for a micro-batch, Backward comes back from it.
 	Forward, Backward Bytes
@@ -55,7 +56,7 @@ func (p Part) share(examples float64) float64 {
 	return s[len(s)-1].Of
 }
 
-// Strategy is how ranks share a training; the zero value: each has the whole model and a part of each batch.
+// Strategy is how ranks share a training; the zero value: each has the whole model and a part of each batch. Zero and Tensor go together.
 type Strategy struct {
 	Zero     int `json:",omitempty"` // stage of ZeRO
 	Tensor   int `json:",omitempty"` // ranks that compute the same examples together
@@ -65,6 +66,8 @@ type Strategy struct {
 // String names the strategy by its flag of joule train; "data" where there is none.
 func (s Strategy) String() string {
 	switch {
+	case s.Zero > 0 && s.Tensor > 1:
+		return fmt.Sprintf("tensor %d, zero %d", s.Tensor, s.Zero)
 	case s.Zero > 0:
 		return fmt.Sprintf("zero %d", s.Zero)
 	case s.Tensor > 1:
@@ -92,6 +95,9 @@ func (j *Job) Strategies(n int) []Strategy {
 	for _, t := range slices.Sorted(maps.Keys(j.Split)) {
 		if n%t == 0 {
 			out = append(out, Strategy{Tensor: t})
+			if j.Whole.State > 0 {
+				out = append(out, Strategy{Tensor: t, Zero: 1}, Strategy{Tensor: t, Zero: 2})
+			}
 		}
 	}
 	return out
@@ -204,8 +210,14 @@ func (j *Job) tensor(s Strategy, n, batch int, weak bool) Row {
 	fb, backward := j.passes(each)
 	fb *= p.share(each) * j.crowd(n)
 	update := j.update() * j.crowd(n)
+	rows := float64(n / s.Tensor)
+	mine, hidden := p.Parameters+p.State, 1.0 // what a rank updates, and the share of sums that lies behind the backward pass
+	if s.Zero > 0 {
+		parted := p.Parted + p.PartedState
+		mine, hidden = parted/rows+(mine-parted)/float64(n), 0.5
+	}
 	if whole := j.Whole.Parameters + j.Whole.State; whole > 0 {
-		update *= (p.Parameters + p.State) / whole
+		update *= mine / whole
 	}
 	r := Row{Strategy: s, Ranks: n, Batch: int(math.Ceil(each)), Compute: fb + update}
 	var sums flow
@@ -214,12 +226,20 @@ func (j *Job) tensor(s Strategy, n, batch int, weak bool) Row {
 	}
 	inner := sums.seconds
 	fb += inner
-	done, whole := j.hidden(n, 1, buckets(p.Gradients-p.Parted), fb*(1-backward), fb, 1)
-	r.Exposed = inner + done - fb
-	done, parts := j.hidden(n/s.Tensor, s.Tensor, buckets(p.Parted), fb*(1-backward), fb, 1)
-	r.Exposed += done - fb
-	sums.add(whole, 1)
-	sums.add(parts, 1)
+	r.Exposed = inner
+	for _, over := range []struct {
+		ranks, stride int
+		bytes         float64
+	}{{n, 1, p.Gradients - p.Parted}, {n / s.Tensor, s.Tensor, p.Parted}} {
+		done, total := j.hidden(over.ranks, over.stride, buckets(over.bytes), fb*(1-backward), fb, hidden)
+		r.Exposed += done - fb
+		sums.add(total, 1)
+		if s.Zero > 0 { // then all gather the weights
+			_, gather := j.hidden(over.ranks, over.stride, buckets(over.bytes), 0, 0, 0.5)
+			r.Exposed += gather.seconds
+			sums.add(gather, 1)
+		}
+	}
 	r.Exchange, r.Sent, r.Across = sums.seconds, sums.sent, sums.across
 	r.Step = r.Compute + r.Exposed
 	r.Memory = j.memory(s, n, each, all)
@@ -390,8 +410,22 @@ func (j *Job) memory(s Strategy, n int, each, all float64) float64 {
 		return j.Base + most
 	case s.Tensor > 1:
 		p := j.Split[s.Tensor]
-		whole := j.Whole.Parameters + j.Whole.State - p.Parameters - p.State // rank 0 puts whole checkpoints together
-		return j.Base + p.Parameters + p.State + p.Gradients + whole + programs(p, each, all, 1)
+		rows := float64(n / s.Tensor)
+		parted := float64(s.Tensor) * p.Parted // rank 0 puts whole checkpoints together, beside its parts
+		if s.Zero == 0 {
+			whole := parted + j.Whole.State - (p.State - p.PartedState)
+			return j.Base + p.Parameters + p.State + p.Gradients + whole + programs(p, each, all, 1)
+		}
+		state := (p.State-p.PartedState)/float64(n) + p.PartedState/rows
+		gradients := p.Gradients + p.Parted/rows + (p.Gradients-p.Parted)/float64(n)
+		if s.Zero == 2 {
+			most := 0.0
+			for _, b := range append(buckets(p.Parted), buckets(p.Gradients-p.Parted)...) {
+				most = max(most, b)
+			}
+			gradients += min(2*most, p.Gradients) - p.Gradients
+		}
+		return j.Base + p.Parameters + state + gradients + parted + j.Whole.State + programs(p, each, all, 1)
 	}
 	p := j.Whole
 	bytes := p.Parameters + p.State + p.Gradients

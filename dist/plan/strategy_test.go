@@ -43,7 +43,7 @@ func shared() *Job {
 // The formulas, worked out by hand.
 func TestStrategies(t *testing.T) {
 	j := shared()
-	if got := j.Strategies(4); !slices.Equal(got, []Strategy{{}, {Zero: 1}, {Zero: 2}, {Pipeline: 2}, {Tensor: 2}}) || len(j.Strategies(3)) != 3 || len(j.Strategies(1)) != 1 {
+	if got := j.Strategies(4); !slices.Equal(got, []Strategy{{}, {Zero: 1}, {Zero: 2}, {Pipeline: 2}, {Tensor: 2}, {Tensor: 2, Zero: 1}, {Tensor: 2, Zero: 2}}) || len(j.Strategies(3)) != 3 || len(j.Strategies(1)) != 1 {
 		t.Errorf("%v", got)
 	}
 	const update = 1e-3 // a tenth of the step of 128
@@ -75,6 +75,18 @@ func TestStrategies(t *testing.T) {
 	sum, _ := j.Sum(2, 128*1e4)
 	if !near(s.Compute, 0.6*9e-3+update) || s.Batch != 128 || s.Exposed < 4*sum || !near(s.Step, s.Compute+s.Exposed) || !near(s.Memory, 50e6+8e6+8e6+16e6+1e6+128*6e4) {
 		t.Errorf("%+v, a sum takes %g", s, sum)
+	}
+	// With ZeRO beside it, of 3e6 bytes of parts on two rows: the state of whole parameters on all ranks, that of parts on those that have the same; rank 0 puts whole checkpoints together. The weights' way is exposed.
+	part := j.Split[2]
+	part.Parted, part.PartedState = 3e6, 6e6
+	j.Split[2] = part
+	t0, t1, t2 := j.PredictAs(Strategy{Tensor: 2}, 4, 128, false), j.PredictAs(Strategy{Tensor: 2, Zero: 1}, 4, 128, false), j.PredictAs(Strategy{Tensor: 2, Zero: 2}, 4, 128, false)
+	all := 50e6 + 8e6 + 2*3e6 + j.Whole.State + 1e6 + 64*6e4
+	if !near(t1.Memory, all+8e6+(16e6-6e6)/4+6e6/2+3e6/2+5e6/4) || t2.Memory >= t1.Memory || t1.Exposed <= t0.Exposed || t1.Compute >= t0.Compute || !near(t1.Sent, t0.Sent) || t1.Strategy.String() != "tensor 2, zero 1" {
+		t.Errorf("%+v\n%+v\n%+v\n%g", t0, t1, t2, all)
+	}
+	if !near(t0.Memory, 50e6+8e6+16e6+8e6+2*3e6+j.Whole.State-10e6+1e6+64*6e4) {
+		t.Errorf("%+v", t0)
 	}
 	// ZeRO: the update is shared, the gathering of weights is exposed; memory falls.
 	d, z1, z2 := j.PredictAs(Strategy{}, 2, 128, false), j.PredictAs(Strategy{Zero: 1}, 2, 128, false), j.PredictAs(Strategy{Zero: 2}, 2, 128, false)
