@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -160,7 +161,7 @@ func Load(path string) (*State, error) {
 		return nil, err
 	}
 	if s.Tensors, err = f.ReadAll(); err != nil {
-		return nil, corrupt(err)
+		return nil, corrupt(path, err)
 	}
 	if f.Metadata()[keyVersion] == packedVersion {
 		return s, unpack(path, s, true)
@@ -239,7 +240,7 @@ func Peek(path string) (*State, error) {
 	}
 	t, err := f.Load(packedTensor)
 	if err != nil {
-		return nil, corrupt(err)
+		return nil, corrupt(path, err)
 	}
 	s.Tensors = []safetensors.Named{{Name: packedTensor, Value: t}}
 	return s, unpack(path, s, false)
@@ -248,15 +249,19 @@ func Peek(path string) (*State, error) {
 func open(path string) (*safetensors.File, error) {
 	f, err := safetensors.Open(path)
 	if err != nil {
-		return nil, corrupt(err)
+		return nil, corrupt(path, err)
 	}
 	return f, nil
 }
 
 // corrupt adds ErrCorrupt and the remedy where err is about the content, and passes on an error of the file system.
-func corrupt(err error) error {
+func corrupt(path string, err error) error {
 	if errors.Is(err, safetensors.ErrFormat) || errors.Is(err, safetensors.ErrChecksum) {
-		return fmt.Errorf("checkpoint: %w: %w; delete the file and resume from an older checkpoint in the same folder", ErrCorrupt, err)
+		remedy := "copy or make the file again"
+		if fileName.MatchString(filepath.Base(path)) {
+			remedy = "delete the file and resume from an older checkpoint in the same folder"
+		}
+		return fmt.Errorf("checkpoint: %w: %w; %s", ErrCorrupt, err, remedy)
 	}
 	return fmt.Errorf("checkpoint: %w", err)
 }

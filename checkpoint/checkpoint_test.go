@@ -166,6 +166,19 @@ func TestCorrupt(t *testing.T) {
 	fails("zeros", make([]byte, len(good)))
 }
 
+// The remedy fits the file: of a training's checkpoints there may be an older one, of a model that someone copied there is none.
+func TestRemedy(t *testing.T) {
+	for name, want := range map[string]string{"model.safetensors": "copy or make the file again", "000012-step-18750.safetensors": "resume from an older checkpoint"} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte("short"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+}
+
 func TestNotACheckpoint(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, meta map[string]string) string {

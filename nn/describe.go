@@ -1,33 +1,37 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
 	"github.com/jouleml/joule/shape"
 )
 
 // Description is what is known of a model before it runs.
 type Description struct {
-	Name         string
-	Layers       []LayerDescription
-	Trainable    int64 // parameters that training changes
-	NonTrainable int64 // the others, such as moving averages
-	FLOPs        int64 // of the prediction for one example
+	Name              string             `json:"name"`
+	Layers            []LayerDescription `json:"layers"`
+	Trainable         int64              `json:"trainable"`     // parameters that training changes
+	NonTrainable      int64              `json:"non_trainable"` // the others, such as moving averages, and weights of few bits with their scales
+	TrainableBytes    int64              `json:"trainable_bytes"`
+	NonTrainableBytes int64              `json:"non_trainable_bytes"`
+	FLOPs             int64              `json:"flops"` // of the prediction for one example
 }
 
 // LayerDescription is one layer of a Description.
 type LayerDescription struct {
-	Name, Class  string
-	Output       shape.Shape // of its first application, without the batch
-	Uses         int         // how often it is applied
-	Trainable    int64
-	NonTrainable int64
-	FLOPs        int64 // of all its applications for one example
+	Name         string      `json:"name"`
+	Class        string      `json:"class"`
+	Output       shape.Shape `json:"output"` // of its first application, without the batch
+	Uses         int         `json:"uses"`   // how often it is applied
+	Trainable    int64       `json:"trainable"`
+	NonTrainable int64       `json:"non_trainable"`
+	Bytes        int64       `json:"bytes"` // of its parameters
+	FLOPs        int64       `json:"flops"` // of all its applications for one example
 }
 
 // Describe lists the model's layers with their shapes, parameters and FLOPs, for inputs of the given types (without the batch).
@@ -63,13 +67,16 @@ func (m *Model) Describe(input []graph.Type) (Description, error) {
 	}
 	for _, p := range call.Params {
 		i, _ := ownerOf(at, p.Name)
-		l, n := &d.Layers[i], int64(p.Type.Shape.Size())
+		l, n, bytes := &d.Layers[i], int64(cmp.Or(p.Weights, p.Type.Shape.Size())), int64(p.Type.Bytes())
+		l.Bytes += bytes
 		if p.Trainable {
 			l.Trainable += n
 			d.Trainable += n
+			d.TrainableBytes += bytes
 		} else {
 			l.NonTrainable += n
 			d.NonTrainable += n
+			d.NonTrainableBytes += bytes
 		}
 	}
 	for _, n := range g.Nodes() {
@@ -148,12 +155,11 @@ func (d Description) String() string {
 			b.WriteString(strings.Repeat("-", width[0]+width[1]+width[2]+width[3]+6) + "\n")
 		}
 	}
-	f32 := int64(dtype.F32.Size())
 	for _, t := range []struct {
-		what string
-		n    int64
-	}{{"Total params", d.Params()}, {"Trainable params", d.Trainable}, {"Non-trainable params", d.NonTrainable}} {
-		fmt.Fprintf(&b, "%s: %s (%s)\n", t.what, thousands(t.n), size(t.n*f32))
+		what     string
+		n, bytes int64
+	}{{"Total params", d.Params(), d.TrainableBytes + d.NonTrainableBytes}, {"Trainable params", d.Trainable, d.TrainableBytes}, {"Non-trainable params", d.NonTrainable, d.NonTrainableBytes}} {
+		fmt.Fprintf(&b, "%s: %s (%s)\n", t.what, thousands(t.n), size(t.bytes))
 	}
 	fmt.Fprintf(&b, "FLOPs for one example: %s\n", thousands(d.FLOPs))
 	return b.String()

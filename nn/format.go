@@ -122,7 +122,7 @@ func (c *Call) few(name string, f Format, n, k int) (w, scale *graph.Node, a op.
 		c.Fail("its %s of %d×%d would have more than %d elements", name, n, k, maxParam)
 	}
 	tw, ts := a.Types(n)
-	return c.fixed(name, tw), c.fixed(name+"_scale", ts), a
+	return c.holding(name, tw, n*k), c.fixed(name+"_scale", ts), a
 }
 
 // operand is what a product takes in place of x [M, K].

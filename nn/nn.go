@@ -112,6 +112,9 @@ type Param struct {
 	RateFactor float64
 	// Since names the counter of the parameter's updates, if it is not the optimizer's own: its training has begun later.
 	Since string
+
+	// Weights is how many weights it holds, where that is not the number of its elements (two of 4 bits in a byte); 0 otherwise.
+	Weights int
 }
 
 // Call is one addition of a model's nodes to a graph.
@@ -212,14 +215,17 @@ func (c *Call) param(name string, init Initializer, trainable bool, dims ...int)
 }
 
 // fixed is a parameter of any type that is not trained, zeros until it is set.
-func (c *Call) fixed(name string, t graph.Type) *graph.Node {
+func (c *Call) fixed(name string, t graph.Type) *graph.Node { return c.holding(name, t, 0) }
+
+// holding is fixed that holds so many weights; 0: as many as it has elements.
+func (c *Call) holding(name string, t graph.Type, weights int) *graph.Node {
 	full := c.full(name)
 	if n := c.known[full]; n != nil {
 		return n
 	}
 	n := c.G.Variable(full, t)
 	c.known[full] = n
-	c.Params = append(c.Params, Param{Name: full, Type: t, Init: Zeros})
+	c.Params = append(c.Params, Param{Name: full, Type: t, Init: Zeros, Weights: weights})
 	return n
 }
 

@@ -137,6 +137,9 @@ func Open(name string) (*Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spec: %w", err)
 	}
+	if strings.HasSuffix(name, ".safetensors") {
+		return nil, fmt.Errorf("spec: %s is a model file; a specification says what to train, and transfer: {from: %s} in it to begin at these weights", name, name)
+	}
 	return Parse(b, name)
 }
 

@@ -308,11 +308,22 @@ func (m *Model) Take(s *checkpoint.State, path string, patterns ...string) (take
 		taken = append(taken, p.Name)
 	}
 	if len(taken) == 0 {
+		const most = 20
 		var have []string
+		why := ""
 		for _, t := range s.Tensors {
+			if forTraining(t.Name) {
+				continue
+			}
 			have = append(have, t.Name+t.Value.Shape().String())
+			if t.Value.DType().IsInt() && m.has(t.Name) {
+				why = fmt.Sprintf(" (its %s is of few bits: take the model of floats that it was made of)", t.Name)
+			}
 		}
-		return nil, nil, fmt.Errorf("train: %s has no parameter of the same name and shape as one of this model's%s; it has %s", path, map[bool]string{true: " that matches"}[len(patterns) > 0], strings.Join(have, ", "))
+		if more := len(have) - most; more > 0 {
+			have = append(have[:most], fmt.Sprintf("and %d more", more))
+		}
+		return nil, nil, fmt.Errorf("train: %s has no parameter of the same name and shape as one of this model's%s%s; it has %s", path, map[bool]string{true: " that matches"}[len(patterns) > 0], why, strings.Join(have, ", "))
 	}
 	return taken, left, nil
 }

@@ -88,7 +88,11 @@ func (m *Model) trained(g *graph.Graph, all []nn.Param) (params []nn.Param, ws [
 		}
 	}
 	if len(ws) == 0 && m.pipe == nil { // a stage may have none
-		g.Fail("model", nil, "has no trainable parameter")
+		why := "weights of bytes and of few bits are not trained; train the model of floats that they were made of"
+		if len(m.frozen) > 0 {
+			why = "all that could be trained is frozen"
+		}
+		g.Fail("model", nil, "has no trainable parameter: %s", why)
 	}
 	return params, ws
 }

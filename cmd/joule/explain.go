@@ -2,13 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/energy"
 	"github.com/jouleml/joule/internal/peak"
+	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/tensor"
 	"github.com/jouleml/joule/train"
 )
@@ -35,6 +39,9 @@ func explainCmd() *cobra.Command {
 			m, _, err := f.compiled(c.Context(), first(args, "mnist"))
 			if err != nil {
 				return err
+			}
+			if !infer && !slices.ContainsFunc(m.Params(), func(p nn.Param) bool { return p.Trainable }) {
+				return usageError{errors.New("the model has no parameter that is trained, so there is no training step to explain: --infer explains its predictions")}
 			}
 			rows, err := explain(m, batch, steps, infer)
 			if err != nil {
@@ -125,6 +132,10 @@ func printExplain(c *cobra.Command, asJSON bool, rows []train.NodeCost, mach ene
 	if asked > 0 {
 		fmt.Fprintf(w, "Of the %s that transposes would move in a step as the program is written, %s are left (pass layout).\n", energy.SI(float64(asked), "B"), energy.SI(float64(left), "B"))
 	}
-	fmt.Fprintln(w, "Arithmetic is what the kernels run, by Winograd's algorithm or on sparse gradients less than the formula says. A share above 100% means that the operands came from cache, not memory.")
+	note := "Arithmetic is what the kernels run, by Winograd's algorithm or on sparse gradients less than the formula says. A share above 100% means that the operands came from cache, not memory."
+	if slices.ContainsFunc(rows, func(r train.NodeCost) bool { return r.Cost.Int8 > 0 }) {
+		note = strings.TrimSuffix(note, ".") + ", or that the arithmetic is on bytes: the peak is that of f32."
+	}
+	fmt.Fprintln(w, note)
 	return nil
 }

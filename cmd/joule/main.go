@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/dist/mpi"
+	"github.com/jouleml/joule/graph"
 	jdebug "github.com/jouleml/joule/internal/debug"
 	"github.com/jouleml/joule/train"
 )
@@ -51,14 +52,23 @@ func run() int {
 	case errors.As(err, &said):
 		return exitFailure
 	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stderr, "joule:", err)
+		fmt.Fprintln(os.Stderr, "joule:", saysOf(err))
 		return exitInterrupted
 	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, "joule:", err)
+		fmt.Fprintln(os.Stderr, "joule:", saysOf(err))
 		return exitUsage
 	}
-	fmt.Fprintln(os.Stderr, "joule:", err)
+	fmt.Fprintln(os.Stderr, "joule:", saysOf(err))
 	return exitFailure
+}
+
+// saysOf is what an error says, without lines of this program, which are the user's only in programs of their own.
+func saysOf(err error) string {
+	s := err.Error()
+	if g := (*graph.Error)(nil); errors.As(err, &g) && g.Site != "" {
+		s = strings.Replace(s, g.Site+": ", "", 1)
+	}
+	return s
 }
 
 func root() *cobra.Command {

@@ -447,6 +447,9 @@ func summaryCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if f.json {
+				return json.NewEncoder(c.OutOrStdout()).Encode(s)
+			}
 			fmt.Fprint(c.OutOrStdout(), s)
 			return nil
 		},

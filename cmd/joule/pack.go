@@ -32,6 +32,17 @@ func packCmd() *cobra.Command {
 			if err := o.Check(); err != nil {
 				return usageError{err}
 			}
+			for _, v := range []struct {
+				flag, with string
+				ok         bool
+			}{{"rows", "--sparse", o.Sparse}, {"pattern", "--sparsity", o.Sparsity > 0}, {"epochs", "--sparsity or --values", o.Sparsity > 0 || o.Values > 0}, {"batch", "--sparsity or --values", o.Sparsity > 0 || o.Values > 0}} {
+				if c.Flags().Changed(v.flag) && !v.ok {
+					return usageError{fmt.Errorf("--%s goes with %s", v.flag, v.with)}
+				}
+			}
+			if o.Epochs < 1 || o.Batch < 1 {
+				return usageError{fmt.Errorf("--epochs %d and --batch %d must be at least 1", o.Epochs, o.Batch)}
+			}
 			s, err := f.subject(first(args, "last"), on)
 			if err != nil {
 				return err

@@ -45,7 +45,7 @@ type SNIP struct {
 
 // Begin implements train.Callback: it sets the masks, unless the training goes on from a checkpoint, which has them.
 func (p *SNIP) Begin(t *train.Training) error {
-	if err := p.Check(); err != nil || t.Steps > 0 {
+	if err := p.Magnitude.Begin(t); err != nil || t.Steps > 0 {
 		return err
 	}
 	return p.Choose(context.Background(), t.Model, t.Data())

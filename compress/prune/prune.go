@@ -87,7 +87,33 @@ func (p *Magnitude) Wrap(c *nn.Call, param nn.Param, w *graph.Node) *graph.Node 
 }
 
 // Begin implements train.Callback: it checks the settings.
-func (p *Magnitude) Begin(*train.Training) error { return p.Check() }
+func (p *Magnitude) Begin(t *train.Training) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	return skips(t.Model, p.Skip)
+}
+
+// skips reports patterns that match no kernel, and such as leave none.
+func skips(m *train.Model, skip []string) error {
+	var kernels []string
+	some := false
+	for _, p := range m.Params() {
+		if p.Decay {
+			kernels = append(kernels, p.Name)
+			some = some || chosen(p, skip)
+		}
+	}
+	for _, s := range skip {
+		if !slices.ContainsFunc(kernels, func(name string) bool { return train.Matches(s, name) }) {
+			return fmt.Errorf("prune: skip: no kernel matches %q; kernels: %s", s, strings.Join(kernels, ", "))
+		}
+	}
+	if !some {
+		return fmt.Errorf("prune: skip leaves none of the kernels %s", strings.Join(kernels, ", "))
+	}
+	return nil
+}
 
 // Target is the share of zeros after a share of the training.
 func (p *Magnitude) Target(progress float64) float64 {

@@ -74,6 +74,9 @@ func (p *Shared) Start(m *train.Model) error {
 	if err := p.Check(); err != nil {
 		return err
 	}
+	if err := skips(m, p.Skip); err != nil {
+		return err
+	}
 	for _, name := range p.names {
 		w, err := m.State().Get(name)
 		if err != nil {

@@ -89,7 +89,18 @@ func (a *Aware) Operand(c *nn.Call, l *nn.Layer, i int, x *graph.Node) *graph.No
 }
 
 // Begin implements train.Callback: scales that have not been set begin at the greatest weights.
-func (a *Aware) Begin(t *train.Training) error { return a.start(t.Model) }
+func (a *Aware) Begin(t *train.Training) error {
+	var layers []string
+	for _, l := range t.Model.Net.Layers() {
+		layers = append(layers, l.Name())
+	}
+	for _, p := range a.Skip {
+		if !slices.ContainsFunc(layers, func(name string) bool { return train.Matches(p, name) }) {
+			return fmt.Errorf("quant: skip: no layer matches %q; layers: %s", p, strings.Join(layers, ", "))
+		}
+	}
+	return a.start(t.Model)
+}
 
 func (a *Aware) start(m *train.Model) error {
 	for _, p := range m.Params() {

@@ -22,7 +22,7 @@ func TestAware(t *testing.T) {
 		t.Fatal(err)
 	}
 	build := func() (*train.Model, *quant.Aware) {
-		a := &quant.Aware{Skip: []string{"dense_1", "none"}}
+		a := &quant.Aware{Skip: []string{"dense_1"}}
 		net := nn.Sequential(nn.Conv2D(8, 3, nn.NoBias(), nn.Strides(2)), nn.BatchNormalization(nn.Momentum(0.9)), nn.Activate(nn.ReLU), nn.DepthwiseConv2D(3, nn.ReLU), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(24, nn.ReLU), nn.Dense(10, nn.Softmax))
 		m, err := train.Compile(net, set.Spec(), optim.Adam(optim.Rate(0.003)), train.SparseCategoricalCrossentropy, train.Accuracy, train.Wrapped(a))
 		if err != nil {
@@ -31,6 +31,11 @@ func TestAware(t *testing.T) {
 		return m, a
 	}
 	m, a := build()
+	a.Skip = append(a.Skip, "none")
+	if _, err := m.Fit(context.Background(), data.Take(set.Train, 40), train.Callbacks(a)); err == nil || !strings.Contains(err.Error(), `skip: no layer matches "none"`) {
+		t.Errorf("a pattern that matches nothing: %v", err)
+	}
+	a.Skip = a.Skip[:1]
 	if _, err := m.Fit(context.Background(), data.Take(set.Train, 4000), train.Epochs(2), train.Callbacks(a)); err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,10 @@ package quant
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/train"
@@ -143,6 +145,11 @@ func (n *network) classify(keep []string) {
 			n.drop(e)
 		case len(e.Formats) > 0:
 			e.why = "has weights of few bits"
+			for _, f := range e.Formats {
+				if f.Sparse != "" {
+					e.why = "is a sparse product"
+				}
+			}
 		case slices.Contains(products, e.Class):
 			if kept {
 				e.why = "kept"
@@ -303,4 +310,17 @@ func (n *network) check(keep []string) error {
 		}
 	}
 	return nil
+}
+
+// nothing says why no layer can be quantized.
+func (n *network) nothing() error {
+	for _, e := range n.Layers {
+		if strings.HasPrefix(e.Class, "Quantized") {
+			return fmt.Errorf("quant: layers are of bytes already (%s is a %s); give the model of floats that this one was made of", e.Name, e.Class)
+		}
+	}
+	if i := slices.IndexFunc(n.Layers, func(e *entry) bool { return e.why == "kept" }); i >= 0 {
+		return fmt.Errorf("quant: all layers that could be quantized are kept, such as %s; nothing is left", n.Layers[i].Name)
+	}
+	return errors.New("quant: the model has no Dense or Conv2D layer that could be quantized")
 }

@@ -72,8 +72,10 @@ func (o *Options) check(examples data.Dataset) error {
 		}
 	}
 	switch {
-	case o.Examples < 1 || !(o.Clip >= 0 && o.Clip < 0.5):
-		return fmt.Errorf("quant: %d examples and a clip of %g: at least 1, and from 0 to below 0.5", o.Examples, o.Clip)
+	case o.Examples < 1:
+		return fmt.Errorf("quant: ranges are measured on at least 1 example, not %d", o.Examples)
+	case !(o.Clip >= 0 && o.Clip < 0.5):
+		return fmt.Errorf("quant: a clip of %g: from 0 to below 0.5", o.Clip)
 	case !slices.Contains(Calibrations, o.Calibration):
 		return fmt.Errorf("quant: unknown calibration %q (known: minmax, percentile, mse, entropy)", o.Calibration)
 	case o.Clip > 0 && o.Calibration != Percentile:
@@ -107,7 +109,7 @@ func Static(ctx context.Context, m *train.Model, examples data.Dataset, o Option
 	}
 	n.classify(o.Keep)
 	if !slices.ContainsFunc(n.Layers, func(e *entry) bool { return !e.gone && e.kind == takes && e.Class != "Add" }) {
-		return nil, nil, errors.New("quant: the model has no Dense or Conv2D layer that could be quantized")
+		return nil, nil, n.nothing()
 	}
 	r := &Report{Examples: min(o.Examples, examples.Len())}
 	if r.Examples < fewExamples {

@@ -199,7 +199,7 @@ func TestMistakes(t *testing.T) {
 		},
 		"no examples":   func() error { _, _, err := quant.Static(ctx, m, empty, quant.Options{}); return err },
 		"a clip of 0.6": func() error { _, _, err := quant.Static(ctx, m, set.Train, quant.Options{Clip: 0.6}); return err },
-		"no Dense or Conv2D lay": func() error {
+		"are kept, such as": func() error {
 			_, _, err := quant.Static(ctx, m, set.Train, quant.Options{Keep: []string{"*"}})
 			return err
 		},

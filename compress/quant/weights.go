@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
@@ -186,9 +187,21 @@ func matrices(m *train.Model, o WeightOptions) ([]*matrix, error) {
 			tables[l.Name()+"/embeddings"] = true
 		}
 	}
-	var out []*matrix
-	some := false
+	var names []string
 	for _, p := range m.Params() {
+		names = append(names, p.Name)
+	}
+	for _, k := range o.Keep {
+		if !slices.ContainsFunc(names, func(name string) bool { return train.Matches(k, name) }) {
+			return nil, fmt.Errorf("quant: no parameter matches %q, which is to be kept; parameters: %s", k, strings.Join(names, ", "))
+		}
+	}
+	var out []*matrix
+	some, few := false, ""
+	for _, p := range m.Params() {
+		if _, scaled := strings.CutSuffix(p.Name, "kernel"); scaled && p.Type.DType.IsInt() {
+			few = p.Name
+		}
 		k, product := depth[p.Name]
 		table := tables[p.Name]
 		recurrent := len(p.Type.Shape) == 2 && slices.Contains([]string{"recurrent_kernel"}, last(p.Name))
@@ -227,6 +240,9 @@ func matrices(m *train.Model, o WeightOptions) ([]*matrix, error) {
 	if len(out) == 0 {
 		if some {
 			return nil, errors.New("quant: all matrices of weights are kept; nothing is left to quantize")
+		}
+		if few != "" {
+			return nil, fmt.Errorf("quant: weights are of few bits already (%s); give the model of floats that this one was made of", few)
 		}
 		return nil, errors.New("quant: the model has no matrix of weights (Dense, attention, recurrent layers, Embedding) that could be brought to few bits; for convolutions there is static quantization")
 	}
