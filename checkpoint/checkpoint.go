@@ -173,6 +173,7 @@ func Load(path string) (*State, error) {
 // whole file.
 type File struct {
 	State // its tensors are nil
+	path  string
 	f     *safetensors.File
 }
 
@@ -190,7 +191,7 @@ func Open(path string) (*File, error) {
 		f.Close()
 		return nil, err
 	}
-	return &File{State: *s, f: f}, nil
+	return &File{State: *s, path: path, f: f}, nil
 }
 
 // Packed reports whether the file at path is one of SavePacked.
@@ -213,7 +214,7 @@ func (f *File) Infos() []safetensors.Info { return f.f.Tensors() }
 func (f *File) Read(name string) (*tensor.Tensor, error) {
 	t, err := f.f.Load(name)
 	if err != nil {
-		return nil, corrupt(err)
+		return nil, corrupt(f.path, err)
 	}
 	return t, nil
 }
@@ -222,7 +223,7 @@ func (f *File) Read(name string) (*tensor.Tensor, error) {
 func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
 	t, err := f.f.Part(name, axis, lo, hi)
 	if err != nil {
-		return nil, corrupt(err)
+		return nil, corrupt(f.path, err)
 	}
 	return t, nil
 }

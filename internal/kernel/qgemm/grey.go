@@ -43,7 +43,7 @@ func (p *Plan) canGrey() bool {
 func newGrey(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current(), scale: make([]float32, s.N), offset: make([]float32, s.N)}
 	c, d := s.Conv, &grey{Plan: p}
-	p.way = d
+	p.algorithm = d
 	d.width, d.height = p.outputs()
 	pools := d.pools()
 	across, down := (pools*d.width-1)*c.StrideW+3, (pools*d.height-1)*c.StrideH+3

@@ -97,22 +97,22 @@ const (
 // Plan is a Spec with weights in the order in which they are read. One Run at a time.
 type Plan struct {
 	Spec
-	level  level
-	width  int // of a panel
-	groups int // of K
-	rows   int // of a chunk
-	b8     []int8
-	b16    []int16
-	pairs  *pairs    // of AVX2: weights as bytes, in place of b16
-	spare  *pairs    // the same, or memory for them
-	scale  []float32 // [N], filled up to panels
-	offset []float32
-	depth  int     // of groups: the bytes of a patch
-	unit   bool    // the matrix unit computes; K is filled up to its steps
-	taps   []int32 // [KH·KW, N filled up to 16]: of depthwise convolutions that are read in the image
-	direct *direct // nil: patches are copied
-	way    way     // not nil: a convolution of 3×3 with AVX2
-	work   []*worker
+	level     level
+	width     int // of a panel
+	groups    int // of K
+	rows      int // of a chunk
+	b8        []int8
+	b16       []int16
+	pairs     *pairs    // of AVX2: weights as bytes, in place of b16
+	spare     *pairs    // the same, or memory for them
+	scale     []float32 // [N], filled up to panels
+	offset    []float32
+	depth     int       // of groups: the bytes of a patch
+	unit      bool      // the matrix unit computes; K is filled up to its steps
+	taps      []int32   // [KH·KW, N filled up to 16]: of depthwise convolutions that are read in the image
+	direct    *direct   // nil: patches are copied
+	algorithm algorithm // not nil: a convolution of 3×3 with AVX2
+	work      []*worker
 
 	a  []uint8
 	y8 []uint8
@@ -122,8 +122,8 @@ type Plan struct {
 	rowAdd, colAdd []int32
 }
 
-// way is another way to compute a plan. It keeps weights and memory of its own.
-type way interface {
+// algorithm is another way to compute a plan. It keeps weights and memory of its own.
+type algorithm interface {
 	set(b []int8)
 	run(pool *par.Pool, a []uint8)
 	bytes() int
@@ -215,8 +215,8 @@ func (p *Plan) Set(b []int8, scale, offset []float32) {
 	copy(p.scale, scale[:p.N])
 	copy(p.offset, offset[:p.N])
 	switch {
-	case p.way != nil:
-		p.way.set(b)
+	case p.algorithm != nil:
+		p.algorithm.set(b)
 		return
 	case p.direct != nil:
 		p.setDirect(b)
@@ -247,14 +247,14 @@ func (p *Plan) Bytes() int {
 	switch {
 	case p.pairs != nil:
 		n += p.pairs.bytes()
-	case p.level == avx2 && p.direct == nil && p.wino == nil && p.Groups < 2 && p.b16 == nil: // not set yet
+	case p.level == avx2 && p.direct == nil && p.algorithm == nil && p.Groups < 2 && p.b16 == nil: // not set yet
 		n += 2 * p.wideLen()
 	}
 	if p.direct != nil {
 		n += 8 * len(p.direct.taps)
 	}
-	if p.way != nil {
-		n += p.way.bytes()
+	if p.algorithm != nil {
+		n += p.algorithm.bytes()
 	}
 	return n
 }
@@ -291,8 +291,8 @@ func (p *Plan) run(pool *par.Pool, a []uint8) {
 	if p.M == 0 {
 		return
 	}
-	if p.way != nil {
-		p.way.run(pool, a)
+	if p.algorithm != nil {
+		p.algorithm.run(pool, a)
 		return
 	}
 	for len(p.work) < pool.Threads() {

@@ -71,7 +71,7 @@ func plans(s Spec) []*Plan {
 
 // how names the way.
 func (p *Plan) how() string {
-	switch p.way.(type) {
+	switch p.algorithm.(type) {
 	case *winograd:
 		return "winograd"
 	case *grey:

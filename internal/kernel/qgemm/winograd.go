@@ -113,7 +113,7 @@ func newWinograd(s Spec) *Plan {
 	p := &Plan{Spec: s, level: current()}
 	c := s.Conv
 	d := &winograd{Plan: p}
-	p.way = d
+	p.algorithm = d
 	d.width, d.height = p.outputs()
 	if s.Pool {
 		d.width, d.height = 2*d.width, 2*d.height
@@ -194,7 +194,7 @@ func (d *winograd) set(b []int8) {
 
 // Executed is the arithmetic of a run where the plan does less than the formula says, the transforms included: 0 where it does not.
 func (p *Plan) Executed() int64 {
-	d, ok := p.way.(*winograd)
+	d, ok := p.algorithm.(*winograd)
 	if !ok {
 		return 0
 	}

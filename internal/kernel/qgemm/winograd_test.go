@@ -138,7 +138,7 @@ func TestWinograd(t *testing.T) {
 				for threads := 1; threads <= 3; threads++ {
 					p := newWinograd(s)
 					p.Set(b, scale, offset)
-					if p.way.(*winograd).instead != nil {
+					if p.algorithm.(*winograd).instead != nil {
 						t.Fatalf("%+v: sums count as too large", size)
 					}
 					y, yf := make([]uint8, s.M*s.N+1), make([]float32, s.M*s.N+1)
@@ -188,7 +188,7 @@ func TestWinogradOfGreatWeights(t *testing.T) {
 			b[i], rest = int8(v), rest-v
 		}
 		p.Set(b, ones, ones)
-		if got := p.way.(*winograd).instead != nil; got != weights.another {
+		if got := p.algorithm.(*winograd).instead != nil; got != weights.another {
 			t.Errorf("weights of %d: another way: %v, want %v", weights.sum, got, weights.another)
 		}
 		y := make([]float32, 16*n)
