@@ -71,6 +71,7 @@ type Stats struct {
 	Across         int64         // of Sent, to ranks of other machines, once it is known where the ranks are (Machines, or the first great sum)
 	Messages       int64         // sent
 	Busy           time.Duration // from the begin of each operation to its end, waiting included
+	to             []int64       // bytes sent since the job began, by rank
 }
 
 // Comm is a rank's view of its job. Several goroutines may use it; one operation runs at a time.
@@ -127,13 +128,20 @@ func (c *Comm) Name() string { return c.t.Name() }
 func (c *Comm) Transport() Transport { return c.t }
 
 // Stats is what this rank has sent and received, by Comms that Sub has made of c too, and how long operations of c itself have taken.
-func (c *Comm) Stats() Stats {
-	s := Stats{Sent: c.stats.sent.Load(), Received: c.stats.received.Load(), Messages: c.stats.messages.Load(), Busy: time.Duration(c.stats.busy.Load())}
-	if m := c.home.Load(); m != nil {
-		for r := range c.to {
-			if m.of[r] != m.of[c.Rank()] {
-				s.Across += c.to[r].Load()
-			}
+func (c *Comm) Stats() Stats { return c.Since(Stats{}) }
+
+// Since is what Stats counts beyond what it gave before.
+func (c *Comm) Since(before Stats) Stats {
+	s := Stats{Sent: c.stats.sent.Load() - before.Sent, Received: c.stats.received.Load() - before.Received, Messages: c.stats.messages.Load() - before.Messages, Busy: time.Duration(c.stats.busy.Load()) - before.Busy}
+	m := c.home.Load()
+	for r := range c.to {
+		n := c.to[r].Load()
+		s.to = append(s.to, n)
+		if r < len(before.to) {
+			n -= before.to[r]
+		}
+		if m != nil && m.of[r] != m.of[c.Rank()] {
+			s.Across += n
 		}
 	}
 	return s

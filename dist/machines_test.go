@@ -391,6 +391,37 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+// A machine that has no room for common memory leaves all with messages. What was sent before the machines were known is counted by machines too.
+func TestNoRoomOnMachines(t *testing.T) {
+	for r, err := range onMachines(t, "aabb", 0, func(c *Comm) error {
+		x := []float32{small - 2: 1}
+		if err := c.AllReduce(x); err != nil { // two messages of the whole, of which one goes to the other machine
+			return err
+		}
+		before := c.Stats()
+		if err := c.AllReduce(x); err != nil {
+			return err
+		}
+		if before.Across != 0 || before.Sent != 8*int64(len(x)) {
+			return fmt.Errorf("before the machines are known: %+v", before)
+		}
+		w, err := c.NewWindow(1 << 44)
+		if w != nil || err != nil || c.Shared() {
+			return fmt.Errorf("a window of 2^46 bytes: %v, %v", w != nil, err)
+		}
+		all, since := c.Stats(), c.Since(before)
+		cards := all.Across - 8*int64(len(x))
+		if since.Sent != all.Sent-before.Sent || since.Across != all.Across-4*int64(len(x)) || cards <= 0 || cards > 1000 {
+			return fmt.Errorf("%+v, and %+v since", all, since)
+		}
+		return c.Barrier()
+	}) {
+		if err != nil {
+			t.Errorf("rank %d: %v", r, err)
+		}
+	}
+}
+
 func TestPretended(t *testing.T) {
 	for setting, want := range map[string]string{"": "000000", "1": "000000", "2": "000111", "4": "011233", "9": "012345", "ab": "ababab", "aabbaa": "aabbaa", "aaaabbbbcccc": "aaaabb"} {
 		for r := range 6 {

@@ -624,9 +624,8 @@ func (m *Model) Exchange() Exchange {
 	a, b := m.exchanged.account, m.exchanged.before
 	e := Exchange{Steps: a.steps - b.steps, Summing: (a.busy - b.busy).Seconds(), Waiting: (a.waited - b.waited).Seconds(), Bubble: (a.bubble - b.bubble).Seconds(), Within: (a.within - b.within).Seconds()}
 	if c := m.Comm(); c != nil {
-		s := c.Stats()
-		b := m.exchanged.stats
-		e.Sent, e.Across, e.Received, e.Messages = s.Sent-b.Sent, s.Across-b.Across, s.Received-b.Received, s.Messages-b.Messages
+		s := c.Since(m.exchanged.stats)
+		e.Sent, e.Across, e.Received, e.Messages = s.Sent, s.Across, s.Received, s.Messages
 	}
 	return e
 }

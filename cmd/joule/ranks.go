@@ -215,6 +215,18 @@ func (r *ranks) threads(asked int, warn io.Writer) int {
 	return asked
 }
 
+// inRows says where the ranks of a machine are not in a row, which sends more between machines.
+func (r *ranks) inRows(warn io.Writer) error {
+	if r.size() == 1 {
+		return nil
+	}
+	machines, err := r.comm.Machines()
+	if err == nil && r.first() && !slices.IsSorted(machines) {
+		fmt.Fprintln(warn, "joule: the ranks of a machine are not in a row: sums send more between machines than they need to; mpirun --map-by slot and srun --distribution=block put them in rows")
+	}
+	return err
+}
+
 // onlineCPUs is the number of the machine's processors, whether or not this process may use them.
 func onlineCPUs() int {
 	text, err := os.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8

@@ -187,6 +187,9 @@ func (f *trainFlags) shared(c *cobra.Command, args []string, r *ranks) error {
 		f.quiet, f.json = true, false
 	}
 	f.threads = r.threads(f.threads, c.ErrOrStderr())
+	if err := r.inRows(c.ErrOrStderr()); err != nil {
+		return err
+	}
 	store := runs.Open(f.out)
 	name := "mnist"
 	if len(args) > 0 {
