@@ -27,7 +27,7 @@ func (c Case) String() string {
 
 // ParseCase is the inverse of String. Without isa it is the current one, without threads one.
 func ParseCase(line string) (Case, error) {
-	c := Case{ISA: isa.Current().String(), Threads: 1}
+	c := Case{ISA: isa.Bytes().String(), Threads: 1}
 	rest := strings.TrimSpace(line)
 	for {
 		i := strings.LastIndexByte(rest, ' ')

@@ -185,7 +185,7 @@ func Op(t *testing.T, b backend.Backend, o *graph.Op, threads ...int) {
 			var first []*tensor.Tensor
 			for _, n := range threads {
 				if first, err = compare(b, g, s, in, want, n, first); err != nil {
-					t.Fatalf("op %s: %v\nagain: joule repro '%v'", o.Name, err, Case{o.Name, s.Name, isa.Current().String(), n})
+					t.Fatalf("op %s: %v\nagain: joule repro '%v'", o.Name, err, Case{o.Name, s.Name, isa.Bytes().String(), n})
 				}
 			}
 		})

@@ -40,7 +40,7 @@ func envCmd() *cobra.Command {
 			plugins := xla.List(plugin)
 			e := map[string]any{
 				"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "threads": n,
-				"isa": isa.Current().String(), "isa_best": isa.Best().String(), "vnni": isa.VNNI(), "bf16": isa.BF16(), "energy": source, "energy_gpu": gpus, "cpu": isa.CPU(), "xla": plugins,
+				"isa": isa.Current().String(), "isa_best": isa.Best().String(), "vnni": isa.VNNI(), "avxvnni": isa.Bytes() == isa.AVXVNNI, "bf16": isa.BF16(), "energy": source, "energy_gpu": gpus, "cpu": isa.CPU(), "xla": plugins,
 			}
 			if !quick {
 				e["flops_1_thread"], e["flops"] = peak.FLOPS(1), peak.FLOPS(n)
@@ -52,7 +52,7 @@ func envCmd() *cobra.Command {
 			}
 			fmt.Fprintf(w, "joule %v, %v, %v\n", e["version"], e["go"], e["platform"])
 			fmt.Fprintf(w, "processor %v\n", e["cpu"])
-			fmt.Fprintf(w, "instruction set %v (the best here is %v), VNNI %v, BF16 %v\n", e["isa"], e["isa_best"], e["vnni"], e["bf16"])
+			fmt.Fprintf(w, "instruction set %v (the best here is %v), VNNI %v, AVX-VNNI %v, BF16 %v\n", e["isa"], e["isa_best"], e["vnni"], e["avxvnni"], e["bf16"])
 			fmt.Fprintf(w, "threads %d\n", n)
 			if !quick {
 				fmt.Fprintf(w, "peak, measured now: %s on 1 thread, %s on %d\n", energy.SI(e["flops_1_thread"].(float64), "FLOP/s"), energy.SI(e["flops"].(float64), "FLOP/s"), n)

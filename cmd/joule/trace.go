@@ -104,7 +104,7 @@ func reproCmd() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			if level, err := isa.Parse(k.ISA); err == nil && level > isa.Best() {
+			if level, err := isa.Parse(k.ISA); err == nil && !isa.Has(level) {
 				return fmt.Errorf("%v: this processor has no %s; its best is %s", k, k.ISA, isa.Best())
 			}
 			kernels, err := k.Run(cpu.Backend{})

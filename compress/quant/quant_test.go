@@ -102,7 +102,7 @@ func TestStatic(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := predict(t, q, set.Test, 37)
-	for _, l := range isa.Levels() {
+	for _, l := range isa.ByteLevels() {
 		restore := isa.Use(l)
 		again, err := train.Load(file)
 		if err != nil {
@@ -129,7 +129,7 @@ func TestSameBits(t *testing.T) {
 		t.Fatal(err)
 	}
 	var first []float32
-	for _, l := range isa.Levels() {
+	for _, l := range isa.ByteLevels() {
 		restore := isa.Use(l)
 		again, err := q.With(q.Net)
 		if err != nil {

@@ -111,7 +111,7 @@ func TestWeightsBits(t *testing.T) {
 			t.Fatal(err)
 		}
 		var first []float32
-		for _, l := range isa.Levels() {
+		for _, l := range isa.ByteLevels() {
 			restore := isa.Use(l)
 			back, err := train.Load(path)
 			if err != nil {

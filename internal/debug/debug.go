@@ -23,7 +23,7 @@ var Table = []Setting{
 	{"check", "ref", "run every node on the reference too and stop at the first that differs"},
 	{"dispatch", "1", "print which kernel each node got, and why"},
 	{"dump", "PASS or all", "print the graph after the named pass"},
-	{"isa", "portable, avx2 or avx512", "use no instructions beyond this set"},
+	{"isa", "portable, avx2, avxvnni or avx512", "use no instructions beyond this set"},
 	{"machines", "N or LETTERS", "ranks believe themselves on N machines, or rank by rank on those of the letters (aabb; repeated: ab is by turns), to try what sums between machines do"},
 	{"nan", "1", "stop at the first node that makes a NaN or an infinity, and say which Go line made the node"},
 	{"pass", "-NAME", "leave the named pass out (may be given several times)"},

@@ -33,11 +33,13 @@ func cpuField(path string, names ...string) string {
 	return ""
 }
 
-// Features are what the CPU has, whatever JOULE_DEBUG=isa caps: the levels' names, and vnni, bf16 and amx where it has them.
+// Features are what the CPU has, whatever JOULE_DEBUG=isa caps: the levels' names (avxvnni only of a CPU without avx512, which has more than that), and vnni, bf16 and amx where it has them.
 func Features() []string {
 	var out []string
-	for _, l := range Levels() {
-		out = append(out, l.String())
+	for _, l := range ByteLevels() {
+		if l != AVXVNNI || Best() == AVX2 {
+			out = append(out, l.String())
+		}
 	}
 	return append(out, extras()...)
 }

@@ -11,11 +11,15 @@ func detect() Level {
 	switch {
 	case x.HasAVX2 && x.HasFMA && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512CD && x.HasAVX512DQ && x.HasAVX512VL:
 		return AVX512
+	case hasAVXVNNI():
+		return AVXVNNI
 	case x.HasAVX2 && x.HasFMA:
 		return AVX2
 	}
 	return Portable
 }
+
+func hasAVXVNNI() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasAVXVNNI }
 
 // VNNI reports whether int8 dot products (VPDPBUSD on 512-bit registers) may be used.
 func VNNI() bool { return Current() == AVX512 && cpu.X86.HasAVX512VNNI }

@@ -4,6 +4,8 @@ package isa
 
 func detect() Level { return Portable }
 
+func hasAVXVNNI() bool { return false }
+
 // VNNI reports whether int8 dot products may be used.
 func VNNI() bool { return false }
 

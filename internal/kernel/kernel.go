@@ -22,7 +22,7 @@ const File = "VERIFIED"
 // Variant is what a package has for one instruction set.
 type Variant struct {
 	Package string // "gemm"
-	Variant string // "portable", "avx2", "avx512", "vnni", "bf16" or "amx"
+	Variant string // "portable", "avx2", "avxvnni", "avx512", "vnni", "bf16" or "amx"
 	Sum     string // of the package's sources, to tell whether they have changed
 }
 
@@ -34,8 +34,8 @@ type Line struct {
 	CPU              string
 }
 
-// words are how the names of assembly functions say what they need.
-var words = []struct{ in, variant string }{{"AVX2", "avx2"}, {"AVX512", "avx512"}, {"VNNI", "vnni"}, {"BF16", "bf16"}, {"AMX", "amx"}}
+// words are how the names of assembly functions say what they need; what is part of another comes behind it.
+var words = []struct{ in, variant string }{{"AVXVNNI", "avxvnni"}, {"AVX2", "avx2"}, {"AVX512", "avx512"}, {"VNNI", "vnni"}, {"BF16", "bf16"}, {"AMX", "amx"}}
 
 var declaration = regexp.MustCompile(`(?m)^func (\w+)\(`)
 
@@ -72,9 +72,11 @@ func Variants(dir string) ([]Variant, error) {
 				continue
 			}
 			for _, m := range declaration.FindAllStringSubmatch(string(b), -1) {
+				name := m[1]
 				for _, w := range words {
-					if strings.Contains(m[1], w.in) {
+					if strings.Contains(name, w.in) {
 						has[w.variant] = true
+						name = strings.ReplaceAll(name, w.in, "")
 					}
 				}
 			}
@@ -99,7 +101,7 @@ func variantNames() []string {
 // Runs reports whether this processor runs a variant, so that its tests have run it.
 func Runs(variant string) bool {
 	if l, err := isa.Parse(variant); err == nil {
-		return l <= isa.Best()
+		return isa.Has(l)
 	}
 	return slices.Contains(isa.Features(), variant)
 }

@@ -48,7 +48,7 @@ func (p *Plan) canDirect() bool {
 		return false
 	}
 	switch depthwise := p.depthwise(); {
-	case p.Groups > 1 && !depthwise, p.level == avx2 && p.N%8 != 0, p.level == avx2 && depthwise && p.N%16 != 0:
+	case p.Groups > 1 && !depthwise, p.level < vnni && p.N%8 != 0, p.level < vnni && depthwise && p.N%16 != 0:
 		return false
 	}
 	w, h := p.outputs()
@@ -83,8 +83,8 @@ func (p *Plan) suitsDirect(unit bool) bool {
 func (p *Plan) newDirect() {
 	c, d := p.Conv, new(direct)
 	p.direct, d.depth = d, p.depthwise()
-	group, size := p.level.group(), 1
-	if d.wide = p.level == avx2; d.wide {
+	size := 1
+	if d.wide = p.level == avx2 || p.level == avxvnni && d.depth; d.wide {
 		size = 2
 	}
 	width, height := p.outputs()
@@ -97,6 +97,7 @@ func (p *Plan) newDirect() {
 	if !d.copied {
 		d.line = c.W * c.C
 	}
+	group := p.directGroup()
 	each := group // values from tap to tap
 	if d.reach = group; d.depth {
 		each, d.reach = c.C, slim
@@ -136,9 +137,9 @@ func (p *Plan) newDirect() {
 		switch rest := p.N - j; {
 		case d.depth:
 			w = slim
-		case d.wide && rest <= slim/2:
+		case p.level < vnni && rest <= slim/2:
 			w = slim / 2
-		case d.wide || rest <= slim:
+		case p.level < vnni || rest <= slim:
 			w = slim
 		case rest <= narrow:
 			w = narrow
@@ -159,6 +160,14 @@ func (p *Plan) newDirect() {
 	}
 }
 
+// directGroup is the K indices that an instruction takes.
+func (p *Plan) directGroup() int {
+	if p.direct.wide {
+		return 2
+	}
+	return p.level.group()
+}
+
 func (d *direct) worker() *worker {
 	n := d.height*d.line + slack
 	if d.wide {
@@ -169,7 +178,7 @@ func (d *direct) worker() *worker {
 
 // setDirect keeps weights b [KH, KW, C, N] as panels [groups, width, group].
 func (p *Plan) setDirect(b []int8) {
-	c, d, group := p.Conv, p.direct, p.level.group()
+	c, d, group := p.Conv, p.direct, p.directGroup()
 	if d.depth {
 		p.setDepthwise(b)
 		return

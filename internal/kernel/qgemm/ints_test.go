@@ -54,7 +54,7 @@ func TestInts(t *testing.T) {
 					want[i] += value(a[z*s.M*s.K+ia]) * value(b[z*s.K*s.N+ib])
 				}
 			}
-			for _, l := range isa.Levels() {
+			for _, l := range isa.ByteLevels() {
 				for threads := range 3 {
 					if s.K > 100000 && threads > 1 {
 						continue

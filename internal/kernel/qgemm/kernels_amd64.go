@@ -3,11 +3,12 @@ package qgemm
 import "github.com/jouleml/joule/internal/isa"
 
 var (
-	tilesVNNI   = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNI1, tileVNNI2, tileVNNI3, tileVNNI4, tileVNNI5, tileVNNI6}
-	tilesNarrow = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNINarrow1, tileVNNINarrow2, tileVNNINarrow3, tileVNNINarrow4, tileVNNINarrow5, tileVNNINarrow6}
-	tilesSlim   = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNISlim1, tileVNNISlim2, tileVNNISlim3, tileVNNISlim4, tileVNNISlim5, tileVNNISlim6}
-	tilesAVX2   = [tileRows + 1]func(c *int32, a *int16, b *int16, stride, groups int){nil, tileAVX21, tileAVX22, tileAVX23, tileAVX24, tileAVX25, tileAVX26}
-	tilesPairs  = [tileRows + 1]pairsKernel{nil, tilePairsAVX21, tilePairsAVX22, tilePairsAVX23, tilePairsAVX24, tilePairsAVX25, tilePairsAVX26}
+	tilesVNNI    = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNI1, tileVNNI2, tileVNNI3, tileVNNI4, tileVNNI5, tileVNNI6}
+	tilesNarrow  = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNINarrow1, tileVNNINarrow2, tileVNNINarrow3, tileVNNINarrow4, tileVNNINarrow5, tileVNNINarrow6}
+	tilesSlim    = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileVNNISlim1, tileVNNISlim2, tileVNNISlim3, tileVNNISlim4, tileVNNISlim5, tileVNNISlim6}
+	tilesAVX2    = [tileRows + 1]func(c *int32, a *int16, b *int16, stride, groups int){nil, tileAVX21, tileAVX22, tileAVX23, tileAVX24, tileAVX25, tileAVX26}
+	tilesAVXVNNI = [tileRows + 1]func(c *int32, a *uint8, b *int8, stride, groups int){nil, tileAVXVNNI1, tileAVXVNNI2, tileAVXVNNI3, tileAVXVNNI4, tileAVXVNNI5, tileAVXVNNI6}
+	tilesPairs   = [tileRows + 1]pairsKernel{nil, tilePairsAVX21, tilePairsAVX22, tilePairsAVX23, tilePairsAVX24, tilePairsAVX25, tilePairsAVX26}
 )
 
 type pairsKernel = func(c *int32, cStride int, a *uint8, stride int, at *int32, b *int8, first *int32, starts *int, panels int)
@@ -49,6 +50,10 @@ func (p *Plan) tile(w *worker, a []uint8, r, rows, j int) {
 			tiles = &tilesSlim
 		}
 		tiles[rows](&w.acc[0], &a[r*p.stride()], &b[0], p.stride(), p.groups)
+	case avxvnni:
+		b := p.b8[at:][:n]
+		_ = a[(r+rows)*p.stride()-1]
+		tilesAVXVNNI[rows](&w.acc[0], &a[r*p.stride()], &b[0], p.stride(), p.groups)
 	case avx2:
 		b := p.b16[at:][:n]
 		_ = w.wide[(r+rows)*p.stride()-1]
@@ -74,6 +79,10 @@ func (p *Plan) tileMax(w *worker, acc []int32, r, j int) {
 			tile = tileVNNISlim4Max
 		}
 		tile(&acc[0], &w.patches[r*p.stride()], &b[0], p.stride(), p.groups)
+	case avxvnni:
+		b := p.b8[at:][:n]
+		_, _ = w.patches[(r+4)*p.stride()-1], acc[15]
+		tileAVXVNNI4Max(&acc[0], &w.patches[r*p.stride()], &b[0], p.stride(), p.groups)
 	case avx2:
 		b := p.b16[at:][:n]
 		_, _ = w.wide[(r+4)*p.stride()-1], acc[15]
@@ -126,7 +135,7 @@ func vectors(l level, cols int) (done, whole int) {
 	switch l {
 	case vnni:
 		return cols, (cols + 15) / 16 * 16
-	case avx2:
+	case avx2, avxvnni:
 		return cols / 16 * 16, cols / 16 * 16
 	}
 	return 0, 0
@@ -198,7 +207,9 @@ type (
 
 var (
 	convBytes      = [2]map[int]bytesKernel{{64: convVNNI, 32: convVNNINarrow, 16: convVNNISlim}, {64: convMaxVNNI, 32: convMaxVNNINarrow, 16: convMaxVNNISlim}}
+	convBytesHalf  = [2]map[int]bytesKernel{{16: convAVXVNNI, 8: convSlimAVXVNNI}, {16: convMaxAVXVNNI, 8: convMaxSlimAVXVNNI}}
 	convFloats     = [2]map[int]floatsKernel{{64: convFloatVNNI, 32: convFloatVNNINarrow, 16: convFloatVNNISlim}, {64: convFloatMaxVNNI, 32: convFloatMaxVNNINarrow, 16: convFloatMaxVNNISlim}}
+	convFloatsHalf = [2]map[int]floatsKernel{{16: convFloatAVXVNNI, 8: convFloatSlimAVXVNNI}, {16: convFloatMaxAVXVNNI, 8: convFloatMaxSlimAVXVNNI}}
 	convBytesWide  = [2]map[int]bytesKernelWide{{16: convAVX2, 8: convSlimAVX2}, {16: convMaxAVX2, 8: convMaxSlimAVX2}}
 	convFloatsWide = [2]map[int]floatsKernelWide{{16: convFloatAVX2, 8: convFloatSlimAVX2}, {16: convFloatMaxAVX2, 8: convFloatMaxSlimAVX2}}
 )
@@ -274,7 +285,10 @@ func (p *Plan) fourPatches(w *worker, in []uint8, first int, panel directPanel, 
 	if p.yf != nil {
 		_ = p.yf[end]
 		k := convFloats[most][panel.width]
-		if d.depth {
+		switch {
+		case p.level == avxvnni:
+			k = convFloatsHalf[most][panel.width]
+		case d.depth:
 			k = depthFloatVNNISlim
 		}
 		k(&p.yf[at], &x[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, d.groups, d.dx, d.dy, 4*p.N, cols)
@@ -282,7 +296,10 @@ func (p *Plan) fourPatches(w *worker, in []uint8, first int, panel directPanel, 
 	}
 	_ = p.y8[end]
 	k := convBytes[most][panel.width]
-	if d.depth {
+	switch {
+	case p.level == avxvnni:
+		k = convBytesHalf[most][panel.width]
+	case d.depth:
 		k = depthVNNISlim
 	}
 	k(&p.y8[at], &x[0], &d.taps[0], &b[0], &scale[0], &offset[0], lo, &d.places[0], n, d.groups, d.dx, d.dy, p.N, cols)

@@ -140,10 +140,10 @@ func safeWays(w *[4][]int8) waySet {
 	return set
 }
 
-// Cycles of a row, about, by which ways of computing are compared: of a group of four and a panel as bytes and as 16 bits, and of 32 bytes in one way more, if the rows of a tile stay in the first cache and if not, and widened.
+// Cycles of a row, about, by which ways of computing are compared: of a group of four and a panel as bytes and as 16 bits, and of 32 bytes in one way more and widened.
 const (
-	pairCycles, wideCycles              = 2.3, 3.0
-	spreadCycles, spreadFar, widenCycle = 1.3, 3.0, 2.0
+	pairCycles, wideCycles    = 2.3, 3.0
+	spreadCycles, widenCycles = 1.3, 2.0
 )
 
 var noWeights [slim]int8
@@ -174,7 +174,7 @@ func (q *pairs) pack(b []int8, k, n, just int) bool {
 	}
 	q.ways = q.ways[:0]
 	blocks, suited := float64((k+pairBlock-1)/pairBlock), 0
-	best := wideCycles*float64(panels*groups) + widenCycle*blocks
+	best := wideCycles*float64(panels*groups) + widenCycles*blocks
 	keep, total := 0, 0 // ways, and groups with those that are two
 	for set := waySet(0); set < allWays && (just == 0 || len(q.ways) < just); {
 		next := 0 // the way that suits most of those that are left, at first that of rows as they are
@@ -203,11 +203,7 @@ func (q *pairs) pack(b []int8, k, n, just int) bool {
 		q.ways, suited = append(q.ways, next), suited+gain[next]
 		cost := pairCycles * float64(2*panels*groups-suited)
 		if m := len(q.ways); m > 1 {
-			step := spreadCycles
-			if tileRows*m*k > pairBytes {
-				step = spreadFar
-			}
-			cost += step * blocks * float64(m)
+			cost += spreadCycles * blocks * float64(m)
 		}
 		if cost < best || len(q.ways) == just {
 			best, total, keep = cost, 2*panels*groups-suited, len(q.ways)

@@ -139,7 +139,7 @@ func TestExtremeWeights(t *testing.T) {
 			want[kind], want8[kind] = y, y8
 		}
 		restore()
-		for _, l := range isa.Levels()[1:] {
+		for _, l := range isa.ByteLevels()[1:] {
 			restore := isa.Use(l)
 			for i, p := range plans(s) {
 				check := func(kind, how string) {

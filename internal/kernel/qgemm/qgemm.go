@@ -1,6 +1,6 @@
 // Package qgemm multiplies 8-bit integers on the CPU: activations u8 by weights s8, added up in s32, and brought to u8 or f32 in the end.
 //
-// The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so does AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 adds pairs of
+// The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so do AVX-VNNI, on 256 bits, and AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 adds pairs of
 // products in 16 bits where the weights are such that nothing saturates (pairs.go), or else widens to 16 bits first and adds pairs to 32 bits; 3×3 convolutions take Winograd's algorithm there, in integers, exact
 // too (winograd.go). What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
 // apart. So a quantized model gives the same bits everywhere.
@@ -68,13 +68,16 @@ type level uint8
 const (
 	portable level = iota
 	avx2
-	vnni
+	avxvnni // on 256 bits
+	vnni    // on 512
 )
 
 func current() level {
 	switch {
 	case isa.VNNI():
 		return vnni
+	case isa.Bytes() == isa.AVXVNNI:
+		return avxvnni
 	case isa.Current() >= isa.AVX2:
 		return avx2
 	}
@@ -82,8 +85,8 @@ func current() level {
 }
 
 // width is the columns of a panel, group the K indices of a group.
-func (l level) width() int { return [...]int{64, 16, 64}[l] }
-func (l level) group() int { return [...]int{1, 2, 4}[l] }
+func (l level) width() int { return [...]int{64, 16, 16, 64}[l] }
+func (l level) group() int { return [...]int{1, 2, 4, 4}[l] }
 
 const (
 	tileRows = 6

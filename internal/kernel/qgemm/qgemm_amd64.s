@@ -114,6 +114,40 @@ loop:
 	VZEROUPPER
 	RET
 
+// func tileAVXVNNI1(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·tileAVXVNNI1(SB), NOSPLIT, $0-40
+	MOVQ  c+0(FP), AX
+	MOVQ  a+8(FP), CX
+	MOVQ  b+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  groups+32(FP), BX
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+
+loop:
+	VMOVDQU      (DX), Y2
+	VMOVDQU      32(DX), Y3
+	VPBROADCASTD (CX), Y4
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x5d
+	BYTE         $0x50
+	BYTE         $0xc2
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x5d
+	BYTE         $0x50
+	BYTE         $0xcb
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          loop
+	VMOVDQU      Y0, (AX)
+	VMOVDQU      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
 // func tileVNNI2(c *int32, a *uint8, b *int8, stride int, groups int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
 TEXT ·tileVNNI2(SB), NOSPLIT, $0-40
@@ -246,6 +280,55 @@ loop:
 	VPADDD       Y7, Y2, Y2
 	VPMADDWD     Y5, Y6, Y7
 	VPADDD       Y7, Y3, Y3
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU      Y0, (AX)
+	VMOVDQU      Y1, 32(AX)
+	VMOVDQU      Y2, 64(AX)
+	VMOVDQU      Y3, 96(AX)
+	VZEROUPPER
+	RET
+
+// func tileAVXVNNI2(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·tileAVXVNNI2(SB), NOSPLIT, $0-40
+	MOVQ  c+0(FP), AX
+	MOVQ  a+8(FP), CX
+	MOVQ  b+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+
+loop:
+	VMOVDQU      (DX), Y4
+	VMOVDQU      32(DX), Y5
+	VPBROADCASTD (CX), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xc4
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xcd
+	VPBROADCASTD (CX)(BX*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xd4
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xdd
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x04, CX
 	DECQ         SI
@@ -424,6 +507,71 @@ loop:
 	VPADDD       Y9, Y4, Y4
 	VPMADDWD     Y7, Y8, Y9
 	VPADDD       Y9, Y5, Y5
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU      Y0, (AX)
+	VMOVDQU      Y1, 32(AX)
+	VMOVDQU      Y2, 64(AX)
+	VMOVDQU      Y3, 96(AX)
+	VMOVDQU      Y4, 128(AX)
+	VMOVDQU      Y5, 160(AX)
+	VZEROUPPER
+	RET
+
+// func tileAVXVNNI3(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·tileAVXVNNI3(SB), NOSPLIT, $0-40
+	MOVQ  c+0(FP), AX
+	MOVQ  a+8(FP), CX
+	MOVQ  b+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	LEAQ  (BX)(BX*1), DI
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+
+loop:
+	VMOVDQU      (DX), Y6
+	VMOVDQU      32(DX), Y7
+	VPBROADCASTD (CX), Y8
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xc6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xcf
+	VPBROADCASTD (CX)(BX*1), Y8
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xd6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xdf
+	VPBROADCASTD (CX)(DI*1), Y8
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xe6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xef
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x04, CX
 	DECQ         SI
@@ -646,6 +794,89 @@ loop:
 	VPADDD       Y11, Y6, Y6
 	VPMADDWD     Y9, Y10, Y11
 	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU      Y0, (AX)
+	VMOVDQU      Y1, 32(AX)
+	VMOVDQU      Y2, 64(AX)
+	VMOVDQU      Y3, 96(AX)
+	VMOVDQU      Y4, 128(AX)
+	VMOVDQU      Y5, 160(AX)
+	VMOVDQU      Y6, 192(AX)
+	VMOVDQU      Y7, 224(AX)
+	VZEROUPPER
+	RET
+
+// func tileAVXVNNI4(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·tileAVXVNNI4(SB), NOSPLIT, $0-40
+	MOVQ  c+0(FP), AX
+	MOVQ  a+8(FP), CX
+	MOVQ  b+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	LEAQ  (BX)(BX*1), DI
+	LEAQ  (CX)(DI*1), R8
+	ADDQ  BX, R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+loop:
+	VMOVDQU      (DX), Y8
+	VMOVDQU      32(DX), Y9
+	VPBROADCASTD (CX), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc9
+	VPBROADCASTD (CX)(BX*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd9
+	VPBROADCASTD (CX)(DI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe9
+	VPBROADCASTD (R8), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf9
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x04, CX
 	ADDQ         $0x04, R8
@@ -902,6 +1133,104 @@ loop:
 	VPADDD       Y13, Y8, Y8
 	VPMADDWD     Y11, Y12, Y13
 	VPADDD       Y13, Y9, Y9
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU      Y0, (AX)
+	VMOVDQU      Y1, 32(AX)
+	VMOVDQU      Y2, 64(AX)
+	VMOVDQU      Y3, 96(AX)
+	VMOVDQU      Y4, 128(AX)
+	VMOVDQU      Y5, 160(AX)
+	VMOVDQU      Y6, 192(AX)
+	VMOVDQU      Y7, 224(AX)
+	VMOVDQU      Y8, 256(AX)
+	VMOVDQU      Y9, 288(AX)
+	VZEROUPPER
+	RET
+
+// func tileAVXVNNI5(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·tileAVXVNNI5(SB), NOSPLIT, $0-40
+	MOVQ  c+0(FP), AX
+	MOVQ  a+8(FP), CX
+	MOVQ  b+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	LEAQ  (BX)(BX*1), DI
+	LEAQ  (CX)(DI*1), R8
+	ADDQ  BX, R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop:
+	VMOVDQU      (DX), Y10
+	VMOVDQU      32(DX), Y11
+	VPBROADCASTD (CX), Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xc2
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xcb
+	VPBROADCASTD (CX)(BX*1), Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xd2
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xdb
+	VPBROADCASTD (CX)(DI*1), Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xe2
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xeb
+	VPBROADCASTD (R8), Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xf2
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xfb
+	VPBROADCASTD (R8)(BX*1), Y12
+	BYTE         $0xc4
+	BYTE         $0x42
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xc2
+	BYTE         $0xc4
+	BYTE         $0x42
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xcb
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x04, CX
 	ADDQ         $0x04, R8
@@ -1211,6 +1540,119 @@ loop:
 	VZEROUPPER
 	RET
 
+// func tileAVXVNNI6(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·tileAVXVNNI6(SB), NOSPLIT, $0-40
+	MOVQ  c+0(FP), AX
+	MOVQ  a+8(FP), CX
+	MOVQ  b+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	LEAQ  (BX)(BX*1), DI
+	LEAQ  (CX)(DI*1), R8
+	ADDQ  BX, R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+loop:
+	VMOVDQU      (DX), Y12
+	VMOVDQU      32(DX), Y13
+	VPBROADCASTD (CX), Y14
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xc4
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xcd
+	VPBROADCASTD (CX)(BX*1), Y14
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xd4
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xdd
+	VPBROADCASTD (CX)(DI*1), Y14
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xe4
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xed
+	VPBROADCASTD (R8), Y14
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xf4
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xfd
+	VPBROADCASTD (R8)(BX*1), Y14
+	BYTE         $0xc4
+	BYTE         $0x42
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xc4
+	BYTE         $0xc4
+	BYTE         $0x42
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xcd
+	VPBROADCASTD (R8)(DI*1), Y14
+	BYTE         $0xc4
+	BYTE         $0x42
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xd4
+	BYTE         $0xc4
+	BYTE         $0x42
+	BYTE         $0x0d
+	BYTE         $0x50
+	BYTE         $0xdd
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VMOVDQU      Y0, (AX)
+	VMOVDQU      Y1, 32(AX)
+	VMOVDQU      Y2, 64(AX)
+	VMOVDQU      Y3, 96(AX)
+	VMOVDQU      Y4, 128(AX)
+	VMOVDQU      Y5, 160(AX)
+	VMOVDQU      Y6, 192(AX)
+	VMOVDQU      Y7, 224(AX)
+	VMOVDQU      Y8, 256(AX)
+	VMOVDQU      Y9, 288(AX)
+	VMOVDQU      Y10, 320(AX)
+	VMOVDQU      Y11, 352(AX)
+	VZEROUPPER
+	RET
+
 // func tileVNNI4Max(c *int32, a *uint8, b *int8, stride int, groups int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
 TEXT ·tileVNNI4Max(SB), NOSPLIT, $0-40
@@ -1420,6 +1862,89 @@ loop:
 	VPADDD       Y11, Y6, Y6
 	VPMADDWD     Y9, Y10, Y11
 	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          loop
+	VPMAXSD      Y2, Y0, Y0
+	VPMAXSD      Y3, Y1, Y1
+	VPMAXSD      Y4, Y0, Y0
+	VPMAXSD      Y5, Y1, Y1
+	VPMAXSD      Y6, Y0, Y0
+	VPMAXSD      Y7, Y1, Y1
+	VMOVDQU      Y0, (AX)
+	VMOVDQU      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func tileAVXVNNI4Max(c *int32, a *uint8, b *int8, stride int, groups int)
+// Requires: AVX, AVX2
+TEXT ·tileAVXVNNI4Max(SB), NOSPLIT, $0-40
+	MOVQ  c+0(FP), AX
+	MOVQ  a+8(FP), CX
+	MOVQ  b+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	LEAQ  (BX)(BX*1), DI
+	LEAQ  (CX)(DI*1), R8
+	ADDQ  BX, R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+loop:
+	VMOVDQU      (DX), Y8
+	VMOVDQU      32(DX), Y9
+	VPBROADCASTD (CX), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc9
+	VPBROADCASTD (CX)(BX*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd9
+	VPBROADCASTD (CX)(DI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe9
+	VPBROADCASTD (R8), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf9
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x04, CX
 	ADDQ         $0x04, R8
@@ -2916,6 +3441,317 @@ tap:
 	VZEROUPPER
 	RET
 
+// func convAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc9
+	VPBROADCASTD (R10)(BX*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd9
+	VPBROADCASTD (R10)(SI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe9
+	VPBROADCASTD (R10)(DI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf9
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X9
+	VBROADCASTSS X9, Y9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y9, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y8, Y1, Y1
+	VMINPS       Y9, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPACKUSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSWB    X1, X0, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(CX), Y3, Y3
+	VADDPS       32(R8), Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKUSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X0
+	VPACKUSWB    X0, X2, X2
+	VMOVDQU      X2, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (CX), Y4, Y4
+	VADDPS       (R8), Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(CX), Y5, Y5
+	VADDPS       32(R8), Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPACKUSDW    Y5, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X0
+	VPACKUSWB    X0, X4, X4
+	VMOVDQU      X4, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (CX), Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(CX), Y7, Y7
+	VADDPS       32(R8), Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPACKUSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X0
+	VPACKUSWB    X0, X6, X6
+	VMOVDQU      X6, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convSlimAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convSlimAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xc4
+	VPBROADCASTD (R10)(BX*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xcc
+	VPBROADCASTD (R10)(SI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xd4
+	VPBROADCASTD (R10)(DI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xdc
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X5
+	VBROADCASTSS X5, Y5
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y4, Y0, Y0
+	VMINPS       Y5, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKUSDW    Y0, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X4
+	VPACKUSWB    X4, X0, X0
+	VMOVQ        X0, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X4
+	VBROADCASTSS X4, Y4
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       (CX), Y1, Y1
+	VADDPS       (R8), Y1, Y1
+	VMAXPS       Y0, Y1, Y1
+	VMINPS       Y4, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPACKUSDW    Y1, Y1, Y1
+	VPERMQ       $0xd8, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
+	VPACKUSWB    X0, X1, X1
+	VMOVQ        X1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y0, Y2, Y2
+	VMINPS       Y1, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPACKUSDW    Y2, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X0
+	VPACKUSWB    X0, X2, X2
+	VMOVQ        X2, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X1
+	VBROADCASTSS X1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       (CX), Y3, Y3
+	VADDPS       (R8), Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKUSDW    Y3, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X0
+	VPACKUSWB    X0, X3, X3
+	VMOVQ        X3, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
 // func convMaxVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
 TEXT ·convMaxVNNI(SB), NOSPLIT, $0-112
@@ -3314,6 +4150,200 @@ tap:
 	VPBROADCASTD (R10)(DI*1), Y5
 	VPMADDWD     Y4, Y5, Y5
 	VPADDD       Y5, Y3, Y3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X5
+	VBROADCASTSS X5, Y5
+	VPMAXSD      Y1, Y0, Y0
+	VPMAXSD      Y3, Y2, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y4, Y0, Y0
+	VMINPS       Y5, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKUSDW    Y0, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSWB    X1, X0, X0
+	VMOVQ        X0, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convMaxAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convMaxAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc9
+	VPBROADCASTD (R10)(BX*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd9
+	VPBROADCASTD (R10)(SI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe9
+	VPBROADCASTD (R10)(DI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf9
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	MOVL         $0x437f0000, R9
+	VMOVD        R9, X9
+	VBROADCASTSS X9, Y9
+	VPMAXSD      Y2, Y0, Y0
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y9, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPMAXSD      Y3, Y1, Y1
+	VPMAXSD      Y7, Y5, Y5
+	VPMAXSD      Y5, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y8, Y1, Y1
+	VMINPS       Y9, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPACKUSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSWB    X1, X0, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convMaxSlimAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convMaxSlimAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xc4
+	VPBROADCASTD (R10)(BX*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xcc
+	VPBROADCASTD (R10)(SI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xd4
+	VPBROADCASTD (R10)(DI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xdc
 	ADDQ         $0x08, R8
 	ADDQ         $0x00000020, R11
 	DECQ         R9
@@ -4246,6 +5276,243 @@ tap:
 	VZEROUPPER
 	RET
 
+// func convFloatAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc9
+	VPBROADCASTD (R10)(BX*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd9
+	VPBROADCASTD (R10)(SI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe9
+	VPBROADCASTD (R10)(DI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf9
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y1, Y8, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(CX), Y3, Y3
+	VADDPS       32(R8), Y3, Y3
+	VMAXPS       Y3, Y0, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (CX), Y4, Y4
+	VADDPS       (R8), Y4, Y4
+	VMAXPS       Y4, Y0, Y4
+	VMOVUPS      Y4, (AX)
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(CX), Y5, Y5
+	VADDPS       32(R8), Y5, Y5
+	VMAXPS       Y5, Y0, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (CX), Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y6, Y0, Y6
+	VMOVUPS      Y6, (AX)
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(CX), Y7, Y7
+	VADDPS       32(R8), Y7, Y7
+	VMAXPS       Y7, Y0, Y7
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatSlimAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatSlimAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xc4
+	VPBROADCASTD (R10)(BX*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xcc
+	VPBROADCASTD (R10)(SI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xd4
+	VPBROADCASTD (R10)(DI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xdc
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y4, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       (CX), Y1, Y1
+	VADDPS       (R8), Y1, Y1
+	VMAXPS       Y1, Y0, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMAXPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         next+96(FP), AX
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y0
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       (CX), Y3, Y3
+	VADDPS       (R8), Y3, Y3
+	VMAXPS       Y3, Y0, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
 // func convFloatMaxVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
 TEXT ·convFloatMaxVNNI(SB), NOSPLIT, $0-112
@@ -4616,6 +5883,183 @@ tap:
 	VPBROADCASTD (R10)(DI*1), Y5
 	VPMADDWD     Y4, Y5, Y5
 	VPADDD       Y5, Y3, Y3
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000020, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y4
+	VPMAXSD      Y1, Y0, Y0
+	VPMAXSD      Y3, Y2, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y4, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatMaxAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatMaxAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y8
+	VMOVDQU      32(R11), Y9
+	VPBROADCASTD (R10), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc9
+	VPBROADCASTD (R10)(BX*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd9
+	VPBROADCASTD (R10)(SI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe9
+	VPBROADCASTD (R10)(DI*1), Y10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf0
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xf9
+	ADDQ         $0x08, R8
+	ADDQ         $0x00000040, R11
+	DECQ         R9
+	JNZ          tap
+	MOVQ         scale+32(FP), CX
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS lo+48(FP), Y8
+	VPMAXSD      Y2, Y0, Y0
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (CX), Y0, Y0
+	VADDPS       (R8), Y0, Y0
+	VMAXPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (AX)
+	VPMAXSD      Y3, Y1, Y1
+	VPMAXSD      Y7, Y5, Y5
+	VPMAXSD      Y5, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(CX), Y1, Y1
+	VADDPS       32(R8), Y1, Y1
+	VMAXPS       Y1, Y8, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         next+96(FP), AX
+	DECQ         n+64(FP)
+	JNZ          four
+	VZEROUPPER
+	RET
+
+// func convFloatMaxSlimAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+// Requires: AVX, AVX2
+TEXT ·convFloatMaxSlimAVXVNNI(SB), NOSPLIT, $0-112
+	MOVQ places+56(FP), DX
+	MOVQ dx+80(FP), BX
+	MOVQ dy+88(FP), SI
+	LEAQ (BX)(SI*1), DI
+
+four:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  (DX), CX
+	MOVQ  8(DX), AX
+	ADDQ  x+8(FP), CX
+	SHLQ  $0x02, AX
+	ADDQ  dst+0(FP), AX
+	ADDQ  $0x10, DX
+	MOVQ  taps+16(FP), R8
+	MOVQ  b+24(FP), R11
+	MOVQ  groups+72(FP), R9
+
+tap:
+	MOVQ         (R8), R10
+	ADDQ         CX, R10
+	VMOVDQU      (R11), Y4
+	VPBROADCASTD (R10), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xc4
+	VPBROADCASTD (R10)(BX*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xcc
+	VPBROADCASTD (R10)(SI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xd4
+	VPBROADCASTD (R10)(DI*1), Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xdc
 	ADDQ         $0x08, R8
 	ADDQ         $0x00000020, R11
 	DECQ         R9

@@ -118,7 +118,7 @@ func TestProducts(t *testing.T) {
 				}
 			}
 		}
-		for _, l := range isa.Levels() {
+		for _, l := range isa.ByteLevels() {
 			restore := isa.Use(l)
 			for i, p := range append(plans(s), append(plans(s), plans(s)...)...) {
 				threads := 1 + i%3
@@ -191,7 +191,7 @@ func testConvolution(t *testing.T, r *rand.Rand, c Conv, n int) {
 			}
 		}
 	}
-	for _, l := range isa.Levels() {
+	for _, l := range isa.ByteLevels() {
 		restore := isa.Use(l)
 		for _, p := range plans(Spec{M: images * c.OH * c.OW, N: n, K: k, Conv: &c}) {
 			p.Set(b, scale, offset)
@@ -252,7 +252,7 @@ func TestConvolutionsToBytes(t *testing.T) {
 				}
 				var first []uint8
 				var firstFloats []float32
-				for _, l := range isa.Levels() {
+				for _, l := range isa.ByteLevels() {
 					restore := isa.Use(l)
 					for i, p := range plans(Spec{M: m, N: n, K: k, Conv: &c, Pool: pool, Low: 3, ReLU: true}) {
 						p.Set(b, scale, offset)
@@ -318,7 +318,7 @@ func TestGroups(t *testing.T) {
 			want[i] = float32(float32(acc)*scale[o]) + offset[o]
 			want8[i] = uint8(math.RoundToEven(min(max(float64(want[i]), 2), 255)))
 		}
-		for _, l := range isa.Levels() {
+		for _, l := range isa.ByteLevels() {
 			restore := isa.Use(l)
 			for _, p := range plans(Spec{M: images * c.OH * c.OW, N: s.n, K: k, Conv: &c, Groups: s.groups, Low: 2}) {
 				p.Set(b, scale, offset)
@@ -344,7 +344,7 @@ func TestAdd(t *testing.T) {
 		v := float32(float32(a[i])*0.3) + float32(float32(b[i])*0.7)
 		want[i] = uint8(math.RoundToEven(min(max(float64(v-5), 10), 255)))
 	}
-	for _, l := range isa.Levels() {
+	for _, l := range isa.ByteLevels() {
 		restore := isa.Use(l)
 		y := make([]uint8, 77)
 		if Add(y, a, b, 0.3, 0.7, -5, 10); !slices.Equal(y, want) {
@@ -384,7 +384,7 @@ func TestMaxPool(t *testing.T) {
 				}
 			}
 		}
-		for _, l := range isa.Levels() {
+		for _, l := range isa.ByteLevels() {
 			restore := isa.Use(l)
 			y := make([]uint8, len(want))
 			p.Run(nil, y, x)
@@ -399,7 +399,7 @@ func TestMaxPool(t *testing.T) {
 func BenchmarkProduct(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for _, s := range []Spec{{M: 256, N: 256, K: 256}, {M: 1024, N: 1024, K: 1024}, {M: 3872, N: 64, K: 288}, {M: 32, N: 128, K: 1600}} {
-		for _, l := range isa.Levels()[1:] {
+		for _, l := range isa.ByteLevels()[1:] {
 			restore := isa.Use(l)
 			benchmarkProduct(b, s, l, "normal", bytesU(r, s.M*s.K), layer(r, s.K, s.N))
 			if l == isa.AVX2 { // where the weights count

@@ -16,6 +16,9 @@ func tileVNNISlim1(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileAVX21: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [1][16].
 func tileAVX21(c *int32, a *int16, b *int16, stride int, groups int)
 
+// tileAVXVNNI1: c[r][j] = the sum over k of a[r][k]*b[k][j] for 1 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [1][16].
+func tileAVXVNNI1(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileVNNI2: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [2][64].
 func tileVNNI2(c *int32, a *uint8, b *int8, stride int, groups int)
 
@@ -27,6 +30,9 @@ func tileVNNISlim2(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX22: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [2][16].
 func tileAVX22(c *int32, a *int16, b *int16, stride int, groups int)
+
+// tileAVXVNNI2: c[r][j] = the sum over k of a[r][k]*b[k][j] for 2 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [2][16].
+func tileAVXVNNI2(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileVNNI3: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [3][64].
 func tileVNNI3(c *int32, a *uint8, b *int8, stride int, groups int)
@@ -40,6 +46,9 @@ func tileVNNISlim3(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileAVX23: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [3][16].
 func tileAVX23(c *int32, a *int16, b *int16, stride int, groups int)
 
+// tileAVXVNNI3: c[r][j] = the sum over k of a[r][k]*b[k][j] for 3 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [3][16].
+func tileAVXVNNI3(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileVNNI4: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [4][64].
 func tileVNNI4(c *int32, a *uint8, b *int8, stride int, groups int)
 
@@ -51,6 +60,9 @@ func tileVNNISlim4(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX24: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [4][16].
 func tileAVX24(c *int32, a *int16, b *int16, stride int, groups int)
+
+// tileAVXVNNI4: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [4][16].
+func tileAVXVNNI4(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileVNNI5: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [5][64].
 func tileVNNI5(c *int32, a *uint8, b *int8, stride int, groups int)
@@ -64,6 +76,9 @@ func tileVNNISlim5(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileAVX25: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [5][16].
 func tileAVX25(c *int32, a *int16, b *int16, stride int, groups int)
 
+// tileAVXVNNI5: c[r][j] = the sum over k of a[r][k]*b[k][j] for 5 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [5][16].
+func tileAVXVNNI5(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileVNNI6: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [6][64].
 func tileVNNI6(c *int32, a *uint8, b *int8, stride int, groups int)
 
@@ -76,6 +91,9 @@ func tileVNNISlim6(c *int32, a *uint8, b *int8, stride int, groups int)
 // tileAVX26: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [6][16].
 func tileAVX26(c *int32, a *int16, b *int16, stride int, groups int)
 
+// tileAVXVNNI6: c[r][j] = the sum over k of a[r][k]*b[k][j] for 6 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [6][16].
+func tileAVXVNNI6(c *int32, a *uint8, b *int8, stride int, groups int)
+
 // tileVNNI4Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 64 columns; b is groups times [64][4]; c is [4][64]. Only the greatest of each column is stored: c is one row.
 func tileVNNI4Max(c *int32, a *uint8, b *int8, stride int, groups int)
 
@@ -87,6 +105,9 @@ func tileVNNISlim4Max(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // tileAVX24Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][2]; c is [4][16]. Only the greatest of each column is stored: c is one row.
 func tileAVX24Max(c *int32, a *int16, b *int16, stride int, groups int)
+
+// tileAVXVNNI4Max: c[r][j] = the sum over k of a[r][k]*b[k][j] for 4 rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [4][16]. Only the greatest of each column is stored: c is one row.
+func tileAVXVNNI4Max(c *int32, a *uint8, b *int8, stride int, groups int)
 
 // widenAVX2 copies blocks times 16 bytes to 16-bit numbers.
 func widenAVX2(dst *int16, src *uint8, blocks int)
@@ -145,6 +166,12 @@ func convAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias 
 // convSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [8][2]. Of the columns those are stored that cols names: all.
 func convSlimAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 
+// convAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][4]. Of the columns those are stored that cols names: all.
+func convAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convSlimAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [8][4]. Of the columns those are stored that cols names: all.
+func convSlimAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
 // convMaxVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [64][4]. Of the columns those are stored that cols names.
 func convMaxVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 
@@ -159,6 +186,12 @@ func convMaxAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bi
 
 // convMaxSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [8][2]. Of the columns those are stored that cols names: all.
 func convMaxSlimAVX2(dst *uint8, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convMaxAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [16][4]. Of the columns those are stored that cols names: all.
+func convMaxAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convMaxSlimAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: the greatest of the four patches. b is groups times [8][4]. Of the columns those are stored that cols names: all.
+func convMaxSlimAVXVNNI(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 
 // depthVNNISlim: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over pixels, taps (bytes) from where the patch begins, of x*b channel by channel, times scale plus bias, each rounded, to whole numbers (halves to even), not below lo nor above 255: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][4], each a number of 16 bits and zeros. Of the columns those are stored that cols names.
 func depthVNNISlim(dst *uint8, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
@@ -181,6 +214,12 @@ func convFloatAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32
 // convFloatSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [8][2]. Of the columns those are stored that cols names: all.
 func convFloatSlimAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 
+// convFloatAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][4]. Of the columns those are stored that cols names: all.
+func convFloatAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatSlimAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [8][4]. Of the columns those are stored that cols names: all.
+func convFloatSlimAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
 // convFloatMaxVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [64][4]. Of the columns those are stored that cols names.
 func convFloatMaxVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 
@@ -195,6 +234,12 @@ func convFloatMaxAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *floa
 
 // convFloatMaxSlimAVX2: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 2 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [8][2]. Of the columns those are stored that cols names: all.
 func convFloatMaxSlimAVX2(dst *float32, x *int16, taps *int64, b *int16, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatMaxAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [16][4]. Of the columns those are stored that cols names: all.
+func convFloatMaxAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
+
+// convFloatMaxSlimAVXVNNI: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over groups of 4 neighbours, taps (bytes) from where the patch begins, of x*b, times scale plus bias, each rounded, not below lo: the greatest of the four patches. b is groups times [8][4]. Of the columns those are stored that cols names: all.
+func convFloatMaxSlimAVXVNNI(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)
 
 // depthFloatVNNISlim: for n places, the first of whose numbers is bytes from x on and the second results from dst on, four patches, which begin there and dx, dy and dx+dy further on: the sums over pixels, taps (bytes) from where the patch begins, of x*b channel by channel, times scale plus bias, each rounded, not below lo: for each of the four patches, results of one next bytes behind those of the one before. b is groups times [16][4], each a number of 16 bits and zeros. Of the columns those are stored that cols names.
 func depthFloatVNNISlim(dst *float32, x *uint8, taps *int64, b *int8, scale *float32, bias *float32, lo float32, places *[2]int64, n int, groups int, dx int, dy int, next int, cols uint64)

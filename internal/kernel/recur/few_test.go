@@ -58,7 +58,7 @@ func TestFew(t *testing.T) {
 		{Spec{Cell: GRU1, Batch: 2, Time: 4, Units: 64, Bits: 4, Group: 32}, true, true},
 	} {
 		var first []float32 // in plain Go
-		for _, l := range isa.Levels() {
+		for _, l := range isa.ByteLevels() {
 			t.Run(fmt.Sprintf("%+v/%v", c.s, l), func(t *testing.T) {
 				defer isa.Use(l)()
 				// The rows repeated in a batch of 20 go through all steps in chunks of rows.
@@ -128,7 +128,7 @@ func TestFew(t *testing.T) {
 func BenchmarkFew(b *testing.B) {
 	for _, cell := range []Cell{LSTM, GRU} {
 		for _, bits := range []int{0, 8, 4} {
-			for _, l := range isa.Levels()[1:] {
+			for _, l := range isa.ByteLevels()[1:] {
 				for _, threads := range []int{1, 2} {
 					b.Run(fmt.Sprintf("%d/%d/%v/threads%d", cell, bits, l, threads), func(b *testing.B) {
 						defer isa.Use(l)()

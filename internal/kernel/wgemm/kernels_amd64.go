@@ -9,10 +9,12 @@ import (
 type kernel = func(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride, groups, inner int)
 
 var (
-	tiles8VNNI = [tileRows + 1]kernel{nil, tile8VNNI1, tile8VNNI2, tile8VNNI3, tile8VNNI4, tile8VNNI5, tile8VNNI6}
-	tiles4VNNI = [tileRows + 1]kernel{nil, tile4VNNI1, tile4VNNI2, tile4VNNI3, tile4VNNI4, tile4VNNI5, tile4VNNI6}
-	tiles8AVX2 = [3]kernel{nil, tile8AVX21, tile8AVX22}
-	tiles4AVX2 = [3]kernel{nil, tile4AVX21, tile4AVX22}
+	tiles8VNNI    = [tileRows + 1]kernel{nil, tile8VNNI1, tile8VNNI2, tile8VNNI3, tile8VNNI4, tile8VNNI5, tile8VNNI6}
+	tiles4VNNI    = [tileRows + 1]kernel{nil, tile4VNNI1, tile4VNNI2, tile4VNNI3, tile4VNNI4, tile4VNNI5, tile4VNNI6}
+	tiles8AVXVNNI = [3]kernel{nil, tile8AVXVNNI1, tile8AVXVNNI2}
+	tiles4AVXVNNI = [3]kernel{nil, tile4AVXVNNI1, tile4AVXVNNI2}
+	tiles8AVX2    = [3]kernel{nil, tile8AVX21, tile8AVX22}
+	tiles4AVX2    = [3]kernel{nil, tile4AVX21, tile4AVX22}
 )
 
 // run computes a tile of n rows.
@@ -26,6 +28,10 @@ func (p *Plan) run(y []float32, q []int8, w []uint8, scale []float32, aux []int3
 		k = tiles8VNNI[n]
 	case p.level == vnni:
 		k = tiles4VNNI[n]
+	case p.level == avxvnni && p.Bits == 8:
+		k = tiles8AVXVNNI[n]
+	case p.level == avxvnni:
+		k = tiles4AVXVNNI[n]
 	case p.Bits == 8:
 		k = tiles8AVX2[n]
 	default:
@@ -37,9 +43,10 @@ func (p *Plan) run(y []float32, q []int8, w []uint8, scale []float32, aux []int3
 type rowKernel = func(y, in *float32, x *int8, w *uint8, scale *float32, aux, sums *int32, yStride, inStride, wStride, scaleStride, groups, inner int)
 
 // rowKernels are by level, bits (8, 4) and panels.
-var rowKernels = [3][2][rowPanels + 1]rowKernel{
-	avx2: {{nil, row8AVX21, row8AVX22, row8AVX23, row8AVX24}, {nil, row4AVX21, row4AVX22, row4AVX23, row4AVX24}},
-	vnni: {{nil, row8VNNI1, row8VNNI2, row8VNNI3, row8VNNI4}, {nil, row4VNNI1, row4VNNI2, row4VNNI3, row4VNNI4}},
+var rowKernels = [4][2][rowPanels + 1]rowKernel{
+	avx2:    {{nil, row8AVX21, row8AVX22, row8AVX23, row8AVX24}, {nil, row4AVX21, row4AVX22, row4AVX23, row4AVX24}},
+	avxvnni: {{nil, row8AVXVNNI1, row8AVXVNNI2, row8AVXVNNI3, row8AVXVNNI4}, {nil, row4AVXVNNI1, row4AVXVNNI2, row4AVXVNNI3, row4AVXVNNI4}},
+	vnni:    {{nil, row8VNNI1, row8VNNI2, row8VNNI3, row8VNNI4}, {nil, row4VNNI1, row4VNNI2, row4VNNI3, row4VNNI4}},
 }
 
 // row is Row with a kernel.

@@ -25,8 +25,14 @@ func tile8VNNI6(y *float32, x *int8, w *uint8, scale *float32, aux *int32, strid
 // tile8AVX21: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 1 rows of x, stride bytes apart, and 16 columns; w is 8-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [1][16].
 func tile8AVX21(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
 
+// tile8AVXVNNI1: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 1 rows of x, stride bytes apart, and 16 columns; w is 8-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [1][16].
+func tile8AVXVNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+
 // tile8AVX22: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 2 rows of x, stride bytes apart, and 16 columns; w is 8-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [2][16].
 func tile8AVX22(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+
+// tile8AVXVNNI2: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 2 rows of x, stride bytes apart, and 16 columns; w is 8-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [2][16].
+func tile8AVXVNNI2(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
 
 // row8VNNI1: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 1 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8VNNI1, and y must not overlap in. Weights are as they are, and corr is in sums, for each column, as scales are.
 func row8VNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
@@ -34,11 +40,17 @@ func row8VNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *
 // row8AVX21: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 1 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVX21, and y must not overlap in.
 func row8AVX21(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
+// row8AVXVNNI1: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 1 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVXVNNI1, and y must not overlap in.
+func row8AVXVNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
 // row8VNNI2: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 2 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8VNNI1, and y must not overlap in. Weights are as they are, and corr is in sums, for each column, as scales are.
 func row8VNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // row8AVX22: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 2 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVX21, and y must not overlap in.
 func row8AVX22(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
+// row8AVXVNNI2: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 2 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVXVNNI1, and y must not overlap in.
+func row8AVXVNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // row8VNNI3: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 3 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8VNNI1, and y must not overlap in. Weights are as they are, and corr is in sums, for each column, as scales are.
 func row8VNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
@@ -46,11 +58,17 @@ func row8VNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *
 // row8AVX23: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 3 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVX21, and y must not overlap in.
 func row8AVX23(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
+// row8AVXVNNI3: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 3 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVXVNNI1, and y must not overlap in.
+func row8AVXVNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
 // row8VNNI4: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 4 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8VNNI1, and y must not overlap in. Weights are as they are, and corr is in sums, for each column, as scales are.
 func row8VNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // row8AVX24: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 4 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVX21, and y must not overlap in.
 func row8AVX24(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
+// row8AVXVNNI4: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 4 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile8AVXVNNI1, and y must not overlap in.
+func row8AVXVNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // tile4VNNI1: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 1 rows of x, stride bytes apart, and 32 columns; w is 4-bit, groups times inner times [32][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [1][32].
 func tile4VNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
@@ -73,8 +91,14 @@ func tile4VNNI6(y *float32, x *int8, w *uint8, scale *float32, aux *int32, strid
 // tile4AVX21: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 1 rows of x, stride bytes apart, and 16 columns; w is 4-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [1][16].
 func tile4AVX21(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
 
+// tile4AVXVNNI1: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 1 rows of x, stride bytes apart, and 16 columns; w is 4-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [1][16].
+func tile4AVXVNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+
 // tile4AVX22: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 2 rows of x, stride bytes apart, and 16 columns; w is 4-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [2][16].
 func tile4AVX22(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+
+// tile4AVXVNNI2: y[r][j] = the sum over groups g of float(corr[g][r] + the sum over k of x[r][k]*w[k][j])*(scale[g][j]*sx[g][r]), each operation rounded, for 2 rows of x, stride bytes apart, and 16 columns; w is 4-bit, groups times inner times [16][4] bytes; aux is groups times {sx f32 [6], corr [6]}; y is [2][16].
+func tile4AVXVNNI2(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
 
 // row4VNNI1: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 1 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4VNNI1, and y must not overlap in.
 func row4VNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
@@ -82,11 +106,17 @@ func row4VNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *
 // row4AVX21: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 1 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVX21, and y must not overlap in.
 func row4AVX21(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
+// row4AVXVNNI1: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 1 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVXVNNI1, and y must not overlap in.
+func row4AVXVNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
 // row4VNNI2: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 2 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4VNNI1, and y must not overlap in.
 func row4VNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // row4AVX22: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 2 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVX21, and y must not overlap in.
 func row4AVX22(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
+// row4AVXVNNI2: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 2 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVXVNNI1, and y must not overlap in.
+func row4AVXVNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // row4VNNI3: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 3 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4VNNI1, and y must not overlap in.
 func row4VNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
@@ -94,11 +124,17 @@ func row4VNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *
 // row4AVX23: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 3 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVX21, and y must not overlap in.
 func row4AVX23(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
+// row4AVXVNNI3: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 3 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVXVNNI1, and y must not overlap in.
+func row4AVXVNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
 // row4VNNI4: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 4 panels of 32 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4VNNI1, and y must not overlap in.
 func row4VNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // row4AVX24: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 4 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVX21, and y must not overlap in.
 func row4AVX24(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+
+// row4AVXVNNI4: y[p][j] = in[p][j] + the sum over groups g of float(corr[g] + the sum over k of x[k]*w[p][k][j])*(scale[p][g][j]*sx[g]), each operation rounded, the sum before in, for 4 panels of 16 columns, which are so many bytes apart as the strides say; x, w, scale and aux are as for tile4AVXVNNI1, and y must not overlap in.
+func row4AVXVNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
 
 // greatestAVX2 is the greatest magnitude of blocks times 8 elements, NaNs aside.
 func greatestAVX2(x *float32, blocks int) float32

@@ -72,24 +72,27 @@ type level uint8
 const (
 	portable level = iota
 	avx2
-	vnni
+	avxvnni // on 256 bits
+	vnni    // on 512
 )
 
 func current() level {
 	switch {
 	case isa.VNNI():
 		return vnni
+	case isa.Bytes() == isa.AVXVNNI:
+		return avxvnni
 	case isa.Current() >= isa.AVX2:
 		return avx2
 	}
 	return portable
 }
 
-func (l level) cols() int { return [...]int{16, 16, 32}[l] }
-func (l level) rows() int { return [...]int{1, 2, 6}[l] }
+func (l level) cols() int { return [...]int{16, 16, 16, 32}[l] }
+func (l level) rows() int { return [...]int{1, 2, 2, 6}[l] }
 
 // Layout names the order in which weights are packed, which is not the same on every instruction set.
-func Layout() string { return [...]string{"wgemm 16", "wgemm 16", "wgemm 32"}[current()] }
+func Layout() string { return [...]string{"wgemm 16", "wgemm 16", "wgemm 16", "wgemm 32"}[current()] }
 
 // Plan is a Spec with scratch memory. One Run at a time.
 type Plan struct {
@@ -319,7 +322,7 @@ func (p *Plan) quantizeRow(m int, x []float32) {
 	switch {
 	case p.Bits == 4:
 		zero = 8
-	case p.level == vnni:
+	case p.level >= avxvnni:
 		zero = 128
 	}
 	n := p.inner * p.step()

@@ -579,14 +579,13 @@ loop:
 	VMOVDQU      (DX), Y5
 	VMOVDQU      32(DX), Y6
 	VPBROADCASTD (CX), Y7
-	VPSIGNB      Y7, Y5, Y5
 	VPABSB       Y7, Y8
+	VPSIGNB      Y7, Y5, Y5
 	VPMADDUBSW   Y5, Y8, Y5
 	VPMADDWD     Y0, Y5, Y5
 	VPADDD       Y5, Y1, Y1
 	VPSIGNB      Y7, Y6, Y5
-	VPABSB       Y7, Y6
-	VPMADDUBSW   Y5, Y6, Y5
+	VPMADDUBSW   Y5, Y8, Y5
 	VPMADDWD     Y0, Y5, Y5
 	VPADDD       Y5, Y3, Y3
 	ADDQ         $0x04, CX
@@ -609,6 +608,63 @@ loop:
 	MOVQ         y+0(FP), AX
 	VMOVUPS      Y2, (AX)
 	VMOVUPS      Y4, 32(AX)
+	VZEROUPPER
+	RET
+
+// func tile8AVXVNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·tile8AVXVNNI1(SB), NOSPLIT, $0-64
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         aux+32(FP), SI
+	MOVQ         stride+40(FP), AX
+	MOVQ         groups+48(FP), DI
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y3, Y3, Y3
+	MOVL         $0x80808080, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y8
+
+group:
+	VPBROADCASTD 24(SI), Y0
+	VMOVDQA      Y0, Y2
+	MOVQ         inner+56(FP), AX
+
+loop:
+	VPXOR        (DX), Y8, Y4
+	VPXOR        32(DX), Y8, Y5
+	VPBROADCASTD (CX), Y9
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x5d
+	BYTE         $0x50
+	BYTE         $0xc1
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x55
+	BYTE         $0x50
+	BYTE         $0xd1
+	ADDQ         $0x04, CX
+	ADDQ         $0x00000040, DX
+	DECQ         AX
+	JNZ          loop
+	VBROADCASTSS (SI), Y9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y9, Y4
+	VMULPS       Y4, Y0, Y0
+	VADDPS       Y0, Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       32(BX), Y9, Y5
+	VMULPS       Y5, Y2, Y2
+	VADDPS       Y2, Y3, Y3
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      Y3, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -640,25 +696,23 @@ loop:
 	VMOVDQU      (DX), Y9
 	VMOVDQU      32(DX), Y10
 	VPBROADCASTD (CX), Y11
-	VPSIGNB      Y11, Y9, Y12
 	VPABSB       Y11, Y13
+	VPSIGNB      Y11, Y9, Y12
 	VPMADDUBSW   Y12, Y13, Y12
 	VPMADDWD     Y0, Y12, Y12
 	VPADDD       Y12, Y1, Y1
 	VPSIGNB      Y11, Y10, Y12
-	VPABSB       Y11, Y11
-	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDUBSW   Y12, Y13, Y12
 	VPMADDWD     Y0, Y12, Y12
 	VPADDD       Y12, Y3, Y3
 	VPBROADCASTD (CX)(DI*1), Y11
+	VPABSB       Y11, Y13
 	VPSIGNB      Y11, Y9, Y12
-	VPABSB       Y11, Y9
-	VPMADDUBSW   Y12, Y9, Y12
+	VPMADDUBSW   Y12, Y13, Y12
 	VPMADDWD     Y0, Y12, Y12
 	VPADDD       Y12, Y5, Y5
 	VPSIGNB      Y11, Y10, Y12
-	VPABSB       Y11, Y9
-	VPMADDUBSW   Y12, Y9, Y12
+	VPMADDUBSW   Y12, Y13, Y12
 	VPMADDWD     Y0, Y12, Y12
 	VPADDD       Y12, Y7, Y7
 	ADDQ         $0x04, CX
@@ -692,6 +746,89 @@ loop:
 	VMOVUPS      Y4, 32(AX)
 	VMOVUPS      Y6, 64(AX)
 	VMOVUPS      Y8, 96(AX)
+	VZEROUPPER
+	RET
+
+// func tile8AVXVNNI2(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·tile8AVXVNNI2(SB), NOSPLIT, $0-64
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         aux+32(FP), SI
+	MOVQ         stride+40(FP), DI
+	MOVQ         groups+48(FP), R8
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y3, Y3, Y3
+	VPXOR        Y5, Y5, Y5
+	VPXOR        Y7, Y7, Y7
+	MOVL         $0x80808080, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y12
+
+group:
+	VPBROADCASTD 24(SI), Y0
+	VMOVDQA      Y0, Y2
+	VPBROADCASTD 28(SI), Y4
+	VMOVDQA      Y4, Y6
+	MOVQ         inner+56(FP), AX
+
+loop:
+	VPXOR        (DX), Y12, Y8
+	VPXOR        32(DX), Y12, Y9
+	VPBROADCASTD (CX), Y13
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xc5
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xd5
+	VPBROADCASTD (CX)(DI*1), Y13
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xe5
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xf5
+	ADDQ         $0x04, CX
+	ADDQ         $0x00000040, DX
+	DECQ         AX
+	JNZ          loop
+	VBROADCASTSS (SI), Y13
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y13, Y8
+	VMULPS       Y8, Y0, Y0
+	VADDPS       Y0, Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       32(BX), Y13, Y9
+	VMULPS       Y9, Y2, Y2
+	VADDPS       Y2, Y3, Y3
+	VBROADCASTSS 4(SI), Y13
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (BX), Y13, Y8
+	VMULPS       Y8, Y4, Y4
+	VADDPS       Y4, Y5, Y5
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       32(BX), Y13, Y9
+	VMULPS       Y9, Y6, Y6
+	VADDPS       Y6, Y7, Y7
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         R8
+	JNZ          group
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      Y3, 32(AX)
+	VMOVUPS      Y5, 64(AX)
+	VMOVUPS      Y7, 96(AX)
 	VZEROUPPER
 	RET
 
@@ -817,6 +954,74 @@ loop:
 	MOVQ         R8, AX
 	VMOVUPS      Y4, (AX)
 	VMOVUPS      Y5, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVXVNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVXVNNI1(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         aux+40(FP), SI
+	MOVQ         groups+88(FP), DI
+	LEAQ         (DX)(DX*2), DX
+	MOVQ         y+0(FP), R8
+	VPXOR        Y3, Y3, Y3
+	MOVQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMOVUPS      Y3, 32(DX)
+	MOVL         $0x80808080, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y2
+
+group:
+	VPBROADCASTD 24(SI), Y0
+	VMOVDQA      Y0, Y1
+	MOVQ         inner+96(FP), DX
+
+loop:
+	VPBROADCASTD (AX), Y3
+	VPXOR        (CX), Y2, Y5
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x55
+	BYTE         $0x50
+	BYTE         $0xc3
+	VPXOR        32(CX), Y2, Y5
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x55
+	BYTE         $0x50
+	BYTE         $0xcb
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          loop
+	VBROADCASTSS (SI), Y3
+	MOVQ         BX, DX
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (DX), Y3, Y4
+	VMULPS       Y4, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(DX), Y3, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         R8, DX
+	VADDPS       (DX), Y0, Y0
+	VMOVUPS      Y0, (DX)
+	VADDPS       32(DX), Y1, Y1
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	MOVQ         R8, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -999,6 +1204,109 @@ loop:
 	ADDQ         yStride+56(FP), AX
 	VMOVUPS      Y6, (AX)
 	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVXVNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVXVNNI2(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y5, Y5, Y5
+	MOVQ         R9, BX
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y5, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y5, 32(BX)
+	MOVL         $0x80808080, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y4
+
+group:
+	VPBROADCASTD 24(DI), Y0
+	VMOVDQA      Y0, Y1
+	VMOVDQA      Y0, Y2
+	VMOVDQA      Y0, Y3
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y5
+	VPXOR        (CX), Y4, Y7
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xc5
+	VPXOR        32(CX), Y4, Y7
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xcd
+	VPXOR        (CX)(DX*1), Y4, Y7
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xd5
+	VPXOR        32(CX)(DX*1), Y4, Y7
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xdd
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y5
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y5, Y6
+	VMULPS       Y6, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(BX), Y5, Y6
+	VMULPS       Y6, Y1, Y1
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (BX), Y5, Y6
+	VMULPS       Y6, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(BX), Y5, Y6
+	VMULPS       Y6, Y3, Y3
+	MOVQ         R9, BX
+	VADDPS       (BX), Y0, Y0
+	VMOVUPS      Y0, (BX)
+	VADDPS       32(BX), Y1, Y1
+	VMOVUPS      Y1, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y2, Y2
+	VMOVUPS      Y2, (BX)
+	VADDPS       32(BX), Y3, Y3
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y2, Y2
+	VADDPS       32(AX), Y3, Y3
+	MOVQ         R9, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -1238,6 +1546,144 @@ loop:
 	ADDQ         yStride+56(FP), AX
 	VMOVUPS      Y8, (AX)
 	VMOVUPS      Y9, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVXVNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVXVNNI3(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y7, Y7, Y7
+	MOVQ         R9, BX
+	VMOVUPS      Y7, (BX)
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y7, (BX)
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y7, (BX)
+	VMOVUPS      Y7, 32(BX)
+	MOVL         $0x80808080, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y6
+
+group:
+	VPBROADCASTD 24(DI), Y0
+	VMOVDQA      Y0, Y1
+	VMOVDQA      Y0, Y2
+	VMOVDQA      Y0, Y3
+	VMOVDQA      Y0, Y4
+	VMOVDQA      Y0, Y5
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y7
+	VPXOR        (CX), Y6, Y9
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xc7
+	VPXOR        32(CX), Y6, Y9
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xcf
+	VPXOR        (CX)(DX*1), Y6, Y9
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xd7
+	VPXOR        32(CX)(DX*1), Y6, Y9
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xdf
+	VPXOR        (CX)(DX*2), Y6, Y9
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xe7
+	VPXOR        32(CX)(DX*2), Y6, Y9
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xef
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y7
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y7, Y8
+	VMULPS       Y8, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(BX), Y7, Y8
+	VMULPS       Y8, Y1, Y1
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (BX), Y7, Y8
+	VMULPS       Y8, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(BX), Y7, Y8
+	VMULPS       Y8, Y3, Y3
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (BX), Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(BX), Y7, Y8
+	VMULPS       Y8, Y5, Y5
+	MOVQ         R9, BX
+	VADDPS       (BX), Y0, Y0
+	VMOVUPS      Y0, (BX)
+	VADDPS       32(BX), Y1, Y1
+	VMOVUPS      Y1, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y2, Y2
+	VMOVUPS      Y2, (BX)
+	VADDPS       32(BX), Y3, Y3
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y4, Y4
+	VMOVUPS      Y4, (BX)
+	VADDPS       32(BX), Y5, Y5
+	VMOVUPS      Y5, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y2, Y2
+	VADDPS       32(AX), Y3, Y3
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	MOVQ         R9, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -1534,6 +1980,179 @@ loop:
 	ADDQ         yStride+56(FP), AX
 	VMOVUPS      Y10, (AX)
 	VMOVUPS      Y11, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row8AVXVNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row8AVXVNNI4(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R10
+	VPXOR        Y9, Y9, Y9
+	MOVQ         R10, R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	MOVL         $0x80808080, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y8
+
+group:
+	VPBROADCASTD 24(DI), Y0
+	VMOVDQA      Y0, Y1
+	VMOVDQA      Y0, Y2
+	VMOVDQA      Y0, Y3
+	VMOVDQA      Y0, Y4
+	VMOVDQA      Y0, Y5
+	VMOVDQA      Y0, Y6
+	VMOVDQA      Y0, Y7
+	MOVQ         inner+96(FP), R9
+
+loop:
+	VPBROADCASTD (AX), Y9
+	VPXOR        (CX), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xc1
+	VPXOR        32(CX), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xc9
+	VPXOR        (CX)(DX*1), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xd1
+	VPXOR        32(CX)(DX*1), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xd9
+	VPXOR        (CX)(DX*2), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xe1
+	VPXOR        32(CX)(DX*2), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xe9
+	VPXOR        (CX)(BX*1), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xf1
+	VPXOR        32(CX)(BX*1), Y8, Y11
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xf9
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	DECQ         R9
+	JNZ          loop
+	VBROADCASTSS (DI), Y9
+	MOVQ         SI, R9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y1, Y1
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y3, Y3
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y5, Y5
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y7, Y7
+	MOVQ         R10, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y2, Y2
+	VADDPS       32(AX), Y3, Y3
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	MOVQ         R10, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -2247,6 +2866,80 @@ loop:
 	VZEROUPPER
 	RET
 
+// func tile4AVXVNNI1(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·tile4AVXVNNI1(SB), NOSPLIT, $0-64
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         aux+32(FP), SI
+	MOVQ         stride+40(FP), AX
+	MOVQ         groups+48(FP), DI
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y3, Y3, Y3
+	MOVL         $0x0f0f0f0f, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y8
+
+group:
+	VPBROADCASTD 24(SI), Y0
+	VMOVDQA      Y0, Y2
+	MOVQ         inner+56(FP), AX
+
+loop:
+	VMOVDQU      (DX), Y6
+	VPAND        Y6, Y8, Y4
+	VPSRLD       $0x04, Y6, Y6
+	VPAND        Y6, Y8, Y6
+	VMOVDQU      32(DX), Y7
+	VPAND        Y7, Y8, Y5
+	VPSRLD       $0x04, Y7, Y7
+	VPAND        Y7, Y8, Y7
+	VPBROADCASTD (CX), Y9
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x5d
+	BYTE         $0x50
+	BYTE         $0xc1
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x55
+	BYTE         $0x50
+	BYTE         $0xd1
+	VPBROADCASTD 4(CX), Y9
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xc1
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xd1
+	ADDQ         $0x08, CX
+	ADDQ         $0x00000040, DX
+	DECQ         AX
+	JNZ          loop
+	VBROADCASTSS (SI), Y9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y9, Y4
+	VMULPS       Y4, Y0, Y0
+	VADDPS       Y0, Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       32(BX), Y9, Y5
+	VMULPS       Y5, Y2, Y2
+	VADDPS       Y2, Y3, Y3
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      Y3, 32(AX)
+	VZEROUPPER
+	RET
+
 // func tile4AVX22(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
 // Requires: AVX, AVX2
 TEXT ·tile4AVX22(SB), NOSPLIT, $0-64
@@ -2342,6 +3035,117 @@ loop:
 	VMOVUPS      Y5, 32(AX)
 	VMOVUPS      Y7, 64(AX)
 	VMOVUPS      Y9, 96(AX)
+	VZEROUPPER
+	RET
+
+// func tile4AVXVNNI2(y *float32, x *int8, w *uint8, scale *float32, aux *int32, stride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·tile4AVXVNNI2(SB), NOSPLIT, $0-64
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         aux+32(FP), SI
+	MOVQ         stride+40(FP), DI
+	MOVQ         groups+48(FP), R8
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y3, Y3, Y3
+	VPXOR        Y5, Y5, Y5
+	VPXOR        Y7, Y7, Y7
+	MOVL         $0x0f0f0f0f, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y12
+
+group:
+	VPBROADCASTD 24(SI), Y0
+	VMOVDQA      Y0, Y2
+	VPBROADCASTD 28(SI), Y4
+	VMOVDQA      Y4, Y6
+	MOVQ         inner+56(FP), AX
+
+loop:
+	VMOVDQU      (DX), Y10
+	VPAND        Y10, Y12, Y8
+	VPSRLD       $0x04, Y10, Y10
+	VPAND        Y10, Y12, Y10
+	VMOVDQU      32(DX), Y11
+	VPAND        Y11, Y12, Y9
+	VPSRLD       $0x04, Y11, Y11
+	VPAND        Y11, Y12, Y11
+	VPBROADCASTD (CX), Y13
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xc5
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xd5
+	VPBROADCASTD 4(CX), Y13
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc5
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xd5
+	VPBROADCASTD (CX)(DI*1), Y13
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xe5
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xf5
+	VPBROADCASTD 4(CX)(DI*1), Y13
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe5
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xf5
+	ADDQ         $0x08, CX
+	ADDQ         $0x00000040, DX
+	DECQ         AX
+	JNZ          loop
+	VBROADCASTSS (SI), Y13
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y13, Y8
+	VMULPS       Y8, Y0, Y0
+	VADDPS       Y0, Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       32(BX), Y13, Y9
+	VMULPS       Y9, Y2, Y2
+	VADDPS       Y2, Y3, Y3
+	VBROADCASTSS 4(SI), Y13
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (BX), Y13, Y8
+	VMULPS       Y8, Y4, Y4
+	VADDPS       Y4, Y5, Y5
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       32(BX), Y13, Y9
+	VMULPS       Y9, Y6, Y6
+	VADDPS       Y6, Y7, Y7
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         R8
+	JNZ          group
+	MOVQ         y+0(FP), AX
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      Y3, 32(AX)
+	VMOVUPS      Y5, 64(AX)
+	VMOVUPS      Y7, 96(AX)
 	VZEROUPPER
 	RET
 
@@ -2485,6 +3289,91 @@ loop:
 	MOVQ         R8, AX
 	VMOVUPS      Y6, (AX)
 	VMOVUPS      Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVXVNNI1(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVXVNNI1(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         aux+40(FP), SI
+	MOVQ         groups+88(FP), DI
+	LEAQ         (DX)(DX*2), DX
+	MOVQ         y+0(FP), R8
+	VPXOR        Y3, Y3, Y3
+	MOVQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMOVUPS      Y3, 32(DX)
+	MOVL         $0x0f0f0f0f, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y2
+
+group:
+	VPBROADCASTD 24(SI), Y0
+	VMOVDQA      Y0, Y1
+	MOVQ         inner+96(FP), DX
+
+loop:
+	VPBROADCASTD (AX), Y3
+	VPBROADCASTD 4(AX), Y4
+	VMOVDQU      (CX), Y5
+	VPSRLD       $0x04, Y5, Y6
+	VPAND        Y5, Y2, Y5
+	VPAND        Y6, Y2, Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x55
+	BYTE         $0x50
+	BYTE         $0xc3
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xc4
+	VMOVDQU      32(CX), Y5
+	VPSRLD       $0x04, Y5, Y6
+	VPAND        Y5, Y2, Y5
+	VPAND        Y6, Y2, Y6
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x55
+	BYTE         $0x50
+	BYTE         $0xcb
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x4d
+	BYTE         $0x50
+	BYTE         $0xcc
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          loop
+	VBROADCASTSS (SI), Y3
+	MOVQ         BX, DX
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (DX), Y3, Y4
+	VMULPS       Y4, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(DX), Y3, Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         R8, DX
+	VADDPS       (DX), Y0, Y0
+	VMOVUPS      Y0, (DX)
+	VADDPS       32(DX), Y1, Y1
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         $0x40, BX
+	ADDQ         $0x30, SI
+	DECQ         DI
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	MOVQ         R8, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -2702,6 +3591,142 @@ loop:
 	ADDQ         yStride+56(FP), AX
 	VMOVUPS      Y8, (AX)
 	VMOVUPS      Y9, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVXVNNI2(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVXVNNI2(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y5, Y5, Y5
+	MOVQ         R9, BX
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y5, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y5, (BX)
+	VMOVUPS      Y5, 32(BX)
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y4
+
+group:
+	VPBROADCASTD 24(DI), Y0
+	VMOVDQA      Y0, Y1
+	VMOVDQA      Y0, Y2
+	VMOVDQA      Y0, Y3
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y5
+	VPBROADCASTD 4(AX), Y6
+	VMOVDQU      (CX), Y7
+	VPSRLD       $0x04, Y7, Y8
+	VPAND        Y7, Y4, Y7
+	VPAND        Y8, Y4, Y8
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xc5
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xc6
+	VMOVDQU      32(CX), Y7
+	VPSRLD       $0x04, Y7, Y8
+	VPAND        Y7, Y4, Y7
+	VPAND        Y8, Y4, Y8
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xcd
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xce
+	VMOVDQU      (CX)(DX*1), Y7
+	VPSRLD       $0x04, Y7, Y8
+	VPAND        Y7, Y4, Y7
+	VPAND        Y8, Y4, Y8
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xd5
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xd6
+	VMOVDQU      32(CX)(DX*1), Y7
+	VPSRLD       $0x04, Y7, Y8
+	VPAND        Y7, Y4, Y7
+	VPAND        Y8, Y4, Y8
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x45
+	BYTE         $0x50
+	BYTE         $0xdd
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x3d
+	BYTE         $0x50
+	BYTE         $0xde
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y5
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y5, Y6
+	VMULPS       Y6, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(BX), Y5, Y6
+	VMULPS       Y6, Y1, Y1
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (BX), Y5, Y6
+	VMULPS       Y6, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(BX), Y5, Y6
+	VMULPS       Y6, Y3, Y3
+	MOVQ         R9, BX
+	VADDPS       (BX), Y0, Y0
+	VMOVUPS      Y0, (BX)
+	VADDPS       32(BX), Y1, Y1
+	VMOVUPS      Y1, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y2, Y2
+	VMOVUPS      Y2, (BX)
+	VADDPS       32(BX), Y3, Y3
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y2, Y2
+	VADDPS       32(AX), Y3, Y3
+	MOVQ         R9, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -2993,6 +4018,193 @@ loop:
 	ADDQ         yStride+56(FP), AX
 	VMOVUPS      Y10, (AX)
 	VMOVUPS      Y11, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVXVNNI3(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVXVNNI3(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R9
+	VPXOR        Y7, Y7, Y7
+	MOVQ         R9, BX
+	VMOVUPS      Y7, (BX)
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y7, (BX)
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VMOVUPS      Y7, (BX)
+	VMOVUPS      Y7, 32(BX)
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y6
+
+group:
+	VPBROADCASTD 24(DI), Y0
+	VMOVDQA      Y0, Y1
+	VMOVDQA      Y0, Y2
+	VMOVDQA      Y0, Y3
+	VMOVDQA      Y0, Y4
+	VMOVDQA      Y0, Y5
+	MOVQ         inner+96(FP), BX
+
+loop:
+	VPBROADCASTD (AX), Y7
+	VPBROADCASTD 4(AX), Y8
+	VMOVDQU      (CX), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y9, Y6, Y9
+	VPAND        Y10, Y6, Y10
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xc7
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc0
+	VMOVDQU      32(CX), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y9, Y6, Y9
+	VPAND        Y10, Y6, Y10
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xcf
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xc8
+	VMOVDQU      (CX)(DX*1), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y9, Y6, Y9
+	VPAND        Y10, Y6, Y10
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xd7
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd0
+	VMOVDQU      32(CX)(DX*1), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y9, Y6, Y9
+	VPAND        Y10, Y6, Y10
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xdf
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xd8
+	VMOVDQU      (CX)(DX*2), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y9, Y6, Y9
+	VPAND        Y10, Y6, Y10
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xe7
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe0
+	VMOVDQU      32(CX)(DX*2), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y9, Y6, Y9
+	VPAND        Y10, Y6, Y10
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x35
+	BYTE         $0x50
+	BYTE         $0xef
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x2d
+	BYTE         $0x50
+	BYTE         $0xe8
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         BX
+	JNZ          loop
+	VBROADCASTSS (DI), Y7
+	MOVQ         SI, BX
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (BX), Y7, Y8
+	VMULPS       Y8, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(BX), Y7, Y8
+	VMULPS       Y8, Y1, Y1
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (BX), Y7, Y8
+	VMULPS       Y8, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(BX), Y7, Y8
+	VMULPS       Y8, Y3, Y3
+	ADDQ         scaleStride+80(FP), BX
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (BX), Y7, Y8
+	VMULPS       Y8, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(BX), Y7, Y8
+	VMULPS       Y8, Y5, Y5
+	MOVQ         R9, BX
+	VADDPS       (BX), Y0, Y0
+	VMOVUPS      Y0, (BX)
+	VADDPS       32(BX), Y1, Y1
+	VMOVUPS      Y1, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y2, Y2
+	VMOVUPS      Y2, (BX)
+	VADDPS       32(BX), Y3, Y3
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         yStride+56(FP), BX
+	VADDPS       (BX), Y4, Y4
+	VMOVUPS      Y4, (BX)
+	VADDPS       32(BX), Y5, Y5
+	VMOVUPS      Y5, 32(BX)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y2, Y2
+	VADDPS       32(AX), Y3, Y3
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	MOVQ         R9, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -3358,6 +4570,244 @@ loop:
 	ADDQ         yStride+56(FP), AX
 	VMOVUPS      Y12, (AX)
 	VMOVUPS      Y13, 32(AX)
+	VZEROUPPER
+	RET
+
+// func row4AVXVNNI4(y *float32, in *float32, x *int8, w *uint8, scale *float32, aux *int32, sums *int32, yStride int, inStride int, wStride int, scaleStride int, groups int, inner int)
+// Requires: AVX, AVX2
+TEXT ·row4AVXVNNI4(SB), NOSPLIT, $0-104
+	MOVQ         x+16(FP), AX
+	MOVQ         w+24(FP), CX
+	MOVQ         wStride+72(FP), DX
+	MOVQ         scale+32(FP), SI
+	MOVQ         aux+40(FP), DI
+	MOVQ         groups+88(FP), R8
+	LEAQ         (DX)(DX*2), BX
+	MOVQ         y+0(FP), R10
+	VPXOR        Y9, Y9, Y9
+	MOVQ         R10, R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y9, 32(R9)
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y8
+
+group:
+	VPBROADCASTD 24(DI), Y0
+	VMOVDQA      Y0, Y1
+	VMOVDQA      Y0, Y2
+	VMOVDQA      Y0, Y3
+	VMOVDQA      Y0, Y4
+	VMOVDQA      Y0, Y5
+	VMOVDQA      Y0, Y6
+	VMOVDQA      Y0, Y7
+	MOVQ         inner+96(FP), R9
+
+loop:
+	VPBROADCASTD (AX), Y9
+	VPBROADCASTD 4(AX), Y10
+	VMOVDQU      (CX), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xc1
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xc2
+	VMOVDQU      32(CX), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xc9
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xca
+	VMOVDQU      (CX)(DX*1), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xd1
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xd2
+	VMOVDQU      32(CX)(DX*1), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xd9
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xda
+	VMOVDQU      (CX)(DX*2), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xe1
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xe2
+	VMOVDQU      32(CX)(DX*2), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xe9
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xea
+	VMOVDQU      (CX)(BX*1), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xf1
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xf2
+	VMOVDQU      32(CX)(BX*1), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y11, Y8, Y11
+	VPAND        Y12, Y8, Y12
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x25
+	BYTE         $0x50
+	BYTE         $0xf9
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x1d
+	BYTE         $0x50
+	BYTE         $0xfa
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, CX
+	DECQ         R9
+	JNZ          loop
+	VBROADCASTSS (DI), Y9
+	MOVQ         SI, R9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y1, Y1
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y3, Y3
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y5, Y5
+	ADDQ         scaleStride+80(FP), R9
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       (R9), Y9, Y10
+	VMULPS       Y10, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       32(R9), Y9, Y10
+	VMULPS       Y10, Y7, Y7
+	MOVQ         R10, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         yStride+56(FP), R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         $0x40, SI
+	ADDQ         $0x30, DI
+	DECQ         R8
+	JNZ          group
+	MOVQ         in+8(FP), AX
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y2, Y2
+	VADDPS       32(AX), Y3, Y3
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y4, Y4
+	VADDPS       32(AX), Y5, Y5
+	ADDQ         inStride+64(FP), AX
+	VADDPS       (AX), Y6, Y6
+	VADDPS       32(AX), Y7, Y7
+	MOVQ         R10, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         yStride+56(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
 	VZEROUPPER
 	RET
 

@@ -83,7 +83,7 @@ func TestProducts(t *testing.T) {
 				scale[i] = float32(r.Float64() - 0.3)
 			}
 			y := want(s, x, values, scale)
-			for _, l := range isa.Levels() {
+			for _, l := range isa.ByteLevels() {
 				restore := isa.Use(l)
 				for variant := range 6 {
 					threads, p := 1+variant/2, New(s)
@@ -137,7 +137,7 @@ func TestRows(t *testing.T) {
 		for i := range scale {
 			scale[i] = float32(r.Float64())
 		}
-		for _, l := range isa.Levels() {
+		for _, l := range isa.ByteLevels() {
 			restore := isa.Use(l)
 			p := New(s)
 			w, packed := make([]uint8, p.WeightBytes()), make([]float32, p.ScaleLen())
@@ -165,7 +165,7 @@ func TestRows(t *testing.T) {
 // A weight of -128 counts as -127; infinities and NaNs do not stay hidden in the other rows; denormal numbers count as zero.
 func TestEdges(t *testing.T) {
 	inf := float32(math.Inf(1))
-	for _, l := range isa.Levels() {
+	for _, l := range isa.ByteLevels() {
 		restore := isa.Use(l)
 		s := Spec{M: 3, N: 2, K: 16, Bits: 8}
 		p := New(s)
@@ -195,7 +195,7 @@ func BenchmarkProduct(b *testing.B) {
 	for _, s := range []Spec{{M: 1, N: 4096, K: 4096, Group: 64}, {M: 1, N: 512, K: 128, Group: 64}, {M: 64, N: 1024, K: 1024, Group: 64}, {M: 64, N: 1024, K: 1024}, {M: 1024, N: 384, K: 384}, {M: 1024, N: 1536, K: 384}, {M: 1024, N: 384, K: 1536}, {M: 32, N: 1536, K: 384}} {
 		for _, bits := range []int{8, 4} {
 			s.Bits = bits
-			for _, l := range isa.Levels()[1:] {
+			for _, l := range isa.ByteLevels()[1:] {
 				restore := isa.Use(l)
 				p := New(s)
 				w, scale := make([]uint8, p.WeightBytes()), make([]float32, p.ScaleLen())

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/vex"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -13,6 +14,7 @@ import (
 // convolution is a kernel that reads patches in the image, four at a time, and brings their sums to results at once.
 type convolution struct {
 	vectors     int  // of 16 columns, or of 8
+	bytes       bool // of AVX-VNNI: vectors of 256 bits, groups of four bytes
 	most, float bool // only the greatest of the four is kept; results are floats
 	wide        bool // vectors of 512 bits
 	depth       bool // each channel by itself
@@ -35,7 +37,10 @@ func (k *convolution) name() string {
 	case k.wide:
 		return name + widths[k.vectors]
 	case k.vectors == 1:
-		return name + "SlimAVX2"
+		name += "Slim"
+	}
+	if k.bytes {
+		return name + "AVXVNNI"
 	}
 	return name + "AVX2"
 }
@@ -43,13 +48,16 @@ func (k *convolution) name() string {
 // emit writes the kernel around what a step of weights adds and what becomes of a row's sums.
 func (k *convolution) emit(zero func(), weights int, step func(), results func(row int, dst reg.GPVirtual)) {
 	x, b, dst, result := "uint8", "int8", "uint8", "to whole numbers (halves to even), not below lo nor above 255"
-	if !k.wide {
+	if !k.wide && !k.bytes {
 		x, b = "int16", "int16"
 	}
 	if k.float {
 		dst, result = "float32", "not below lo"
 	}
 	group, cols := 2, 8*k.vectors
+	if k.bytes {
+		group = 4
+	}
 	if k.wide {
 		group, cols = 4, 16*k.vectors
 	}
@@ -186,15 +194,24 @@ func conv512(vectors int, most, float, depth bool) {
 	})
 }
 
-func conv256(vectors int, most, float, depth bool) {
-	k := &convolution{vectors: vectors, most: most, float: float, depth: depth}
-	acc := make([][]reg.VecVirtual, 4)
+// conv256 multiplies numbers of 16 bits, or bytes with AVX-VNNI.
+func conv256(vectors int, most, float, depth, bytes bool) {
+	k := &convolution{vectors: vectors, most: most, float: float, depth: depth, bytes: bytes}
+	acc := make([][]vector, 4)
+	var physical vex.Registers
 	for r := range acc {
 		for range vectors {
-			acc[r] = append(acc[r], YMM())
+			if bytes {
+				acc[r] = append(acc[r], physical.Next())
+			} else {
+				acc[r] = append(acc[r], YMM())
+			}
 		}
 	}
-	b, x, y, z := [2]reg.VecVirtual{YMM(), YMM()}, YMM(), YMM(), YMM()
+	b, x, y, z := [2]vector{YMM(), YMM()}, vector(YMM()), YMM(), YMM()
+	if bytes {
+		b, x = [2]vector{physical.Next(), physical.Next()}, physical.Next()
+	}
 	k.emit(func() {
 		for r := range acc {
 			for _, a := range acc[r] {
@@ -219,6 +236,10 @@ func conv256(vectors int, most, float, depth bool) {
 			}
 			VPBROADCASTD(k.at[r], x)
 			for v := range vectors {
+				if bytes {
+					vex.DPBUSD(b[v].(reg.VecPhysical), x.(reg.VecPhysical), acc[r][v].(reg.VecPhysical))
+					continue
+				}
 				VPMADDWD(b[v], x, y)
 				VPADDD(y, acc[r][v], acc[r][v])
 			}
@@ -270,10 +291,12 @@ func convolutions() {
 			for _, vectors := range []int{4, 2, 1} {
 				conv512(vectors, most, float, false)
 			}
-			conv256(2, most, float, false)
-			conv256(1, most, float, false)
+			for _, bytes := range []bool{false, true} {
+				conv256(2, most, float, false, bytes)
+				conv256(1, most, float, false, bytes)
+			}
 		}
 		conv512(1, false, float, true)
-		conv256(2, false, float, true)
+		conv256(2, false, float, true, false)
 	}
 }

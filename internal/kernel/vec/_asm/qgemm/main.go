@@ -7,6 +7,7 @@ import (
 
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/vex"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -19,11 +20,13 @@ func main() {
 		vnni(rows, 2, false)
 		vnni(rows, 1, false)
 		avx2(rows, false)
+		avxvnni(rows, false)
 	}
 	vnni(4, 4, true)
 	vnni(4, 2, true)
 	vnni(4, 1, true)
 	avx2(4, true)
+	avxvnni(4, true)
 	widen()
 	requantize512()
 	requantize256()
@@ -41,6 +44,12 @@ func main() {
 	convolutions()
 	pairTiles()
 	Generate()
+}
+
+// vector is a register, virtual or not.
+type vector interface {
+	reg.Register
+	reg.Vec
 }
 
 // greatest says in a comment that only the greatest of the rows' sums are kept.
@@ -161,6 +170,57 @@ func avx2(rows int, most bool) {
 	RET()
 }
 
+// avxvnni is the tile of rows and 16 columns on 256 bits.
+func avxvnni(rows int, most bool) {
+	name, doc := fmt.Sprintf("tileAVXVNNI%d", rows), ""
+	if most {
+		name, doc = name+"Max", greatest
+	}
+	TEXT(name, NOSPLIT, "func(c *int32, a *uint8, b *int8, stride, groups int)")
+	Doc(fmt.Sprintf("%s: c[r][j] = the sum over k of a[r][k]*b[k][j] for %d rows of a, stride bytes apart, and 16 columns; b is groups times [16][4]; c is [%d][16].%s", name, rows, rows, doc))
+	c, a, b := lanes.Arg("c"), lanes.Arg("a"), lanes.Arg("b")
+	stride, n := lanes.Arg("stride"), lanes.Arg("groups")
+	row := lanes.RowsAt(a, stride, rows)
+	var r vex.Registers
+	acc, bs, x := r.Grid(rows, 2), r.Grid(1, 2)[0], r.Next()
+	for _, row := range acc {
+		for _, a := range row {
+			VPXOR(a, a, a)
+		}
+	}
+	Label("loop")
+	for v := range bs {
+		VMOVDQU(Mem{Base: b, Disp: 32 * v}, bs[v])
+	}
+	for r := range acc {
+		VPBROADCASTD(row.At(r), x)
+		for v := range bs {
+			vex.DPBUSD(bs[v], x, acc[r][v])
+		}
+	}
+	ADDQ(U32(64), b)
+	row.Next(4)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	for r := range acc {
+		for v := range acc[r] {
+			switch {
+			case !most:
+				VMOVDQU(acc[r][v], Mem{Base: c, Disp: 64*r + 32*v})
+			case r > 0:
+				VPMAXSD(acc[r][v], acc[0][v], acc[0][v])
+			}
+		}
+	}
+	for v := range 2 {
+		if most {
+			VMOVDQU(acc[0][v], Mem{Base: c, Disp: 32 * v})
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
 func widen() {
 	TEXT("widenAVX2", NOSPLIT, "func(dst *int16, src *uint8, blocks int)")
 	Doc("widenAVX2 copies blocks times 16 bytes to 16-bit numbers.")
@@ -259,21 +319,21 @@ func byteMax(hi reg.VecVirtual) {
 }
 
 // scaled is x = x*scale + bias, each rounded, then to whole numbers from lo to hi.
-func scaled(x reg.VecVirtual, scale, bias Op, lo, hi reg.VecVirtual) {
+func scaled(x vector, scale, bias Op, lo, hi reg.VecVirtual) {
 	VMULPS(scale, x, x)
 	VADDPS(bias, x, x)
 	whole(x, lo, hi)
 }
 
 // whole is x to whole numbers (halves to even) from lo to hi, lo for NaN, which is what the second operand in Intel's order gives.
-func whole(x, lo, hi reg.VecVirtual) {
+func whole(x vector, lo, hi reg.VecVirtual) {
 	VMAXPS(lo, x, x)
 	VMINPS(hi, x, x)
 	VCVTPS2DQ(x, x)
 }
 
 // greatestOf leaves the greatest of four vectors of integers in a.
-func greatestOf(a, b, c, d reg.VecVirtual) {
+func greatestOf(a, b, c, d vector) {
 	VPMAXSD(b, a, a)
 	VPMAXSD(d, c, c)
 	VPMAXSD(c, a, a)
@@ -292,7 +352,7 @@ func requantize512() {
 }
 
 // packed leaves 16 whole numbers from 0 to 255 in two registers as bytes in the lower half of the first.
-func packed(x, y reg.VecVirtual) {
+func packed(x, y vector) {
 	VPACKUSDW(y, x, x)      // lanes: x0 y0 x1 y1
 	VPERMQ(Imm(0xd8), x, x) // x0 x1 y0 y1
 	u := XMM()
@@ -301,7 +361,7 @@ func packed(x, y reg.VecVirtual) {
 }
 
 // pack writes them.
-func pack(x, y reg.VecVirtual, dst reg.Register) {
+func pack(x, y vector, dst reg.Register) {
 	packed(x, y)
 	VMOVDQU(x.AsX(), Mem{Base: dst})
 }

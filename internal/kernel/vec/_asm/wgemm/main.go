@@ -6,6 +6,7 @@ import (
 
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/tiles"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/vex"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -19,10 +20,12 @@ func main() {
 		}
 		for rows := 1; rows <= 2; rows++ {
 			avx2(bits, rows)
+			avxvnni(bits, rows)
 		}
 		for panels := 1; panels <= 4; panels++ {
 			rowVNNI(bits, panels)
 			rowAVX2(bits, panels)
+			rowAVXVNNI(bits, panels)
 		}
 	}
 	greatest()
@@ -68,7 +71,7 @@ func (t *tile) next(n, w int) {
 }
 
 // end goes on to the next group, whose scales are so many bytes on, as many as a row of y has, and stores y after the last.
-func (t *tile) end(y [][2]reg.VecVirtual, row Constant) {
+func end[V reg.Register](t *tile, y [][2]V, row Constant) {
 	ADDQ(row, t.scale)
 	ADDQ(Imm(48), t.aux)
 	DECQ(t.groups)
@@ -88,7 +91,7 @@ func (t *tile) sx(r int) Mem   { return Mem{Base: t.aux, Disp: 4 * r} }
 func (t *tile) corr(r int) Mem { return Mem{Base: t.aux, Disp: 24 + 4*r} }
 
 // word broadcasts a constant of 32 bits.
-func word(v uint32, z reg.VecVirtual) {
+func word(v uint32, z Op) {
 	r, t := GP32(), XMM()
 	MOVL(U32(v), r)
 	VMOVD(r, t)
@@ -168,7 +171,7 @@ func vnni(bits, rows int) {
 			VADDPS(acc[r][v], y[r][v], y[r][v])
 		}
 	}
-	t.end(y, U32(128))
+	end(t, y, U32(128))
 }
 
 func avx2(bits, rows int) {
@@ -199,14 +202,14 @@ func avx2(bits, rows int) {
 		VMOVDQU(Mem{Base: t.w, Disp: 32}, b)
 		for r := range rows {
 			VPBROADCASTD(t.rows.At(r), p)
+			abs := YMM()
+			VPABSB(p, abs)
 			for v, w := range []reg.VecVirtual{a, b} {
 				s := q
 				if rows == 1 && v == 1 {
 					s = YMM()
 				}
 				VPSIGNB(p, w, s)
-				abs := YMM()
-				VPABSB(p, abs)
 				VPMADDUBSW(s, abs, s)
 				VPMADDWD(ones, s, s)
 				VPADDD(s, acc[r][v], acc[r][v])
@@ -242,7 +245,61 @@ func avx2(bits, rows int) {
 			VADDPS(acc[r][v], y[r][v], y[r][v])
 		}
 	}
-	t.end(y, Imm(64))
+	end(t, y, Imm(64))
+}
+
+// avxvnni is vnni on 256 bits, with registers for two rows.
+func avxvnni(bits, rows int) {
+	t := begin(fmt.Sprintf("tile%dAVXVNNI%d", bits, rows), bits, rows, 16)
+	var free vex.Registers
+	acc, y := make([][2]reg.VecPhysical, rows), make([][2]reg.VecPhysical, rows)
+	for r := range rows {
+		for v := range 2 {
+			acc[r][v], y[r][v] = free.Next(), free.Next()
+			VPXOR(y[r][v], y[r][v], y[r][v])
+		}
+	}
+	lo, hi, mask, x := [2]reg.VecPhysical{free.Next(), free.Next()}, [2]reg.VecPhysical{free.Next(), free.Next()}, free.Next(), free.Next()
+	word(map[int]uint32{8: 0x80808080, 4: 0x0f0f0f0f}[bits], mask)
+	Label("group")
+	for r := range rows {
+		VPBROADCASTD(t.corr(r), acc[r][0])
+		VMOVDQA(acc[r][0], acc[r][1])
+	}
+	t.inner()
+	Label("loop")
+	for v := range 2 {
+		m := Mem{Base: t.w, Disp: 32 * v}
+		if bits == 8 { // unsigned, 128 more
+			VPXOR(m, mask, lo[v])
+			continue
+		}
+		VMOVDQU(m, hi[v])
+		VPAND(hi[v], mask, lo[v])
+		VPSRLD(Imm(4), hi[v], hi[v])
+		VPAND(hi[v], mask, hi[v])
+	}
+	for r := range rows {
+		for h, w := range [][2]reg.VecPhysical{lo, hi}[:8/bits] {
+			VPBROADCASTD(off(t.rows.At(r), 4*h), x)
+			for v := range 2 {
+				vex.DPBUSD(x, w[v], acc[r][v])
+			}
+		}
+	}
+	t.next(32/bits, 64)
+	DECQ(t.n)
+	JNZ(LabelRef("loop"))
+	for r := range rows {
+		VBROADCASTSS(t.sx(r), x)
+		for v := range 2 {
+			VCVTDQ2PS(acc[r][v], acc[r][v])
+			VMULPS(Mem{Base: t.scale, Disp: 32 * v}, x, lo[v])
+			VMULPS(lo[v], acc[r][v], acc[r][v])
+			VADDPS(acc[r][v], y[r][v], y[r][v])
+		}
+	}
+	end(t, y, Imm(64))
 }
 
 // greatest is the greatest magnitude.

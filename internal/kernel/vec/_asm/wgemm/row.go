@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/jouleml/joule/internal/kernel/vec/_asm/lanes"
+	"github.com/jouleml/joule/internal/kernel/vec/_asm/vex"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -14,7 +15,7 @@ type wide struct {
 	x, w, step, triple, scale, aux, groups, n reg.GPVirtual
 	bits, panels, vectors                     int // vectors: of a panel
 	bytes                                     int // of a vector
-	acc                                       []reg.VecVirtual
+	acc                                       []reg.Register
 }
 
 func beginWide(suffix string, bits, panels, vectors, size int) *wide {
@@ -143,12 +144,11 @@ func rowVNNI(bits, panels int) {
 // rowAVX2 keeps y in memory: there are half as many registers.
 func rowAVX2(bits, panels int) {
 	t := beginWide("AVX2", bits, panels, 2, 32)
-	ones, mask, x, x2, s, u, y := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), lanes.Arg("y")
+	ones, mask, x, x2, s, u := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	for range 2 * panels {
 		t.acc = append(t.acc, YMM())
 	}
-	VPXOR(s, s, s)
-	t.each(y, "yStride", func(_ int, at Mem) { VMOVUPS(s, at) })
+	y := t.clear(s)
 	word(0x00010001, ones)
 	if bits == 4 {
 		word(0x0f0f0f0f, mask)
@@ -182,6 +182,54 @@ func rowAVX2(bits, panels int) {
 			VPADDD(s, a, a)
 		}
 	}
+	t.finish(y, x, x2)
+}
+
+// rowAVXVNNI is rowAVX2 on weights of 8 bits that are 128 more, or of 4 as they are.
+func rowAVXVNNI(bits, panels int) {
+	t := beginWide("AVXVNNI", bits, panels, 2, 32)
+	var free vex.Registers
+	acc := free.Grid(1, 2*panels)[0]
+	for _, a := range acc {
+		t.acc = append(t.acc, a)
+	}
+	mask, x, x2, lo, hi := free.Next(), free.Next(), free.Next(), free.Next(), free.Next()
+	y := t.clear(x)
+	word(map[int]uint32{8: 0x80808080, 4: 0x0f0f0f0f}[bits], mask)
+	Label("group")
+	t.begin(func(a, b Op) { VMOVDQA(a, b) })
+	MOVQ(lanes.Address("inner"), t.n)
+	Label("loop")
+	VPBROADCASTD(Mem{Base: t.x}, x)
+	if bits == 4 {
+		VPBROADCASTD(Mem{Base: t.x, Disp: 4}, x2)
+	}
+	for i, a := range acc {
+		if bits == 8 {
+			VPXOR(t.at(i/2, i%2), mask, lo)
+			vex.DPBUSD(x, lo, a)
+			continue
+		}
+		VMOVDQU(t.at(i/2, i%2), lo)
+		VPSRLD(Imm(4), lo, hi)
+		VPAND(lo, mask, lo)
+		VPAND(hi, mask, hi)
+		vex.DPBUSD(x, lo, a)
+		vex.DPBUSD(x2, hi, a)
+	}
+	t.finish(y, x, x2)
+}
+
+// clear makes y in memory zeros, with a register for that, and gives where it is.
+func (t *wide) clear(zero Op) reg.GPVirtual {
+	y := lanes.Arg("y")
+	VPXOR(zero, zero, zero)
+	t.each(y, "yStride", func(_ int, at Mem) { VMOVUPS(zero, at) })
+	return y
+}
+
+// finish ends the loop over a group, whose sums it adds to y in memory, and those over groups.
+func (t *wide) finish(y reg.GPVirtual, x, x2 Op) {
 	t.next()
 	VBROADCASTSS(Mem{Base: t.aux}, x)
 	t.each(t.scale, "scaleStride", func(i int, at Mem) {
