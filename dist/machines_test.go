@@ -297,6 +297,65 @@ func TestBytesAcross(t *testing.T) {
 	}
 }
 
+// However ranks lie on machines, sums send no more to others than messages do.
+func TestNeverMoreThanMessages(t *testing.T) {
+	const size = 24 << 10
+	across := func(layout string, messages bool) (sum, scattered int64) {
+		var mu sync.Mutex
+		for r, err := range onMachines(t, layout, 0, func(c *Comm) error {
+			if _, err := c.Machines(); err != nil {
+				return err
+			}
+			c.met = messages
+			x := make([]float32, size)
+			if err := c.AllReduce(x); err != nil { // finds the memory
+				return err
+			}
+			a := c.Stats()
+			if err := c.AllReduce(x); err != nil {
+				return err
+			}
+			b := c.Since(a).Across
+			if err := c.ReduceScatter(NewPlan(len(layout), len(layout)), [][]float32{x}, x); err != nil {
+				return err
+			}
+			if err := c.AllGatherSegments(x); err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			sum, scattered = sum+b, scattered+c.Since(a).Across-b
+			return nil
+		}) {
+			if err != nil {
+				t.Fatalf("%s: rank %d: %v", layout, r, err)
+			}
+		}
+		return sum, scattered
+	}
+	var all []string
+	var layouts func(layout string, machines, n int) // of n ranks, each once
+	layouts = func(layout string, machines, n int) {
+		if len(layout) == n {
+			all = append(all, layout)
+			return
+		}
+		for m := range machines + 1 {
+			layouts(layout+string(rune('a'+m)), max(machines, m+1), n)
+		}
+	}
+	layouts("", 0, 4)
+	layouts("", 0, 5)
+	all = append(all, "aaaaaabb", "abbbbbbb", "aabbaabb", "abbaabba", "aaabbbcc", "abcdabcd", "aaaaabbbbbccccc")
+	for _, layout := range all {
+		sum, scattered := across(layout, false)
+		most, mostScattered := across(layout, true)
+		if sum > most || scattered > mostScattered {
+			t.Errorf("%s: sums send %d bytes to other machines, by messages %d; scattered ones %d and %d", layout, sum, most, scattered, mostScattered)
+		}
+	}
+}
+
 // A rank that goes is an error on all machines, as soon as one that misses it ends the job.
 func TestLostOnMachines(t *testing.T) {
 	for _, layout := range []string{"aabb", "aaab", "abab"} {

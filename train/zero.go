@@ -331,6 +331,8 @@ func (z *zero) limit(factors []*tensor.Tensor) error {
 // spread gives every rank all new values: of moving averages and, unless they are as they were, of weights.
 func (z *zero) spread(movedOnly bool) error {
 	g := z.g
+	g.urgent(true)
+	defer g.urgent(false)
 	for i, b := range g.flat.buckets {
 		moves := false
 		for _, m := range g.flat.members {
