@@ -28,7 +28,7 @@ func TestMachinesGiveTheSameBits(t *testing.T) {
 		across int64
 	}
 	for name, p := range map[string]train.Parallel{
-		"gradients": {}, "many buckets": {Bucket: 1}, "ZeRO 1": {Zero: 1}, "ZeRO 2": {Zero: 2}, "two shards each": {Shards: 8}, "stages": {Pipeline: 2}, "split layers": {Tensor: 2}, "one normalisation": {SyncNorm: true},
+		"gradients": {}, "many buckets": {Bucket: 1}, "ZeRO 1": {Zero: 1}, "ZeRO 2": {Zero: 2}, "two shards each": {Shards: 8}, "stages": {Pipeline: 2}, "split layers": {Tensor: 2}, "split layers, state shared out": {Tensor: 2, Zero: 1}, "one normalisation": {SyncNorm: true},
 		"PowerSGD": {Compress: scheme}, "one bit": {Compress: signs}, "local steps": {Local: 2, OuterMomentum: 0.9, OuterRate: 0.7},
 	} {
 		run := func(of ...int) []result {
