@@ -69,9 +69,10 @@ type ratio struct {
 	Hits, All float64
 	count     func(r *ratio, pred, target *tensor.Tensor)
 	verdict   func(r *ratio, v verdict, label, classes int) // nil: it takes whole predictions
+	need      knows                                         // what verdict looks at
 }
 
-func (r *ratio) ofParts() bool { return r.verdict != nil }
+func (r *ratio) ofParts() (knows, bool) { return r.need, r.verdict != nil }
 
 func (r *ratio) judge(v verdict, label, classes int) { r.verdict(r, v, label, classes) }
 
@@ -101,7 +102,7 @@ var Accuracy = Metric{"accuracy", func() meter {
 			}
 			r.All++
 		}
-	}, verdict: func(r *ratio, v verdict, label, _ int) {
+	}, need: knowsClass, verdict: func(r *ratio, v verdict, label, _ int) {
 		if label < 0 {
 			return
 		}
@@ -134,7 +135,7 @@ func TopK(k int) Metric {
 				}
 			}
 			r.All += float64(n)
-		}, verdict: func(r *ratio, v verdict, label, classes int) {
+		}, need: knowsAbove, verdict: func(r *ratio, v verdict, label, classes int) {
 			if label >= 0 && label < classes && v.above < k {
 				r.Hits++
 			}
@@ -149,7 +150,7 @@ type confusion struct {
 	score  func(c [][]int64) float64
 }
 
-func (m *confusion) ofParts() bool { return true }
+func (m *confusion) ofParts() (knows, bool) { return knowsClass, true }
 
 func (m *confusion) judge(v verdict, label, classes int) {
 	m.room(classes)

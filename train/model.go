@@ -391,10 +391,11 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		ends, predicted := scoresOf(call), pred[0].Type()
 		// Training without metrics needs no predictions: a softmax over a large vocabulary would cost for nothing.
 		shows := k.mode == evaluate || k.mode == predict || len(m.metrics) > 0 && k.mode != gradients
-		judged := false // whether metrics are made of verdicts
+		judged, need := false, knows(0) // whether metrics are made of verdicts, and what they look at
 		if ends != nil {
 			predicted = ends.full()
-			judged = shows && k.mode != predict && m.judgesParts()
+			need, judged = m.judgesParts()
+			judged = judged && shows && k.mode != predict
 		}
 		switch {
 		case shows && ends == nil:
@@ -417,7 +418,7 @@ func (m *Model) graphWith(k programKey, tap func(l *nn.Layer, x []*graph.Node)) 
 		var loss *graph.Node
 		g.In("loss", func() {
 			if judged {
-				g.Output(outJudged, ends.judged(y))
+				g.Output(outJudged, ends.judged(y, need))
 			}
 			if ends != nil {
 				loss = op.MeanAll(lossOf.parts(ends, y))

@@ -135,43 +135,72 @@ type verdict struct {
 	logp  float64 // of the right one's probability
 }
 
-// judged are the verdicts, [batch … 3].
-func (s *partScores) judged(target *graph.Node) *graph.Node {
+// knows are the parts of a verdict that cost something: a metric says which it looks at.
+type knows uint8
+
+const (
+	knowsClass knows = 1 << iota
+	knowsAbove
+)
+
+// judged are the verdicts, [batch … 3], as far as metrics look at them.
+func (s *partScores) judged(target *graph.Node, need knows) *graph.Node {
 	if target.DType().IsFloat() {
 		target = op.ArgMax(target, len(target.Shape())-1)
 	}
 	e, z := s.entropy(target), s.Part
-	last := len(z.Shape()) - 1
-	row := func(x *graph.Node) *graph.Node { return op.Reshape(x, append([]int{1}, s.examples()...)...) }
-	number := op.Add(op.Convert(op.ArgMax(z, last), dtype.F32), op.Scalar(z.Graph(), dtype.F32, float64(s.Lo)))
-	own := s.along(e.own, z.Shape())
-	at := op.Iota(z.Graph(), graph.Type{DType: dtype.I32, Shape: z.Shape()}, last)
-	before := op.Lt(at, s.along(op.Sub(target, op.Like(target, float64(s.Lo))), z.Shape()))
-	above := op.Sum(op.Convert(op.Or(op.Gt(z, own), op.And(op.Eq(z, own), before)), dtype.F32), last)
-	all := s.gathered(op.Concat(0, row(op.ReduceMax(z, last)), row(number), row(above)))
-	best := s.of(all, 0)
-	class := s.of(all, 1)
-	class = op.ReduceMin(op.Select(op.Eq(best, s.wide(op.ReduceMax(best, 0))), class, op.Like(class, math.MaxInt32)), 0)
+	g, last := z.Graph(), len(z.Shape())-1
+	var rows []*graph.Node
+	row := func(x *graph.Node) { rows = append(rows, op.Reshape(x, append([]int{1}, s.examples()...)...)) }
+	if need&knowsClass != 0 {
+		row(op.ReduceMax(z, last))
+		row(op.Add(op.Convert(op.ArgMax(z, last), dtype.F32), op.Scalar(g, dtype.F32, float64(s.Lo))))
+	}
+	if need&knowsAbove != 0 {
+		own := s.along(e.own, z.Shape())
+		at := op.Iota(g, graph.Type{DType: dtype.I32, Shape: z.Shape()}, last)
+		before := op.Lt(at, s.along(op.Sub(target, op.Like(target, float64(s.Lo))), z.Shape()))
+		row(op.Sum(op.Convert(op.Or(op.Gt(z, own), op.And(op.Eq(z, own), before)), dtype.F32), last))
+	}
+	none := op.Full(g, graph.Type{DType: dtype.F32, Shape: s.examples()}, 0)
+	class, above := none, none
+	if len(rows) > 0 {
+		all := s.gathered(op.Concat(0, rows...))
+		if need&knowsClass != 0 {
+			best := s.of(all, 0)
+			class = op.ReduceMin(op.Select(op.Eq(best, s.wide(op.ReduceMax(best, 0))), s.of(all, 1), op.Like(best, math.MaxInt32)), 0)
+		}
+		if need&knowsAbove != 0 {
+			above = op.Sum(s.of(all, len(rows)-1), 0)
+		}
+	}
 	column := func(x *graph.Node) *graph.Node { return op.Reshape(x, append(x.Shape().Clone(), 1)...) }
-	return op.Concat(last, column(class), column(op.Sum(s.of(all, 2), 0)), column(op.Sub(e.own, e.lse)))
+	return op.Concat(last, column(class), column(above), column(op.Sub(e.own, e.lse)))
 }
 
 // outJudged is the name of the output of verdicts, which is where predictions are otherwise.
 const outJudged = "judged"
 
-// judges is a meter that can do with verdicts.
+// judges is a meter that can do with verdicts, if ofParts says so, and what it looks at.
 type judges interface {
+	ofParts() (need knows, ok bool)
 	judge(v verdict, label, classes int)
 }
 
-// judgesParts reports whether all metrics can do with verdicts.
-func (m *Model) judgesParts() bool {
+// judgesParts reports whether all metrics can do with verdicts, and what they look at.
+func (m *Model) judgesParts() (need knows, ok bool) {
 	for _, k := range m.metrics {
-		if j, ok := k.make().(interface{ ofParts() bool }); !ok || !j.ofParts() {
-			return false
+		j, ok := k.make().(judges)
+		if !ok {
+			return 0, false
 		}
+		own, ok := j.ofParts()
+		if !ok {
+			return 0, false
+		}
+		need |= own
 	}
-	return true
+	return need, true
 }
 
 // show shows meters the first output of a program: predictions, or verdicts over so many classes.
