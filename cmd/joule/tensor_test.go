@@ -162,13 +162,20 @@ func TestTensorSurvives(t *testing.T) {
 	if !found {
 		t.Skip("needs Open MPI 5: name its bin folder in " + mpitest.Variable)
 	}
-	one := splitDir(t, "")
-	if out, err := joule(one, "train", "small.yaml", "--quiet", "--shards", "2").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, n := range []int{4, 2} {
-		dir := splitDir(t, "")
-		c := onRanks(m, n, dir, "train", "small.yaml", "--quiet", "--tensor", "2", "--shards", "2", "--checkpoint-every", "20ms")
+	small := func(t *testing.T) string { return splitDir(t, "") }
+	for _, k := range []struct {
+		n    int
+		dir  func(t *testing.T) string
+		file string
+		more []string
+		tol  float64
+	}{{4, small, "small.yaml", nil, 2e-3}, {2, small, "small.yaml", nil, 2e-3}, {4, wordsDir, "words.yaml", []string{"--zero", "1"}, 5e-3}} { // a vocabulary, of which three ranks have parts too
+		one, n := k.dir(t), k.n
+		if out, err := joule(one, "train", k.file, "--quiet", "--shards", "2").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		dir := k.dir(t)
+		c := onRanks(m, n, dir, append([]string{"train", k.file, "--quiet", "--tensor", "2", "--shards", "2", "--checkpoint-every", "20ms"}, k.more...)...)
 		out, ps := begun(t, c, dir)
 		if len(ps) != n {
 			_ = c.Process.Kill()
@@ -180,7 +187,7 @@ func TestTensorSurvives(t *testing.T) {
 		if !done.Stop() {
 			t.Fatalf("the job did not end\n%s", out)
 		}
-		if err := nearly(saved(t, one), saved(t, dir), 2e-3); err != nil {
+		if err := nearly(saved(t, one), saved(t, dir), k.tol); err != nil {
 			t.Errorf("%d ranks, one of them killed: %v\n%s", n, err, out)
 		}
 		t.Logf("%d ranks: %s", n, out)
