@@ -87,7 +87,7 @@ func (c *Call) share(name string, init Initializer, axis int, dims ...int) *grap
 // part is product with this rank's part along an axis of the matrix's parameter; along the last axes the result is a part too.
 func (c *Call) part(x *graph.Node, name string, init Initializer, axis int, dims ...int) *graph.Node {
 	if _, ok := c.format(name); ok {
-		c.Fail("its %s has few bits and cannot be split over ranks", name)
+		c.Fail("its %s has few bits and cannot be split over ranks: each can have the whole of such a model (without --tensor)", name)
 	}
 	w := c.share(name, init, axis, dims...)
 	k := x.Shape()[1]

@@ -45,7 +45,7 @@ type Parallel struct {
 	// piece, up to rounding. It needs as many shards as ranks.
 	SyncNorm bool
 	// Tensor is how many ranks in a row compute the same examples together (tensor parallelism; tensor.go, nn.Split), each a part of every layer that can be split; 0 and 1: none. A rank has its
-	// part alone of the weights of such layers, with their gradients and the optimizer's state; with Zero, or with values in place of parameters, they are whole on every rank. Shards are those of
+	// part alone of the weights of such layers, with their gradients and the optimizer's state (of which Zero leaves it a segment); with values in place of parameters they are whole on every rank. Shards are those of
 	// the rows: 0 is one for each. A process alone has all layers.
 	Tensor int
 	// Pipeline is how many ranks in a row hold consecutive layers each (pipeline parallelism; pipeline.go): parameters, state and activations of those alone; 0 and 1: none. A shard is then a
