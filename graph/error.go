@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"path"
 	"runtime"
 	"strings"
 )
@@ -89,20 +90,27 @@ func (g *Graph) here() Site {
 }
 
 // own reports whether a frame is one of the packages that build graphs on a user's behalf.
-func own(function string) bool {
-	rest, ok := strings.CutPrefix(function, "github.com/jouleml/joule/")
-	if !ok {
-		return strings.HasPrefix(function, "runtime.")
+func own(f runtime.Frame) bool {
+	if rest, ok := strings.CutPrefix(f.Function, "github.com/jouleml/joule/"); ok {
+		return !strings.HasPrefix(rest, "examples/")
 	}
-	pkg, _, _ := strings.Cut(rest, ".")
-	switch pkg {
-	case "graph", "op", "grad", "pass", "nn", "optim", "train":
-		return true
-	}
-	return false
+	return strings.HasPrefix(f.Function, "runtime.")
 }
 
-// String is "file.go:12", or "" when every recorded frame is Joule's own.
+// command reports whether a frame is of the command joule, whose users have no line of their own.
+func command(f runtime.Frame) bool {
+	return strings.HasPrefix(f.Function, "main.") && strings.HasSuffix(path.Dir(f.File), "joule/cmd/joule")
+}
+
+// Place is the layer of a node and, in a program of the user's own, its line there: "layer conv2d (made at main.go:12)".
+func (n *Node) Place() string {
+	if at := n.Site(); at != "" {
+		return fmt.Sprintf("layer %s (made at %s)", n.scope, at)
+	}
+	return "layer " + n.scope
+}
+
+// String is "file.go:12", or "" when every recorded frame is Joule's own, or the command's.
 func (s Site) String() string {
 	if s.n == 0 {
 		return ""
@@ -110,7 +118,10 @@ func (s Site) String() string {
 	frames := runtime.CallersFrames(s.pc[:s.n])
 	for {
 		f, more := frames.Next()
-		if f.Function != "" && (!own(f.Function) || strings.HasSuffix(f.File, "_test.go")) {
+		if command(f) {
+			return ""
+		}
+		if f.Function != "" && (!own(f) || strings.HasSuffix(f.File, "_test.go")) {
 			file := f.File
 			if i := strings.LastIndexByte(file, '/'); i >= 0 {
 				file = file[i+1:]

@@ -3,6 +3,7 @@ package train_test
 import (
 	"context"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,6 +98,32 @@ func TestFusedWithAConvolution(t *testing.T) {
 		if ran["conv2d"] < asked["conv2d"]/2 || asked["max_pooling2d"] == 0 || ran["dense"] < asked["dense"]/2 {
 			t.Errorf("prediction %v: executed by layer %v, asked for %v", infer, ran, asked)
 		}
+	}
+}
+
+// A batch that is not what the model was compiled for is an error, not a crash.
+func TestOtherInputs(t *testing.T) {
+	spec := data.Spec{Inputs: []data.Field{{Name: "tokens", Shape: []int{4}, DType: dtype.I32}}, Targets: []data.Field{{Name: "y", Shape: []int{}, DType: dtype.I32}}, Classes: 3}
+	net := nn.Sequential(nn.Embedding(3, 2), nn.Flatten(), nn.Dense(3, nn.Softmax))
+	m, err := train.Compile(net, spec, optim.Adam(), train.SparseCategoricalCrossentropy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, x := range map[string][]*tensor.Tensor{
+		"takes 1 inputs, there are 0": {},
+		"takes 1 inputs, there are 2": {tensor.New(dtype.I32, 1, 4), tensor.New(dtype.I32, 1)},
+		"input 0 (tokens) is f32":     {tensor.New(dtype.F32, 1, 28, 28, 1)},
+	} {
+		_, predicted := m.PredictBatch(x...)
+		_, stepped := m.Step(x, []*tensor.Tensor{tensor.New(dtype.I32, 1)}, 0.1)
+		for _, err := range []error{predicted, stepped} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want %q", err, want)
+			}
+		}
+	}
+	if _, err := m.Step([]*tensor.Tensor{tensor.New(dtype.I32, 1, 4)}, nil, 0.1); err == nil || !strings.Contains(err.Error(), "needs 1 targets") {
+		t.Errorf("a step without targets: %v", err)
 	}
 }
 

@@ -636,6 +636,12 @@ func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err err
 	if m.parallel.zeroStage() > 0 {
 		return 0, errors.New("train: the optimizer's state is shared out over ranks: a step of one's own is not possible, Fit is")
 	}
+	if err := m.takes(x); err != nil {
+		return 0, err
+	}
+	if len(y) < len(m.Spec.Targets) {
+		return 0, fmt.Errorf("train: a step needs %d targets, there are %d", len(m.Spec.Targets), len(y))
+	}
 	p, err := m.program(train, x, y)
 	if err != nil {
 		return 0, err
@@ -646,9 +652,25 @@ func (m *Model) Step(x, y []*tensor.Tensor, rate float64) (loss float64, err err
 	return p.loss(), nil
 }
 
+// takes reports inputs that are others than those of the data that the model was compiled for, lengths of axes aside.
+func (m *Model) takes(x []*tensor.Tensor) error {
+	if len(x) != len(m.Spec.Inputs) {
+		return fmt.Errorf("train: the model takes %d inputs, there are %d", len(m.Spec.Inputs), len(x))
+	}
+	for i, f := range m.Spec.Inputs {
+		if t := x[i]; t.DType() != f.DType || len(t.Shape()) != len(f.Shape)+1 {
+			return fmt.Errorf("train: input %d (%s) is %v%v, batch first; the model was compiled for %v%v an example", i, f.Name, t.DType(), t.Shape(), f.DType, f.Shape)
+		}
+	}
+	return nil
+}
+
 // PredictBatch gives the predictions for one batch. The tensor is overwritten by the next call with this batch size. Of a model that is for prediction alone (Fixed) and of which ranks have parts
 // (Parallel.Tensor) all ranks of a row must call it.
 func (m *Model) PredictBatch(x ...*tensor.Tensor) (*tensor.Tensor, error) {
+	if err := m.takes(x); err != nil {
+		return nil, err
+	}
 	p, err := m.programOf(programKey{mode: predict, batch: x[0].Shape()[0], shapes: m.shapes(x, nil), split: m.fixed && m.inParts()})
 	if err != nil {
 		return nil, err

@@ -293,7 +293,7 @@ func (e *exec) Memory() int64 { return e.bytes }
 
 // inspect serves JOULE_DEBUG nan and check=ref on a step that has just run.
 func (e *exec) inspect(s *step) error {
-	where := fmt.Sprintf("layer %s (made at %s): %s of %s pass, node %v, kernel %s", s.Node.Scope(), s.Node.Site(), s.Node.Op().Name, s.Node.Phase(), s.Node, s.Kernel)
+	where := fmt.Sprintf("%s: %s of %s pass, node %v, kernel %s", s.Node.Place(), s.Node.Op().Name, s.Node.Phase(), s.Node, s.Kernel)
 	if e.nan {
 		for _, b := range s.out {
 			if i := notFinite(b); i >= 0 {

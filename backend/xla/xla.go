@@ -360,7 +360,7 @@ func (e *exec) finite() error {
 	for i, ok := range e.flags {
 		if ok == 0 {
 			n := e.prog.checked[i]
-			return fmt.Errorf("layer %s (made at %s): %s of %s pass, node %v: an element of its result is not finite", n.Scope(), n.Site(), n.Op().Name, n.Phase(), n)
+			return fmt.Errorf("%s: %s of %s pass, node %v: an element of its result is not finite", n.Place(), n.Op().Name, n.Phase(), n)
 		}
 	}
 	return nil

@@ -44,7 +44,10 @@ func compressCmd() *cobra.Command {
 			"A search that was stopped goes on with --resume.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			var err error
+			err := writable(to)
+			if err != nil {
+				return err
+			}
 			if o.MaxDrop, err = parseShare("max-drop", drop); err != nil {
 				return usageError{err}
 			}

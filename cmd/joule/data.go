@@ -36,10 +36,32 @@ func openLike(name string, m *train.Model) (*data.Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := alike(set.Spec().Inputs, m.Spec.Inputs); err != nil {
+		return nil, fmt.Errorf("%s does not fit the model: %w", name, err)
+	}
 	if set, err = m.Spec.Norm.ApplySet(set); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return set, nil
+}
+
+// alike reports inputs that a model cannot take; lengths of axes aside, which some models leave open.
+func alike(has, takes []data.Field) error {
+	list := func(fs []data.Field) string {
+		var out []string
+		for _, f := range fs {
+			out = append(out, fmt.Sprintf("%s %v%v", f.Name, f.DType, f.Shape))
+		}
+		return strings.Join(out, ", ")
+	}
+	fits := len(has) == len(takes)
+	for i := range min(len(has), len(takes)) {
+		fits = fits && has[i].DType == takes[i].DType && len(has[i].Shape) == len(takes[i].Shape)
+	}
+	if fits {
+		return nil
+	}
+	return fmt.Errorf("it has %s, the model takes %s", list(has), list(takes))
 }
 
 func dataCmd() *cobra.Command {

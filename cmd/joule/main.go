@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -14,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/dist/mpi"
-	"github.com/jouleml/joule/graph"
 	jdebug "github.com/jouleml/joule/internal/debug"
 	"github.com/jouleml/joule/train"
 )
@@ -52,23 +52,14 @@ func run() int {
 	case errors.As(err, &said):
 		return exitFailure
 	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stderr, "joule:", saysOf(err))
+		fmt.Fprintln(os.Stderr, "joule:", strings.Replace(err.Error(), context.Canceled.Error(), "interrupted", 1))
 		return exitInterrupted
 	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, "joule:", saysOf(err))
+		fmt.Fprintln(os.Stderr, "joule:", err)
 		return exitUsage
 	}
-	fmt.Fprintln(os.Stderr, "joule:", saysOf(err))
+	fmt.Fprintln(os.Stderr, "joule:", err)
 	return exitFailure
-}
-
-// saysOf is what an error says, without lines of this program, which are the user's only in programs of their own.
-func saysOf(err error) string {
-	s := err.Error()
-	if g := (*graph.Error)(nil); errors.As(err, &g) && g.Site != "" {
-		s = strings.Replace(s, g.Site+": ", "", 1)
-	}
-	return s
 }
 
 func root() *cobra.Command {
@@ -104,6 +95,14 @@ func plain(text string) string {
 		want += " that is not so great"
 	}
 	return head + ": want " + want
+}
+
+// writable reports a file that --to names in a folder that is not there, before the work for it is done.
+func writable(to string) error {
+	if info, err := os.Stat(filepath.Dir(to)); to != "" && (err != nil || !info.IsDir()) {
+		return usageError{fmt.Errorf("--to %s: there is no folder %s; create it first", to, filepath.Dir(to))}
+	}
+	return nil
 }
 
 // usageArgs makes a wrong number of arguments a usage error.

@@ -29,7 +29,7 @@ func packCmd() *cobra.Command {
 			"--sparsity prunes weights while the model learns on, --values lets those of a layer share a few values, which learn on too, and --int8 makes layers of bytes of them (Deep Compression, arXiv:1510.00149). With --pattern zeros stand where --sparse can leave them out of products.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.Check(); err != nil {
+			if err := errors.Join(writable(to), o.Check()); err != nil {
 				return usageError{err}
 			}
 			for _, v := range []struct {

@@ -35,6 +35,9 @@ func quantizeCmd() *cobra.Command {
 			"metrics on the test data, size, time and energy of a prediction. It says so where the new model is worse. Layers that would make the model slower as bytes, by predictions of 1 and 32 test examples, are left in floats, and a model that would be slower all the same is refused; --force quantizes them too.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := writable(to); err != nil {
+				return err
+			}
 			if o.Examples < 1 {
 				return usageError{fmt.Errorf("--examples %d must be at least 1", o.Examples)}
 			}

@@ -89,12 +89,34 @@ func (o *Options) check(examples data.Dataset) error {
 	return nil
 }
 
+// finite reports weights that are no numbers: nothing that is made of them, or measured with them, means anything.
+func finite(m *train.Model) error {
+	for _, p := range m.Params() {
+		if p.Type.DType != dtype.F32 {
+			continue
+		}
+		w, err := m.State().Get(p.Name)
+		if err != nil {
+			return fmt.Errorf("quant: %w", err)
+		}
+		for _, v := range w.F32() {
+			if v-v != 0 {
+				return fmt.Errorf("quant: %s has the weight %v: the model has diverged", p.Name, v)
+			}
+		}
+	}
+	return nil
+}
+
 // fewExamples is below how many examples a warning says that ranges may not hold.
 const fewExamples = 100
 
 // Static quantizes a model by examples of the kind that it will see: Dense, Conv1D, Conv2D and DepthwiseConv2D, and the sums of branches between them.
 func Static(ctx context.Context, m *train.Model, examples data.Dataset, o Options) (*train.Model, *Report, error) {
 	if err := o.check(examples); err != nil {
+		return nil, nil, err
+	}
+	if err := finite(m); err != nil {
 		return nil, nil, err
 	}
 	n, err := networkOf(m.Net)

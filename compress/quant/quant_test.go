@@ -184,6 +184,23 @@ func TestDegenerate(t *testing.T) {
 	}
 }
 
+// A weight that is no number is named, not the layer that takes what comes of it.
+func TestNoNumber(t *testing.T) {
+	m, set := trained(t, nn.Flatten(), nn.Dense(4, nn.ReLU), nn.Dense(10, nn.Softmax))
+	b := tensor.New(dtype.F32, 4)
+	b.F32()[1] = float32(math.NaN())
+	if err := m.State().Set("dense/bias", b); err != nil {
+		t.Fatal(err)
+	}
+	_, _, static := quant.Static(context.Background(), m, set.Train, quant.Options{})
+	_, _, few := quant.Weights(context.Background(), m, nil, quant.WeightOptions{Bits: 8})
+	for _, err := range []error{static, few} {
+		if err == nil || !strings.Contains(err.Error(), "dense/bias has the weight NaN") {
+			t.Errorf("a weight that is no number: %v", err)
+		}
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	ctx := context.Background()
 	m, set := trained(t, nn.Flatten(), nn.Dense(10, nn.Softmax))

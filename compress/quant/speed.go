@@ -137,6 +137,9 @@ func (o *Options) observe(ctx context.Context, m *train.Model, examples data.Dat
 	if err := o.check(examples); err != nil {
 		return err
 	}
+	if err := finite(m); err != nil {
+		return err
+	}
 	n, err := networkOf(m.Net)
 	if err != nil {
 		return err

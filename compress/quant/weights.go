@@ -93,6 +93,9 @@ func Weights(ctx context.Context, m *train.Model, examples data.Dataset, o Weigh
 	if err := o.check(); err != nil {
 		return nil, nil, err
 	}
+	if err := finite(m); err != nil {
+		return nil, nil, err
+	}
 	r := &Report{}
 	ms, err := matrices(m, o)
 	if err != nil {
@@ -226,9 +229,6 @@ func matrices(m *train.Model, o WeightOptions) ([]*matrix, error) {
 		}
 		x.n = t.Len() / x.k
 		for i, v := range t.F32() {
-			if v-v != 0 {
-				return nil, fmt.Errorf("quant: %s has the weight %v: the model has diverged", p.Name, v)
-			}
 			if table {
 				x.w[i] = float64(v)
 			} else {
