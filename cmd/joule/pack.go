@@ -29,9 +29,6 @@ func packCmd() *cobra.Command {
 			"--sparsity prunes weights while the model learns on, --values lets those of a layer share a few values, which learn on too, and --int8 makes layers of bytes of them (Deep Compression, arXiv:1510.00149). With --pattern zeros stand where --sparse can leave them out of products.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := errors.Join(writable(to), o.Check()); err != nil {
-				return usageError{err}
-			}
 			for _, v := range []struct {
 				flag, with string
 				ok         bool
@@ -39,6 +36,9 @@ func packCmd() *cobra.Command {
 				if c.Flags().Changed(v.flag) && !v.ok {
 					return usageError{fmt.Errorf("--%s goes with %s", v.flag, v.with)}
 				}
+			}
+			if err := errors.Join(writable(to), o.Check()); err != nil {
+				return usageError{err}
 			}
 			if o.Epochs < 1 || o.Batch < 1 {
 				return usageError{fmt.Errorf("--epochs %d and --batch %d must be at least 1", o.Epochs, o.Batch)}
