@@ -1,9 +1,5 @@
 package qgemm
 
-import (
-	"math"
-)
-
 // Convolutions whose patches are read where they lie, four at a time, each line of a patch as it is: copying patches costs more than multiplying them where filters are few. Sums become results without leaving the registers. What lies
 // outside of the image, and for AVX2 the widening to 16 bits, is put in its place in a copy of the lines that a chunk needs.
 
@@ -39,6 +35,14 @@ func (p *Plan) outputs() (width, height int) {
 		return p.Conv.OW / 2, p.Conv.OH / 2
 	}
 	return p.Conv.OW, p.Conv.OH
+}
+
+// pools is the rows and the columns of patches for a result.
+func (p *Plan) pools() int {
+	if p.Pool {
+		return 2
+	}
+	return 1
 }
 
 // canDirect reports whether patches can be read in the image.
@@ -88,10 +92,7 @@ func (p *Plan) newDirect() {
 		size = 2
 	}
 	width, height := p.outputs()
-	pools := 1
-	if p.Pool {
-		pools = 2
-	}
+	pools := p.pools()
 	d.line = max(c.PadLeft+c.W, (pools*width-1)*c.StrideW+c.KW) * c.C
 	d.copied = d.wide || c.PadTop > 0 || c.PadLeft > 0 || (pools*height-1)*c.StrideH+c.KH > c.H || d.line > c.W*c.C
 	if !d.copied {
@@ -220,24 +221,18 @@ func (p *Plan) setDepthwise(b []int8) {
 func (p *Plan) convolve(w *worker, first, n int) {
 	c, d := p.Conv, p.direct
 	width, height := p.outputs()
-	down, size := c.StrideH, c.H*c.W*c.C
-	if p.Pool {
-		down *= 2
-	}
+	pools, size := p.pools(), c.H*c.W*c.C
 	for at := first / width; at < (first+n)/width; {
 		image, y := at/height, at%height
 		lines := min((first+n)/width-at, height-y)
-		top, rows := y*down-c.PadTop, (lines-1)*down+c.KH
-		if p.Pool {
-			rows += c.StrideH
-		}
+		top, rows := y*pools*c.StrideH-c.PadTop, (lines*pools-1)*c.StrideH+c.KH
 		x := p.a[image*size:]
 		var in []uint8
 		switch {
 		case d.wide:
-			p.spread16(w.wide, x[:size], top, rows)
+			p.widenLines(w.wide, x[:size], top, rows)
 		case d.copied:
-			p.spread8(w.patches, x[:size], top, rows)
+			c.copyLines(w.patches, x[:size], top, rows, d.line)
 			in = w.patches
 		default:
 			if in = x[top*d.line:]; len(in) < rows*d.line+slack { // the last group is read beyond the end
@@ -245,12 +240,7 @@ func (p *Plan) convolve(w *worker, first, n int) {
 				in = w.patches
 			}
 		}
-		lo := float32(p.Low)
-		if p.yf != nil {
-			if lo = 0; !p.ReLU {
-				lo = float32(math.Inf(-1))
-			}
-		}
+		lo := p.least()
 		for _, panel := range d.panels {
 			p.fourPatches(w, in, at*width, panel, lo, lines*d.fours)
 		}
@@ -258,24 +248,24 @@ func (p *Plan) convolve(w *worker, first, n int) {
 	}
 }
 
-// spread8 copies rows lines of image x from top on to dst, with what lies around it.
-func (p *Plan) spread8(dst, x []uint8, top, rows int) {
-	c, line := p.Conv, p.direct.line
+// copyLines copies rows lines of image x from top on to dst, line bytes apart, with what lies around it.
+func (c *Conv) copyLines(dst, x []uint8, top, rows, line int) {
 	left, width := c.PadLeft*c.C, c.W*c.C
+	inside := min(width, line-left)
 	for r := range rows {
-		d, y := dst[r*line:][:line], top+r
-		if y < 0 || y >= c.H {
-			fill(d, c.Zero)
+		to, y := dst[r*line:][:line], top+r
+		if y < 0 || y >= c.H || inside <= 0 {
+			fill(to, c.Zero)
 			continue
 		}
-		fill(d[:left], c.Zero)
-		copy(d[left:], x[y*width:][:width])
-		fill(d[left+width:], c.Zero)
+		fill(to[:left], c.Zero)
+		copy(to[left:], x[y*width:][:inside])
+		fill(to[left+inside:], c.Zero)
 	}
 }
 
-// spread16 is spread8 to 16 bits.
-func (p *Plan) spread16(dst []int16, x []uint8, top, rows int) {
+// widenLines is copyLines to 16 bits, for lines that hold all of the image's.
+func (p *Plan) widenLines(dst []int16, x []uint8, top, rows int) {
 	c, line := p.Conv, p.direct.line
 	left, width := c.PadLeft*c.C, c.W*c.C
 	zero := int16(c.Zero)

@@ -1,10 +1,6 @@
 package qgemm
 
-import (
-	"math"
-
-	"github.com/jouleml/joule/internal/par"
-)
+import "github.com/jouleml/joule/internal/par"
 
 // Convolutions of 3×3 on images of one channel, with AVX2: few products, so that what is done beside them counts. Nine taps are five pairs of 16 bits, in place of two for each line: the first
 // two of each line as they lie, the last ones of the first two lines from a copy of the image in which each pixel stands beside the one below it. The weights of 16 filters, or of the last 8, stay in
@@ -58,14 +54,6 @@ func newGrey(s Spec) *Plan {
 	d.rows = (min(d.lines, d.height)*pools-1)*c.StrideH + 3
 	d.b = make([]int16, s.N*greyPairs*2)
 	return p
-}
-
-// pools is the rows and columns of patches for a result.
-func (d *grey) pools() int {
-	if d.Pool {
-		return 2
-	}
-	return 1
 }
 
 func (d *grey) bytes() int { return 2 * len(d.b) }
@@ -138,12 +126,8 @@ func (d *grey) results(w *greyWorker, from, to, j int) {
 	b := d.b[j*greyPairs*2:][:cols*greyPairs*2]
 	x, pairs, scale, offset := w.wide[from:], w.pairs[2*from:], d.scale[j:][:cols], d.offset[j:][:cols]
 	if d.yf == nil {
-		greyBytes(d.Pool, d.y8[to:], d.N, x, pairs, d.line, step, b, scale, offset, float32(d.Low), d.width)
+		greyBytes(d.Pool, d.y8[to:], d.N, x, pairs, d.line, step, b, scale, offset, d.least(), d.width)
 		return
 	}
-	lo := float32(0)
-	if !d.ReLU {
-		lo = float32(math.Inf(-1))
-	}
-	greyFloats(d.Pool, d.yf[to:], d.N, x, pairs, d.line, step, b, scale, offset, lo, d.width)
+	greyFloats(d.Pool, d.yf[to:], d.N, x, pairs, d.line, step, b, scale, offset, d.least(), d.width)
 }

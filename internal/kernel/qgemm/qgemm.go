@@ -1,8 +1,8 @@
 // Package qgemm multiplies 8-bit integers on the CPU: activations u8 by weights s8, added up in s32, and brought to u8 or f32 in the end.
 //
 // The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so do AVX-VNNI, on 256 bits, and AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 adds pairs of
-// products in 16 bits where the weights are such that nothing saturates (pairs.go), or else widens to 16 bits first and adds pairs to 32 bits; 3×3 convolutions take Winograd's algorithm there, in integers, exact
-// too (winograd.go). What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
+// products in 16 bits where the weights are such that nothing saturates (pairs.go), or else widens to 16 bits first and adds pairs to 32 bits. Convolutions read their patches in the image where that is faster than to
+// copy them (direct.go; grey.go for 3×3 on one channel, with AVX2), and 3×3 ones at stride 1 take Winograd's algorithm, in integers, exact too (winograd.go), with AVX2. What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
 // apart. So a quantized model gives the same bits everywhere.
 //
 // Terminology: a panel is the columns that one tile computes; a group is the K indices that one instruction takes (4, or 2 of 16 bits). A value x stands for
@@ -403,6 +403,17 @@ func (f *body) Chunk(i, id int) {
 	}
 }
 
+// least is what no result of this run is below.
+func (p *Plan) least() float32 {
+	switch {
+	case p.yf == nil:
+		return float32(p.Low)
+	case p.ReLU:
+		return 0
+	}
+	return float32(math.Inf(-1))
+}
+
 // store brings the sums of rows rows from the first on and columns j to j+cols to results.
 func (p *Plan) store(w *worker, first, rows, j, cols int) {
 	p.settle(w.acc, p.width, first, rows, j, cols)
@@ -413,13 +424,9 @@ func (p *Plan) settle(acc []int32, width, first, rows, j, cols int) {
 	done := 0
 	switch {
 	case p.y8 != nil:
-		done = requantize(p.level, p.y8[first*p.N+j:], p.N, acc, width, p.scale[j:], p.offset[j:], float32(p.Low), cols, rows)
+		done = requantize(p.level, p.y8[first*p.N+j:], p.N, acc, width, p.scale[j:], p.offset[j:], p.least(), cols, rows)
 	case p.yf != nil:
-		lo := float32(math.Inf(-1))
-		if p.ReLU {
-			lo = 0
-		}
-		done = finishFloats(p.level, p.yf[first*p.N+j:], p.N, acc, width, p.scale[j:], p.offset[j:], lo, cols, rows)
+		done = finishFloats(p.level, p.yf[first*p.N+j:], p.N, acc, width, p.scale[j:], p.offset[j:], p.least(), cols, rows)
 	}
 	for x := range rows {
 		if done < cols {

@@ -1,10 +1,6 @@
 package qgemm
 
-import (
-	"math"
-
-	"github.com/jouleml/joule/internal/par"
-)
+import "github.com/jouleml/joule/internal/par"
 
 // Winograd's minimal filtering (A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", 2015) for 3×3 filters at stride 1, in integers: products of 16 bits, sums modulo 2^32, and
 // the sum of the convolution in the end, all of its bits. So it may take the place of the direct sum where multiplying costs most: with AVX2, where bytes have to be widened anyway.
@@ -89,13 +85,14 @@ func (p *Plan) canWinograd() bool {
 	return w > 0 && h > 0
 }
 
-// suitsWinograd reports whether it is faster than the direct sum, as far as measured (BenchmarkConvolution). With VNNI, which multiplies bytes twice as fast as numbers of 16 bits, it would hardly be.
+// suitsWinograd reports whether it is faster than the direct sum, as far as measured (BenchmarkConvolution, BenchmarkWinograd). With VNNI, which multiplies bytes twice as fast as numbers of 16 bits, it would hardly be.
 func (p *Plan) suitsWinograd() bool {
 	if !p.canWinograd() {
 		return false
 	}
+	c := p.Conv.C
 	w, h := p.outputs()
-	return w*h > 1 && (p.Conv.C >= 16 || p.Conv.C >= 8 && p.Conv.C*p.N >= 192)
+	return w*h > 1 && (c >= 16 || c >= 8 && c*p.N >= 192)
 }
 
 // tilesOf is how many tiles of four cover n results, and of two behind them.
@@ -114,10 +111,7 @@ func newWinograd(s Spec) *Plan {
 	c := s.Conv
 	d := &winograd{Plan: p}
 	p.algorithm = d
-	d.width, d.height = p.outputs()
-	if s.Pool {
-		d.width, d.height = 2*d.width, 2*d.height
-	}
+	d.width, d.height = p.convolved()
 	d.wide, d.slim = tilesOf(d.width)
 	d.tall, d.low = tilesOf(d.height)
 	d.channels = (c.C + winoChannels - 1) / winoChannels * winoChannels
@@ -144,13 +138,25 @@ func newWinograd(s Spec) *Plan {
 	return p
 }
 
+// convolved is the number of results in a line and of lines in an image, before those of which only the greatest of four is kept are pooled.
+func (p *Plan) convolved() (width, height int) {
+	w, h := p.outputs()
+	return p.pools() * w, p.pools() * h
+}
+
 // images is the number of images of a convolution.
 func (p *Plan) images() int {
 	w, h := p.outputs()
 	return p.M / (w * h)
 }
 
-func (d *winograd) bytes() int { return 2 * len(d.u) }
+func (d *winograd) bytes() int {
+	n := 2 * len(d.u)
+	if d.instead != nil {
+		n += d.instead.Bytes()
+	}
+	return n
+}
 
 // set keeps weights b [3, 3, C, N] at their points, or has another plan keep them.
 func (d *winograd) set(b []int8) {
@@ -192,7 +198,8 @@ func (d *winograd) set(b []int8) {
 	}
 }
 
-// Executed is the arithmetic of a run where the plan does less than the formula says, the transforms included: 0 where it does not.
+// Executed is the arithmetic of a run where the plan does less than the formula says, the transforms included: 0 where it does not. That weights are so great that another way is taken, which only Set
+// sees, is not in it.
 func (p *Plan) Executed() int64 {
 	d, ok := p.algorithm.(*winograd)
 	if !ok {
@@ -363,22 +370,6 @@ func (d *winograd) expand(w *winogradWorker, b *winogradBlock) {
 	})
 }
 
-// copyLines copies rows lines of image x from top on to dst, line bytes apart, with what lies around it.
-func (c *Conv) copyLines(dst, x []uint8, top, rows, line int) {
-	left, width := c.PadLeft*c.C, c.W*c.C
-	inside := min(width, line-left)
-	for r := range rows {
-		to, y := dst[r*line:][:line], top+r
-		if y < 0 || y >= c.H || inside <= 0 {
-			fill(to, c.Zero)
-			continue
-		}
-		fill(to[:left], c.Zero)
-		copy(to[left:], x[y*width:][:inside])
-		fill(to[left+inside:], c.Zero)
-	}
-}
-
 // products multiplies the points by those of cols columns of the filters from j on.
 func (d *winograd) products(w *winogradWorker, b *winogradBlock, j, cols int) {
 	point, sum := b.pointSize(d), b.sumSize(cols)
@@ -401,11 +392,8 @@ func (d *winograd) products(w *winogradWorker, b *winogradBlock, j, cols int) {
 // contract takes the sums of cols columns from j on to results.
 func (d *winograd) contract(w *winogradWorker, b *winogradBlock, j, cols int) {
 	t := winoResult{rowStride: d.width * d.N, colStride: d.N, pointStride: b.sumSize(cols), tileStride: cols, blocks: min(cols, d.N-j) / 8}
-	step := 1
-	if d.Pool {
-		step = 2
-		t.rowStride /= 2
-	}
+	step := d.pools()
+	t.rowStride /= step
 	d.each(b, func(l, wideKind, wide, slimKind, slim int) {
 		image, y, _ := d.at(l)
 		first := (image*d.height+y)/step*t.rowStride + j
@@ -468,17 +456,6 @@ func (d *winograd) results(w *winogradWorker, t *winoResult, kind int, sums []in
 		return
 	}
 	winoBytes(kind, d.Pool, d.y8[first:], t, sums, d.scale[j:], d.offset[j:], d.least(), w.tmp32[:], n)
-}
-
-// least is what no result is below.
-func (d *winograd) least() float32 {
-	switch {
-	case d.yf == nil:
-		return float32(d.Low)
-	case d.ReLU:
-		return 0
-	}
-	return float32(math.Inf(-1))
 }
 
 // shape is the rows and columns of results of a kind of tile.
