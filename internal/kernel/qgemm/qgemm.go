@@ -2,7 +2,7 @@
 //
 // The product is exact on every instruction set: AVX-512 VNNI adds four products of bytes to 32 bits at once, and so do AVX-VNNI, on 256 bits, and AMX, 16 rows, 16 columns and 64 of K in an instruction; AVX2 adds pairs of
 // products in 16 bits where the weights are such that nothing saturates (pairs.go), or else widens to 16 bits first and adds pairs to 32 bits. Convolutions read their patches in the image where that is faster than to
-// copy them (direct.go; grey.go for 3×3 on one channel, with AVX2), and 3×3 ones at stride 1 take Winograd's algorithm, in integers, exact too (winograd.go), with AVX2. What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
+// copy them (direct.go; grey.go for 3×3 on one channel, with AVX2), and 3×3 ones at stride 1 take Winograd's algorithm, in integers, exact too (winograd.go), with AVX2 and, from 32 channels on, AVX-VNNI. What follows (a factor and an offset for each column, rounding halves to even) rounds each operation
 // apart. So a quantized model gives the same bits everywhere.
 //
 // Terminology: a panel is the columns that one tile computes; a group is the K indices that one instruction takes (4, or 2 of 16 bits). A value x stands for
@@ -114,7 +114,7 @@ type Plan struct {
 	unit      bool      // the matrix unit computes; K is filled up to its steps
 	taps      []int32   // [KH·KW, N filled up to 16]: of depthwise convolutions that are read in the image
 	direct    *direct   // nil: patches are copied
-	algorithm algorithm // not nil: a convolution of 3×3 with AVX2
+	algorithm algorithm // not nil: a convolution of 3×3 with AVX2 or AVX-VNNI
 	work      []*worker
 
 	a  []uint8

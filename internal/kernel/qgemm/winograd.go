@@ -3,7 +3,8 @@ package qgemm
 import "github.com/jouleml/joule/internal/par"
 
 // Winograd's minimal filtering (A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", 2015) for 3×3 filters at stride 1, in integers: products of 16 bits, sums modulo 2^32, and
-// the sum of the convolution in the end, all of its bits. So it may take the place of the direct sum where multiplying costs most: with AVX2, where bytes have to be widened anyway.
+// the sum of the convolution in the end, all of its bits. So it may take the place of the direct sum where multiplying costs most: with AVX2, where bytes have to be widened anyway, and with many
+// channels on 256 bits of VNNI too.
 //
 // Along an axis a tile has four results, or two at the end of a line where no more are missing. The points are 0, 1, -1, ∞, 2, -2, of which two results take the first four: the same filters serve
 // both. The denominators of the usual matrices are brought to one, 24, and shared out so that 24·y = Aᵀ[(G g) ⊙ (Bᵀ d)] has small entries:
@@ -78,20 +79,25 @@ type winogradWorker struct {
 // canWinograd reports whether it can compute the plan, if sums are small enough.
 func (p *Plan) canWinograd() bool {
 	c := p.Conv
-	if c == nil || p.level != avx2 || p.Groups > 1 || p.M == 0 || c.KH != 3 || c.KW != 3 || c.StrideH != 1 || c.StrideW != 1 || c.DilH > 1 || c.DilW > 1 || p.N%8 != 0 {
+	if c == nil || p.level != avx2 && p.level != avxvnni || p.Groups > 1 || p.M == 0 || c.KH != 3 || c.KW != 3 || c.StrideH != 1 || c.StrideW != 1 || c.DilH > 1 || c.DilW > 1 || p.N%8 != 0 {
 		return false
 	}
 	w, h := p.outputs()
 	return w > 0 && h > 0
 }
 
-// suitsWinograd reports whether it is faster than the direct sum, as far as measured (BenchmarkConvolution, BenchmarkWinograd). With VNNI, which multiplies bytes twice as fast as numbers of 16 bits, it would hardly be.
+// suitsWinograd reports whether it is faster than the direct sum, as far as measured (BenchmarkConvolution, BenchmarkWinograd). AVX-VNNI multiplies bytes twice as fast as numbers of 16 bits, so that little
+// is left to gain: from 32 channels on, where there are results enough and filters whose points, eight times the bytes, stay in the cache. With 512 bits there is nothing.
 func (p *Plan) suitsWinograd() bool {
 	if !p.canWinograd() {
 		return false
 	}
 	c := p.Conv.C
-	w, h := p.outputs()
+	w, h := p.convolved()
+	if p.level == avxvnni {
+		return c >= 32 && c <= 256 && p.N >= 32 && p.N <= 256 && p.images()*w*h >= 512
+	}
+	w, h = p.outputs()
 	return w*h > 1 && (c >= 16 || c >= 8 && c*p.N >= 192)
 }
 

@@ -161,15 +161,52 @@ func TestWinograd(t *testing.T) {
 	}
 }
 
+// With AVX2 it is taken from few channels on, with AVX-VNNI where there are many, and results enough; with neither on wider vectors nor in plain Go.
+func TestWinogradIsChosen(t *testing.T) {
+	for _, l := range isa.ByteLevels() {
+		restore := isa.Use(l)
+		for _, s := range []struct {
+			images, size, c, n int
+			avx2, avxvnni      bool
+		}{{1, 4, 4, 16, false, false}, {32, 13, 8, 32, true, false}, {32, 13, 16, 16, true, false}, {1, 4, 64, 64, true, false}, {4, 13, 32, 64, true, true}, {1, 32, 64, 64, true, true}, {8, 7, 512, 512, true, false}} {
+			c := Conv{H: s.size, W: s.size, C: s.c, KH: 3, KW: 3, OH: s.size, OW: s.size, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1}
+			for _, pool := range []bool{false, true} {
+				spec := Spec{M: s.images * s.size * s.size, N: s.n, K: 9 * s.c, Conv: &c, Pool: pool}
+				if pool {
+					spec.M = s.images * (s.size / 2) * (s.size / 2)
+				}
+				want := l == isa.AVX2 && s.avx2 || l == isa.AVXVNNI && s.avxvnni
+				p := New(spec)
+				if got := p.how() == "winograd"; got != want {
+					t.Errorf("%v, %+v, pool %v: %v, want %v", l, s, pool, got, want)
+				}
+				if (p.Executed() > 0) != want {
+					t.Errorf("%v, %+v, pool %v: %d executed", l, s, pool, p.Executed())
+				}
+			}
+		}
+		restore()
+	}
+}
+
 // Where weights are so great that 64 times a sum may leave 32 bits, another way computes it, and after smaller weights this one again.
 func TestWinogradOfGreatWeights(t *testing.T) {
-	defer isa.Use(isa.AVX2)()
-	if current() != avx2 {
-		t.Skip("the processor has no AVX2")
+	for _, l := range []isa.Level{isa.AVX2, isa.AVXVNNI} {
+		if !isa.Has(l) {
+			t.Skipf("the processor has no %v", l)
+		}
+		t.Run(l.String(), func(t *testing.T) {
+			defer isa.Use(l)()
+			testWinogradOfGreatWeights(t)
+		})
 	}
+}
+
+func testWinogradOfGreatWeights(t *testing.T) {
 	const n = 8
 	c := Conv{H: 6, W: 6, C: 130, KH: 3, KW: 3, OH: 4, OW: 4, StrideH: 1, StrideW: 1}
 	p := newWinograd(Spec{M: 16, N: n, K: 9 * c.C, Conv: &c})
+	own := p.Bytes()
 	x, ones := make([]uint8, c.H*c.W*c.C), make([]float32, n)
 	for i := range x {
 		x[i] = 255
@@ -188,8 +225,8 @@ func TestWinogradOfGreatWeights(t *testing.T) {
 			b[i], rest = int8(v), rest-v
 		}
 		p.Set(b, ones, ones)
-		if got := p.algorithm.(*winograd).instead != nil; got != weights.another {
-			t.Errorf("weights of %d: another way: %v, want %v", weights.sum, got, weights.another)
+		if got := p.algorithm.(*winograd).instead != nil; got != weights.another || (p.Bytes() > own) != got {
+			t.Errorf("weights of %d: another way: %v, want %v; %d bytes, without %d", weights.sum, got, weights.another, p.Bytes(), own)
 		}
 		y := make([]float32, 16*n)
 		p.RunFloat(nil, y, x)
