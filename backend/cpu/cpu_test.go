@@ -9,7 +9,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for _, l := range isa.Levels() {
+	for _, l := range isa.ByteLevels() {
 		t.Run(l.String(), func(t *testing.T) {
 			defer isa.Use(l)()
 			backendtest.Run(t, cpu.Backend{}, 1, 2, 3)

@@ -89,7 +89,7 @@ func TestBranches(t *testing.T) {
 			t.Fatal(err)
 		}
 		var first []float32
-		for _, l := range isa.Levels()[:len(isa.Levels())*max(0, 1-i)] { // of the first
+		for _, l := range isa.ByteLevels()[:len(isa.ByteLevels())*max(0, 1-i)] { // of the first
 			restore := isa.Use(l)
 			again, err := train.Load(file)
 			if err != nil {
