@@ -9,6 +9,7 @@ import (
 	"github.com/jouleml/joule/internal/allocs"
 	"github.com/jouleml/joule/internal/isa"
 	"github.com/jouleml/joule/internal/par"
+	"github.com/jouleml/joule/internal/race"
 )
 
 // The matrices of winograd.go but for G, for four results and for two.
@@ -89,6 +90,9 @@ func TestWinograd(t *testing.T) {
 		{1, 3, 3, 8, 8, 0}, {1, 4, 4, 8, 16, 0}, {2, 5, 6, 3, 24, 0}, {1, 6, 5, 17, 8, 0}, {3, 7, 9, 16, 40, 0}, {2, 8, 8, 32, 72, 1}, {5, 13, 13, 16, 64, 0},
 		{4, 7, 7, 33, 136, 1}, {1, 1, 1, 8, 8, 1}, {2, 2, 3, 8, 8, 1}, {9, 12, 11, 16, 16, 2}, {1, 40, 37, 16, 8, 1}, {40, 4, 4, 114, 8, 0}, {2, 6, 50, 1, 8, 0}, {1, 11, 11, 16, 256, 0},
 	} {
+		if race.Enabled && i%4 != 0 {
+			continue
+		}
 		c := Conv{H: size.h, W: size.w, C: size.c, KH: 3, KW: 3, OH: size.h + 2*size.pad - 2, OW: size.w + 2*size.pad - 2, StrideH: 1, StrideW: 1, PadTop: size.pad, PadLeft: size.pad, Zero: uint8(r.IntN(256))}
 		if i%3 == 1 && size.pad > 0 { // more in front than behind
 			c.OH, c.OW = c.OH-1, c.OW-1
