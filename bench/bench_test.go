@@ -396,3 +396,15 @@ func TestWriteDigits(t *testing.T) {
 		t.Fatalf("%d bytes, first labels %v, %v", len(l), l[8:13], err)
 	}
 }
+
+// A report says what products of bytes used too.
+func TestReportNamesLevel(t *testing.T) {
+	for _, l := range isa.ByteLevels() {
+		restore := isa.Use(l)
+		r := newReport(1)
+		restore()
+		if r.ISA != l.String() || r.Best != isa.Best().String() && r.Best != isa.AVXVNNI.String() {
+			t.Errorf("%v: %s of %s", l, r.ISA, r.Best)
+		}
+	}
+}
