@@ -51,7 +51,7 @@ type winograd struct {
 
 	width, height int     // of the results of an image, before pooling
 	wide, tall    int     // tiles of four results across and down an image
-	slim, low     int     // tiles of two behind them: 0 or 1
+	slim, flat    int     // tiles of two behind them: 0 or 1
 	lines         int     // lines of tiles in a block, of any images
 	blocks        int     // of the batch
 	pieces        int     // chunks of a block, each of some columns
@@ -119,19 +119,19 @@ func newWinograd(s Spec) *Plan {
 	p.algorithm = d
 	d.width, d.height = p.convolved()
 	d.wide, d.slim = tilesOf(d.width)
-	d.tall, d.low = tilesOf(d.height)
+	d.tall, d.flat = tilesOf(d.height)
 	d.channels = (c.C + winoChannels - 1) / winoChannels * winoChannels
 	d.pairs = (c.C + 1) / 2
 	d.padded = (s.N + winoWidth - 1) / winoWidth * winoWidth
 
-	across, down := 4*d.wide+2*d.slim+2, 4*d.tall+2*d.low+2 // pixels that tiles read
+	across, down := 4*d.wide+2*d.slim+2, 4*d.tall+2*d.flat+2 // pixels that tiles read
 	d.copied = c.PadTop > 0 || c.PadLeft > 0 || across > c.W || down > c.H || d.channels != c.C
 	d.line = c.W * c.C
 	if d.copied {
 		d.line = across * c.C
 	}
 	images := p.images()
-	lines, each := images*(d.tall+d.low), d.wide+d.slim
+	lines, each := images*(d.tall+d.flat), d.wide+d.slim
 	tiles := min(max(winoTiles, winoNumbers/d.channels), max(winoLeast, lines*each/winoBlocks))
 	d.lines = min(lines, max(1, (tiles+each/2)/each))
 	d.blocks = (lines + d.lines - 1) / d.lines
@@ -213,7 +213,7 @@ func (p *Plan) Executed() int64 {
 	}
 	expand, contract := map[int]int{4: 17, 2: 10}, map[int]int{4: 13, 2: 4} // adds and shifts along an axis
 	sum := 0
-	for kind, tiles := range [4]int{tile42: d.tall * d.slim, tile44: d.tall * d.wide, tile24: d.low * d.wide, tile22: d.low * d.slim} {
+	for kind, tiles := range [4]int{tile42: d.tall * d.slim, tile44: d.tall * d.wide, tile24: d.flat * d.wide, tile22: d.flat * d.slim} {
 		h, w := shape(kind)
 		in, out := (w+2)*expand[h]+(h+2)*expand[w], (w+2)*contract[h]+h*contract[w]+2*h*w
 		sum += tiles * (2*(h+2)*(w+2)*p.Conv.C*p.N + in*p.Conv.C + out*p.N)
@@ -232,7 +232,7 @@ func (d *winograd) run(pool *par.Pool, a []uint8) {
 	for len(d.workers) < pool.Threads() {
 		w := &winogradWorker{points: make([]int16, winoPoints*(tiles*d.channels+winoSkew)), sums: make([]int32, winoPoints*(tiles*d.held+winoSkew/2))}
 		if d.copied {
-			w.lines = make([]uint8, (4*min(d.lines, d.tall+d.low)+2)*d.line+slack)
+			w.lines = make([]uint8, (4*min(d.lines, d.tall+d.flat)+2)*d.line+slack)
 		}
 		d.workers = append(d.workers, w)
 	}
@@ -254,12 +254,12 @@ func (d *winograd) run(pool *par.Pool, a []uint8) {
 
 // partial reports whether there are tiles that go beyond the results of an image.
 func (d *winograd) partial() bool {
-	return 4*d.wide+2*d.slim > d.width || 4*d.tall+2*d.low > d.height
+	return 4*d.wide+2*d.slim > d.width || 4*d.tall+2*d.flat > d.height
 }
 
 // at is a line of tiles: of which image, from which line of results on, and whether it has two of them.
-func (d *winograd) at(line int) (image, y int, low bool) {
-	n := d.tall + d.low
+func (d *winograd) at(line int) (image, y int, flat bool) {
+	n := d.tall + d.flat
 	return line / n, line % n * 4, line%n == d.tall
 }
 
@@ -267,14 +267,14 @@ func (d *winograd) at(line int) (image, y int, low bool) {
 func (d *winograd) Chunk(i, worker int) {
 	w := d.workers[worker]
 	first := i / d.pieces * d.lines
-	last := min(first+d.lines, d.images()*(d.tall+d.low))
-	low := 0
+	last := min(first+d.lines, d.images()*(d.tall+d.flat))
+	flat := 0
 	for l := first; l < last; l++ {
 		if _, _, is := d.at(l); is {
-			low++
+			flat++
 		}
 	}
-	b := &winogradBlock{first: first, last: last, low: low, tall: last - first - low}
+	b := &winogradBlock{first: first, last: last, flat: flat, tall: last - first - flat}
 	b.starts(d)
 	d.expand(w, b)
 	from := i % d.pieces * d.cols
@@ -289,7 +289,7 @@ func (d *winograd) Chunk(i, worker int) {
 // points ±2 down, across or both are neighbours.
 type winogradBlock struct {
 	first, last int
-	tall, low   int    // lines of four and of two results
+	tall, flat  int    // lines of four and of two results
 	start       [5]int // of tiles of each kind, and of all
 }
 
@@ -302,7 +302,7 @@ const (
 )
 
 func (b *winogradBlock) starts(d *winograd) {
-	for kind, n := range [4]int{b.tall * d.slim, b.tall * d.wide, b.low * d.wide, b.low * d.slim} {
+	for kind, n := range [4]int{b.tall * d.slim, b.tall * d.wide, b.flat * d.wide, b.flat * d.slim} {
 		b.start[kind+1] = b.start[kind] + n
 	}
 }
@@ -325,7 +325,7 @@ func (d *winograd) each(b *winogradBlock, f func(line, wideKind, wide, slimKind,
 	at := b.start
 	for l := b.first; l < b.last; l++ {
 		wide, slim := tile44, tile42
-		if _, _, low := d.at(l); low {
+		if _, _, flat := d.at(l); flat {
 			wide, slim = tile24, tile22
 		}
 		f(l, wide, at[wide], slim, at[slim])
@@ -352,11 +352,11 @@ func (d *winograd) expand(w *winogradWorker, b *winogradBlock) {
 			if d.copied {
 				rows := 2
 				for m := l; m < b.last; m++ {
-					is, _, low := d.at(m)
+					is, _, flat := d.at(m)
 					if is != at {
 						break
 					}
-					if rows += 4; low {
+					if rows += 4; flat {
 						rows -= 2
 					}
 				}
