@@ -25,6 +25,13 @@ func onMachines(t *testing.T, layout string, deadline time.Duration, f func(c *C
 		t.Skip(err)
 	}
 	defer os.RemoveAll(top)
+	if mem, name, err := makeMemory(top, sharedSize(len(layout))); err != nil {
+		t.Skipf("%s has no room for common memory of %d ranks: %v", shmFolder, len(layout), err)
+	} else {
+		removeMemory(top, name)
+		closeMemory(mem)
+	}
+	defer runtime.GC() // and with it the memory that f's Comms leave
 	for _, m := range layout {
 		if err := os.MkdirAll(filepath.Join(top, string(m)), 0o700); err != nil {
 			t.Fatal(err)
@@ -385,26 +392,30 @@ func TestLostOnMachines(t *testing.T) {
 // A rank that does nothing is named by all others, on its machine and elsewhere.
 func TestStoppedOnMachines(t *testing.T) {
 	for _, layout := range []string{"aabb", "aaabbb", "abab"} {
-		var wg sync.WaitGroup
-		wg.Add(len(layout) - 1)
-		errs := onMachines(t, layout, 400*time.Millisecond, func(c *Comm) error {
-			x := make([]float32, 5000)
-			if err := c.AllReduce(x); err != nil {
-				return err
+		t.Run(layout, func(t *testing.T) {
+			t.Parallel() // each waits for its deadline
+			var wg sync.WaitGroup
+			wg.Add(len(layout) - 1)
+			for r, err := range onMachines(t, layout, 5*time.Second, func(c *Comm) error {
+				c.beat = 100 * time.Millisecond
+				x := make([]float32, 5000)
+				err := c.AllReduce(x)
+				if c.Rank() == 2 {
+					wg.Wait()
+					return nil
+				}
+				defer wg.Done()
+				if err != nil {
+					return fmt.Errorf("before anybody stopped: %w", err)
+				}
+				return c.AllReduce(x)
+			}) {
+				var late *LateError
+				if r != 2 && (!errors.As(err, &late) || !slices.Equal(late.Ranks, []int{2})) {
+					t.Errorf("rank %d: %v", r, err)
+				}
 			}
-			if c.Rank() == 2 {
-				wg.Wait()
-				return nil
-			}
-			defer wg.Done()
-			return c.AllReduce(x)
 		})
-		for r, err := range errs {
-			var late *LateError
-			if r != 2 && (!errors.As(err, &late) || !slices.Equal(late.Ranks, []int{2})) {
-				t.Errorf("%s: rank %d: %v", layout, r, err)
-			}
-		}
 	}
 }
 

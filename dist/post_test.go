@@ -10,13 +10,14 @@ import (
 
 // Messages posted arrive in their order beside other operations; who receives names late ranks by their numbers in the job; a rank that is gone is an error of Post or Wait.
 func TestPoster(t *testing.T) {
+	t.Parallel() // it waits for a deadline
 	var wg sync.WaitGroup
 	for i, tr := range Local(3) {
 		if i == 0 {
 			continue // the job has a rank that takes no part
 		}
 		wg.Go(func() {
-			c := New(tr, time.Second)
+			c := New(tr, 5*time.Second)
 			pair, err := c.Sub([]int{1, 2}, 3)
 			if err != nil {
 				t.Error(err)

@@ -3,19 +3,14 @@ package dist
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
 
 // Long sums go through shared memory in turns and have the bits of messages, mixed with short ones, scattered ones and several at a time.
 func TestSharedMemory(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("processes share memory on Linux alone")
-	}
 	const size = 2*chunk + 1000
 	for _, ranks := range []int{2, 3, 4, 5} {
 		var xs [][]float32
@@ -23,7 +18,7 @@ func TestSharedMemory(t *testing.T) {
 			xs = append(xs, summand(r, size))
 		}
 		want := treeSum(xs)
-		for r, err := range each(ranks, 0, func(c *Comm) error {
+		for r, err := range onMachines(t, strings.Repeat("a", ranks), 0, func(c *Comm) error {
 			p := NewPlan(ranks, ranks)
 			for i := range 3 {
 				x := slices.Clone(xs[c.Rank()])
@@ -55,16 +50,6 @@ func TestSharedMemory(t *testing.T) {
 		}) {
 			if err != nil {
 				t.Fatalf("rank %d of %d: %v", r, ranks, err)
-			}
-		}
-	}
-	if left, _ := filepath.Glob(shmFolder + "/joule-*"); len(left) > 0 {
-		for _, f := range left {
-			if st, err := os.Stat(f); err == nil && st.ModTime().After(time.Now().Add(-time.Second)) {
-				time.Sleep(time.Second) // of another job that begins
-				if _, err := os.Stat(f); err == nil {
-					t.Errorf("%s is left", f)
-				}
 			}
 		}
 	}

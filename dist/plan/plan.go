@@ -163,8 +163,7 @@ func (j *Job) sum(n, stride int, bytes float64) flow {
 		return f
 	}
 	if m == 1 {
-		f := j.Local.sum(n, bytes)
-		return f
+		return j.Local.sum(n, bytes)
 	}
 	if r == 1 {
 		f := j.shared().sum(n, bytes)
