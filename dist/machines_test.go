@@ -389,6 +389,34 @@ func TestLostOnMachines(t *testing.T) {
 	}
 }
 
+// A rank that goes while memory is sought leaves none behind, neither in files (onMachines looks for them) nor mapped.
+func TestLostBeforeMemory(t *testing.T) {
+	var found sync.WaitGroup // by all, before one goes
+	found.Add(3)
+	for r, err := range onMachines(t, "aab", time.Minute, func(c *Comm) error {
+		_, err := c.Machines()
+		found.Done()
+		if found.Wait(); err != nil {
+			return err
+		}
+		if c.Rank() == 1 {
+			return c.Close()
+		}
+		if _, err := c.NewWindow(5000); !errors.Is(err, ErrLost) {
+			return fmt.Errorf("not lost, but %v", err)
+		}
+		c.Abort(1) // or rank 2 may wait for what rank 0 no longer sends
+		if maps, err := os.ReadFile("/proc/self/maps"); err != nil || strings.Contains(string(maps), c.folder+"/") {
+			return fmt.Errorf("memory is still mapped, or %v", err)
+		}
+		return nil
+	}) {
+		if err != nil {
+			t.Errorf("rank %d: %v", r, err)
+		}
+	}
+}
+
 // A rank that does nothing is named by all others, on its machine and elsewhere.
 func TestStoppedOnMachines(t *testing.T) {
 	for _, layout := range []string{"aabb", "aaabbb", "abab"} {

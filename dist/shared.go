@@ -99,13 +99,14 @@ func (c *Comm) memory(size func(ranks int) int) (mem []byte, release func([]byte
 		mem = make([]byte, bytes)
 	case m.me == 0:
 		made, file, err := makeMemory(c.folder, bytes)
-		if err == nil && len(file) <= most {
+		if err == nil {
+			defer removeMemory(c.folder, file)
 			mem, release = made, closeMemory
 			copy(name, file)
-			defer removeMemory(c.folder, file)
 		}
 	}
 	if err := c.allGather(name, slices.Repeat([]int{most}, n), names); err != nil {
+		release(mem)
 		return nil, nil, err
 	}
 	if file := strings.TrimRight(string(names[m.own[0]*most:(m.own[0]+1)*most]), "\x00"); m.me > 0 && file != "" {
