@@ -121,8 +121,8 @@ func generateCmd() *cobra.Command {
 				return err
 			}
 			seconds := time.Since(start).Seconds()
-			for _, x := range append([]generate.Result{r}, all...) {
-				if n := g.Sees(x.Prompt); n < x.Prompt && x.Why != "all" && ranks.first() {
+			for _, x := range all {
+				if n := g.Sees(x.Prompt); n < x.Prompt && ranks.first() {
 					fmt.Fprintf(os.Stderr, "joule: a prompt has %d tokens and the model takes %d: it has seen the last %d of them\n", x.Prompt, context, n)
 				}
 			}
