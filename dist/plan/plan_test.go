@@ -62,6 +62,7 @@ func TestAcross(t *testing.T) {
 			of = append(of, r/c.machine)
 		}
 		var across atomic.Int64
+		var apart atomic.Bool
 		var wg sync.WaitGroup
 		for _, tr := range dist.LocalOn(of) {
 			wg.Go(func() {
@@ -79,9 +80,14 @@ func TestAcross(t *testing.T) {
 					sent[i] = comm.Stats().Across
 				}
 				across.Add(sent[1] - sent[0])
+				apart.Store(!comm.Shared())
 			})
 		}
 		wg.Wait()
+		runtime.GC() // and with it the memory of these ranks
+		if c.machine > 1 && apart.Load() {
+			t.Skipf("/dev/shm has no room for common memory of %d ranks", c.ranks)
+		}
 		j := job()
 		j.Machine = c.machine
 		want := j.Across(c.ranks, 4*size) * float64((c.ranks+c.machine-1)/c.machine)
