@@ -419,11 +419,7 @@ func (j *Job) memory(s Strategy, n int, each, all float64) float64 {
 		state := (p.State-p.PartedState)/float64(n) + p.PartedState/rows
 		gradients := p.Gradients + p.Parted/rows + (p.Gradients-p.Parted)/float64(n)
 		if s.Zero == 2 {
-			most := 0.0
-			for _, b := range append(buckets(p.Parted), buckets(p.Gradients-p.Parted)...) {
-				most = max(most, b)
-			}
-			gradients += min(2*most, p.Gradients) - p.Gradients
+			gradients += inProgress(p.Gradients, append(buckets(p.Parted), buckets(p.Gradients-p.Parted)...)) - p.Gradients
 		}
 		return j.Base + p.Parameters + state + gradients + parted + j.Whole.State + programs(p, each, all, 1)
 	}
@@ -432,14 +428,19 @@ func (j *Job) memory(s Strategy, n int, each, all float64) float64 {
 	switch s.Zero {
 	case 1:
 		bytes += p.State/float64(n) - p.State + p.Gradients/float64(n)
-	case 2: // of gradients, those that are being computed or sent
-		most := 0.0
-		for _, b := range j.Buckets {
-			most = max(most, b)
-		}
-		bytes += p.State/float64(n) - p.State + p.Gradients/float64(n) + min(2*most, p.Gradients) - p.Gradients
+	case 2:
+		bytes += p.State/float64(n) - p.State + p.Gradients/float64(n) + inProgress(p.Gradients, j.Buckets) - p.Gradients
 	}
 	return j.Base + bytes + programs(p, each, all, 1)
+}
+
+// inProgress is the bytes of gradients that stage 2 of ZeRO holds at a time: those of the bucket that is computed and of the one that is sent.
+func inProgress(gradients float64, buckets []float64) float64 {
+	most := 0.0
+	for _, b := range buckets {
+		most = max(most, b)
+	}
+	return min(2*most, gradients)
 }
 
 // clearly is how many times quicker a strategy must be than one that stands before it to be preferred: predictions are not as exact as that.
