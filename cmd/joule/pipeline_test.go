@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jouleml/joule/dist/mpi/mpitest"
 )
@@ -47,35 +46,12 @@ func TestPipelineOnRanks(t *testing.T) {
 	}
 
 	// From the specification; a rank is killed, one process goes on, and then two again.
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("needs /proc to find the ranks")
-	}
 	dir = t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "small.yaml"), []byte(ranksSpec+"ranks: {pipeline: 2, shards: "+shards+"}\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	checkpoints := func() []string {
-		found, _ := filepath.Glob(filepath.Join(dir, "runs", "*", "checkpoints", "*.safetensors"))
-		return found
-	}
-	begin := func(args ...string) (*exec.Cmd, *bytes.Buffer, []int) {
-		c, out := onRanks(m, 2, dir, append([]string{"train"}, args...)...), &bytes.Buffer{}
-		c.Stdout, c.Stderr = out, out
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for range 3000 { // a loaded machine takes its time
-			if len(checkpoints()) > 0 {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		return c, out, processes(c.Process.Pid)
-	}
-	c, text, ps := begin("small.yaml", "--checkpoint-every", "20ms")
-	if len(ps) != 2 {
-		t.Fatalf("%d ranks\n%s", len(ps), text)
-	}
+	c := onRanks(m, 2, dir, "train", "small.yaml", "--checkpoint-every", "20ms")
+	text, ps := begun(t, c, dir, 2)
 	_ = syscall.Kill(ps[1], syscall.SIGKILL)
 	if err := c.Wait(); err == nil {
 		t.Log("the training was over before the kill")
@@ -92,10 +68,8 @@ func TestPipelineOnRanks(t *testing.T) {
 	}
 
 	dir = ranksDir(t)
-	c, text, ps = begin("small.yaml", "--pipeline", "2", "--epochs", "10000", "--deadline", "5s")
-	if len(ps) != 2 {
-		t.Fatalf("%d ranks\n%s", len(ps), text)
-	}
+	c = onRanks(m, 2, dir, "train", "small.yaml", "--pipeline", "2", "--epochs", "10000", "--deadline", "5s")
+	text, ps = begun(t, c, dir, 2)
 	_ = syscall.Kill(ps[1], syscall.SIGSTOP)
 	err = c.Wait()
 	_ = syscall.Kill(ps[1], syscall.SIGKILL) // if the launcher has left it

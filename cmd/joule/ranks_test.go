@@ -269,6 +269,33 @@ func TestSlowLinkFlags(t *testing.T) {
 	}
 }
 
+// begun starts a training on n ranks and waits for its first checkpoint: what it prints, and its processes.
+func begun(t *testing.T, c *exec.Cmd, dir string, n int) (out *bytes.Buffer, ps []int) {
+	t.Helper()
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("needs /proc to find the ranks")
+	}
+	out = &bytes.Buffer{}
+	c.Stdout, c.Stderr = out, out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 12000 { // a loaded machine takes its time
+		if files, _ := filepath.Glob(filepath.Join(dir, "runs", "*", "checkpoints", "*.safetensors")); len(files) > 0 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if ps = processes(c.Process.Pid); len(ps) != n {
+		for _, p := range append(ps, c.Process.Pid) {
+			_ = syscall.Kill(p, syscall.SIGKILL)
+		}
+		_ = c.Wait()
+		t.Fatalf("%v: %d processes of %d ranks\n%s", c.Args, len(ps), n, out)
+	}
+	return out, ps
+}
+
 // processes are the descendants of a process that run this program.
 func processes(parent int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
@@ -346,7 +373,7 @@ func TestKilledRanks(t *testing.T) {
 						return
 					}
 					var ps []int
-					for range 400 { // until the ranks are there
+					for range 12000 { // until the ranks are there, on a loaded machine too
 						if ps = processes(c.Process.Pid); len(ps) == n {
 							break
 						}
@@ -385,29 +412,10 @@ func TestKilledRanks(t *testing.T) {
 
 // A rank that stops is named when the deadline has passed, and the job ends.
 func TestStoppedRank(t *testing.T) {
-	all := mpitest.All(t)
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("needs /proc to find the ranks")
-	}
-	for _, m := range all {
+	for _, m := range mpitest.All(t) {
 		dir := ranksDir(t)
 		c := onRanks(m, 3, dir, "train", "small.yaml", "--epochs", "10000", "--deadline", "5s")
-		var out bytes.Buffer
-		c.Stdout, c.Stderr = &out, &out
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for range 1000 { // until an epoch is done
-			if files, _ := filepath.Glob(filepath.Join(dir, "runs", "*", "checkpoints", "*.safetensors")); len(files) > 0 {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		ps := processes(c.Process.Pid)
-		if len(ps) != 3 {
-			_ = c.Process.Kill()
-			t.Fatalf("%s: %d ranks", m.Name, len(ps))
-		}
+		out, ps := begun(t, c, dir, 3)
 		if err := syscall.Kill(ps[1], syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
@@ -424,22 +432,7 @@ func TestInterruptedRanks(t *testing.T) {
 	for _, m := range mpitest.All(t) {
 		dir := ranksDir(t)
 		c := onRanks(m, 2, dir, "train", "small.yaml", "--epochs", "10000", "--checkpoint-every", "1h")
-		var out bytes.Buffer
-		c.Stdout, c.Stderr = &out, &out
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for range 3000 { // a loaded machine takes its time
-			if files, _ := filepath.Glob(filepath.Join(dir, "runs", "*", "checkpoints", "*.safetensors")); len(files) > 0 {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		ps := processes(c.Process.Pid)
-		if len(ps) < 2 {
-			_ = c.Wait()
-			t.Fatalf("%s: no ranks:\n%s", m.Name, out.String())
-		}
+		out, ps := begun(t, c, dir, 2)
 		for _, p := range ps[1:] { // one rank is enough
 			_ = syscall.Kill(p, syscall.SIGINT)
 		}

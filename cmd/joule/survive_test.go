@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -37,23 +36,7 @@ func survive(t *testing.T, m mpitest.MPI, r *rand.Rand, n, victim int, want stri
 	const hang = 5 * time.Minute // a job takes two seconds, on a machine that stops it for others much longer
 	dir := ranksDir(t)
 	c := onRanks(m, n, dir, append([]string{"train", "small.yaml", "--quiet", "--checkpoint-every", "20ms"}, args...)...)
-	var out bytes.Buffer
-	c.Stdout, c.Stderr = &out, &out
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var ps []int
-	for range 2000 { // until the training has begun
-		if files, _ := filepath.Glob(filepath.Join(dir, "runs", "*", "checkpoints", "*.safetensors")); len(files) > 0 {
-			ps = processes(c.Process.Pid)
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	if len(ps) != n {
-		_ = c.Process.Kill()
-		t.Fatalf("%d ranks\n%s", len(ps), out.String())
-	}
+	out, ps := begun(t, c, dir, n)
 	time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 	_ = syscall.Kill(ps[victim], syscall.SIGKILL)
 	done := time.AfterFunc(hang, func() { // with what each goroutine was at

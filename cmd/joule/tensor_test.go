@@ -130,38 +130,9 @@ func TestTensorOnRanks(t *testing.T) {
 	}
 }
 
-// begun starts a training of a run and waits for its first checkpoint: what it prints, and its processes.
-func begun(t *testing.T, c *exec.Cmd, dir string) (*bytes.Buffer, []int) {
-	t.Helper()
-	out := &bytes.Buffer{}
-	c.Stdout, c.Stderr = out, out
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for range 3000 { // a loaded machine takes its time
-		if files, _ := filepath.Glob(filepath.Join(dir, "runs", "*", "checkpoints", "*.safetensors")); len(files) > 0 {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return out, processes(c.Process.Pid)
-}
-
 // Ranks that split layers and are left when one is killed go on, split over as many as there are: three of four, or one of two alone.
 func TestTensorSurvives(t *testing.T) {
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("needs /proc to find the ranks")
-	}
-	var m mpitest.MPI
-	found := false
-	for _, x := range mpitest.All(t) {
-		if s, ok := x.Survives(); ok {
-			m, found = s, true
-		}
-	}
-	if !found {
-		t.Skip("needs Open MPI 5: name its bin folder in " + mpitest.Variable)
-	}
+	m := survivors(t)
 	small := func(t *testing.T) string { return splitDir(t, "") }
 	for _, k := range []struct {
 		n    int
@@ -176,11 +147,7 @@ func TestTensorSurvives(t *testing.T) {
 		}
 		dir := k.dir(t)
 		c := onRanks(m, n, dir, append([]string{"train", k.file, "--quiet", "--tensor", "2", "--shards", "2", "--checkpoint-every", "20ms"}, k.more...)...)
-		out, ps := begun(t, c, dir)
-		if len(ps) != n {
-			_ = c.Process.Kill()
-			t.Fatalf("%d ranks\n%s", len(ps), out)
-		}
+		out, ps := begun(t, c, dir, n)
 		_ = syscall.Kill(ps[n-1], syscall.SIGKILL)
 		done := time.AfterFunc(5*time.Minute, func() { _ = c.Process.Kill() })
 		_ = c.Wait() // the launcher reports the rank that was killed

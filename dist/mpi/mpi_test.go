@@ -14,8 +14,11 @@ import (
 	"github.com/jouleml/joule/dist/mpi/mpitest"
 )
 
-// role says what a process that mpirun has started is to do.
-const role = "JOULE_TEST_ROLE"
+// role says what a process that mpirun has started is to do, folder where it leaves files for the other ranks.
+const (
+	role   = "JOULE_TEST_ROLE"
+	folder = "JOULE_TEST_FOLDER"
+)
 
 func TestMain(m *testing.M) {
 	if r := os.Getenv(role); r != "" {
@@ -94,13 +97,23 @@ func hang() error {
 	if err != nil {
 		return err
 	}
-	c := dist.New(t, 3*time.Second)
+	c := dist.New(t, 5*time.Second)
 	if c.Rank() == 1 {
 		select {}
 	}
 	err = c.AllReduce(make([]float32, 5000))
 	fmt.Fprintln(os.Stderr, "hang:", err)
-	time.Sleep(2 * time.Second) // for the others to say theirs, on a loaded machine too
+	said := os.Getenv(folder)
+	if err := os.WriteFile(filepath.Join(said, strconv.Itoa(c.Rank())), nil, 0o666); err != nil {
+		return err
+	}
+	for range 600 { // until the other has said so too
+		if exists(filepath.Join(said, "0")) && exists(filepath.Join(said, "2")) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	time.Sleep(500 * time.Millisecond) // for the launcher to pass it on
 	c.Abort(4)
 	return err
 }
@@ -130,7 +143,7 @@ func TestOperations(t *testing.T) {
 
 func TestHungRank(t *testing.T) {
 	for i, m := range mpitest.All(t) {
-		out, err := m.Command("3", []string{role + "=hang", "JOULE_DEBUG=machines=" + strconv.Itoa(1+i)}, os.Args[0]).CombinedOutput()
+		out, err := m.Command("3", []string{role + "=hang", folder + "=" + t.TempDir(), "JOULE_DEBUG=machines=" + strconv.Itoa(1+i)}, os.Args[0]).CombinedOutput()
 		said := strings.Count(string(out), "hang: dist:") - strings.Count(string(out), "role hang: dist:")
 		if err == nil || said != 2 || !strings.Contains(string(out), "no sign of rank 1:") || strings.Contains(string(out), "no sign of rank 0") {
 			t.Errorf("%s: %v\n%s", m.Name, err, out)
