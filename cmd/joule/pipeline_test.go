@@ -51,7 +51,7 @@ func TestPipelineOnRanks(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := onRanks(m, 2, dir, "train", "small.yaml", "--checkpoint-every", "20ms")
-	text, ps := begun(t, c, dir, 2)
+	_, ps := begun(t, c, dir, 2)
 	_ = syscall.Kill(ps[1], syscall.SIGKILL)
 	if err := c.Wait(); err == nil {
 		t.Log("the training was over before the kill")
@@ -69,7 +69,7 @@ func TestPipelineOnRanks(t *testing.T) {
 
 	dir = ranksDir(t)
 	c = onRanks(m, 2, dir, "train", "small.yaml", "--pipeline", "2", "--epochs", "10000", "--deadline", "5s")
-	text, ps = begun(t, c, dir, 2)
+	text, ps := begun(t, c, dir, 2)
 	_ = syscall.Kill(ps[1], syscall.SIGSTOP)
 	err = c.Wait()
 	_ = syscall.Kill(ps[1], syscall.SIGKILL) // if the launcher has left it
