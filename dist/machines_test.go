@@ -469,6 +469,24 @@ func TestMarks(t *testing.T) {
 	if hasMark(b, name, '8') {
 		t.Error("half a mark was taken")
 	}
+	// Of files that are left those are removed that are old, and have names that ranks give.
+	old := time.Now().Add(-2 * time.Hour)
+	for _, f := range []string{"joule-12345", "joule-12a", "joule"} {
+		if err := os.WriteFile(filepath.Join(b, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(filepath.Join(b, f), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := makeMark(b, 1); err != nil {
+		t.Fatal(err)
+	}
+	for f, kept := range map[string]bool{"joule-12345": false, "joule-12a": true, "joule": true, name: true} {
+		if _, err := os.Stat(filepath.Join(b, f)); (err == nil) != kept {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
 	for r, err := range each(4, 0, func(c *Comm) error {
 		if c.Rank() == 2 {
 			c.folder = a + "/none"

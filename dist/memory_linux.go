@@ -4,14 +4,31 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // in is the path of a file in a folder, whatever another rank says that its name is.
 func in(folder, name string) string { return filepath.Join(folder, filepath.Base(name)) }
 
+// left is the age from which on a file is one that a killed process has left: ranks that look for each other need theirs for moments, and do with messages if it goes too early.
+const left = time.Hour
+
+// sweep removes files that killed processes have left.
+func sweep(folder string) {
+	files, _ := filepath.Glob(filepath.Join(folder, "joule-*"))
+	for _, f := range files {
+		st, err := os.Lstat(f)
+		if err == nil && st.Mode().IsRegular() && time.Since(st.ModTime()) > left && strings.Trim(filepath.Base(f)[len("joule-"):], "0123456789") == "" {
+			_ = os.Remove(f)
+		}
+	}
+}
+
 // makeMark makes a file with a mark for processes that see the folder.
 func makeMark(folder string, mark uint64) (name string, err error) {
+	sweep(folder)
 	f, err := os.CreateTemp(folder, "joule-*")
 	if err != nil {
 		return "", err
