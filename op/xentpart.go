@@ -2,6 +2,7 @@ package op
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/jouleml/joule/dtype"
 	"github.com/jouleml/joule/graph"
@@ -14,6 +15,8 @@ var XentPartOp, XentPartGradOp *graph.Op
 
 func init() {
 	labels := tensor.Of([]int32{3, 0, 9, -1, 12})
+	minus := float32(math.Inf(-1))
+	masked := []*tensor.Tensor{tensor.Of([]float32{minus, minus, minus, 1, minus, 2}).Reshape(2, 3), tensor.Of([]int32{4, 0})}
 	infer := func(in []typ) error {
 		if err := lastAxis(in); err != nil {
 			return err
@@ -40,9 +43,11 @@ func init() {
 			x := in[0]
 			last := len(x.Shape()) - 1
 			m := StopGradient(ReduceMax(x, last))
+			m = Select(Eq(m, Like(m, math.Inf(-1))), Like(m, 0), m) // of logits that are all -∞ the exponentials are 0
 			row := func(y *node) *node { return Reshape(y, append([]int{1}, y.Shape()...)...) }
 			lse := Add(m, Log(Sum(Exp(Sub(x, keepLast(m, x))), last)))
-			own := Sum(Mul(OneHot(in[1], x.Shape()[last], x.DType()), x), last)
+			at := OneHot(in[1], x.Shape()[last], x.DType())
+			own := Sum(Select(Ne(at, Like(at, 0)), x, Like(x, 0)), last)
 			return []*node{Concat(0, row(lse), row(own), row(Sum(x, last)))}
 		},
 		Grad: func(_ none, n *node, d []*node) []*node {
@@ -52,6 +57,7 @@ func init() {
 		Samples: []graph.Sample{
 			{Name: "rows", In: types(f32(5, 10), graph.T(dtype.I32, 5)), Data: []*tensor.Tensor{nil, labels}, Lo: -4, Hi: 4},
 			{Name: "sequences", In: types(f32(1, 5, 37), graph.T(dtype.I32, 1, 5)), Data: []*tensor.Tensor{nil, tensor.Of([]int32{36, 2, 9, -1, 12}).Reshape(1, 5)}, Lo: -4, Hi: 4},
+			{Name: "ruled out", In: types(f32(2, 3), graph.T(dtype.I32, 2)), Data: masked, NoGrad: true},
 			{Name: "shapes", In: types(f32(5, 10), graph.T(dtype.I32, 4)), Bad: "need labels"},
 			{Name: "none", In: types(f32(5, 0), graph.T(dtype.I32, 5)), Bad: "not empty"},
 		},
@@ -77,13 +83,16 @@ func init() {
 			row := func(t *node, i int) *node { // [C …] of row i of [3 …]
 				return keepLast(Reshape(SliceAxis(t, 0, i, i+1), labels.Shape()...), x)
 			}
-			p := Exp(Sub(x, row(in[2], 0)))
+			lse := row(in[2], 0)
+			lse = Select(Eq(lse, Like(lse, math.Inf(-1))), Like(lse, 0), lse)
+			p := Exp(Sub(x, lse))
 			at := OneHot(labels, x.Shape()[len(x.Shape())-1], x.DType())
 			return []*node{Add(Add(Mul(p, row(in[3], 0)), Mul(at, row(in[3], 1))), row(in[3], 2))}
 		},
 		FLOPs: func(_ none, in, _ []typ) int64 { return 5 * int64(in[0].Shape.Size()) },
 		Samples: []graph.Sample{
 			{Name: "rows", In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(3, 5), f32(3, 5)), Data: []*tensor.Tensor{nil, labels, nil, nil}, Lo: -2, Hi: 2},
+			{Name: "ruled out", In: types(f32(2, 3), graph.T(dtype.I32, 2), f32(3, 2), f32(3, 2)), Data: append(masked[:2:2], tensor.Of([]float32{minus, 2.3132617, 0, 1, minus, minus}).Reshape(3, 2), nil), Lo: -2, Hi: 2, NoGrad: true},
 			{Name: "shapes", In: types(f32(5, 10), graph.T(dtype.I32, 5), f32(3, 5), f32(3, 4)), Bad: "must be"},
 		},
 	})

@@ -10,6 +10,8 @@ import (
 //
 //	stats[0,r] = log Σc e^x[r,c]     stats[1,r] = x[r,label[r]], 0 of a label that is none of them     stats[2,r] = Σc x[r,c]
 //	dx[r,c]    = d[0,r]·e^(x[r,c] - stats[0,r]) + d[1,r]·(c = label[r]) + d[2,r]
+//
+// Where all logits are -∞, their exponentials being nothing beside those of other parts, stats[0,r] is -∞ and the first term of dx 0.
 type PartEntropy struct {
 	rows, n, per       int
 	l                  *leaves
@@ -57,7 +59,11 @@ func (p *partForward) Chunk(i, _ int) {
 	for r := i * p.per; r < min((i+1)*p.per, p.rows); r++ {
 		x := p.x[r*n : (r+1)*n]
 		m := p.l.row[Max](x)
-		p.stats[r] = float32(float64(m) + math.Log(float64(p.l.sumExp(x, m))))
+		lse := float64(m)
+		if !math.IsInf(lse, -1) { // all of them ruled out: Σ is 0
+			lse += math.Log(float64(p.l.sumExp(x, m)))
+		}
+		p.stats[r] = float32(lse)
 		own := float32(0)
 		if k := p.labels[r]; k >= 0 && int(k) < n {
 			own = x[k]
@@ -72,7 +78,11 @@ func (p *partBackward) Chunk(i, _ int) {
 	n := p.n
 	for r := i * p.per; r < min((i+1)*p.per, p.rows); r++ {
 		x, g := p.x[r*n:(r+1)*n], p.grads[r*n:(r+1)*n]
-		p.l.expSum(g, x, p.stats[r])
+		lse := p.stats[r]
+		if math.IsInf(float64(lse), -1) {
+			lse = 0 // e^(-∞ - 0) is 0
+		}
+		p.l.expSum(g, x, lse)
 		p.l.mulAdd(g, g, p.d[r], p.d[2*p.rows+r])
 		if k := p.labels[r]; k >= 0 && int(k) < n {
 			g[k] += p.d[p.rows+r]

@@ -2,6 +2,7 @@ package reduce
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -42,6 +43,37 @@ func TestPartEntropy(t *testing.T) {
 			p.Backward(pool, g, x, labels, stats, d)
 			check(what)
 			close64(t, what+" gradient", g, grad, 2e-6)
+			return [][]float32{stats, g}
+		})
+	}
+}
+
+// A row of which all logits are -∞ brings nothing, and its gradient is no NaN; one of several is none of the sum.
+func TestPartEntropyRuledOut(t *testing.T) {
+	none := float32(math.Inf(-1))
+	for _, n := range []int{1, 7, 100} {
+		x, labels := make([]float32, 2*n), []int32{-1, int32(n - 1)}
+		for i := range x {
+			x[i] = none
+		}
+		x[2*n-1] = 3
+		threads(t, func(what string, pool *par.Pool) [][]float32 {
+			p := NewPartEntropy(2, n)
+			stats, g := make([]float32, 6), make([]float32, 2*n)
+			p.Run(pool, stats, x, labels)
+			if stats[0] != none || stats[1] != 3 || stats[2] != 0 || stats[3] != 3 {
+				t.Errorf("%s: %d logits: %v", what, n, stats)
+			}
+			p.Backward(pool, g, x, labels, stats, []float32{0.5, 0.5, -1, -1, 0, 0})
+			for i, v := range g {
+				want := float32(0)
+				if i == 2*n-1 {
+					want = -0.5
+				}
+				if !(math.Abs(float64(v-want)) < 1e-6) {
+					t.Errorf("%s: gradient %d of %d is %v, not %v", what, i, 2*n, v, want)
+				}
+			}
 			return [][]float32{stats, g}
 		})
 	}
