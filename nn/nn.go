@@ -457,7 +457,7 @@ func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 	}
 	scores, after := m.ends(c)
 	for _, v := range m.order {
-		if v.layer == nil || v == after {
+		if v.layer == nil || v == after && c.Scores != nil {
 			continue
 		}
 		in := make([]*graph.Node, len(v.from))
@@ -465,7 +465,7 @@ func (m *Model) apply(c *Call, x []*graph.Node) []*graph.Node {
 			in[i] = at[f]
 			grows[v] = grows[v] || grows[f]
 		}
-		if v == scores {
+		if v == scores && v.layer.scoring(in[0]) {
 			at[v] = c.scoresOf(v.layer, in)
 			if after != nil {
 				at[after] = at[v]
@@ -502,7 +502,7 @@ func (m *Model) inTurn(c *Call, y *graph.Node) *graph.Node {
 		final--
 	}
 	for i := 0; i < n; i++ {
-		if scores != nil && i == final {
+		if scores != nil && i == final && scores.scoring(y) {
 			return c.scoresOf(scores, []*graph.Node{y})
 		}
 		if i+1 < n && c.pair(m.chain[i], m.chain[i+1]) {

@@ -175,6 +175,12 @@ func (l *Layer) classes() int {
 	return 0
 }
 
+// scoring reports whether a layer of which classes is not 0 gives scores of x: an Embedding that is given numbers gives rows of its table, which may be scores as they are.
+func (l *Layer) scoring(x *graph.Node) bool {
+	_, table := l.kind.(*embedding)
+	return !table || x.DType().IsFloat()
+}
+
 // scoresOf applies a layer so that it gives this rank's classes, and hands them over.
 func (c *Call) scoresOf(l *Layer, x []*graph.Node) *graph.Node {
 	c.role = last

@@ -49,6 +49,11 @@ func untied() (*nn.Model, error) {
 	return nn.Sequential(nn.Embedding(vocabulary, 8), nn.TransformerBlock(2, nn.CausalAttention()), nn.Dense(vocabulary, nn.Softmax)), nil
 }
 
+// pairs looks each word's probabilities of the next up in its table: its last layer has a row for each word it may be given, and all scores of each.
+func pairs() (*nn.Model, error) {
+	return nn.Sequential(nn.Embedding(vocabulary, vocabulary), nn.Activate(nn.Softmax)), nil
+}
+
 // sharedTable shares its table with the last layer.
 func sharedTable() (*nn.Model, error) {
 	x := nn.InputOf("x", dtype.I32, 5)
@@ -79,6 +84,7 @@ func TestTensorScores(t *testing.T) {
 		"soft":       {ranks: 2, tensor: 2, net: untied, opt: sgd, opts: metrics, soft: true, split: []string{"embedding/embeddings", "dense/kernel"}},
 		"whole":      {ranks: 2, tensor: 2, net: untied, opt: sgd, opts: []train.Option{train.MAE, train.Accuracy}, soft: true, split: []string{"dense/kernel"}},
 		"zero":       {ranks: 4, tensor: 2, net: sharedTable, p: train.Parallel{Zero: 2}, opt: adamw, split: []string{"embedding/embeddings"}},
+		"looked up":  {ranks: 2, tensor: 2, net: pairs, opt: sgd, opts: metrics, split: []string{"embedding/embeddings"}},
 		"recomputed": {ranks: 2, tensor: 2, net: sharedTable, opt: sgd, opts: []train.Option{train.Recompute()}, split: []string{"embedding/embeddings"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -160,4 +166,64 @@ func TestTensorScores(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where all classes of a rank are ruled out (scores of -∞) the others' loss and gradients are those of one process, and finite.
+func TestTensorScoresRuledOut(t *testing.T) {
+	first, _ := dist.Part(vocabulary, 1, 2) // the classes from here on are rank 1's
+	x, y := tensor.New(dtype.I32, 32, 5), tensor.New(dtype.I32, 32, 5)
+	for i := range x.I32() {
+		x.I32()[i], y.I32()[i] = int32(i*37)%vocabulary, int32(i*11%first)
+	}
+	f := func(name string) []data.Field { return []data.Field{{Name: name, Shape: []int{5}, DType: dtype.I32}} }
+	ds, err := data.FromTensors(data.Spec{Inputs: f("x"), Targets: f("y")}, []*tensor.Tensor{x}, []*tensor.Tensor{y})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fit := func(p train.Parallel) (*train.Model, *train.History, error) {
+		net, err := untied()
+		if err != nil {
+			return nil, nil, err
+		}
+		m, err := train.Compile(net, ds.Spec(), optim.SGD(0.9, false, optim.Rate(0.5)), train.SparseCategoricalCrossentropy, train.Freeze("dense/bias"), train.Across(p), train.Threads(1), train.Seed(3), train.Accuracy, train.Perplexity)
+		if err != nil {
+			return nil, nil, err
+		}
+		bias, err := m.State().Get("dense/bias")
+		if err != nil {
+			return nil, nil, err
+		}
+		out := bias.F32()
+		if p.Comm == nil {
+			out = out[first:]
+		}
+		if p.Comm == nil || p.Comm.Rank() == 1 {
+			for i := range out {
+				out[i] = float32(math.Inf(-1))
+			}
+		}
+		if err := m.State().Set("dense/bias", bias); err != nil {
+			return nil, nil, err
+		}
+		h, err := m.Fit(context.Background(), ds, train.Epochs(2), train.BatchSize(16))
+		return m, h, err
+	}
+	_, want, err := fit(train.Parallel{Shards: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allRanks(t, 2, func(comm *dist.Comm) error {
+		_, h, err := fit(train.Parallel{Comm: comm, Tensor: 2})
+		if err != nil {
+			return err
+		}
+		for i, e := range h.Epochs {
+			for _, l := range e.Logs {
+				if k, _ := want.Epochs[i].Log(l.Name); !(math.Abs(l.Value-k) <= 5e-5*max(1, k)) {
+					return fmt.Errorf("epoch %d: %v, in one process %v", i+1, e.Logs, want.Epochs[i].Logs)
+				}
+			}
+		}
+		return nil
+	})
 }
