@@ -46,12 +46,18 @@ func (s *partScores) full() graph.Type {
 // examples is the shape without the classes.
 func (s *partScores) examples() shape.Shape { return s.Part.Shape()[:len(s.Part.Shape())-1] }
 
-// gathered is x of every rank, [ranks …]: each adds zeros to the others', which changes no bit.
+// ahead is x as [1 …].
+func ahead(x *graph.Node) *graph.Node { return op.Reshape(x, append([]int{1}, x.Shape()...)...) }
+
+// behind is x as [… 1].
+func behind(x *graph.Node) *graph.Node { return op.Reshape(x, append(x.Shape().Clone(), 1)...) }
+
+// gathered is x of every rank, [ranks …]: each adds zeros to the others', which changes no value.
 func (s *partScores) gathered(x *graph.Node) *graph.Node {
-	sh := append([]int{1}, x.Shape()...)
-	lo, hi := make([]int, len(sh)), make([]int, len(sh))
+	y := ahead(x)
+	lo, hi := make([]int, len(y.Shape())), make([]int, len(y.Shape()))
 	lo[0], hi[0] = s.split.Rank, s.split.Of-1-s.split.Rank
-	return op.AllReduce(op.Pad(op.Reshape(x, sh...), lo, hi, 0), s.split.Group)
+	return op.AllReduce(op.Pad(y, lo, hi, 0), s.split.Group)
 }
 
 // of takes row i of [ranks, rows, …] for all ranks: [ranks …].
@@ -61,8 +67,7 @@ func (s *partScores) of(x *graph.Node, i int) *graph.Node {
 
 // wide gives every rank's place x [batch …].
 func (s *partScores) wide(x *graph.Node) *graph.Node {
-	sh := append([]int{1}, x.Shape()...)
-	return op.BroadcastTo(op.Reshape(x, sh...), append([]int{s.split.Of}, x.Shape()...)...)
+	return op.BroadcastTo(ahead(x), append([]int{s.split.Of}, x.Shape()...)...)
 }
 
 // together is log Σ e^x over the ranks of x [ranks …].
@@ -105,9 +110,8 @@ func (s *partScores) sparse(target *graph.Node, a op.XentAttrs) *graph.Node {
 // dense is the cross-entropy with probabilities of all classes, [batch …]: Σ t·(log Σ e^score - score).
 func (s *partScores) dense(target *graph.Node) *graph.Node {
 	last := len(target.Shape()) - 1
-	row := func(x *graph.Node) *graph.Node { return op.Reshape(x, append([]int{1}, s.examples()...)...) }
 	lse := op.SliceAxis(op.XentPart(s.Part, s.nobody()), 0, 0, 1)
-	all := s.gathered(op.Concat(0, lse, row(op.Sum(op.Mul(op.SliceAxis(target, last, s.Lo, s.Hi), s.Part), last))))
+	all := s.gathered(op.Concat(0, lse, ahead(op.Sum(op.Mul(op.SliceAxis(target, last, s.Lo, s.Hi), s.Part), last))))
 	return op.Sub(op.Mul(s.together(s.of(all, 0)), op.Sum(target, last)), op.Sum(s.of(all, 1), 0))
 }
 
@@ -125,7 +129,7 @@ func (s *partScores) whole() *graph.Node {
 
 // along repeats x [batch …] for each class of a shape [batch … classes].
 func (s *partScores) along(x *graph.Node, to shape.Shape) *graph.Node {
-	return op.BroadcastTo(op.Reshape(x, append(x.Shape().Clone(), 1)...), to...)
+	return op.BroadcastTo(behind(x), to...)
 }
 
 // verdict is what most metrics want to know of an example.
@@ -151,16 +155,14 @@ func (s *partScores) judged(target *graph.Node, need knows) *graph.Node {
 	e, z := s.entropy(target), s.Part
 	g, last := z.Graph(), len(z.Shape())-1
 	var rows []*graph.Node
-	row := func(x *graph.Node) { rows = append(rows, op.Reshape(x, append([]int{1}, s.examples()...)...)) }
 	if need&knowsClass != 0 {
-		row(op.ReduceMax(z, last))
-		row(op.Add(op.Convert(op.ArgMax(z, last), dtype.F32), op.Scalar(g, dtype.F32, float64(s.Lo))))
+		rows = append(rows, ahead(op.ReduceMax(z, last)), ahead(op.Add(op.Convert(op.ArgMax(z, last), dtype.F32), op.Scalar(g, dtype.F32, float64(s.Lo)))))
 	}
 	if need&knowsAbove != 0 {
 		own := s.along(e.own, z.Shape())
 		at := op.Iota(g, graph.Type{DType: dtype.I32, Shape: z.Shape()}, last)
 		before := op.Lt(at, s.along(op.Sub(target, op.Like(target, float64(s.Lo))), z.Shape()))
-		row(op.Sum(op.Convert(op.Or(op.Gt(z, own), op.And(op.Eq(z, own), before)), dtype.F32), last))
+		rows = append(rows, ahead(op.Sum(op.Convert(op.Or(op.Gt(z, own), op.And(op.Eq(z, own), before)), dtype.F32), last)))
 	}
 	none := op.Full(g, graph.Type{DType: dtype.F32, Shape: s.examples()}, 0)
 	class, above := none, none
@@ -174,8 +176,7 @@ func (s *partScores) judged(target *graph.Node, need knows) *graph.Node {
 			above = op.Sum(s.of(all, len(rows)-1), 0)
 		}
 	}
-	column := func(x *graph.Node) *graph.Node { return op.Reshape(x, append(x.Shape().Clone(), 1)...) }
-	return op.Concat(last, column(class), column(above), column(op.Sub(e.own, e.lse)))
+	return op.Concat(last, behind(class), behind(above), behind(op.Sub(e.own, e.lse)))
 }
 
 // outJudged is the name of the output of verdicts, which is where predictions are otherwise.

@@ -223,7 +223,7 @@ func (z *zero) declare() error {
 			return err
 		}
 		for _, v := range g.Variables() {
-			if name := graph.NameOf(v); z.g.m.sharded(name) {
+			if name := graph.NameOf(v); z.g.m.zeroed(name) {
 				if err := z.g.m.state.Add(backend.Var{Name: name, Type: v.Type()}); err != nil {
 					return err
 				}
@@ -491,12 +491,7 @@ func (z *zero) moveShared(up bool, whole map[string]*tensor.Tensor) error {
 // moveSegment moves one of them: this rank is the one that has it, or rank 0, which has the whole.
 func (z *zero) moveSegment(c *dist.Comm, up bool, rank int, name string, s segment, whole *tensor.Tensor) error {
 	m, mine := z.g.m, z.g.rank() == rank
-	room := make([]byte, 4*(s.Hi-s.Lo))
-	if up == mine { // the side that it comes from
-		if !up {
-			m.segment(name, rank, s, whole.Bytes(), room, false)
-			return c.Send(rank, 0, room)
-		}
+	if up && mine {
 		t, err := m.state.Get(name)
 		if err != nil {
 			return err
@@ -507,7 +502,11 @@ func (z *zero) moveSegment(c *dist.Comm, up bool, rank int, name string, s segme
 		}
 		return c.Send(0, 0, t.Bytes())
 	}
+	room := make([]byte, 4*(s.Hi-s.Lo))
 	switch {
+	case !up && !mine:
+		m.segment(name, rank, s, whole.Bytes(), room, false)
+		return c.Send(rank, 0, room)
 	case up:
 		if err := c.Recv(rank, 0, room); err != nil {
 			return err
@@ -558,7 +557,7 @@ func (m *Model) Unshare() (err error) {
 	case m.pipe != nil:
 		m.unshared, err = m.pipe.collect()
 		return err
-	case m.apart() == nil && (m.shared == nil || m.shared.zero == nil):
+	case !m.inParts() && (m.shared == nil || m.shared.zero == nil):
 		return nil
 	}
 	whole := map[string]*tensor.Tensor{}
