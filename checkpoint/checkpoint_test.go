@@ -356,7 +356,6 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// A packed checkpoint gives back the same bits, says its sections without the tensors, and is noticed when it is damaged.
 func loaded(t *testing.T, path string) *State {
 	t.Helper()
 	s, err := Load(path)
@@ -366,6 +365,7 @@ func loaded(t *testing.T, path string) *State {
 	return s
 }
 
+// A packed checkpoint gives back the same bits, says its sections without the tensors, and is noticed when it is damaged.
 func TestPacked(t *testing.T) {
 	w := tensor.New(dtype.F32, 200, 40)
 	for i := range w.Len() {

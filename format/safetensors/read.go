@@ -258,11 +258,11 @@ func (f *File) Close() error {
 
 // Load reads one tensor into new memory. F16 becomes F32 (exactly). It does not verify the checksum, which covers the whole file.
 func (f *File) Load(name string) (*tensor.Tensor, error) {
-	i, ok := f.index[name]
-	if !ok {
-		return nil, fmt.Errorf("safetensors: %s holds no tensor %q%s", f.name, name, f.nearby(name))
+	in, err := f.find(name)
+	if err != nil {
+		return nil, err
 	}
-	t, err := f.load(f.infos[i], nil)
+	t, err := f.load(in, nil)
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: %w", err)
 	}
@@ -271,17 +271,16 @@ func (f *File) Load(name string) (*tensor.Tensor, error) {
 
 // Part is elements lo <= i < hi along an axis of one tensor, in new memory: of the file no more is read, but for short pieces what lies between them. Like Load it does not verify the checksum.
 func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
-	i, ok := f.index[name]
-	if !ok {
-		return nil, fmt.Errorf("safetensors: %s holds no tensor %q%s", f.name, name, f.nearby(name))
+	in, err := f.find(name)
+	if err != nil {
+		return nil, err
 	}
-	in := f.infos[i]
 	if axis < 0 || axis >= len(in.Shape) || lo < 0 || hi < lo || hi > in.Shape[axis] {
 		return nil, fmt.Errorf("safetensors: %s: tensor %q is %v: it has no elements %d to %d along axis %d", f.name, name, in.Shape, lo, hi, axis)
 	}
 	bits := kinds[in.Stored].bits
 	if in.DType == dtype.Invalid || bits%8 != 0 {
-		return nil, fmt.Errorf("safetensors: %s: tensor %q has dtype %s, which Joule does not compute with; convert it to F32 first", f.name, in.Name, in.Stored)
+		return nil, fmt.Errorf("safetensors: %w", f.foreign(in))
 	}
 	sh := in.Shape.Clone()
 	sh[axis] = hi - lo
@@ -289,11 +288,8 @@ func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
 	each := in.Shape[axis+1:].Size() * size
 	piece, stride := (hi-lo)*each, in.Shape[axis]*each
 	raw := tensor.AlignedBytes(sh.Size() * size)
-	read := func(p []byte, at int64) error {
-		if n, err := f.r.ReadAt(p, at); n < len(p) {
-			return fmt.Errorf("safetensors: %s: tensor %q at offset %d: %w", f.name, in.Name, at+int64(n), err)
-		}
-		return nil
+	read := func(p []byte, i int) error { // from piece i on
+		return f.read(in, p, in.Begin+int64(i)*int64(stride)+int64(lo*each))
 	}
 	pieces := in.Shape[:axis].Size()
 	if len(raw) == 0 {
@@ -301,12 +297,12 @@ func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
 	}
 	const near, room = 8 << 10, 1 << 20 // bytes between pieces up to which reading on is less than another read, and of what is read at once then
 	if together := room / max(1, stride); pieces > 1 && stride <= near && piece < stride {
-		buf := make([]byte, together*stride)
+		buf := make([]byte, min(together, pieces)*stride)
 		for k := 0; k < pieces; k += together {
 			n := min(together, pieces-k)
 			b := buf[:(n-1)*stride+piece]
-			if err := read(b, in.Begin+int64(k)*int64(stride)+int64(lo*each)); err != nil {
-				return nil, err
+			if err := read(b, k); err != nil {
+				return nil, fmt.Errorf("safetensors: %w", err)
 			}
 			for j := range n {
 				copy(raw[(k+j)*piece:(k+j+1)*piece], b[j*stride:])
@@ -314,8 +310,8 @@ func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
 		}
 	} else {
 		for k := range pieces {
-			if err := read(raw[k*piece:(k+1)*piece], in.Begin+int64(k)*int64(stride)+int64(lo*each)); err != nil {
-				return nil, err
+			if err := read(raw[k*piece:(k+1)*piece], k); err != nil {
+				return nil, fmt.Errorf("safetensors: %w", err)
 			}
 		}
 	}
@@ -325,6 +321,30 @@ func (f *File) Part(name string, axis, lo, hi int) (*tensor.Tensor, error) {
 		return nil, fmt.Errorf("safetensors: %w", err)
 	}
 	return t, nil
+}
+
+func (f *File) find(name string) (Info, error) {
+	i, ok := f.index[name]
+	if !ok {
+		return Info{}, fmt.Errorf("safetensors: %s holds no tensor %q%s", f.name, name, f.nearby(name))
+	}
+	return f.infos[i], nil
+}
+
+// foreign is the error of a tensor of a type that no tensor of ours has.
+func (f *File) foreign(in Info) error {
+	return fmt.Errorf("%s: tensor %q has dtype %s, which Joule does not compute with; convert it to F32 first", f.name, in.Name, in.Stored)
+}
+
+// read fills p with bytes of a tensor, from an offset in the file on.
+func (f *File) read(in Info, p []byte, at int64) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if n, err := f.r.ReadAt(p, at); n < len(p) {
+		return fmt.Errorf("%s: tensor %q at offset %d: %w", f.name, in.Name, at+int64(n), err)
+	}
+	return nil
 }
 
 // nearby lists the tensors whose names contain the last part of name, or a few of all.
@@ -350,13 +370,11 @@ func (f *File) nearby(name string) string {
 // load reads the tensor and adds its bytes as stored to sum, when there is one.
 func (f *File) load(in Info, sum hash.Hash) (*tensor.Tensor, error) {
 	if in.DType == dtype.Invalid {
-		return nil, fmt.Errorf("%s: tensor %q has dtype %s, which Joule does not compute with; convert it to F32 first", f.name, in.Name, in.Stored)
+		return nil, f.foreign(in)
 	}
 	raw := tensor.AlignedBytes(int(in.End - in.Begin))
-	if len(raw) > 0 {
-		if n, err := f.r.ReadAt(raw, in.Begin); n < len(raw) {
-			return nil, fmt.Errorf("%s: tensor %q at offset %d: %w", f.name, in.Name, in.Begin+int64(n), err)
-		}
+	if err := f.read(in, raw, in.Begin); err != nil {
+		return nil, err
 	}
 	if sum != nil {
 		sum.Write(raw)
