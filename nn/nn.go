@@ -527,22 +527,14 @@ func (m *Model) ends(c *Call) (scores, after *Value) {
 	if len(m.outputs) != 1 || m.outputs[0].layer == nil {
 		return nil, nil
 	}
-	out := m.outputs[0]
-	uses := map[*Value]int{}
-	for _, v := range m.order {
-		for _, f := range v.from {
-			uses[f]++
-		}
-	}
-	var before *Value
-	var layer *Layer
-	if len(out.from) == 1 && out.from[0].layer != nil && uses[out.from[0]] == 1 {
+	out := m.outputs[0] // nothing else takes it, nor what it alone is made of
+	before := &Value{}
+	if len(out.from) == 1 {
 		before = out.from[0]
-		layer = before.layer
 	}
-	l, soft := c.ends(out.layer, layer)
+	l, soft := c.ends(out.layer, before.layer)
 	switch {
-	case l == nil || uses[out] > 0:
+	case l == nil:
 		return nil, nil
 	case soft != nil:
 		return before, out

@@ -18,6 +18,7 @@ import (
 //
 // Of an Embedding each rank has rows: it gives the vectors of its numbers and zeros for others, and the sum is exact. Of a last Dense layer, or an Embedding applied as one, each has columns: the
 // scores of some classes, which Call.Scores hands to the caller if Ends says that it takes them. Rows and columns need not be a multiple of Of; tables and layers of fewer than least of them stay whole.
+// Where a last Dense layer follows one that has at least as many units as there are classes, the two are split as a pair, and the scores are whole.
 type Split struct {
 	Rank, Of int
 	Group    *op.Group

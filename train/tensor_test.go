@@ -146,13 +146,13 @@ func TestTensorParallel(t *testing.T) {
 					return err
 				}
 				for i := range y.Len() {
-					if math.Abs(y.At(i)-predicted.At(i)) > tol && name != "one bit" {
+					if !(math.Abs(y.At(i)-predicted.At(i)) <= tol) && name != "one bit" {
 						return fmt.Errorf("prediction %d: %v, in one process %v", i, y.At(i), predicted.At(i))
 					}
 				}
 				for i, e := range h.Epochs {
 					for _, l := range e.Logs {
-						if k, _ := want.Epochs[i].Log(l.Name); math.Abs(l.Value-k) > tol && name != "one bit" { // whose rounding is coarse
+						if k, _ := want.Epochs[i].Log(l.Name); !(math.Abs(l.Value-k) <= tol) && name != "one bit" { // whose rounding is coarse
 							return fmt.Errorf("epoch %d: %v, in one process %v", i+1, e.Logs, want.Epochs[i].Logs)
 						}
 					}
