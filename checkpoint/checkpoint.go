@@ -185,7 +185,7 @@ func Open(path string) (*File, error) {
 	}
 	s, err := parse(path, f.Metadata())
 	if err == nil && f.Metadata()[keyVersion] == packedVersion {
-		err = fmt.Errorf("checkpoint %s: it is packed: parts of it cannot be read", path)
+		err = fmt.Errorf("checkpoint %s: it is packed, and parts of it cannot be read: Load reads the whole", path)
 	}
 	if err != nil {
 		f.Close()

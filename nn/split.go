@@ -17,7 +17,7 @@ import (
 // activation that works element by element. Where the number of heads or units is no multiple of Of, all ranks compute the whole.
 //
 // Of an Embedding each rank has rows: it gives the vectors of its numbers and zeros for others, and the sum is exact. Of a last Dense layer, or an Embedding applied as one, each has columns: the
-// scores of some classes, which Call.Scores hands to the caller if Ends says that it takes them. Rows and columns need not be a multiple of Of; tables and layers of fewer than least of them stay whole.
+// scores of some classes, which Call.Scores hands to the caller if Ends says that it takes them. Rows and columns need not be a multiple of Of; tables and layers of fewer than LeastSplit of them stay whole.
 // Where a last Dense layer follows one that has at least as many units as there are classes, the two are split as a pair, and the scores are whole.
 type Split struct {
 	Rank, Of int
@@ -31,8 +31,8 @@ type Split struct {
 	axes map[string]int // of the parameters that layers have used so far: along which they have taken a part, or uncut
 }
 
-// least is the number of rows of an Embedding, or of classes of a last layer, from which on they are split: of fewer a sum over their gradients is less than the messages about their results.
-const least = 512
+// LeastSplit is the number of rows of an Embedding, or of classes of a last layer, from which on they are split: of fewer a sum over their gradients is less than the messages about their results.
+const LeastSplit = 512
 
 // Part is which of n rows or columns a rank has: lo <= i < hi.
 func (s *Split) Part(n, rank int) (lo, hi int) { return dist.Part(n, rank, s.Of) }
@@ -126,7 +126,7 @@ func (c *Call) pair(first, second *Layer) bool {
 
 // parted reports whether n rows of a table, or n classes of a last layer, are split.
 func (c *Call) parted(l *Layer, n int) bool {
-	return c.Split != nil && c.Split.Of > 1 && n >= max(least, c.Split.Of) && n <= 1<<24 && len(l.formats) == 0 // class numbers travel as f32; few bits are not split
+	return c.Split != nil && c.Split.Of > 1 && n >= max(LeastSplit, c.Split.Of) && n <= 1<<24 && len(l.formats) == 0 // class numbers travel as f32; few bits are not split
 }
 
 // rows are the vectors of numbers, i32, of a table [n, width] of which each rank has rows.

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jouleml/joule/checkpoint"
 	"github.com/jouleml/joule/dist"
 	"github.com/jouleml/joule/dtype"
+	"github.com/jouleml/joule/format/safetensors"
 	"github.com/jouleml/joule/nn"
 	"github.com/jouleml/joule/optim"
 	"github.com/jouleml/joule/tensor"
@@ -148,4 +150,43 @@ func goOn(t *testing.T, m *train.Model) ([]int32, []float32) {
 		return nil, nil
 	}
 	return out, slices.Clone(scores.F32())
+}
+
+// A file that has not what its model is described to have is told by each rank by itself, before anything is asked of another.
+func TestTensorLoadsDamaged(t *testing.T) {
+	net, err := untied()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := train.Compile(net, phrases(t, 4, false).Spec(), optim.SGD(0, false), train.SparseCategorical(train.Ignore(-1)), train.Seed(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	if err := one.SavePlain(path); err != nil {
+		t.Fatal(err)
+	}
+	for want, damage := range map[string]func(s *checkpoint.State, at int){
+		"the weights of dense/kernel are missing": func(s *checkpoint.State, at int) { s.Tensors = slices.Delete(s.Tensors, at, at+1) },
+		`"dense/kernel" is f32[601 8] in the file, but f32[8 601] in the model that it describes`: func(s *checkpoint.State, at int) {
+			s.Tensors[at].Value = tensor.New(dtype.F32, vocabulary, 8)
+		},
+	} {
+		s, err := checkpoint.Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damage(s, slices.IndexFunc(s.Tensors, func(n safetensors.Named) bool { return n.Name == "dense/kernel" }))
+		bad := filepath.Join(t.TempDir(), "bad.safetensors")
+		if err := checkpoint.Save(bad, s); err != nil {
+			t.Fatal(err)
+		}
+		allRanks(t, 2, func(comm *dist.Comm) error {
+			_, err := train.Load(bad, train.Fixed(), train.Across(train.Parallel{Comm: comm, Tensor: 2}))
+			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "bad.safetensors") {
+				return fmt.Errorf("the error is %v, not %q", err, want)
+			}
+			return nil
+		})
+	}
 }

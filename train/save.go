@@ -225,7 +225,7 @@ func loadPart(path string, opts []Option) (*Model, error) {
 			want = m.team.whole[v.Name]
 		}
 		if !stored.Equal(want) {
-			return nil, fmt.Errorf("%s: train: variable %q is %v, the file has %v", path, v.Name, want, stored)
+			return nil, fmt.Errorf("%s: train: variable %q is %v in the file, but %v in the model that it describes: copy or make the file again", path, v.Name, stored, want)
 		}
 		var t *tensor.Tensor
 		if part {

@@ -73,8 +73,8 @@ func (m *Model) unsplit() string {
 
 // nothingSplit is the error of a model that has nothing to split.
 func (m *Model) nothingSplit(ranks int) error {
-	return fmt.Errorf("train: no layer of this model can be split over %d ranks: it takes attention or Transformer blocks of which heads and hidden units are multiples of %d, two Dense layers in a row of which the first has such a number of units, or an Embedding, or a last Dense layer with a softmax and a cross-entropy, of 512 rows or classes or more",
-		ranks, ranks)
+	return fmt.Errorf("train: no layer of this model can be split over %d ranks: it takes attention or Transformer blocks of which heads and hidden units are multiples of %d, two Dense layers in a row of which the first has such a number of units, or an Embedding, or a last Dense layer with a softmax and a cross-entropy, of %d rows or classes or more; leave tensor parallelism out, and the ranks share examples",
+		ranks, ranks, nn.LeastSplit)
 }
 
 // together finds this rank's place among those that compute the same examples, whether there is anything to split, and which parameters exist in parts.
