@@ -99,7 +99,7 @@ func own(f runtime.Frame) bool {
 
 // command reports whether a frame is of the command joule, whose users have no line of their own.
 func command(f runtime.Frame) bool {
-	return strings.HasPrefix(f.Function, "main.") && strings.HasSuffix(path.Dir(f.File), "joule/cmd/joule")
+	return strings.HasPrefix(f.Function, "main.") && strings.HasSuffix(path.Dir(f.File), "/cmd/joule") // whatever folder holds the source
 }
 
 // Place is the layer of a node and, in a program of the user's own, its line there: "layer conv2d (made at main.go:12)".
