@@ -130,15 +130,17 @@ func Open(name string) (*Spec, error) {
 	if b, err := presets.ReadFile("presets/" + name + ".yaml"); err == nil {
 		return Parse(b, "preset "+name)
 	}
+	if strings.HasSuffix(name, ".safetensors") { // which may be far greater than what is read as a specification
+		if _, err := os.Stat(name); err == nil {
+			return nil, fmt.Errorf("spec: %s is a model file; a specification says what to train, and transfer: {from: %s} in it to begin at these weights", name, name)
+		}
+	}
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) && !strings.ContainsAny(name, "./\\") {
 		return nil, fmt.Errorf("spec: there is no preset %q and no file of that name; presets: %s", name, strings.Join(Presets(), ", "))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("spec: %w", err)
-	}
-	if strings.HasSuffix(name, ".safetensors") {
-		return nil, fmt.Errorf("spec: %s is a model file; a specification says what to train, and transfer: {from: %s} in it to begin at these weights", name, name)
 	}
 	return Parse(b, name)
 }
