@@ -107,6 +107,15 @@ func (n Norm) Scale(values []float32) {
 	}
 }
 
+// Unscale is the inverse of Scale, up to rounding.
+func (n Norm) Unscale(values []float32) {
+	for ; len(values) > 0; values = values[len(n.Mean):] {
+		for c, m := range n.Mean {
+			values[c] = values[c]*n.Std[c] + m
+		}
+	}
+}
+
 // Apply is ds with its first input normalised. Its Spec says so. What is normalised already is refused.
 func (n Norm) Apply(ds Dataset) (Dataset, error) {
 	if ds.Spec().Norm != nil {

@@ -151,6 +151,15 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 			return err
 		}
 	}
+	if s.spec == nil && k.state.Spec != "" { // gone on with: the model was opened by its file
+		if s.spec, err = spec.Parse([]byte(k.state.Spec), "the specification of the model's run"); err != nil {
+			return err
+		}
+	}
+	k.state.Options.Augment, k.state.Options.Mixup = s.changes()
+	if v := s.changed(); v != "" && !k.f.json {
+		fmt.Fprintf(c.ErrOrStderr(), "models learn%s\n", v)
+	}
 	k.state.Options.Timer = quant.Clock(set.Test, quantizedBatches[:2]...)
 	r, err := search.Run(c.Context(), m, set, k.state.Options, k, func(s *search.Candidate) {
 		if !k.f.json {

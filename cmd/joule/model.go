@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jouleml/joule/data"
+	"github.com/jouleml/joule/data/augment"
 	"github.com/jouleml/joule/data/catalog"
 	"github.com/jouleml/joule/data/folder"
 	"github.com/jouleml/joule/data/pairs"
@@ -113,7 +114,8 @@ type subject struct {
 	path  string // its file
 	data  string // the name of the data, "" if there are none
 	split spec.Split
-	set   *data.Set // as the model wants them; nil if there are none
+	spec  *spec.Spec // of its run, nil of a file
+	set   *data.Set  // as the model wants them; nil if there are none
 }
 
 // subject loads a model and opens the data set on, or, where that is "", the one that it was trained on, of that the same examples, if its run says so.
@@ -122,7 +124,7 @@ func (f *modelFlags) subject(ref, on string, opts ...train.Option) (*subject, er
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{model: m, path: path, data: on}
+	s := &subject{model: m, path: path, data: on, spec: of}
 	if on == "" && of != nil {
 		s.data, s.split = of.Data, of.Split
 	}
@@ -132,6 +134,26 @@ func (f *modelFlags) subject(ref, on string, opts ...train.Option) (*subject, er
 		}
 	}
 	return s, err
+}
+
+// changes are those that its run makes to training examples at random, for examples that are as the model wants them: what learns on sees them changed too.
+func (s *subject) changes() (augmented []data.Transform, mixup float64) {
+	if s.spec == nil {
+		return nil, 0
+	}
+	augmented = s.spec.Fit.Augment
+	if n := s.model.Spec.Norm; n != nil {
+		augmented = augment.Within(*n, augmented...)
+	}
+	return augmented, s.spec.Fit.Mixup
+}
+
+// changed names the changes, for people: " from examples changed at random (flip, mixup 0.2)"; "" where there are none.
+func (s *subject) changed() string {
+	if ts, mixup := s.changes(); len(ts) == 0 && mixup == 0 {
+		return ""
+	}
+	return " from examples changed at random (" + s.spec.Changes() + ")"
 }
 
 // beside names a file that is made of the model where nobody has named one.

@@ -64,6 +64,7 @@ func packCmd() *cobra.Command {
 					return err
 				}
 			}
+			o.Augment, o.Mixup = s.changes()
 			if changes {
 				if q, err = pack.Pack(c.Context(), m, examples, o, l); err != nil {
 					return err
@@ -104,7 +105,7 @@ func packCmd() *cobra.Command {
 				fmt.Fprintln(w, line)
 			}
 			if l.Joules.Value > 0 {
-				fmt.Fprintf(w, "learning on cost ≈%s\n", energy.SI(l.Joules.Value, "J"))
+				fmt.Fprintf(w, "learning on%s cost ≈%s\n", s.changed(), energy.SI(l.Joules.Value, "J"))
 			}
 			if info.Size() >= plain {
 				fmt.Fprintln(w, "It is NO SMALLER than the model without packing.")

@@ -26,6 +26,10 @@ type Options struct {
 	Batch    int           // 0: 32
 	Anneal   bool          // lower the learning rate to a hundredth over these epochs (train.Anneal)
 
+	// Augment and Mixup change the examples that the model learns from at random (train.Augment, train.Mixup), not those that ranges are measured on.
+	Augment []data.Transform
+	Mixup   float64
+
 	// Teacher, if not nil, is what the model learns from beside the labels; both must end in a softmax.
 	Teacher *train.Teacher
 }
@@ -117,7 +121,7 @@ func learn(ctx context.Context, m *train.Model, ds data.Dataset, o Options, w in
 	if o.Anneal {
 		calls = append(calls, &train.Anneal{})
 	}
-	if _, err := out.Fit(ctx, ds, train.Epochs(o.Epochs), train.BatchSize(o.Batch), train.Callbacks(calls...)); err != nil {
+	if _, err := out.Fit(ctx, ds, train.Epochs(o.Epochs), train.BatchSize(o.Batch), train.Callbacks(calls...), train.Augment(o.Augment...), train.Mixup(o.Mixup)); err != nil {
 		return nil, err
 	}
 	spent, err := a.Ledger()

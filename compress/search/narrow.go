@@ -94,7 +94,7 @@ func (s *search) teach(ctx context.Context, m *train.Model, l *energy.Ledger, st
 	if err != nil {
 		return err
 	}
-	if _, err := m.Fit(ctx, s.lessons, train.Epochs(s.Epochs), train.BatchSize(s.Batch), train.MaxSteps(steps), train.Callbacks(&train.Anneal{Steps: steps})); err != nil {
+	if _, err := m.Fit(ctx, s.lessons, train.Epochs(s.Epochs), train.BatchSize(s.Batch), train.MaxSteps(steps), train.Callbacks(&train.Anneal{Steps: steps}), train.Augment(s.Augment...), train.Mixup(s.Mixup)); err != nil {
 		return err
 	}
 	spent, err := a.Ledger()

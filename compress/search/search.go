@@ -60,6 +60,10 @@ type Options struct {
 	Sparsity    float64 // of packed candidates; 0: 0.7
 	Values      int     // that the weights of a kernel share there; 0: 15
 
+	// Augment and Mixup change the examples that models learn from at random (train.Augment, train.Mixup), never those that they are compared on. The original then predicts in each step.
+	Augment []data.Transform `json:"-"`
+	Mixup   float64          `json:"-"`
+
 	// Held, if not nil, is what candidates are compared on, in place of the last thousand training examples: those the original has learned from, so that it looks better on them than it is.
 	Held data.Dataset `json:"-"`
 	// Cache is a folder for what the original says about the training examples, which it is then asked once (transfer.Predictions); "": it predicts in each step.
@@ -287,7 +291,7 @@ func (s *search) ask(ctx context.Context) error {
 		return nil
 	}
 	s.teacher = t
-	if s.Cache == "" {
+	if s.Cache == "" || len(s.Augment) > 0 || s.Mixup != 0 { // it says nothing once about examples that differ each time
 		return nil
 	}
 	a, err := s.m.StartAccount(nil)
@@ -480,7 +484,7 @@ func (s *search) quantize(ctx context.Context, round int, format string) (*Candi
 	case "weights int4":
 		q, _, err = quant.Weights(ctx, s.current, s.learn, quant.WeightOptions{Bits: 4, Method: quant.GPTQ})
 	case packed + " f32":
-		q, err = pack.Pack(ctx, s.current, s.lessons, pack.Options{Sparsity: s.Sparsity, Values: s.Values, Epochs: s.Epochs, Batch: s.Batch, Teacher: s.teacher, Anneal: true}, l)
+		q, err = pack.Pack(ctx, s.current, s.lessons, pack.Options{Sparsity: s.Sparsity, Values: s.Values, Epochs: s.Epochs, Batch: s.Batch, Teacher: s.teacher, Anneal: true, Augment: s.Augment, Mixup: s.Mixup}, l)
 		s.shared, start = q, time.Now()
 	default: // packed int8, of what was packed as f32 in this round
 		q, _, err = quant.Static(ctx, s.shared, s.learn, quant.Options{PerTensor: true, Correct: true})

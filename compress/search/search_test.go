@@ -3,6 +3,7 @@ package search
 import (
 	"context"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -278,5 +279,37 @@ func TestMistakes(t *testing.T) {
 	set.Train = data.Take(set.Train, 5)
 	if _, err := Run(context.Background(), m, set, Options{Target: Joules}, Memory{}, nil); err == nil || !strings.Contains(err.Error(), "too few") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Models learn from changed examples, and are compared on those held out as they are; what the original would have said once about each is asked in each step.
+func TestAugment(t *testing.T) {
+	m, set := model(t, 1200, nn.Flatten(), nn.Dense(16, nn.ReLU), nn.Dense(10, nn.Softmax))
+	changed := 0
+	o := Options{Target: Bytes, MaxDrop: 0.5, Epochs: 1, Rounds: 1}
+	plain, err := Run(context.Background(), m, set, o, Memory{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Cache, o.Mixup = t.TempDir(), 0.2
+	o.Augment = []data.Transform{func(data.Spec) (data.Apply, error) {
+		return func(_ *rand.Rand, x, _ []*tensor.Tensor, row int) {
+			changed++
+			clear(x[0].Slice(row, row+1).F32())
+		}, nil
+	}}
+	blind, err := Run(context.Background(), m, set, o, Memory{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changed < 3*960 { // narrowing, pruning and sharing
+		t.Errorf("%d examples were changed", changed)
+	}
+	if blind.Original.Quality != plain.Original.Quality {
+		t.Errorf("the original is judged by changed examples: %v, without changes %v", blind.Original.Quality, plain.Original.Quality)
+	}
+	narrow, seeing := blind.Find("round 1 f32"), plain.Find("round 1 f32")
+	if narrow == nil || seeing == nil || narrow.Quality.Loss == seeing.Quality.Loss {
+		t.Errorf("the narrower model learned nothing else from blank pictures: %+v, %+v", narrow, seeing)
 	}
 }

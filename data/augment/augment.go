@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/dtype"
@@ -131,6 +132,23 @@ func blend(dst []float32, p picture, y, x int, weight float32) {
 	for k, v := range p.pix[(y*p.w+x)*p.c:][:p.c] {
 		dst[k] += weight * v
 	}
+}
+
+// Within is ts for pictures that n has normalised already: what the network sees is as if they had been changed first, so that the zeros that ts bring in are black and not the mean colour.
+func Within(n data.Norm, ts ...data.Transform) []data.Transform {
+	if len(ts) == 0 {
+		return nil
+	}
+	undo := func(spec data.Spec) (data.Apply, error) {
+		if err := n.Fits(spec); err != nil {
+			return nil, err
+		}
+		size := spec.Inputs[0].Shape.Size()
+		return func(_ *rand.Rand, x, _ []*tensor.Tensor, row int) {
+			n.Unscale(x[0].F32()[row*size : (row+1)*size])
+		}, nil
+	}
+	return slices.Concat([]data.Transform{undo}, ts, []data.Transform{Normalize(n)})
 }
 
 // Normalize is n as the last of several transforms, so that the zeros that others bring in are black and not the mean colour. Everything

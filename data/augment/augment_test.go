@@ -210,3 +210,25 @@ func Example() {
 	// epoch 1 [5 4 0 0 0 0]
 	// epoch 2 [0 1 2 0 4 5]
 }
+
+// Pictures that are normalised already are changed as if they were not: what comes in from outside is black.
+func TestWithin(t *testing.T) {
+	n := data.Norm{Mean: []float32{0.5}, Std: []float32{0.25}}
+	normalised := []float32{2, 2, 2, 2} // white
+	black := float32(-2)
+	seen := false
+	for _, v := range variants(t, 100, shape.Of(2, 2, 1), normalised, augment.Within(n, augment.RandomCrop(1))...) {
+		for _, p := range v {
+			if p != 2 && p != black {
+				t.Fatalf("%v: a pixel is neither white nor black", v)
+			}
+			seen = seen || p == black
+		}
+	}
+	if !seen {
+		t.Error("no picture was shifted")
+	}
+	if augment.Within(n) != nil {
+		t.Error("nothing to be done is done")
+	}
+}
