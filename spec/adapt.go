@@ -299,6 +299,9 @@ func (s *Spec) Texts() (beams int, both bool) {
 	return s.adapted.beams, s.adapted.texts == wordBoth
 }
 
+// AtTeacher says where in the specification the teacher is that err is about.
+func (s *Spec) AtTeacher(err error) error { return at(s.file, s.adapted.teacherNode, "%w", err) }
+
 // Cached reports whether frozen layers compute each example once: the caller trains the head of train.Model.Divide on transfer.Features.
 func (s *Spec) Cached() bool { return s.adapted.cache && s.Once }
 

@@ -171,6 +171,8 @@ func (k *candidates) search(c *cobra.Command, to string) error {
 		if c.Context().Err() != nil {
 			o = runs.Outcome{State: runs.Interrupted}
 			err = fmt.Errorf("%w; go on with: joule compress --resume %s%s", err, k.run.Info().ID, outFlag(k.f.out))
+		} else if len(k.state.Candidates) == 0 { // such as data of too few examples: nothing is there to go on with
+			return errors.Join(err, k.run.Discard())
 		}
 		return errors.Join(err, k.run.Finish(o))
 	}

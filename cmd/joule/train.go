@@ -124,6 +124,7 @@ type job struct {
 	check   *train.Checkpoints
 	guess   *bill
 	ranks   *ranks
+	began   bool           // this session has come to its first step
 	whole   *train.Model   // of which model is the head, if frozen layers compute each example once
 	divided *train.Divided // likewise
 	teacher *train.Model   // if it predicts each example once
@@ -251,6 +252,11 @@ func (j *job) prepare() error {
 	}
 	if j.set, err = openData(j.spec, f.out); err != nil {
 		return err
+	}
+	if beams, _ := j.spec.Texts(); beams > 0 {
+		if _, ok := j.set.Train.(*pairs.Encoded); !ok {
+			return j.spec.AtTeacher(errors.New("distil: texts: a teacher writes about pairs of texts (data: pairs:FILE, debian-en-de, debian-synopses), all of them: without take"))
+		}
 	}
 	if f.dryRun { // one rank tries its steps alone
 		f.Zero, f.Tensor, f.Pipeline, f.Cuts = 0, 0, 0, ""
@@ -398,13 +404,10 @@ func (j *job) computeOnce(ctx context.Context, meter energy.Meter) (*data.Set, e
 
 // taught is the training data with the texts that a teacher writes about its sources as targets, of which files are kept; computed says that it has written some of them now.
 func (j *job) taught(ctx context.Context, teacher *train.Model, dir string) (out data.Dataset, computed bool, err error) {
-	e, ok := j.set.Train.(*pairs.Encoded)
-	if !ok {
-		return nil, false, errors.New("distil: texts: a teacher writes about pairs of texts (data: pairs:FILE, debian-en-de, debian-synopses), all of them: without take")
-	}
+	e := j.set.Train.(*pairs.Encoded) // prepare has seen to it
 	a, err := generate.NewAnswerer(teacher)
 	if err != nil {
-		return nil, false, fmt.Errorf("distil: texts: the teacher cannot write: %w", err)
+		return nil, false, j.spec.AtTeacher(fmt.Errorf("distil: texts: the teacher cannot write: %w", err))
 	}
 	beams, both := j.spec.Texts()
 	sources := make([]string, e.Len())
@@ -466,6 +469,9 @@ func (j *job) train(ctx context.Context) error {
 	case err != nil:
 		o.State, o.Error = runs.Failed, err
 	}
+	if o.State == runs.Failed && !j.began && j.from == nil { // such as at a pattern that matches nothing: the last run is the one before
+		return errors.Join(err, j.run.Discard())
+	}
 	if e := j.keepLedger(&o); e != nil {
 		err = errors.Join(err, e)
 	}
@@ -523,7 +529,7 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 	j.check = &train.Checkpoints{Dir: folder, Every: j.f.every, Watch: "val_loss", Keepers: j.keepers(), Extra: j.sections}
 	set := j.set
 	ready, err := j.computeOnce(ctx, meter)
-	if err != nil { // the report of the run that failed has the data as it is
+	if err != nil { // the report of a run that was stopped has the data as it is
 		return nil, err
 	}
 	j.set = ready
@@ -541,10 +547,11 @@ func (j *job) fit(ctx context.Context) (runs.Values, error) {
 		opts = append(opts, train.From(j.from))
 	}
 	h, err := j.model.Fit(ctx, j.set.Train, opts...)
+	j.began = h != nil // without a history, it ended before the first step
 	j.shown.clear()
 	if err != nil {
 		l, e := j.ledger()
-		if e != nil || h == nil { // without a history, it ended before the first step
+		if e != nil || h == nil {
 			return nil, errors.Join(err, e)
 		}
 		return j.spent(h, l), err

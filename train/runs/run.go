@@ -126,6 +126,20 @@ func (r *Run) Append(e Epoch) error {
 	return nil
 }
 
+// Discard lets go of a run that never began and removes its folder, so that it is not the last one.
+func (r *Run) Discard() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lock == nil {
+		return fmt.Errorf("runs: %s has ended before", r.info.ID)
+	}
+	r.csv.Close()
+	r.lock.release()
+	r.lock = nil
+	_, err := r.store.Delete(r.info.ID)
+	return err
+}
+
 // Outcome is how a run ended.
 type Outcome struct {
 	State     State // Done, Interrupted or Failed

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -358,6 +359,28 @@ func TestCompare(t *testing.T) {
 	}
 	if _, err := s.Compare("last", "none"); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// A run that never began is gone, and the one before it is the last again.
+func TestDiscard(t *testing.T) {
+	s := Open(t.TempDir())
+	a := finished(t, s, Info{Name: "a"}, nil)
+	r := must(s.Create(Info{Name: "b"}))(t)
+	if err := r.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if i := must(s.Get("last"))(t); i.ID != a.ID {
+		t.Errorf("the last is %s, want %s", i.ID, a.ID)
+	}
+	if all := must(s.List(Query{}))(t); len(all.Runs) != 1 {
+		t.Errorf("%d runs", len(all.Runs))
+	}
+	if entries := must(os.ReadDir(s.Root()))(t); slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.Contains(e.Name(), r.Info().ID) }) {
+		t.Error("left behind:", entries)
+	}
+	if r.Discard() == nil || r.Finish(Outcome{State: Done}) == nil {
+		t.Error("a run was ended twice")
 	}
 }
 
