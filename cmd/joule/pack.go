@@ -15,6 +15,7 @@ import (
 	"github.com/jouleml/joule/compress/prune"
 	"github.com/jouleml/joule/data"
 	"github.com/jouleml/joule/energy"
+	"github.com/jouleml/joule/internal/atomicfile"
 	"github.com/jouleml/joule/train"
 )
 
@@ -65,6 +66,17 @@ func packCmd() *cobra.Command {
 				}
 			}
 			o.Augment, o.Mixup = s.changes()
+			release := func() {}
+			if learns { // no epochs for a file that cannot be written
+				room, _, err := m.PackedSize()
+				if err != nil {
+					return err
+				}
+				if release, err = atomicfile.Reserve(to, room); err != nil {
+					return err
+				}
+				defer release()
+			}
 			if changes {
 				if q, err = pack.Pack(c.Context(), m, examples, o, l); err != nil {
 					return err
@@ -75,6 +87,7 @@ func packCmd() *cobra.Command {
 					return err
 				}
 			}
+			release()
 			if err := q.SavePacked(to); err != nil {
 				return err
 			}

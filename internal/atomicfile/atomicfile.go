@@ -66,11 +66,7 @@ func WriteBytes(path string, content []byte) error {
 
 // WriteFS is Write on another file system.
 func WriteFS(fsys FS, path string, fill func(io.Writer) error) error {
-	dir, base := filepath.Split(path)
-	if dir == "" {
-		dir = "."
-	}
-	temp := filepath.Join(dir, fmt.Sprintf(".%s.%016x%s", base, rand.Uint64(), tempSuffix))
+	temp := tempName(path)
 	if err := writeTemp(fsys, temp, fill); err != nil {
 		return explain("writing", path, err)
 	}
@@ -78,10 +74,37 @@ func WriteFS(fsys FS, path string, fill func(io.Writer) error) error {
 		fsys.Remove(temp)
 		return explain("replacing", path, err)
 	}
-	if err := fsys.SyncDir(dir); err != nil {
+	if err := fsys.SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("%s is written, but a loss of power might undo it: flushing the folder: %w", path, err)
 	}
 	return nil
+}
+
+// Reserve takes the room of a file of n bytes at path, or says why it cannot be written, before long work whose result it is to be. The caller gives the room back just before it writes.
+func Reserve(path string, n int64) (release func(), err error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("writing %s: it is a folder", path)
+	}
+	temp := tempName(path)
+	err = writeTemp(OS, temp, func(w io.Writer) error {
+		zeros := make([]byte, 1<<16)
+		for left := n; left > 0; left -= int64(len(zeros)) {
+			if _, err := w.Write(zeros[:min(left, int64(len(zeros)))]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, explain("writing", path, err)
+	}
+	return func() { OS.Remove(temp) }, nil
+}
+
+// tempName is a new name for the temporary file of path.
+func tempName(path string) string {
+	dir, base := filepath.Split(path)
+	return filepath.Join(dir, fmt.Sprintf(".%s.%016x%s", base, rand.Uint64(), tempSuffix))
 }
 
 // MkdirAll is os.MkdirAll, and the new folders survive a loss of power.

@@ -95,3 +95,28 @@ func TestRemedy(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Room is taken and given back; where there is none, or the file could not be written, it is said.
+func TestReserve(t *testing.T) {
+	dir := t.TempDir()
+	release, err := Reserve(filepath.Join(dir, "f"), 100_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || !IsTemp(entries[0].Name()) {
+		t.Fatal(entries, err)
+	}
+	if info, err := entries[0].Info(); err != nil || info.Size() != 100_000 {
+		t.Error(info, err)
+	}
+	release()
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Error("left behind:", entries)
+	}
+	for path, want := range map[string]string{dir: "it is a folder", filepath.Join(dir, "none", "f"): "create it first"} {
+		if _, err := Reserve(path, 1); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
