@@ -50,7 +50,11 @@ func quantizeCmd() *cobra.Command {
 				return usageError{errors.New("--data says which data set to measure on")}
 			}
 			kind := cmp.Or(weights, "int8")
-			to := cmp.Or(to, s.beside(kind))
+			name := kind
+			if weights != "" { // not the name of the model whose activations are bytes too
+				name = "weights-" + weights
+			}
+			to := cmp.Or(to, s.beside(name))
 			var q *train.Model
 			var r *quant.Report
 			var tried []quant.Tried
@@ -145,7 +149,7 @@ func quantizeCmd() *cobra.Command {
 	f.add(c)
 	fs := c.Flags()
 	fs.StringVar(&on, "data", "", "the data set (default: the one that the run was trained on)")
-	fs.StringVar(&to, "to", "", "the file to write (default: the model's name with .int8)")
+	fs.StringVar(&to, "to", "", "the file to write (default: the model's name with .int8, or .weights-int8 or .weights-int4 with --weights)")
 	fs.IntVar(&o.Examples, "examples", 512, "training examples to measure ranges on")
 	fs.Float64Var(&o.Clip, "clip", 0, "share of activations that may lie outside of the range on each side, such as 0.0001")
 	fs.StringArrayVar(&o.Keep, "keep", nil, "leave layers whose names match as they are (may be given several times)")
