@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -69,6 +70,9 @@ func (s *shown) of(g *graph.Graph, kind, layer, who string) *graph.Node {
 		if part == layer || strings.HasPrefix(part, layer+"/") {
 			parts = append(parts, part)
 		}
+	}
+	if len(parts) == 0 {
+		g.Fail("hint", nil, "%s has no attention %q, which a hint of kind heads compares; it has %s", who, layer, strings.Join(slices.Sorted(maps.Keys(s.attends)), ", "))
 	}
 	if len(parts) != 1 {
 		g.Fail("hint", nil, "layer %q of %s has %d attentions %v; a hint of kind heads needs the name of one", layer, who, len(parts), slices.Sorted(slices.Values(parts)))

@@ -189,11 +189,11 @@ func TestHintsOfHeads(t *testing.T) {
 			t.Errorf("%d heads: the student is %g from its teacher, was %g", heads, far(m), distance)
 		}
 		for want, h := range map[string]train.Hint{
-			"has 0 attentions":                           {Layer: "wide", TeacherLayer: "block", Kind: "heads", Weight: 1},
-			`"block/attend" of the model has 0`:          {Layer: "block/attend", TeacherLayer: "block", Kind: "heads", Weight: 1},
-			`the teacher has no layer "blocks"`:          {Layer: "block", TeacherLayer: "blocks/attention", Kind: "heads", Weight: 1},
-			"(known: attention, features, heads)":        {Layer: "block", Kind: "head", Weight: 1},
-			"the weight of the hint for layer \"block\"": {Layer: "block", Kind: "heads"},
+			`no attention "wide", which a hint of kind heads compares; it has block/attention`: {Layer: "wide", TeacherLayer: "block", Kind: "heads", Weight: 1},
+			`the model has no attention "block/attend"`:                                        {Layer: "block/attend", TeacherLayer: "block", Kind: "heads", Weight: 1},
+			`the teacher has no layer "blocks"`:                                                {Layer: "block", TeacherLayer: "blocks/attention", Kind: "heads", Weight: 1},
+			"(known: attention, features, heads)":                                              {Layer: "block", Kind: "head", Weight: 1},
+			"the weight of the hint for layer \"block\"":                                       {Layer: "block", Kind: "heads"},
 		} {
 			if _, err := compile(heads, 2, 0, distil(h)); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("want an error with %q, not %v", want, err)
