@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func linter(t *testing.T, name string, args ...string) {
 func TestSlurmScript(t *testing.T) {
 	t.Run("bash", func(t *testing.T) { linter(t, "bash", "-n", "joule.slurm") })
 	t.Run("shellcheck", func(t *testing.T) { linter(t, "shellcheck", "joule.slurm") })
-	// What srun is given, with a srun that only prints: a first start, and one after the job was requeued.
+	// What srun is given, with a srun that only prints: a first start, one after the job was requeued before the first checkpoint, and one after that. Another job's run is not gone on with.
 	if _, err := exec.LookPath("bash"); err != nil {
 		t.Skip("there is no bash")
 	}
@@ -34,7 +35,21 @@ func TestSlurmScript(t *testing.T) {
 	if err := os.WriteFile(dir+"/srun", []byte("#!/bin/sh\necho \"$@\"\n"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []string{"joule train char-gpt --batch 64 --out " + dir + "/runs --threads 8", "joule train --resume last --out " + dir + "/runs --threads 8"} {
+	anew, again := "joule train char-gpt --batch 64 --out "+dir+"/runs/slurm-7 --threads 8", "joule train --resume last --out "+dir+"/runs/slurm-7 --threads 8"
+	checkpoint := func(job string) {
+		kept := filepath.Join(dir, "runs", "slurm-"+job, "run", "checkpoints")
+		if err := os.MkdirAll(kept, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(kept, "000001-step-1.safetensors"), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkpoint("6")
+	for i, want := range []string{anew, anew, again} {
+		if want == again {
+			checkpoint("7")
+		}
 		c := exec.Command("bash", "joule.slurm", "char-gpt", "--batch", "64")
 		c.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "SLURM_SUBMIT_DIR="+dir, "SLURM_JOB_ID=7", "SLURM_CPUS_PER_TASK=8")
 		out, err := c.CombinedOutput()
@@ -68,6 +83,9 @@ type (
 		RestartPolicy string `yaml:"restartPolicy"`
 		Template      struct {
 			Spec struct {
+				SecurityContext struct {
+					FSGroup int `yaml:"fsGroup"`
+				} `yaml:"securityContext"`
 				Containers []container
 				Volumes    []struct {
 					Name  string
@@ -122,7 +140,7 @@ func TestMPIJob(t *testing.T) {
 			t.Errorf("%s: restart policy %q", name, p)
 		}
 		c := r.Template.Spec.Containers[0]
-		if c.SecurityContext.RunAsUser != 1000 || !strings.Contains(string(image), "--uid 1000") {
+		if c.SecurityContext.RunAsUser != 1000 || r.Template.Spec.SecurityContext.FSGroup != 1000 || !strings.Contains(string(image), "--uid 1000") {
 			t.Errorf("%s does not run as the image's user", name)
 		}
 		volumes := map[string]bool{}
