@@ -337,7 +337,12 @@ func (l *Loader) fill(s *slot, p Position) error {
 
 // seed makes the generator that of an example in an epoch, for one use.
 func (l *Loader) seed(stream uint64, epoch, example int) {
-	l.pcg.Seed(mix(mix(l.cfg.Seed+stream)+uint64(epoch)), mix(uint64(example)))
+	seedExample(&l.pcg, l.cfg.Seed, stream, epoch, example)
+}
+
+// seedExample makes g the generator of an example in an epoch, of what a stream of numbers is for.
+func seedExample(g *rand.PCG, seed, stream uint64, epoch, example int) {
+	g.Seed(mix(mix(seed+stream)+uint64(epoch)), mix(uint64(example)))
 }
 
 // change makes the random changes of a batch's rows, those of example idx[row] with its own numbers of the stream.

@@ -213,10 +213,16 @@ func (s *Spec) adapt(r *reader) error {
 	return nil
 }
 
-// Quantized is the model of bytes of a trained one, where the specification says quantize; else m itself. Examples are training examples.
+// Quantized is the model of bytes of a trained one, where the specification says quantize; else m itself. Examples are the training part of Ready.
 func (s *Spec) Quantized(ctx context.Context, m *train.Model, examples data.Dataset) (*train.Model, error) {
 	if s.adapted.aware == nil {
 		return m, nil
+	}
+	if s.late != nil { // as the model wants them
+		var err error
+		if examples, err = s.late.Apply(examples); err != nil {
+			return nil, err
+		}
 	}
 	q, _, err := s.adapted.aware.Convert(ctx, m, examples)
 	return q, err

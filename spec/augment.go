@@ -221,7 +221,9 @@ func (s *Spec) Ready(set *data.Set) (*data.Set, error) {
 	if err != nil {
 		return nil, at(s.file, last.node, "augment: normalise: %w", err)
 	}
+	s.late = nil
 	if len(s.changes) > 1 {
+		s.late = &norm
 		s.Fit.Augment = append(s.Fit.Augment[:random:random], augment.Normalize(norm))
 	}
 	return &out, nil

@@ -64,6 +64,7 @@ type Spec struct {
 
 	changes   []change
 	norm      *data.Norm // of augment: normalise; empty: to be measured
+	late      *data.Norm // with which training examples are normalised as they are loaded, after random changes; nil: not so
 	adapted   adapted
 	layers    []layerSpec
 	open      []openName

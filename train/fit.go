@@ -152,8 +152,10 @@ type Training struct {
 // Logs are the running values of the epoch: loss and metrics; after the epoch's end also those of validation.
 func (t *Training) Logs() []Log { return t.f.logs() }
 
-// Data is what the model learns from.
-func (t *Training) Data() data.Dataset { return t.f.ds }
+// Data is what the model learns from, changed at random as in the first epoch (Augment), not mixed.
+func (t *Training) Data() (data.Dataset, error) {
+	return data.Changed(t.f.ds, t.Model.seed, t.f.transforms...)
+}
 
 // Stop ends the training after the current step or epoch, with the reason for the history.
 func (t *Training) Stop(reason string) { t.History.Stopped = reason }

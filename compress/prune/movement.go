@@ -48,7 +48,11 @@ func (p *SNIP) Begin(t *train.Training) error {
 	if err := p.Magnitude.Begin(t); err != nil || t.Steps > 0 {
 		return err
 	}
-	return p.Choose(context.Background(), t.Model, t.Data())
+	ds, err := t.Data()
+	if err != nil {
+		return fmt.Errorf("prune: %w", err)
+	}
+	return p.Choose(context.Background(), t.Model, ds)
 }
 
 // AfterStep implements train.Callback.
