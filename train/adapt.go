@@ -17,6 +17,16 @@ import (
 
 // Adapting a trained model: weights from elsewhere, parameters that stay or that learn at another rate, values put in place of parameters, and a teacher.
 
+// Unmatched is an error about the first pattern that matches none of the names, which are those of a kind of things, such as "layer"; nil where each matches one.
+func Unmatched(kind string, patterns, names []string) error {
+	for _, p := range patterns {
+		if !slices.ContainsFunc(names, func(n string) bool { return Matches(p, n) }) {
+			return fmt.Errorf("no %s matches %q; %ss: %s", kind, p, kind, strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
 // Matches reports whether a parameter's name fits a pattern: the whole name, the name of its layer or of a part of it ("block/attention"), or a pattern in which * stands for any
 // letters, slashes included.
 func Matches(pattern, name string) bool {
@@ -75,10 +85,10 @@ func (m *Model) checkAdapted() error {
 		names = append(names, p.Name)
 	}
 	known := func(what, pattern string) error {
-		if slices.ContainsFunc(names, func(n string) bool { return Matches(pattern, n) }) {
-			return nil
+		if err := Unmatched("parameter", []string{pattern}, names); err != nil {
+			return fmt.Errorf("train: %s: %w", what, err)
 		}
-		return fmt.Errorf("train: %s: no parameter matches %q; parameters: %s", what, pattern, strings.Join(names, ", "))
+		return nil
 	}
 	if err := m.checkFrozen(known); err != nil {
 		return err

@@ -44,10 +44,8 @@ func (m *Model) checkRecompute() error {
 	for _, l := range m.Net.Layers() {
 		names = append(names, l.Name())
 	}
-	for _, p := range m.recompute {
-		if !slices.ContainsFunc(names, func(n string) bool { return Matches(p, n) }) {
-			return fmt.Errorf("train: recompute: no layer matches %q; layers: %s", p, strings.Join(names, ", "))
-		}
+	if err := Unmatched("layer", m.recompute, names); err != nil {
+		return fmt.Errorf("train: recompute: %w", err)
 	}
 	if len(m.recompute) == 0 && !slices.ContainsFunc(m.Net.Layers(), func(l *nn.Layer) bool { return l.Class() == "TransformerBlock" }) {
 		return fmt.Errorf("train: recompute: the model has no Transformer blocks: name the layers whose inside is to be computed again; layers: %s", strings.Join(names, ", "))

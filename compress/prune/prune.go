@@ -104,10 +104,8 @@ func skips(m *train.Model, skip []string) error {
 			some = some || chosen(p, skip)
 		}
 	}
-	for _, s := range skip {
-		if !slices.ContainsFunc(kernels, func(name string) bool { return train.Matches(s, name) }) {
-			return fmt.Errorf("prune: skip: no kernel matches %q; kernels: %s", s, strings.Join(kernels, ", "))
-		}
+	if err := train.Unmatched("kernel", skip, kernels); err != nil {
+		return fmt.Errorf("prune: skip: %w", err)
 	}
 	if !some {
 		return fmt.Errorf("prune: skip leaves none of the kernels %s", strings.Join(kernels, ", "))

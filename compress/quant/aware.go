@@ -94,10 +94,8 @@ func (a *Aware) Begin(t *train.Training) error {
 	for _, l := range t.Model.Net.Layers() {
 		layers = append(layers, l.Name())
 	}
-	for _, p := range a.Skip {
-		if !slices.ContainsFunc(layers, func(name string) bool { return train.Matches(p, name) }) {
-			return fmt.Errorf("quant: skip: no layer matches %q; layers: %s", p, strings.Join(layers, ", "))
-		}
+	if err := train.Unmatched("layer", a.Skip, layers); err != nil {
+		return fmt.Errorf("quant: skip: %w", err)
 	}
 	return a.start(t.Model)
 }

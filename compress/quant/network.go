@@ -300,14 +300,12 @@ func (n *network) flow() (groups map[string]string) {
 
 // check finds patterns that match nothing.
 func (n *network) check(keep []string) error {
-	for _, p := range keep {
-		if !slices.ContainsFunc(n.Layers, func(e *entry) bool { return train.Matches(p, e.Name) }) {
-			var names []string
-			for _, e := range n.Layers {
-				names = append(names, e.Name)
-			}
-			return fmt.Errorf("quant: no layer matches %q; layers: %v", p, names)
-		}
+	var names []string
+	for _, e := range n.Layers {
+		names = append(names, e.Name)
+	}
+	if err := train.Unmatched("layer", keep, names); err != nil {
+		return fmt.Errorf("quant: keep: %w", err)
 	}
 	return nil
 }

@@ -194,20 +194,18 @@ func matrices(m *train.Model, o WeightOptions) ([]*matrix, error) {
 	for _, p := range m.Params() {
 		names = append(names, p.Name)
 	}
-	for _, k := range o.Keep {
-		if !slices.ContainsFunc(names, func(name string) bool { return train.Matches(k, name) }) {
-			return nil, fmt.Errorf("quant: no parameter matches %q, which is to be kept; parameters: %s", k, strings.Join(names, ", "))
-		}
+	if err := train.Unmatched("parameter", o.Keep, names); err != nil {
+		return nil, fmt.Errorf("quant: keep: %w", err)
 	}
 	var out []*matrix
 	some, few := false, ""
 	for _, p := range m.Params() {
-		if _, scaled := strings.CutSuffix(p.Name, "kernel"); scaled && p.Type.DType.IsInt() {
+		if strings.HasSuffix(p.Name, "kernel") && p.Type.DType.IsInt() {
 			few = p.Name
 		}
 		k, product := depth[p.Name]
 		table := tables[p.Name]
-		recurrent := len(p.Type.Shape) == 2 && slices.Contains([]string{"recurrent_kernel"}, last(p.Name))
+		recurrent := len(p.Type.Shape) == 2 && last(p.Name) == "recurrent_kernel"
 		if !product && !table && !recurrent || p.Type.DType != dtype.F32 || p.Type.Shape.Size() == 0 {
 			continue
 		}
