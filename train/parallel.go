@@ -464,7 +464,7 @@ func (m *Model) sync(what string) error {
 	}
 	for r, s := range sums {
 		if s != sums[0] {
-			return fmt.Errorf("train: rank %d was started with another model, data set, seed or setting than rank 0: start all ranks with the same command", r)
+			return known(c, fmt.Errorf("train: rank %d was started with another model, data set, seed or setting than rank 0: start all ranks with the same command", r))
 		}
 	}
 	if err := m.reshare(); err != nil {
@@ -513,6 +513,12 @@ func (e *DivergedError) Error() string {
 	return fmt.Sprintf("train: after step %d the weights of rank(s) %v are not those of the others: a fault of memory or processor, or ranks that run different programs; resume from the last checkpoint, without the machine if it happens again", e.Step, e.Ranks)
 }
 
+// known returns an error that every rank has found, when all have: the first that gives up ends the job, maybe before the others could say why.
+func known(c *dist.Comm, err error) error {
+	_ = c.Barrier() // one that has gone knew
+	return err
+}
+
 // same compares the ranks' weights by a checksum.
 func (m *Model) same(step int64) error {
 	whole, parts := fnv.New64a(), fnv.New64a()
@@ -541,8 +547,7 @@ func (m *Model) same(step int64) error {
 	}
 	slices.Sort(e.Ranks)
 	e.Ranks = slices.Compact(e.Ranks)
-	_ = m.Comm().Barrier() // a rank that ends at this error takes the others down: first all have the sums. Whether a rank is gone by then does not matter
-	return e
+	return known(m.Comm(), e)
 }
 
 // compare finds the ranks that differ from most of those that should have the same weights: every so many ranks.
