@@ -139,28 +139,22 @@ func Within(n data.Norm, ts ...data.Transform) []data.Transform {
 	if len(ts) == 0 {
 		return nil
 	}
-	undo := func(spec data.Spec) (data.Apply, error) {
-		if err := n.Fits(spec); err != nil {
-			return nil, err
-		}
-		size := spec.Inputs[0].Shape.Size()
-		return func(_ *rand.Rand, x, _ []*tensor.Tensor, row int) {
-			n.Unscale(x[0].F32()[row*size : (row+1)*size])
-		}, nil
-	}
-	return slices.Concat([]data.Transform{undo}, ts, []data.Transform{Normalize(n)})
+	return slices.Concat([]data.Transform{normed(n, n.Unscale)}, ts, []data.Transform{Normalize(n)})
 }
 
 // Normalize is n as the last of several transforms, so that the zeros that others bring in are black and not the mean colour. Everything
 // else that the network is given must be normalised with n too, by n.Apply.
-func Normalize(n data.Norm) data.Transform {
+func Normalize(n data.Norm) data.Transform { return normed(n, n.Scale) }
+
+// normed does f, which is n's scaling or takes it back, to every picture.
+func normed(n data.Norm, f func(values []float32)) data.Transform {
 	return func(spec data.Spec) (data.Apply, error) {
 		if err := n.Fits(spec); err != nil {
 			return nil, err
 		}
 		size := spec.Inputs[0].Shape.Size()
 		return func(_ *rand.Rand, x, _ []*tensor.Tensor, row int) {
-			n.Scale(x[0].F32()[row*size : (row+1)*size])
+			f(x[0].F32()[row*size : (row+1)*size])
 		}, nil
 	}
 }

@@ -68,13 +68,7 @@ func TestEndOfMemory(t *testing.T) {
 		kinds := weightKinds(r, s.K, s.N)
 		for _, kind := range []string{"normal", "ends", "alternating"} {
 			b := kinds[kind]
-			want, wantF := make([]uint8, s.M*s.N), make([]float32, s.M*s.N)
-			restore := isa.Use(isa.Portable)
-			p := build(s, false, false)
-			p.Set(b, scale, offset)
-			p.Run(nil, want, x)
-			p.RunFloat(nil, wantF, x)
-			restore()
+			want, wantF := plainGo(s, b, scale, offset, x)
 			for _, l := range isa.ByteLevels()[1:] {
 				restore := isa.Use(l)
 				for _, p := range plans(s) {

@@ -19,32 +19,29 @@ func greyEnds(most bool, dst, next int, x, pairs []int16, line, step int, b []in
 	}
 }
 
+// greyKernel is the kernel for 16 filters or for 8, of results or of the greatest of four.
+func greyKernel[F any](most bool, cols int, of16, of8, most16, most8 F) F {
+	switch eight := cols < slim; {
+	case most && eight:
+		return most8
+	case most:
+		return most16
+	case eight:
+		return of8
+	}
+	return of16
+}
+
 // greyBytes computes n results, next apart, of as many filters as there are scales, 16 or 8, as bytes; patches are step pixels apart.
 func greyBytes(most bool, dst []uint8, next int, x, pairs []int16, line, step int, b []int16, scale, offset []float32, lo float32, n int) {
 	greyEnds(most, len(dst), next, x, pairs, line, step, b, scale, offset, n)
-	kernel := greyAVX2
-	switch eight := len(scale) < slim; {
-	case most && eight:
-		kernel = greyMaxSlimAVX2
-	case most:
-		kernel = greyMaxAVX2
-	case eight:
-		kernel = greySlimAVX2
-	}
+	kernel := greyKernel(most, len(scale), greyAVX2, greySlimAVX2, greyMaxAVX2, greyMaxSlimAVX2)
 	kernel(&dst[0], next, &x[0], &pairs[0], 2*line, 2*step, &b[0], &scale[0], &offset[0], lo, n)
 }
 
 // greyFloats computes them as floats.
 func greyFloats(most bool, dst []float32, next int, x, pairs []int16, line, step int, b []int16, scale, offset []float32, lo float32, n int) {
 	greyEnds(most, len(dst), next, x, pairs, line, step, b, scale, offset, n)
-	kernel := greyFloatAVX2
-	switch eight := len(scale) < slim; {
-	case most && eight:
-		kernel = greyFloatMaxSlimAVX2
-	case most:
-		kernel = greyFloatMaxAVX2
-	case eight:
-		kernel = greyFloatSlimAVX2
-	}
+	kernel := greyKernel(most, len(scale), greyFloatAVX2, greyFloatSlimAVX2, greyFloatMaxAVX2, greyFloatMaxSlimAVX2)
 	kernel(&dst[0], 4*next, &x[0], &pairs[0], 2*line, 2*step, &b[0], &scale[0], &offset[0], lo, n)
 }

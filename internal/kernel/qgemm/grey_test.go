@@ -43,13 +43,7 @@ func TestGrey(t *testing.T) {
 			if s.M == 0 || pool && size.down*size.across > 1 {
 				continue
 			}
-			restore := isa.Use(isa.Portable)
-			p := build(s, false, false)
-			p.Set(b, scale, offset)
-			want, wantF := make([]uint8, s.M*s.N), make([]float32, s.M*s.N)
-			p.Run(nil, want, x)
-			p.RunFloat(nil, wantF, x)
-			restore()
+			want, wantF := plainGo(s, b, scale, offset, x)
 			for threads := 1; threads <= 3; threads++ {
 				p := New(s)
 				if p.how() != "grey" {

@@ -24,6 +24,17 @@ var (
 	}
 )
 
+// plainGo is what plain Go computes of rows or images a: as bytes and as floats.
+func plainGo(s Spec, b []int8, scale, offset []float32, a []uint8) ([]uint8, []float32) {
+	defer isa.Use(isa.Portable)()
+	p := build(s, false, false)
+	p.Set(b, scale, offset)
+	y, yf := make([]uint8, s.M*s.N), make([]float32, s.M*s.N)
+	p.Run(nil, y, a)
+	p.RunFloat(nil, yf, a)
+	return y, yf
+}
+
 // 24·y = Aᵀ[(G g) ⊙ (Bᵀ d)] for all g and d, and on both axes neither bytes nor weights leave 16 bits at a point.
 func TestWinogradMatrices(t *testing.T) {
 	for kind, b := range winoBytePoints {
@@ -132,13 +143,7 @@ func TestWinograd(t *testing.T) {
 				if s.M == 0 {
 					continue
 				}
-				restore := isa.Use(isa.Portable)
-				p := build(s, false, false)
-				p.Set(b, scale, offset)
-				want, wantF := make([]uint8, s.M*s.N), make([]float32, s.M*s.N)
-				p.Run(nil, want, x)
-				p.RunFloat(nil, wantF, x)
-				restore()
+				want, wantF := plainGo(s, b, scale, offset, x)
 				for threads := 1; threads <= 3; threads++ {
 					p := newWinograd(s)
 					p.Set(b, scale, offset)
