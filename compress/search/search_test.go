@@ -313,3 +313,12 @@ func TestAugment(t *testing.T) {
 		t.Errorf("the narrower model learned nothing else from blank pictures: %+v, %+v", narrow, seeing)
 	}
 }
+
+// Great numbers of predictions are said in words.
+func TestPredictions(t *testing.T) {
+	for n, want := range map[float64]string{0.2: "1 predictions", 812: "812 predictions", 2600: "2.6 thousand predictions", 1.631e6: "1.63 million predictions", 2.98e9: "2.98 billion predictions", 4e12: "4 trillion predictions"} {
+		if got := (&Result{BreakEven: n}).Predictions(); got != want {
+			t.Errorf("%v: %q, not %q", n, got, want)
+		}
+	}
+}
